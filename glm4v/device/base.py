@@ -1,0 +1,66 @@
+"""The seam between the models and what they run on: a device, and attention in its own layout."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSegment:
+    """Rows of one sequence in a step: they attend to all earlier rows of it and, causally, to each other."""
+
+    rows: int  # in this step
+    start_row: int  # rows in the cache already
+    block_table: tuple[int, ...]
+
+
+class Attention(ABC):
+    """Attention of one rank: owns the paged key/value cache in the layout its kernels like best."""
+
+    @abstractmethod
+    def allocate(
+        self, *, layers: int, blocks: int, block_size: int, kv_heads: int, head_dim: int
+    ) -> None:
+        """Reserve the cache: `blocks` blocks of `block_size` rows, for every layer."""
+
+    @abstractmethod
+    def prepare(self, segments: Sequence[AttentionSegment]) -> None:
+        """Compute once what all layers of a step need: slots, masks, lengths."""
+
+    @abstractmethod
+    def paged(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """Write the step's keys and values to the cache, then attend.
+
+        query [rows, heads, head_dim], key and value [rows, kv_heads, head_dim] -> [rows, heads, head_dim];
+        rows of all segments follow one another. Scale 1/sqrt(head_dim).
+        """
+
+
+class Device(ABC):
+    """One accelerator, or the CPU."""
+
+    name: str  # "cpu", "cuda:0", "npu:0"
+    torch_device: torch.device
+    dtype: torch.dtype  # of weights and activations
+    collective_backend: str  # "gloo", "nccl", "hccl"
+
+    @abstractmethod
+    def free_memory_bytes(self) -> int:
+        """Memory that is free for weights and cache."""
+
+    @abstractmethod
+    def paged_attention(self) -> Attention:
+        """A new attention with a cache of its own."""
+
+    @abstractmethod
+    def full_attention(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention of every row to every row, for the vision tower.
+
+        Each [batch, heads, rows, head_dim] -> the same. Scale 1/sqrt(head_dim).
+        """
