@@ -11,8 +11,8 @@ Glm4vError
 ├── Cancelled           it was ended on purpose                CANCELLED            exit 7
 └── RequestFailed       it was given up                        ABORTED              exit 1
 
-Messages are one line, say what was seen with numbers, and what to change. Everything that is not one
-of these is a bug: its text goes to the log and never to a caller.
+Messages are one line, say what was seen with numbers, and what to change. Everything that is not
+one of these is a bug: its text goes to the log and never to a caller.
 """
 
 

@@ -1,11 +1,11 @@
-"""What scheduler and device tell each other in one step: plain values that can be sent to other ranks."""
+"""What scheduler and device tell each other in one step: plain values, fit to be sent."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class SampleSpec:
-    """How the token after a chunk's last row is chosen; holds all a sampler needs, so that it keeps no state."""
+    """How the token after a chunk's last row is chosen: all of it, so that samplers keep no state."""
 
     temperature: float  # 0 is greedy
     top_k: int  # 0 is off
@@ -20,7 +20,7 @@ class SampleSpec:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The rows one sequence computes in a step: `start_row ..` of it, one entry of each list a row."""
+    """The rows one sequence computes in a step, from `start_row` on."""
 
     sequence_id: int
     row_ids: tuple[int, ...]  # a token id, or -1-k for row k of the picture
@@ -50,5 +50,5 @@ class SampledToken:
 
     sequence_id: int
     token_id: int
-    logprob: float | None  # natural logarithm, before temperature and penalties; None when not wanted
+    logprob: float | None  # before temperature and penalties; None when not wanted
     top: tuple[tuple[int, float], ...]  # most probable ids with their logprobs, best first

@@ -1,0 +1,170 @@
+"""A checkpoint on disk: its files and its tensors, all checked before any weight is read.
+
+Works without torch, so that the gateway can check too; `glm4v.weights` reads the tensors.
+Layout of the published THUDM/glm-4v-9b: config.json, model.safetensors.index.json, 15 shards.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glm4v.errors import CheckpointError
+from glm4v.model_spec import ModelSpec, read_spec
+from glm4v.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
+
+DTYPE_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+_PROBE_BYTES = 4096  # of each tensor that go into the fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlace:
+    """Where one tensor lies."""
+
+    file: Path
+    dtype: str  # as safetensors spells it
+    shape: tuple[int, ...]
+    start: int  # byte offset in the file
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checked checkpoint."""
+
+    directory: Path
+    spec: ModelSpec
+    tensors: dict[str, TensorPlace]
+    fingerprint: str  # hex digest of the configuration and of both ends of every tensor
+
+    @classmethod
+    def open(cls, directory: Path) -> "Checkpoint":
+        """Check everything that can be checked without reading weights.
+
+        Raises CheckpointError, one line naming the file and the tensor.
+        """
+        if not directory.is_dir():
+            raise CheckpointError(f"{directory}: no such directory")
+        spec = read_spec(directory)
+        tensors: dict[str, TensorPlace] = {}
+        for file, listed in _shards(directory).items():
+            found = _read_header(file)
+            if listed is not None:
+                _compare_listing(file, listed, set(found))
+            tensors |= found
+        _compare_shapes(directory, tensors, spec)
+        return cls(directory, spec, tensors, _fingerprint(spec, tensors))
+
+    @property
+    def name(self) -> str:
+        """What the checkpoint is called: its folder's name."""
+        return self.directory.resolve().name
+
+
+def _shards(directory: Path) -> dict[Path, set[str] | None]:
+    """The weight files, each with the tensors its index lists (None where there is no index)."""
+    index = directory / "model.safetensors.index.json"
+    single = directory / "model.safetensors"
+    if not index.exists() and single.exists():
+        return {single: None}
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        entries = [(str(tensor), str(file)) for tensor, file in weight_map.items()]
+    except FileNotFoundError:
+        raise CheckpointError(f"{index}: no such file, and no model.safetensors either") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: not a safetensors index: {error!r}") from None
+    shards: dict[Path, set[str] | None] = {}
+    for tensor, file in entries:
+        if Path(file).name != file:
+            raise CheckpointError(f"{index}: {tensor} lies in {file!r}, which is not a plain name")
+        listed = shards.setdefault(directory / file, set())
+        assert listed is not None
+        listed.add(tensor)
+    return dict(sorted(shards.items()))
+
+
+def _read_header(file: Path) -> dict[str, TensorPlace]:
+    """Parse a safetensors header: 8 bytes of length (little-endian), JSON, then the data.
+
+    Source: the format description of the safetensors project.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
+                raise CheckpointError(f"{file}: truncated: {size} bytes do not hold its header")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        places = {name: _place(file, 8 + length, entry) for name, entry in header.items()}
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: no such file, though the index lists it") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: not a safetensors file: {error!r}") from None
+    for name, place in places.items():
+        _check_place(name, place, size)
+    return places
+
+
+def _place(file: Path, data_start: int, entry: dict[str, Any]) -> TensorPlace:
+    start, end = entry["data_offsets"]
+    shape = tuple(int(n) for n in entry["shape"])
+    return TensorPlace(
+        file, str(entry["dtype"]), shape, data_start + int(start), data_start + int(end)
+    )
+
+
+def _check_place(name: str, place: TensorPlace, file_size: int) -> None:
+    if place.dtype not in DTYPE_BYTES:
+        raise CheckpointError(
+            f"{place.file}: {name} has dtype {place.dtype}; {', '.join(DTYPE_BYTES)} can be read"
+        )
+    if place.end > file_size:
+        raise CheckpointError(
+            f"{place.file}: truncated: {name} ends at byte {place.end} of {file_size}"
+        )
+    if place.end - place.start != math.prod(place.shape) * DTYPE_BYTES[place.dtype]:
+        raise CheckpointError(f"{place.file}: {name}: its shape does not fit its bytes")
+
+
+def _compare_listing(file: Path, listed: set[str], found: set[str]) -> None:
+    for name in sorted(listed - found):
+        raise CheckpointError(f"{file}: tensor {name} is missing, though the index lists it here")
+    for name in sorted(found - listed):
+        raise CheckpointError(f"{file}: tensor {name} is not listed in the index")
+
+
+def _compare_shapes(directory: Path, tensors: dict[str, TensorPlace], spec: ModelSpec) -> None:
+    expected = dict(expected_tensors(spec))
+    for name, shape in expected.items():
+        place = tensors.get(name)
+        if place is None:
+            if name != OPTIONAL_TENSOR:
+                raise CheckpointError(
+                    f"{directory}: tensor {name} {list(shape)} is missing from every weight file"
+                )
+        elif place.shape != shape:
+            raise CheckpointError(
+                f"{place.file}: tensor {name} has shape {list(place.shape)}; "
+                f"config.json asks for {list(shape)}"
+            )
+    for name in tensors.keys() - expected.keys():
+        raise CheckpointError(
+            f"{tensors[name].file}: tensor {name} is surplus: config.json has no place for it"
+        )
+
+
+def _fingerprint(spec: ModelSpec, tensors: dict[str, TensorPlace]) -> str:
+    digest = hashlib.sha256(repr(spec).encode())
+    for name in sorted(tensors):
+        place = tensors[name]
+        digest.update(f"{name} {place.dtype} {place.shape}".encode())
+        with place.file.open("rb") as file:
+            for at in (place.start, max(place.start, place.end - _PROBE_BYTES)):
+                file.seek(at)
+                digest.update(file.read(min(_PROBE_BYTES, place.end - at)))
+    return digest.hexdigest()[:32]
