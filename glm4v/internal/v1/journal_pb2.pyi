@@ -339,3 +339,37 @@ class VisionJob(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VisionJob: _TypeAlias = VisionJob  # noqa: Y015
+
+@_typing.final
+class TensorHeader(_message.Message):
+    """Stands before the raw bytes of a tensor: 4 bytes "GT01", 4 bytes length of this header
+    (little-endian), this header, then the values in row-major order.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DTYPE_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    dtype: _builtins.str
+    """"float32", "bfloat16" or "float16"."""
+    checksum: _builtins.bytes
+    """BLAKE2b-128 of the values' bytes."""
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Length of each dimension."""
+
+    def __init__(
+        self,
+        *,
+        dtype: _builtins.str = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+        checksum: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "dtype", b"dtype", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TensorHeader: _TypeAlias = TensorHeader  # noqa: Y015

@@ -1,0 +1,168 @@
+"""What a gateway asks of Redis: accept a request, read it, end it, and end what is overdue."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import anyio
+
+from glm4v.broker.blobs import Blobs
+from glm4v.broker.connection import Connection, translated
+from glm4v.broker.journal import Event, JournalHub
+from glm4v.broker.keys import Keys
+from glm4v.errors import IdTaken, Overloaded, Unavailable, UnknownReference
+from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.v1 import inference_pb2
+
+log = logging.getLogger(__name__)
+
+_SWEEP_S = 1.0
+_SWEEP_BATCH = 100
+
+
+class Broker:
+    """Keeps nothing that another gateway could not read from Redis."""
+
+    def __init__(
+        self, connection: Connection, keys: Keys, *, max_open_requests: int, retention_s: float
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._max_open = max_open_requests
+        self._retention_ms = int(retention_s * 1000)
+        self._blobs = Blobs(connection, keys)
+        self._hub = JournalHub(connection, keys)
+
+    async def ready(self) -> None:
+        """Make sure Redis answers and the queues exist, so that their lag can be read."""
+        await self._connection.ensure_group(self._keys.jobs_lm, "lm")
+        await self._connection.ensure_group(self._keys.jobs_vision, "vision")
+
+    async def submit(self, job: pb.Job, image: bytes | None) -> bool:
+        """Accept a request. True when it is new, False when the same was accepted before.
+
+        `image` is the picture file when the caller has it. Raises IdTaken, Overloaded,
+        UnknownReference (a digest that is not known), Unavailable.
+        """
+        embedded = True
+        if job.image_digest:
+            await self._check_room(job.request_id)
+            embedded = await self._place_image(job, image)
+        vision_job = pb.VisionJob(image_digest=job.image_digest, fingerprint=job.fingerprint)
+        keys = self._keys
+        answer = await self._connection.run(
+            "submit",
+            [
+                keys.journal(job.request_id),
+                keys.open,
+                keys.readers,
+                keys.jobs_lm,
+                keys.jobs_vision,
+                keys.flight(job.fingerprint, job.image_digest),
+            ],
+            [
+                job.request_id,
+                pb.JournalAccepted(job=job).SerializeToString(),
+                job.content_digest,
+                _stage(inference_pb2.STAGE_QUEUED, job.accepted_ms),
+                job.deadline_ms,
+                job.accepted_ms + job.linger_ms,
+                self._max_open,
+                "lm" if embedded else "vision",
+                vision_job.SerializeToString(),
+                _stage(inference_pb2.STAGE_ENCODING, job.accepted_ms),
+            ],
+        )
+        outcome = answer[0]
+        if outcome == b"taken":
+            raise IdTaken(
+                f"request id {job.request_id!r} belongs to another request; choose a new one"
+            )
+        if outcome == b"full":
+            raise self._full(answer[1])
+        return bool(outcome == b"accepted")
+
+    async def has_image(self, digest: str, fingerprint: str) -> bool:
+        """Whether a picture can be asked about by its digest alone."""
+        return any(await self._blobs.known(fingerprint, digest))
+
+    async def close_request(self, request_id: str, end: pb.JournalEnd) -> bool:
+        """End a request; False when it had ended. Raises UnknownReference."""
+        keys = self._keys
+        answer = await self._connection.run(
+            "close",
+            [keys.journal(request_id), keys.open, keys.readers],
+            [request_id, end.SerializeToString(), self._retention_ms],
+        )
+        if answer == b"unknown":
+            raise UnknownReference(
+                f"request {request_id!r} is not known: it never was, or ended too long ago"
+            )
+        return bool(answer == b"closed")
+
+    def read(self, request_id: str) -> AsyncIterator[Event]:
+        """All events of a request, up to and with its end; raises UnknownReference."""
+        return self._hub.read(request_id)
+
+    async def run(self) -> None:
+        """Deliver journal news, keep readers known and end what is overdue, until cancelled."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._hub.run)
+            group.start_soon(self._hub.keep_readers)
+            group.start_soon(self._sweep)
+
+    async def _check_room(self, request_id: str) -> None:
+        """Refuse before megabytes are stored; the script that accepts checks again."""
+        async with translated():
+            count = await self._connection.commands.zcard(self._keys.open)
+            known = count >= self._max_open and await self._connection.commands.exists(
+                self._keys.journal(request_id)
+            )
+        if count >= self._max_open and not known:
+            raise self._full(count)
+
+    def _full(self, count: int) -> Overloaded:
+        return Overloaded(f"{count} requests are open (limit {self._max_open}); try again later")
+
+    async def _place_image(self, job: pb.Job, image: bytes | None) -> bool:
+        """Make sure the picture can be encoded, now or again; whether its embedding is there."""
+        embedded, stored = await self._blobs.known(job.fingerprint, job.image_digest)
+        if image is not None and not stored:
+            await self._blobs.put_image(job.image_digest, image)
+        if image is None and not (embedded or stored):
+            raise UnknownReference(
+                f"no picture is known under the digest {job.image_digest}; send its bytes"
+            )
+        return embedded
+
+    async def _sweep(self) -> None:
+        """Every gateway sweeps; the first terminal event wins."""
+        ends = {
+            self._keys.open: pb.END_KIND_EXPIRED,
+            self._keys.readers: pb.END_KIND_ABANDONED,
+        }
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            try:
+                for key, kind in ends.items():
+                    await self._end_overdue(key, kind)
+            except (Unavailable, Overloaded) as error:
+                log.warning("sweep waits: %s", error)
+
+    async def _end_overdue(self, key: str, kind: "pb.EndKind.ValueType") -> None:
+        async with translated():
+            seconds, micros = await self._connection.commands.time()
+            now_ms = seconds * 1000 + micros // 1000
+            overdue = await self._connection.commands.zrangebyscore(
+                key, "-inf", now_ms, start=0, num=_SWEEP_BATCH
+            )
+        for member in overdue:
+            request_id = member.decode()
+            try:
+                await self.close_request(request_id, pb.JournalEnd(kind=kind, at_ms=now_ms))
+            except UnknownReference:
+                log.info("request=%s was listed as open without a journal", request_id)
+
+
+def _stage(stage: "inference_pb2.Stage.ValueType", at_ms: int) -> bytes:
+    return pb.JournalStage(stage=stage, at_ms=at_ms).SerializeToString()

@@ -1,0 +1,170 @@
+"""Journal entries, and one read for all journals a gateway follows."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from glm4v.broker.connection import BLOCK_S, Connection, translated
+from glm4v.broker.keys import Keys
+from glm4v.errors import Unavailable, UnknownReference
+from glm4v.internal.v1 import journal_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+Event = pb.JournalAccepted | pb.JournalStage | pb.JournalTokens | pb.JournalEnd
+_KINDS: dict[bytes, type[Event]] = {
+    b"a": pb.JournalAccepted,
+    b"s": pb.JournalStage,
+    b"t": pb.JournalTokens,
+    b"e": pb.JournalEnd,
+}
+_BATCH = 256  # entries of one journal in one read
+_TOUCH_S = 1.0
+_RETRY_S = 0.2
+
+RawEntry = tuple[bytes, dict[bytes, bytes]]
+
+
+def parse(fields: dict[bytes, bytes]) -> Event:
+    """The message in an entry."""
+    return _KINDS[fields[b"k"]].FromString(fields[b"d"])
+
+
+class JournalHub:
+    """Follows any number of journals with one blocking read.
+
+    A reader that is slow has no buffer here: the journal itself is the queue, and a reader is only
+    part of the read while it waits. `run` must be running; when Redis is away readers wait until it
+    is back or their own deadline ends them.
+    """
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._bell = keys.bell(uuid.uuid4().hex)
+        self._bell_at: str | bytes = "0"
+        self._waiting: dict[str, list[tuple[bytes, asyncio.Future[list[RawEntry]]]]] = {}
+        self._followed: dict[object, tuple[str, int]] = {}  # reader -> request id, linger_ms
+        self._blocked = False
+        self._registered = asyncio.Event()
+
+    async def read(self, request_id: str) -> AsyncIterator[Event]:
+        """All events of a request from its first on, up to and with its end.
+
+        Raises UnknownReference when there is no such journal.
+        """
+        key = self._keys.journal(request_id)
+        async with translated():
+            entries: list[RawEntry] = await self._connection.commands.xrange(key, count=_BATCH)
+        if not entries:
+            raise UnknownReference(
+                f"request {request_id!r} is not known: it never was, or ended too long ago"
+            )
+        first = parse(entries[0][1])
+        assert isinstance(first, pb.JournalAccepted)
+        reader = object()
+        self._followed[reader] = (request_id, first.job.linger_ms)
+        try:
+            await self._touch()
+            while True:
+                for _, fields in entries:
+                    event = parse(fields)
+                    yield event
+                    if isinstance(event, pb.JournalEnd):
+                        return
+                entries = await self._next(key, entries[-1][0])
+        finally:
+            del self._followed[reader]
+
+    async def _next(self, key: str, after: bytes) -> list[RawEntry]:
+        arrival: asyncio.Future[list[RawEntry]] = asyncio.get_running_loop().create_future()
+        waiter = (after, arrival)
+        self._waiting.setdefault(key, []).append(waiter)
+        self._registered.set()
+        if self._blocked:
+            async with translated():
+                await self._connection.commands.xadd(self._bell, {"r": 1}, maxlen=1)
+        try:
+            return await arrival  # ended by `run`, or by the caller's own deadline
+        finally:
+            if not arrival.done() or arrival.cancelled():
+                self._forget(key, waiter)
+
+    def _forget(self, key: str, waiter: tuple[bytes, asyncio.Future[list[RawEntry]]]) -> None:
+        waiters = self._waiting.get(key, [])
+        if waiter in waiters:
+            waiters.remove(waiter)
+        if not waiters:
+            self._waiting.pop(key, None)
+
+    async def run(self) -> None:
+        """Deliver news until cancelled."""
+        while True:
+            if not self._waiting:
+                self._registered.clear()
+                await self._registered.wait()
+            try:
+                await self._deliver_once()
+            except Unavailable:
+                log.warning("journal reads wait: Redis does not answer")
+                await asyncio.sleep(_RETRY_S)
+
+    async def _deliver_once(self) -> None:
+        streams: dict[Any, Any] = {
+            key: min((after for after, _ in waiters), key=_entry_order)
+            for key, waiters in self._waiting.items()
+        }
+        streams[self._bell] = self._bell_at
+        self._blocked = True
+        try:
+            async with translated():
+                answer = await self._connection.blocking.xread(
+                    streams, count=_BATCH, block=int(BLOCK_S * 1000)
+                )
+        finally:
+            self._blocked = False
+        for name, entries in answer:
+            key = name.decode()
+            if key == self._bell:
+                self._bell_at = entries[-1][0]
+            else:
+                self._hand_out(key, entries)
+        await asyncio.sleep(0)  # let the readers come back before the next read
+
+    def _hand_out(self, key: str, entries: list[RawEntry]) -> None:
+        still: list[tuple[bytes, asyncio.Future[list[RawEntry]]]] = []
+        for after, arrival in self._waiting.pop(key, []):
+            news = [e for e in entries if _entry_order(e[0]) > _entry_order(after)]
+            if not news:
+                still.append((after, arrival))
+            elif not arrival.done():
+                arrival.set_result(news)
+        if still:
+            self._waiting[key] = still
+
+    async def keep_readers(self) -> None:
+        """Tell Redis once a second which requests are being read, until cancelled."""
+        while True:
+            await asyncio.sleep(_TOUCH_S)
+            try:
+                await self._touch()
+            except Unavailable:
+                log.warning("readers are not renewed: Redis does not answer")
+
+    async def _touch(self) -> None:
+        if not self._followed:
+            return
+        async with translated():
+            seconds, micros = await self._connection.commands.time()
+            now_ms = seconds * 1000 + micros // 1000 + int(2000 * _TOUCH_S)
+            until = {request: now_ms + linger for request, linger in self._followed.values()}
+            if until:
+                await self._connection.commands.zadd(self._keys.readers, until, xx=True)
+                await self._connection.commands.expire(self._bell, 60)
+
+
+def _entry_order(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence)

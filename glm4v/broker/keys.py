@@ -1,0 +1,58 @@
+"""Names of everything in Redis. One hash tag keeps all control keys on one node of a cluster."""
+
+from dataclasses import dataclass
+
+VISION_GROUP = "vision"
+LM_GROUP = "lm"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names under one namespace."""
+
+    namespace: str = "glm4v"
+
+    @property
+    def jobs_lm(self) -> str:
+        """Stream: requests for language workers; fields r (request id), l (lives lost before)."""
+        return f"{{{self.namespace}}}:jobs:lm"
+
+    @property
+    def jobs_vision(self) -> str:
+        """Stream: pictures for vision workers; field d (VisionJob)."""
+        return f"{{{self.namespace}}}:jobs:vision"
+
+    @property
+    def open(self) -> str:
+        """Sorted set: requests that have not ended, by deadline in Unix milliseconds."""
+        return f"{{{self.namespace}}}:open"
+
+    @property
+    def readers(self) -> str:
+        """Sorted set: open requests, by when they are abandoned unless somebody reads them."""
+        return f"{{{self.namespace}}}:readers"
+
+    @property
+    def journal_prefix(self) -> str:
+        """What stands before a request id in its journal's name."""
+        return f"{{{self.namespace}}}:journal:"
+
+    def journal(self, request_id: str) -> str:
+        """Stream: the one truth about a request; fields k (kind), n (next index), d (payload)."""
+        return self.journal_prefix + request_id
+
+    def flight(self, fingerprint: str, digest: str) -> str:
+        """Hash: who waits behind a picture; the empty field holds queued | encoding."""
+        return f"{{{self.namespace}}}:flight:{fingerprint}:{digest}"
+
+    def bell(self, reader: str) -> str:
+        """Stream that wakes one gateway's blocking read."""
+        return f"{{{self.namespace}}}:bell:{reader}"
+
+    def image(self, digest: str) -> str:
+        """String: a picture file."""
+        return f"{self.namespace}:image:{digest}"
+
+    def embedding(self, fingerprint: str, digest: str) -> str:
+        """String: a picture's embedding, see `glm4v.tensor_bytes`."""
+        return f"{self.namespace}:embedding:{fingerprint}:{digest}"

@@ -1,0 +1,169 @@
+"""What a language worker asks of Redis: claim requests, append tokens, give leases back.
+
+A lease is the pending entry of a consumer group. Every call checks that it is still ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glm4v.broker.connection import Connection, translated
+from glm4v.broker.job_stream import JobStream
+from glm4v.broker.journal import parse
+from glm4v.broker.keys import LM_GROUP, Keys
+from glm4v.internal.v1 import journal_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write one request's journal."""
+
+    request_id: str
+    entry: str  # of the job stream
+    lives: int  # times the request was claimed before
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A claimed request as its journal tells it: what was asked and the tokens there are."""
+
+    job: pb.Job
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """What one step adds to one request."""
+
+    lease: Lease
+    first: int  # index of the first token
+    tokens: pb.JournalTokens | None
+    end: pb.JournalEnd | None = None
+
+
+class LmQueue:
+    """The language workers' side of the protocol, for one worker life."""
+
+    def __init__(
+        self, connection: Connection, keys: Keys, *, lease_s: float, retention_s: float
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._retention_ms = int(retention_s * 1000)
+        self._jobs = JobStream(connection, keys.jobs_lm, LM_GROUP, lease_s)
+        self.consumer = self._jobs.consumer
+
+    async def ready(self) -> None:
+        """Make sure the queue exists."""
+        await self._jobs.ready()
+
+    async def claim(self, room: int) -> list[Lease]:
+        """New requests, at most `room`; waits for up to a second when there are none."""
+        return [_lease(*claimed) for claimed in await self._jobs.claim(room)]
+
+    async def take_over(self, room: int) -> list[Lease]:
+        """Requests whose lease has lapsed, at most `room`."""
+        return [_lease(*claimed) for claimed in await self._jobs.take_over(room)]
+
+    async def resume(self, lease: Lease) -> Resumed | None:
+        """Read the journal of a claimed request; None when it is over (its lease is given back)."""
+        key = self._keys.journal(lease.request_id)
+        async with translated():
+            entries = await self._connection.commands.xrange(key)
+        job: pb.Job | None = None
+        tokens: list[int] = []
+        for _, fields in entries:
+            event = parse(fields)
+            if isinstance(event, pb.JournalAccepted):
+                job = event.job
+            elif isinstance(event, pb.JournalTokens):
+                tokens.extend(event.ids)
+            elif isinstance(event, pb.JournalEnd):
+                job = None
+        if job is None:
+            await self.renew([lease])  # settles the entry, as the request is over
+            return None
+        return Resumed(job, tuple(tokens))
+
+    async def append(self, steps: Sequence[Append]) -> list[str]:
+        """Append a step's tokens; answers for each "ok", "closed" or "lost".
+
+        A repeated append whose first try went through unnoticed answers "ok". Raises Unavailable.
+        """
+        if not steps:
+            return []
+        keys = [self._keys.jobs_lm, self._keys.open, self._keys.readers]
+        args: list[Any] = [LM_GROUP, self.consumer, self._retention_ms]
+        for step in steps:
+            count = len(step.tokens.ids) if step.tokens else 0
+            keys.append(self._keys.journal(step.lease.request_id))
+            args += [
+                step.lease.request_id,
+                step.lease.entry,
+                step.first,
+                step.first + count,
+                step.tokens.SerializeToString() if step.tokens else b"",
+                step.end.SerializeToString() if step.end else b"",
+            ]
+        answers = await self._connection.run("append", keys, args)
+        return [_judge(answer.decode(), step) for answer, step in zip(answers, steps, strict=True)]
+
+    async def renew(
+        self, leases: Sequence[Lease], stage: pb.JournalStage | None = None
+    ) -> list[str]:
+        """Renew leases, writing `stage` into the journals; "ok", "closed" or "lost" for each."""
+        if not leases:
+            return []
+        answers = await self._connection.run(
+            "renew",
+            [self._keys.jobs_lm, *(self._keys.journal(lease.request_id) for lease in leases)],
+            [
+                LM_GROUP,
+                self.consumer,
+                stage.SerializeToString() if stage else b"",
+                *(lease.entry for lease in leases),
+            ],
+        )
+        return [answer.decode() for answer in answers]
+
+    async def hand_back(self, leases: Sequence[Lease]) -> int:
+        """Put requests back at the end of the queue for any worker; how many were still ours."""
+        if not leases:
+            return 0
+        args: list[Any] = [LM_GROUP, self.consumer]
+        for lease in leases:
+            args += [lease.request_id, lease.entry, lease.lives]
+        return int(await self._connection.run("hand_back", [self._keys.jobs_lm], args))
+
+    async def need_vision(self, lease: Lease, job: pb.Job) -> None:
+        """Send a request back to the vision stage: its embedding is gone."""
+        vision_job = pb.VisionJob(image_digest=job.image_digest, fingerprint=job.fingerprint)
+        await self._connection.run(
+            "need_vision",
+            [
+                self._keys.jobs_lm,
+                self._keys.jobs_vision,
+                self._keys.flight(job.fingerprint, job.image_digest),
+            ],
+            [
+                LM_GROUP,
+                self.consumer,
+                lease.request_id,
+                lease.entry,
+                vision_job.SerializeToString(),
+            ],
+        )
+
+
+def _lease(entry: str, fields: dict[bytes, bytes], claims: int) -> Lease:
+    return Lease(fields[b"r"].decode(), entry, int(fields[b"l"]) + claims)
+
+
+def _judge(answer: str, step: Append) -> str:
+    """A gap that ends where this append would have ended is this append, gone through before."""
+    if not answer.startswith("gap:"):
+        return answer
+    count = len(step.tokens.ids) if step.tokens else 0
+    if count and int(answer.removeprefix("gap:")) == step.first + count:
+        return "ok"
+    raise AssertionError(f"request {step.lease.request_id}: append at {step.first}, {answer}")

@@ -1,0 +1,53 @@
+-- Stands before every script.
+
+-- Kind of a journal's last entry, and the index of the token after it; nil when there is no journal.
+local function tail(journal)
+  local last = redis.call('XREVRANGE', journal, '+', '-', 'COUNT', 1)[1]
+  if not last then return nil, 0 end
+  local kind, next_index
+  for i = 1, #last[2], 2 do
+    if last[2][i] == 'k' then kind = last[2][i + 1] end
+    if last[2][i] == 'n' then next_index = tonumber(last[2][i + 1]) end
+  end
+  return kind, next_index
+end
+
+-- Whether `consumer` holds the lease on `entry`: the fencing check.
+local function owns(jobs, group, consumer, entry)
+  local pending = redis.call('XPENDING', jobs, group, entry, entry, 1)[1]
+  return pending ~= nil and pending[2] == consumer
+end
+
+local function renew(jobs, group, consumer, entry)
+  redis.call('XCLAIM', jobs, group, consumer, 0, entry, 'JUSTID')
+end
+
+local function settle(jobs, group, entry)
+  redis.call('XACK', jobs, group, entry)
+  redis.call('XDEL', jobs, entry)
+end
+
+-- Write the terminal event; the caller has checked that there is none yet.
+local function finish(journal, open, readers, id, next_index, payload, retention_ms)
+  redis.call('XADD', journal, '*', 'k', 'e', 'n', next_index, 'd', payload)
+  redis.call('ZREM', open, id)
+  redis.call('ZREM', readers, id)
+  redis.call('PEXPIRE', journal, retention_ms)
+end
+
+-- Wait behind a picture's encoding; the first to wait starts it.
+local function park(flight, id, jobs_vision, vision_job)
+  if redis.call('HSETNX', flight, '', 'queued') == 1 then
+    redis.call('XADD', jobs_vision, '*', 'd', vision_job)
+  end
+  redis.call('HSET', flight, id, 1)
+end
+
+-- Ids that wait behind a picture and are not over.
+local function parked(flight, open)
+  local ids = {}
+  for _, id in ipairs(redis.call('HKEYS', flight)) do
+    if id ~= '' and redis.call('ZSCORE', open, id) then ids[#ids + 1] = id end
+  end
+  return ids
+end

@@ -1,0 +1,109 @@
+"""What a vision worker asks of Redis: claim pictures, store embeddings, release who waits."""
+
+import time
+from dataclasses import dataclass
+
+from glm4v.broker.connection import Connection
+from glm4v.broker.job_stream import JobStream
+from glm4v.broker.keys import VISION_GROUP, Keys
+from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.v1 import inference_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class VisionLease:
+    """The right to speak for one picture."""
+
+    entry: str  # of the job stream
+    job: pb.VisionJob
+    lives: int  # times the picture was claimed before
+
+
+class VisionQueue:
+    """The vision workers' side of the protocol, for one worker life."""
+
+    def __init__(
+        self, connection: Connection, keys: Keys, *, lease_s: float, retention_s: float
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._retention_ms = int(retention_s * 1000)
+        self._jobs = JobStream(connection, keys.jobs_vision, VISION_GROUP, lease_s)
+        self.consumer = self._jobs.consumer
+
+    async def ready(self) -> None:
+        """Make sure the queue exists."""
+        await self._jobs.ready()
+
+    async def claim(self, room: int) -> list[VisionLease]:
+        """New pictures, at most `room`; waits for up to a second when there are none."""
+        return [_lease(*claimed) for claimed in await self._jobs.claim(room)]
+
+    async def take_over(self, room: int) -> list[VisionLease]:
+        """Pictures whose lease has lapsed, at most `room`."""
+        return [_lease(*claimed) for claimed in await self._jobs.take_over(room)]
+
+    async def begin(self, lease: VisionLease) -> int:
+        """Tell those who wait that encoding starts; how many wait, -1 when the lease is lost.
+
+        With 0 the job is dropped: nobody wants the picture any more.
+        """
+        stage = pb.JournalStage(stage=inference_pb2.STAGE_ENCODING, at_ms=_now_ms())
+        return await self._run(
+            "begin_encoding",
+            lease,
+            [self._keys.open],
+            [stage.SerializeToString(), self._keys.journal_prefix],
+        )
+
+    async def renew(self, lease: VisionLease) -> int:
+        """Renew the lease; how many wait, -1 when the lease is lost."""
+        return await self._run("renew_vision", lease, [self._keys.open], [])
+
+    async def encoded(self, lease: VisionLease) -> int:
+        """The embedding is stored: release those who wait; how many, -1 when the lease is lost."""
+        stage = pb.JournalStage(stage=inference_pb2.STAGE_QUEUED, at_ms=_now_ms())
+        return await self._run(
+            "encoded",
+            lease,
+            [self._keys.open, self._keys.jobs_lm],
+            [stage.SerializeToString(), self._keys.journal_prefix],
+        )
+
+    async def not_encoded(self, lease: VisionLease, code: str, message: str) -> int:
+        """Fail those who wait, with a gRPC status name; how many, -1 when the lease is lost."""
+        end = pb.JournalEnd(kind=pb.END_KIND_FAILED, code=code, message=message, at_ms=_now_ms())
+        return await self._run(
+            "not_encoded",
+            lease,
+            [self._keys.open, self._keys.readers],
+            [end.SerializeToString(), self._keys.journal_prefix, self._retention_ms],
+        )
+
+    async def hand_back(self, lease: VisionLease) -> int:
+        """Put the picture back at the end of the queue; 1 when it was still ours."""
+        answer = await self._connection.run(
+            "hand_back_vision",
+            [self._keys.jobs_vision],
+            [VISION_GROUP, self.consumer, lease.entry, lease.job.SerializeToString()],
+        )
+        return int(answer)
+
+    async def _run(
+        self, script: str, lease: VisionLease, keys: list[str], args: list[bytes | str | int]
+    ) -> int:
+        flight = self._keys.flight(lease.job.fingerprint, lease.job.image_digest)
+        answer = await self._connection.run(
+            script,
+            [self._keys.jobs_vision, flight, *keys],
+            [VISION_GROUP, self.consumer, lease.entry, *args],
+        )
+        return int(answer)
+
+
+def _lease(entry: str, fields: dict[bytes, bytes], claims: int) -> VisionLease:
+    return VisionLease(entry, pb.VisionJob.FromString(fields[b"d"]), claims)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
