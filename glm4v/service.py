@@ -1,0 +1,166 @@
+"""Hosts a process: signals, health, reflection, background tasks, drain.
+
+start ── ready() ── SERVING ── SIGTERM/SIGINT ── NOT_SERVING, `stopping` is set ── parts return
+                       │                                   │
+                       └── a task raises: exit with        ├── all done, or drain_s is over: exit 0
+                           the code of its error           └── second signal: exit 130 at once
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from glm4v.errors import Glm4vError, Unavailable
+from glm4v.rpc_errors import ErrorInterceptor
+from glm4v.settings import ServiceSettings, read_settings
+
+log = logging.getLogger(__name__)
+
+_S = TypeVar("_S", bound=ServiceSettings)
+_Task = Callable[[], Awaitable[None]]
+_READY_RETRY_S = 0.2
+_HEALTH = "grpc.health.v1.Health"
+
+
+@dataclass(slots=True)
+class Process:
+    """What a process consists of; its `__main__` fills it in."""
+
+    ready: _Task  # raises Unavailable while the process cannot serve yet
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    parts: Sequence[_Task] = ()  # return by themselves once `stopping` is set
+    daemons: Sequence[_Task] = ()  # run until they are cancelled, after all parts and calls
+    register: Callable[[aio.Server], Sequence[str]] | None = None  # adds services, names them
+    close: _Task | None = None
+    max_message_bytes: int = 4 * 2**20
+
+
+def main(kind: type[_S], build: Callable[[_S], Process]) -> None:
+    """Run a process to its end; the exit code is that of the error that ended it."""
+    try:
+        settings = read_settings(kind)
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s %(message)s",
+            stream=sys.stderr,
+        )
+        asyncio.run(_Host(settings, build(settings)).run())
+    except Glm4vError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+
+
+class _Host:
+    """One run of a process."""
+
+    def __init__(self, settings: ServiceSettings, process: Process) -> None:
+        self._settings = settings
+        self._process = process
+        self._failure: Exception | None = None
+        self._parts_left = len(process.parts)
+        self._parts_done = asyncio.Event()
+
+    async def run(self) -> None:
+        self._install_signals()
+        server = aio.server(
+            interceptors=[ErrorInterceptor()],
+            options=[
+                ("grpc.max_receive_message_length", self._process.max_message_bytes),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        self._health = health.aio.HealthServicer()
+        self._services = ["", _HEALTH, *(self._process.register or (lambda _: ()))(server)]
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [*self._services[1:], reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, server)
+        _bind(server, self._settings.listen)
+        await server.start()
+        try:
+            async with anyio.create_task_group() as group:
+                await self._live(group, server)
+                group.cancel_scope.cancel()
+        finally:
+            await server.stop(0)
+            if self._process.close is not None:
+                await self._process.close()
+        if self._failure is not None:
+            raise self._failure
+        log.info("stopped")
+
+    async def _live(self, group: TaskGroup, server: aio.Server) -> None:
+        """From the first task to the end of the drain."""
+        tasks = [self._announce, *self._process.daemons]
+        for task in tasks:
+            group.start_soon(self._guard, group, task)
+        for part in self._process.parts:
+            group.start_soon(self._guard, group, part, True)
+        await self._process.stopping.wait()
+        log.info("draining for at most %.1f s", self._settings.drain_s)
+        with anyio.move_on_after(self._settings.drain_s):
+            await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+            await server.stop(self._settings.drain_s / 2)
+            if self._parts_left:
+                await self._parts_done.wait()
+
+    async def _guard(self, group: TaskGroup, task: _Task, part: bool = False) -> None:
+        """A task that dies takes the process with it, and its reason is kept."""
+        try:
+            await task()
+        except Exception as error:
+            if not isinstance(error, Glm4vError):
+                log.exception("a background task died")
+            self._failure = self._failure or error
+            group.cancel_scope.cancel()
+        if part:
+            self._parts_left -= 1
+            if self._parts_left == 0:
+                self._parts_done.set()
+
+    async def _announce(self) -> None:
+        while True:
+            try:
+                await self._process.ready()
+                break
+            except Unavailable as error:
+                log.warning("not ready: %s", error)
+                await asyncio.sleep(_READY_RETRY_S)
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        log.info("ready on %s", self._settings.listen)
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in self._services:
+            await self._health.set(name, status)
+
+    def _install_signals(self) -> None:
+        def stop() -> None:
+            if self._process.stopping.is_set():
+                os._exit(130)  # the second signal means now
+            self._process.stopping.set()
+
+        loop = asyncio.get_running_loop()
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signal_number, stop)
+
+
+def _bind(server: aio.Server, listen: str) -> None:
+    try:
+        bound = server.add_insecure_port(listen)
+    except RuntimeError:
+        bound = 0
+    if bound == 0 and not listen.startswith("unix:"):
+        raise Unavailable(f"cannot listen on {listen}: is the address in use?")
+    if bound == 0:
+        raise Unavailable(f"cannot listen on {listen}: is the path too long, or in use?")
