@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SampleSpec:
-    """How the token after a chunk's last row is chosen: all of it, so that samplers keep no state."""
+    """How the token after a chunk's last row is chosen; complete, so samplers keep no state."""
 
     temperature: float  # 0 is greedy
     top_k: int  # 0 is off

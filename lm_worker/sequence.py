@@ -1,0 +1,135 @@
+"""One request inside the engine: its rows, their positions, and how far the cache has them.
+
+    prompt ids      t t t [boi][img][eoi] t t t          n ids, the picture's 3 from index p on
+    rows            t t t  -1  -2 ... -R  t t t a a a    n + R - 3 rows, then the answer's tokens
+    positions       0 .. p  p+1 (all patches)  p+2 ..    row - (R - 3) behind the picture
+
+Source of the positions: modeling_chatglm.py of THUDM/glm-4v-9b.
+"""
+
+from array import array
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from lm_worker.plan import SampleSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRequest:
+    """What is asked of the engine."""
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    picture: str  # digest, empty without one
+    image_slot: int  # index of boi in prompt_ids, -1 without a picture
+    max_tokens: int
+    stop_ids: frozenset[int]
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    seed: int
+    want_logprobs: bool = False
+    top_logprobs: int = 0
+
+
+class Sequence:
+    """Rows of one request; mutable, owned by the scheduler."""
+
+    def __init__(
+        self, number: int, request: SequenceRequest, picture_rows: int, token_ids: tuple[int, ...]
+    ) -> None:
+        self.number = number
+        self.request = request
+        self.token_ids = list(token_ids)
+        self.block_table: list[int] = []
+        self.computed = 0  # rows in the cache
+        self.remembered = 0  # full blocks that the pool knows by hash
+        self._slot = request.image_slot
+        self._extra = 0 if self._slot < 0 else picture_rows - 3
+        self._rows = self._expand(picture_rows)
+        self._rows.extend(token_ids)
+        self._hashes: list[bytes] = []
+        self._seen = set(request.prompt_ids) | set(token_ids)
+
+    def _expand(self, picture_rows: int) -> "array[int]":
+        prompt = array("q", self.request.prompt_ids)
+        if self._slot < 0:
+            return prompt
+        picture = array("q", range(-1, -1 - picture_rows, -1))
+        return prompt[: self._slot] + picture + prompt[self._slot + 3 :]
+
+    @property
+    def row_count(self) -> int:
+        """Rows that are known: the prompt's and the answer's so far."""
+        return len(self._rows)
+
+    @property
+    def most_rows(self) -> int:
+        """Rows the request can come to: the last token is never fed back."""
+        left = self.request.max_tokens - len(self.token_ids)
+        return self.row_count + max(0, left - 1)
+
+    @property
+    def remaining(self) -> int:
+        """Known rows that are not in the cache."""
+        return len(self._rows) - self.computed
+
+    def row_ids(self, start: int, end: int) -> tuple[int, ...]:
+        """Rows [start, end): a token id, or -1-k for row k of the picture."""
+        return tuple(self._rows[start:end])
+
+    def positions(self, start: int, end: int) -> tuple[int, ...]:
+        """Rotary positions of rows [start, end)."""
+        if self._slot < 0:
+            return tuple(range(start, end))
+        first, behind = self._slot + 1, self._slot + 2 + self._extra  # patches, eoi
+        return tuple(
+            row if row <= self._slot else first if row < behind else row - self._extra
+            for row in range(start, end)
+        )
+
+    def sample_spec(self) -> SampleSpec:
+        """How the next token is chosen."""
+        request = self.request
+        penalised = request.repetition_penalty != 1.0
+        return SampleSpec(
+            temperature=request.temperature,
+            top_k=request.top_k,
+            top_p=request.top_p,
+            repetition_penalty=request.repetition_penalty,
+            seed=request.seed,
+            index=len(self.token_ids),
+            seen=tuple(sorted(self._seen)) if penalised else (),
+            want_logprobs=request.want_logprobs,
+            top_logprobs=request.top_logprobs,
+        )
+
+    def add_token(self, token_id: int) -> None:
+        """One more token of the answer."""
+        self.token_ids.append(token_id)
+        self._rows.append(token_id)
+        self._seen.add(token_id)
+
+    def is_over(self) -> bool:
+        """Whether the last token ends the answer."""
+        return bool(self.token_ids) and (
+            self.token_ids[-1] in self.request.stop_ids
+            or len(self.token_ids) >= self.request.max_tokens
+        )
+
+    def block_hashes(self, block_size: int, blocks: int) -> list[bytes]:
+        """Hashes of the first `blocks` full blocks, each over its rows and all before them.
+
+        Rows of a picture carry its digest: every picture has the same row ids.
+        """
+        while len(self._hashes) < blocks:
+            start = len(self._hashes) * block_size
+            rows = self._rows[start : start + block_size]
+            assert len(rows) == block_size, "only full blocks have a hash"
+            digest = blake2b(self._hashes[-1] if self._hashes else b"", digest_size=16)
+            digest.update(rows.tobytes())
+            if any(row < 0 for row in rows):
+                digest.update(self.request.picture.encode())
+            self._hashes.append(digest.digest())
+        return self._hashes[:blocks]
