@@ -1,0 +1,27 @@
+"""How workers wait for Redis: as long as it takes; leases and deadlines go on without them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from glm4v.errors import Overloaded, Unavailable
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_PAUSE_S = 0.2
+_LOG_EVERY = 25
+
+
+async def patiently(call: Callable[[], Awaitable[_T]]) -> _T:
+    """Repeat `call` while Redis is away or out of memory; ended only by cancellation."""
+    tries = 0
+    while True:
+        try:
+            return await call()
+        except (Unavailable, Overloaded) as error:
+            if tries % _LOG_EVERY == 0:
+                log.warning("waiting for Redis: %s", error)
+            tries += 1
+            await asyncio.sleep(_PAUSE_S)

@@ -1,0 +1,148 @@
+"""Drives the scheduler and the device: plan, execute, hand the tokens out, again.
+
+device    | step 1 | step 2 | step 3 |        the tokens of step k are published while step k+1
+publish        | 1      | 2      | 3          runs; step k+2 waits for them
+"""
+
+import asyncio
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glm4v.errors import Overloaded
+from glm4v.tensor_bytes import TensorBytes
+from lm_worker.plan import SampledToken, StepPlan
+from lm_worker.ranks import Ranks
+from lm_worker.scheduler import Scheduler
+from lm_worker.sequence import Sequence as EngineSequence
+from lm_worker.sequence import SequenceRequest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token of one sequence, and whether it is the last."""
+
+    request_id: str
+    index: int
+    sampled: SampledToken
+    is_last: bool
+
+
+Publish = Callable[[Sequence[NewToken]], Coroutine[Any, Any, set[str]]]
+
+
+class Engine:
+    """Continuous batching over one group of ranks.
+
+    `publish` is given every step's tokens and answers with the ids of requests that are over for
+    other reasons; those are removed at once.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, ranks: Ranks, publish: Publish, *, picture_rows: int
+    ) -> None:
+        self._scheduler = scheduler
+        self._ranks = ranks
+        self._publish = publish
+        self._picture_rows = picture_rows
+        self._numbers = itertools.count()
+        self._sequences: dict[str, EngineSequence] = {}
+        self._pictures: Counter[str] = Counter()
+        self._work = asyncio.Event()
+        self._stopping = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to compute."""
+        return not self._sequences
+
+    @property
+    def waiting(self) -> int:
+        """Sequences that have no room yet."""
+        return self._scheduler.waiting
+
+    @property
+    def progress(self) -> int:
+        """Grows while the device works: within a step too, with every layer."""
+        return self._ranks.progress
+
+    async def add(
+        self,
+        request: SequenceRequest,
+        token_ids: tuple[int, ...],
+        picture: TensorBytes | None,
+    ) -> None:
+        """Take a request in, with the tokens it has already; raises Overloaded if it never fits."""
+        sequence = EngineSequence(next(self._numbers), request, self._picture_rows, token_ids)
+        if not self._scheduler.can_ever_run(sequence):
+            pool = self._scheduler.pool
+            raise Overloaded(
+                f"the request may need {sequence.most_rows} rows of KV cache and the worker has "
+                f"{pool.total * pool.block_size}; ask for fewer tokens, or raise GLM4V_CACHE_BYTES"
+            )
+        if picture is not None:
+            self._pictures[request.picture] += 1
+            if self._pictures[request.picture] == 1:
+                await self._ranks.add_picture(request.picture, picture)
+        self._sequences[request.request_id] = sequence
+        self._scheduler.add(sequence)
+        self._work.set()
+
+    async def remove(self, request_id: str) -> None:
+        """Take a request out, if it is there; its blocks are free at once."""
+        sequence = self._sequences.get(request_id)
+        if sequence is not None:
+            self._scheduler.remove(sequence)
+            await self._forget(sequence)
+
+    def audit(self) -> list[str]:
+        """What is wrong with the cache; empty when every block is accounted for."""
+        return self._scheduler.audit()
+
+    def stop(self) -> None:
+        """Let `run` return after the step in progress and the publication of its tokens."""
+        self._stopping = True
+        self._work.set()
+
+    async def run(self) -> None:
+        """Step until `stop`; an error of the device or of `publish` ends it."""
+        publishing: asyncio.Task[set[str]] | None = None
+        try:
+            while not self._stopping or publishing is not None:
+                plan = None if self._stopping else self._scheduler.plan()
+                tokens = [] if plan is None else await self._step(plan)
+                if publishing is not None:
+                    for request_id in await publishing:
+                        await self.remove(request_id)
+                publishing = asyncio.create_task(self._publish(tokens)) if tokens else None
+                if plan is None and publishing is None and not self._stopping:
+                    self._work.clear()
+                    await self._work.wait()
+        finally:
+            if publishing is not None:
+                publishing.cancel()
+
+    async def _step(self, plan: StepPlan) -> list[NewToken]:
+        sampled = await self._ranks.execute(plan)
+        tokens = []
+        for sequence, token in self._scheduler.apply(plan, sampled):
+            over = sequence.is_over()
+            request_id = sequence.request.request_id
+            tokens.append(NewToken(request_id, len(sequence.token_ids) - 1, token, over))
+            if over:
+                await self._forget(sequence)
+        return tokens
+
+    async def _forget(self, sequence: EngineSequence) -> None:
+        del self._sequences[sequence.request.request_id]
+        digest = sequence.request.picture
+        if digest:
+            self._pictures[digest] -= 1
+            if self._pictures[digest] == 0:
+                del self._pictures[digest]
+                await self._ranks.drop_picture(digest)

@@ -1,0 +1,256 @@
+"""Between broker and engine: claims requests, publishes tokens, keeps and returns leases."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from glm4v.broker.blobs import Blobs
+from glm4v.broker.lm_queue import Append, Lease, LmQueue
+from glm4v.broker.patience import patiently
+from glm4v.errors import CheckpointError, Glm4vError
+from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.model_spec import ModelSpec
+from glm4v.tensor_bytes import CorruptTensor, TensorBytes
+from glm4v.v1 import inference_pb2
+from lm_worker.engine import Engine, NewToken
+from lm_worker.sequence import SequenceRequest
+
+log = logging.getLogger(__name__)
+
+_IDLE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A request this worker answers."""
+
+    lease: Lease
+    job: pb.Job
+
+
+class Worker:
+    """Every run is a resume: the journal says what there is, the engine continues."""
+
+    def __init__(
+        self,
+        queue: LmQueue,
+        blobs: Blobs,
+        *,
+        spec: ModelSpec,
+        fingerprint: str,
+        max_sequences: int,
+        lease_s: float,
+    ) -> None:
+        self._queue = queue
+        self._blobs = blobs
+        self._spec = spec
+        self._fingerprint = fingerprint
+        self._max_sequences = max_sequences
+        self._lease_s = lease_s
+        self._held: dict[str, Held] = {}
+        self._admitting: set[str] = set()
+        self._stuck = False  # the engine makes no progress: take nothing, renew nothing
+
+    async def run(self, engine: Engine, stopping: asyncio.Event) -> None:
+        """Answer requests until `stopping` is set, then hand back what is unfinished."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(engine.run)
+            group.start_soon(self._renew_forever, engine)
+            claims = [self._claim_new, self._take_over]
+            async with anyio.create_task_group() as claiming:
+                for claim in claims:
+                    claiming.start_soon(claim, engine, stopping)
+            engine.stop()
+            handed_back = await patiently(self._hand_back)
+            log.info("handed back %d requests", handed_back)
+            group.cancel_scope.cancel()
+
+    async def publish(self, tokens: Sequence[NewToken]) -> set[str]:
+        """Append a step's tokens to the journals; ids of requests that are over for others."""
+        now_ms = _now_ms()
+        appends = [
+            _append(self._held[token.request_id], token, now_ms)
+            for token in tokens
+            if token.request_id in self._held
+        ]
+        answers = await patiently(lambda: self._queue.append(appends))
+        refused = set()
+        for append, answer in zip(appends, answers, strict=True):
+            request_id = append.lease.request_id
+            if answer != "ok":
+                log.info("request=%s dropped: %s", request_id, answer)
+                refused.add(request_id)
+            if answer != "ok" or append.end is not None:
+                self._held.pop(request_id, None)
+        return refused
+
+    async def _claim_new(self, engine: Engine, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            room = self._room(engine)
+            if room <= 0:
+                await asyncio.sleep(_IDLE_S)
+                continue
+            await self._admit_all(engine, await patiently(lambda: self._queue.claim(room)))
+
+    async def _take_over(self, engine: Engine, stopping: asyncio.Event) -> None:
+        """Look for lapsed leases a few times within a lease."""
+        while not stopping.is_set():
+            room = self._room(engine)
+            if room > 0:
+                leases = await patiently(lambda: self._queue.take_over(room))
+                for lease in leases:
+                    log.warning("request=%s life=%d taken over", lease.request_id, lease.lives)
+                await self._admit_all(engine, leases)
+            with anyio.move_on_after(self._lease_s / 4):
+                await stopping.wait()
+
+    def _room(self, engine: Engine) -> int:
+        """Requests worth claiming: none while some wait here that another worker could run."""
+        if engine.waiting or self._stuck:
+            return 0
+        return self._max_sequences - len(self._held) - len(self._admitting)
+
+    async def _admit_all(self, engine: Engine, leases: Sequence[Lease]) -> None:
+        async def admit(lease: Lease) -> None:
+            # A lapsed lease of our own can come back to us while we still work on it.
+            if lease.request_id in self._held or lease.request_id in self._admitting:
+                return
+            self._admitting.add(lease.request_id)
+            try:
+                await self._admit(engine, lease)
+            finally:
+                self._admitting.discard(lease.request_id)
+
+        async with anyio.create_task_group() as group:
+            for lease in leases:
+                group.start_soon(admit, lease)
+
+    async def _admit(self, engine: Engine, lease: Lease) -> None:
+        """Read the journal and let the engine continue from what it finds."""
+        resumed = await patiently(lambda: self._queue.resume(lease))
+        if resumed is None:
+            return
+        held = Held(lease, resumed.job)
+        try:
+            if resumed.job.fingerprint != self._fingerprint:
+                raise CheckpointError(
+                    f"the request was made for model {resumed.job.fingerprint}, "
+                    f"this worker serves {self._fingerprint}; serve one checkpoint everywhere"
+                )
+            picture = await self._picture(resumed.job)
+            if resumed.job.image_digest and picture is None:
+                log.warning("request=%s needs its picture encoded again", lease.request_id)
+                await patiently(lambda: self._queue.need_vision(lease, resumed.job))
+                return
+            stage = pb.JournalStage(stage=inference_pb2.STAGE_ANSWERING, at_ms=_now_ms())
+            if await patiently(lambda: self._queue.renew([lease], stage)) == ["ok"]:
+                self._held[lease.request_id] = held
+                await engine.add(_request(resumed.job, self._spec), resumed.token_ids, picture)
+        except Glm4vError as error:
+            await self._fail(held, len(resumed.token_ids), error)
+
+    async def _picture(self, job: pb.Job) -> TensorBytes | None:
+        """The embedding a request needs; None when it needs none or none can be used."""
+        if not job.image_digest:
+            return None
+        digest = job.image_digest
+        try:
+            picture = await patiently(lambda: self._blobs.embedding(self._fingerprint, digest))
+        except CorruptTensor as error:
+            log.error("embedding=%s is corrupt: %s", digest, error)
+            await patiently(lambda: self._blobs.forget_embedding(self._fingerprint, digest))
+            return None
+        shape = (self._spec.vision.embedding_rows, self._spec.hidden_size)
+        if picture is not None and picture.shape != shape:
+            raise CheckpointError(f"the embedding has shape {picture.shape}, the model {shape}")
+        return picture
+
+    async def _fail(self, held: Held, token_count: int, error: Glm4vError) -> None:
+        log.warning("request=%s failed: %s", held.lease.request_id, error)
+        end = pb.JournalEnd(
+            kind=pb.END_KIND_FAILED,
+            code=error.code,
+            message=str(error),
+            token_count=token_count,
+            at_ms=_now_ms(),
+        )
+        append = Append(held.lease, token_count, None, end)
+        await patiently(lambda: self._queue.append([append]))
+        self._held.pop(held.lease.request_id, None)
+
+    async def _renew_forever(self, engine: Engine) -> None:
+        """Keep leases while there is progress: an engine that hangs loses its requests."""
+        progress = -1
+        while True:
+            self._stuck = engine.progress == progress and not engine.is_idle
+            if self._stuck:
+                log.warning("no progress since the last renewal: leases are left to lapse")
+            else:
+                progress = engine.progress
+                await self._renew(engine)
+            await asyncio.sleep(self._lease_s / 4)
+
+    async def _renew(self, engine: Engine) -> None:
+        held = list(self._held.values())
+        answers = await patiently(lambda: self._queue.renew([h.lease for h in held]))
+        for one, answer in zip(held, answers, strict=True):
+            request_id = one.lease.request_id
+            # One that ended while this was under way is no longer held, and was settled.
+            if answer != "ok" and self._held.get(request_id) is one:
+                log.info("request=%s dropped: %s", request_id, answer)
+                del self._held[request_id]
+                await engine.remove(request_id)
+
+    async def _hand_back(self) -> int:
+        leases = [held.lease for held in self._held.values()]
+        count = await self._queue.hand_back(leases)
+        self._held.clear()
+        return count
+
+
+def _append(held: Held, token: NewToken, now_ms: int) -> Append:
+    sampled = token.sampled
+    tokens = pb.JournalTokens(ids=[sampled.token_id], at_ms=now_ms)
+    if sampled.logprob is not None:
+        logprobs = tokens.logprobs.add()
+        logprobs.chosen.token_id = sampled.token_id
+        logprobs.chosen.logprob = sampled.logprob
+        for token_id, logprob in sampled.top:
+            logprobs.top.add(token_id=token_id, logprob=logprob)
+    end = None
+    if token.is_last:
+        stopped = sampled.token_id in held.job.stop_token_ids
+        end = pb.JournalEnd(
+            kind=pb.END_KIND_STOP_TOKEN if stopped else pb.END_KIND_LENGTH,
+            stop_token_id=sampled.token_id if stopped else 0,
+            token_count=token.index + 1,
+            at_ms=now_ms,
+        )
+    return Append(held.lease, token.index, tokens, end)
+
+
+def _request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
+    prompt = tuple(job.prompt_ids)
+    return SequenceRequest(
+        request_id=job.request_id,
+        prompt_ids=prompt,
+        picture=job.image_digest,
+        image_slot=prompt.index(spec.boi_id) if job.image_digest else -1,
+        max_tokens=job.max_tokens,
+        stop_ids=frozenset(job.stop_token_ids),
+        temperature=job.sampling.temperature,
+        top_k=job.sampling.top_k,
+        top_p=job.sampling.top_p,
+        repetition_penalty=job.sampling.repetition_penalty,
+        seed=job.sampling.seed,
+        want_logprobs=job.want_logprobs,
+        top_logprobs=job.top_logprobs,
+    )
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
