@@ -77,7 +77,7 @@ class Worker:
             for token in tokens
             if token.request_id in self._held
         ]
-        answers = await patiently(lambda: self._queue.append(appends))
+        answers = await patiently(self._queue.append, appends)
         refused = set()
         for append, answer in zip(appends, answers, strict=True):
             request_id = append.lease.request_id
@@ -94,14 +94,14 @@ class Worker:
             if room <= 0:
                 await asyncio.sleep(_IDLE_S)
                 continue
-            await self._admit_all(engine, await patiently(lambda: self._queue.claim(room)))
+            await self._admit_all(engine, await patiently(self._queue.claim, room))
 
     async def _take_over(self, engine: Engine, stopping: asyncio.Event) -> None:
         """Look for lapsed leases a few times within a lease."""
         while not stopping.is_set():
             room = self._room(engine)
             if room > 0:
-                leases = await patiently(lambda: self._queue.take_over(room))
+                leases = await patiently(self._queue.take_over, room)
                 for lease in leases:
                     log.warning("request=%s life=%d taken over", lease.request_id, lease.lives)
                 await self._admit_all(engine, leases)
@@ -131,7 +131,7 @@ class Worker:
 
     async def _admit(self, engine: Engine, lease: Lease) -> None:
         """Read the journal and let the engine continue from what it finds."""
-        resumed = await patiently(lambda: self._queue.resume(lease))
+        resumed = await patiently(self._queue.resume, lease)
         if resumed is None:
             return
         held = Held(lease, resumed.job)
@@ -144,10 +144,10 @@ class Worker:
             picture = await self._picture(resumed.job)
             if resumed.job.image_digest and picture is None:
                 log.warning("request=%s needs its picture encoded again", lease.request_id)
-                await patiently(lambda: self._queue.need_vision(lease, resumed.job))
+                await patiently(self._queue.need_vision, lease, resumed.job)
                 return
             stage = pb.JournalStage(stage=inference_pb2.STAGE_ANSWERING, at_ms=_now_ms())
-            if await patiently(lambda: self._queue.renew([lease], stage)) == ["ok"]:
+            if await patiently(self._queue.renew, [lease], stage) == ["ok"]:
                 self._held[lease.request_id] = held
                 await engine.add(_request(resumed.job, self._spec), resumed.token_ids, picture)
         except Glm4vError as error:
@@ -159,10 +159,10 @@ class Worker:
             return None
         digest = job.image_digest
         try:
-            picture = await patiently(lambda: self._blobs.embedding(self._fingerprint, digest))
+            picture = await patiently(self._blobs.embedding, self._fingerprint, digest)
         except CorruptTensor as error:
             log.error("embedding=%s is corrupt: %s", digest, error)
-            await patiently(lambda: self._blobs.forget_embedding(self._fingerprint, digest))
+            await patiently(self._blobs.forget_embedding, self._fingerprint, digest)
             return None
         shape = (self._spec.vision.embedding_rows, self._spec.hidden_size)
         if picture is not None and picture.shape != shape:
@@ -179,7 +179,7 @@ class Worker:
             at_ms=_now_ms(),
         )
         append = Append(held.lease, token_count, None, end)
-        await patiently(lambda: self._queue.append([append]))
+        await patiently(self._queue.append, [append])
         self._held.pop(held.lease.request_id, None)
 
     async def _renew_forever(self, engine: Engine) -> None:
@@ -196,7 +196,7 @@ class Worker:
 
     async def _renew(self, engine: Engine) -> None:
         held = list(self._held.values())
-        answers = await patiently(lambda: self._queue.renew([h.lease for h in held]))
+        answers = await patiently(self._queue.renew, [one.lease for one in held])
         for one, answer in zip(held, answers, strict=True):
             request_id = one.lease.request_id
             # One that ended while this was under way is no longer held, and was settled.

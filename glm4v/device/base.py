@@ -9,7 +9,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class AttentionSegment:
-    """Rows of one sequence in a step: they attend to all earlier rows of it and, causally, to each other."""
+    """Rows of one sequence in a step; each attends to all rows of it up to itself."""
 
     rows: int  # in this step
     start_row: int  # rows in the cache already
@@ -35,8 +35,9 @@ class Attention(ABC):
     ) -> torch.Tensor:
         """Write the step's keys and values to the cache, then attend.
 
-        query [rows, heads, head_dim], key and value [rows, kv_heads, head_dim] -> [rows, heads, head_dim];
-        rows of all segments follow one another. Scale 1/sqrt(head_dim).
+        query [rows, heads, head_dim], key and value [rows, kv_heads, head_dim]
+        -> [rows, heads, head_dim]; rows of all segments follow one another.
+        Scale 1/sqrt(head_dim).
         """
 
 
