@@ -1,0 +1,32 @@
+# Thin targets; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test protos clean
+
+export VENV ?= .venv
+BIN := $(VENV)/bin
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make the virtual environment
+	@deploy/setup.sh
+
+demo: setup ## Start the whole system with a tiny model and ask it about a picture
+	@$(BIN)/glm4v demo
+
+check: setup ## Formatting, lint, types, import rules, contract, stubs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	deploy/check-stubs.sh
+
+test: setup ## All tests that need no accelerator
+	$(BIN)/python -m pytest
+
+protos: setup ## Generate the stubs again
+	deploy/protos.sh
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

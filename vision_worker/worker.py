@@ -1,0 +1,125 @@
+"""Between the broker and the encoder: claims pictures, stores embeddings, releases who waits."""
+
+import asyncio
+import logging
+
+import anyio
+
+from glm4v.broker.blobs import Blobs
+from glm4v.broker.patience import patiently
+from glm4v.broker.vision_queue import VisionLease, VisionQueue
+from glm4v.errors import CheckpointError, Glm4vError, UnknownReference
+from glm4v.tensor_bytes import CorruptTensor
+from vision_worker.encoder import Encoder
+
+log = logging.getLogger(__name__)
+
+_IDLE_S = 0.02
+
+
+class Worker:
+    """Stateless: everything it knows is in Redis, so it can be killed, added or scaled to zero.
+
+    `room` pictures are under way at once: one on the device, one being decoded, one being stored.
+    """
+
+    def __init__(
+        self,
+        queue: VisionQueue,
+        blobs: Blobs,
+        encoder: Encoder,
+        *,
+        fingerprint: str,
+        room: int,
+        lease_s: float,
+    ) -> None:
+        self._queue = queue
+        self._blobs = blobs
+        self._encoder = encoder
+        self._fingerprint = fingerprint
+        self._room = room
+        self._lease_s = lease_s
+        self._held: dict[str, VisionLease] = {}  # by entry
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Encode pictures until `stopping` is set, then hand back what is unfinished."""
+        async with anyio.create_task_group() as encoding:
+            encoding.start_soon(self._renew_forever)
+            async with anyio.create_task_group() as claiming:
+                claiming.start_soon(self._claim, encoding, stopping)
+                claiming.start_soon(self._take_over, encoding, stopping)
+            encoding.cancel_scope.cancel()
+        for lease in list(self._held.values()):
+            await patiently(self._queue.hand_back, lease)
+        self._held.clear()
+
+    async def _claim(self, group: anyio.abc.TaskGroup, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            room = self._room - len(self._held)
+            if room <= 0:
+                await asyncio.sleep(_IDLE_S)
+                continue
+            for lease in await patiently(self._queue.claim, room):
+                self._held[lease.entry] = lease
+                group.start_soon(self._encode, lease)
+
+    async def _take_over(self, group: anyio.abc.TaskGroup, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            room = self._room - len(self._held)
+            for lease in await patiently(self._queue.take_over, room) if room > 0 else []:
+                if lease.entry in self._held:  # our own, lapsed while we were held up
+                    continue
+                log.warning("picture=%s life=%d taken over", lease.job.image_digest, lease.lives)
+                self._held[lease.entry] = lease
+                group.start_soon(self._encode, lease)
+            with anyio.move_on_after(self._lease_s / 4):
+                await stopping.wait()
+
+    async def _encode(self, lease: VisionLease) -> None:
+        """One picture from claim to release; a picture that cannot be encoded fails its waiters."""
+        try:
+            await self._encode_and_store(lease)
+        except Glm4vError as error:
+            log.warning("picture=%s not encoded: %s", lease.job.image_digest, error)
+            await patiently(self._queue.not_encoded, lease, error.code, str(error))
+        self._held.pop(lease.entry, None)
+
+    async def _encode_and_store(self, lease: VisionLease) -> None:
+        digest, fingerprint = lease.job.image_digest, lease.job.fingerprint
+        if fingerprint != self._fingerprint:
+            raise CheckpointError(
+                f"the picture is wanted for model {fingerprint}, "
+                f"this worker serves {self._fingerprint}; serve one checkpoint everywhere"
+            )
+        if await patiently(self._queue.begin, lease) <= 0:
+            log.info("picture=%s is wanted by nobody any more", digest)
+            return
+        if not await self._is_stored(fingerprint, digest):
+            data = await patiently(self._blobs.image, digest)
+            if data is None:
+                raise UnknownReference(f"the picture {digest} was forgotten; send its bytes again")
+            embedding = await self._encoder.encode(data)
+            # Before the release: who is released must find it.
+            await patiently(self._blobs.put_embedding, fingerprint, digest, embedding)
+        released = await patiently(self._queue.encoded, lease)
+        log.info("picture=%s encoded, released=%d", digest, released)
+
+    async def _is_stored(self, fingerprint: str, digest: str) -> bool:
+        """Whether somebody stored the embedding since the job was queued."""
+        try:
+            return await patiently(self._blobs.embedding, fingerprint, digest) is not None
+        except CorruptTensor as error:
+            log.error("embedding=%s is corrupt: %s", digest, error)
+            return False
+
+    async def _renew_forever(self) -> None:
+        """Keep leases while there is progress: an encoder that hangs loses its pictures."""
+        progress = -1
+        while True:
+            if self._encoder.progress != progress:
+                progress = self._encoder.progress
+                for lease in list(self._held.values()):
+                    await patiently(self._queue.renew, lease)
+            elif self._held:
+                log.warning("no progress since the last renewal: leases are left to lapse")
+            await asyncio.sleep(self._lease_s / 4)
