@@ -63,6 +63,14 @@ class Checkpoint:
         """What the checkpoint is called: its folder's name."""
         return self.directory.resolve().name
 
+    def values(self, *, vision: bool) -> int:
+        """Number of values in the tensors of the vision tower, or of the language model."""
+        return sum(
+            math.prod(place.shape)
+            for name, place in self.tensors.items()
+            if name.startswith("transformer.vision.") == vision
+        )
+
 
 def _shards(directory: Path) -> dict[Path, set[str] | None]:
     """The weight files, each with the tensors its index lists (None where there is no index)."""

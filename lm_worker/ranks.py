@@ -22,10 +22,12 @@ class Ranks:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._load = load
         self._runner: Runner | None = None
+        self.started = asyncio.Event()
 
     async def start(self) -> None:
         """Load the weights; raises CheckpointError."""
         self._runner = await self._call(self._load)
+        self.started.set()
 
     async def execute(self, plan: StepPlan) -> tuple[SampledToken, ...]:
         """One forward pass."""

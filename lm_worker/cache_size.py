@@ -1,0 +1,44 @@
+"""How many KV-cache blocks a worker reserves."""
+
+import logging
+
+from glm4v.device import Device
+from glm4v.errors import Overloaded
+from glm4v.model_spec import ModelSpec
+from glm4v.settings import LmSettings
+
+log = logging.getLogger(__name__)
+
+_SHARE_OF_FREE = 0.5  # of the memory that is free once the weights are in it
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def row_bytes(spec: ModelSpec, dtype: str, kv_heads: int) -> int:
+    """Bytes of one row in the caches of all layers of a rank: a key and a value for each KV head."""
+    return 2 * kv_heads * spec.head_dim * spec.layers * _DTYPE_BYTES[dtype]
+
+
+def cache_blocks(settings: LmSettings, spec: ModelSpec, device: Device, weights: int) -> int:
+    """Blocks to reserve: what was asked for, or a share of what the weights leave free.
+
+    `weights` is their number. Never more than `max_sequences` requests of full length can use. Raises Overloaded when not one
+    block fits.
+    """
+    block = settings.block_size * row_bytes(spec, settings.dtype, spec.kv_heads)
+    longest = spec.context_tokens + spec.vision.embedding_rows
+    useful = settings.max_sequences * -(-longest // settings.block_size)
+    free = max(0, device.free_memory_bytes() - weights * _DTYPE_BYTES[settings.dtype])
+    budget = settings.cache_bytes or int(free * _SHARE_OF_FREE)
+    blocks = min(useful, budget // block)
+    if blocks == 0:
+        raise Overloaded(
+            f"the KV cache has no room: {budget} bytes do not hold one block of {block} bytes; "
+            "raise GLM4V_CACHE_BYTES or free memory"
+        )
+    log.info(
+        "kv cache: %d blocks of %d rows, %.1f MiB",
+        blocks,
+        settings.block_size,
+        blocks * block / 2**20,
+    )
+    return blocks
