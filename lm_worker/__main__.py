@@ -7,11 +7,13 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import LmQueue
 from glm4v.checkpoint import Checkpoint
 from glm4v.device import open_device
+from glm4v.device.collectives import SingleRank
 from glm4v.service import Process, main
 from glm4v.settings import LmSettings
 from lm_worker.blocks import BlockPool
 from lm_worker.cache_size import cache_blocks
 from lm_worker.engine import Engine
+from lm_worker.layers import Shard
 from lm_worker.ranks import Ranks
 from lm_worker.runner import Runner
 from lm_worker.scheduler import Scheduler
@@ -25,7 +27,8 @@ def build(settings: LmSettings) -> Process:
     checkpoint = Checkpoint.open(settings.model)
     spec = checkpoint.spec
     device = open_device(settings.device, settings.dtype)
-    blocks = cache_blocks(settings, spec, device, checkpoint.values(vision=False))
+    shard = Shard(0, 1)
+    blocks = cache_blocks(settings, spec, device, shard, checkpoint.values(vision=False))
     connection = Connection(settings.redis_url.get_secret_value())
     queue = LmQueue(connection, Keys(), lease_s=settings.lease_s, retention_s=settings.retention_s)
     worker = Worker(
@@ -36,7 +39,16 @@ def build(settings: LmSettings) -> Process:
         max_sequences=settings.max_sequences,
         lease_s=settings.lease_s,
     )
-    ranks = Ranks(lambda: Runner.load(checkpoint, device, blocks, settings.block_size))
+    ranks = Ranks(
+        lambda: Runner.load(
+            checkpoint,
+            device,
+            shard,
+            SingleRank(),
+            blocks=blocks,
+            block_size=settings.block_size,
+        )
+    )
     scheduler = Scheduler(
         BlockPool(blocks, settings.block_size),
         max_sequences=settings.max_sequences,

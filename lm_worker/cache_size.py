@@ -6,28 +6,26 @@ from glm4v.device import Device
 from glm4v.errors import Overloaded
 from glm4v.model_spec import ModelSpec
 from glm4v.settings import LmSettings
+from lm_worker.layers import Shard
+from lm_worker.model import cache_row_bytes
 
 log = logging.getLogger(__name__)
 
 _SHARE_OF_FREE = 0.5  # of the memory that is free once the weights are in it
-_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def row_bytes(spec: ModelSpec, dtype: str, kv_heads: int) -> int:
-    """Bytes of one row in the caches of all layers of a rank: a key and a value for each KV head."""
-    return 2 * kv_heads * spec.head_dim * spec.layers * _DTYPE_BYTES[dtype]
-
-
-def cache_blocks(settings: LmSettings, spec: ModelSpec, device: Device, weights: int) -> int:
+def cache_blocks(
+    settings: LmSettings, spec: ModelSpec, device: Device, shard: Shard, weights: int
+) -> int:
     """Blocks to reserve: what was asked for, or a share of what the weights leave free.
 
-    `weights` is their number. Never more than `max_sequences` requests of full length can use. Raises Overloaded when not one
-    block fits.
+    `weights` is the number of values in them. Never more than `max_sequences` requests of full
+    length can use. Raises Overloaded when not one block fits.
     """
-    block = settings.block_size * row_bytes(spec, settings.dtype, spec.kv_heads)
+    block = settings.block_size * cache_row_bytes(spec, shard, device.dtype)
     longest = spec.context_tokens + spec.vision.embedding_rows
     useful = settings.max_sequences * -(-longest // settings.block_size)
-    free = max(0, device.free_memory_bytes() - weights * _DTYPE_BYTES[settings.dtype])
+    free = max(0, device.free_memory_bytes() - weights * device.dtype.itemsize)
     budget = settings.cache_bytes or int(free * _SHARE_OF_FREE)
     blocks = min(useful, budget // block)
     if blocks == 0:

@@ -1,0 +1,306 @@
+"""The durable queue protocol on a real Redis."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from glm4v.broker import Broker, Connection, Keys
+from glm4v.broker.blobs import Blobs
+from glm4v.broker.journal import Event
+from glm4v.broker.lm_queue import Append, Lease, LmQueue
+from glm4v.broker.vision_queue import VisionQueue
+from glm4v.errors import IdTaken, Overloaded, UnknownReference
+from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.tensor_bytes import CorruptTensor, TensorBytes
+from glm4v.v1 import inference_pb2
+
+LEASE_S = 0.3
+MODEL = "model-a"
+
+
+def make_job(request_id: str, *, image: bytes = b"", asked: str = "", **times: int) -> pb.Job:
+    now_ms = int(time.time() * 1000)
+    return pb.Job(
+        request_id=request_id,
+        fingerprint=MODEL,
+        prompt_ids=[1, 2, 3],
+        image_digest=hashlib.sha256(image).hexdigest() if image else "",
+        max_tokens=4,
+        accepted_ms=now_ms,
+        deadline_ms=now_ms + times.get("deadline_ms", 60_000),
+        linger_ms=times.get("linger_ms", 60_000),
+        content_digest=(asked or request_id).encode(),
+    )
+
+
+def tokens(*ids: int) -> pb.JournalTokens:
+    return pb.JournalTokens(ids=ids)
+
+
+def end(kind: "pb.EndKind.ValueType" = pb.END_KIND_LENGTH) -> pb.JournalEnd:
+    return pb.JournalEnd(kind=kind)
+
+
+class Bench:
+    """A gateway's and some workers' sides of one fresh namespace."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self.connection = connection
+        self.keys = keys
+        self.broker = Broker(connection, keys, max_open_requests=3, retention_s=60)
+        self.blobs = Blobs(connection, keys)
+        self.lm = self.new_lm()
+        self.vision = self.new_vision()
+
+    def new_lm(self) -> LmQueue:
+        return LmQueue(self.connection, self.keys, lease_s=LEASE_S, retention_s=60)
+
+    def new_vision(self) -> VisionQueue:
+        return VisionQueue(self.connection, self.keys, lease_s=LEASE_S, retention_s=60)
+
+    async def events(self, request_id: str) -> list[Event]:
+        with anyio.fail_after(5):
+            return [event async for event in self.broker.read(request_id)]
+
+    async def claim_one(self) -> Lease:
+        [lease] = await self.lm.claim(1)
+        return lease
+
+    async def encode(self, digest: str) -> None:
+        """What a vision worker does."""
+        [lease] = await self.vision.claim(1)
+        assert await self.vision.begin(lease) > 0
+        tensor = TensorBytes("float32", (1, 2), b"12345678")
+        await self.blobs.put_embedding(MODEL, digest, tensor)
+        await self.vision.encoded(lease)
+
+    async def pending(self) -> int:
+        """Leases that are held, and requests that are open."""
+        commands = self.connection.commands
+        lm = await commands.xpending(self.keys.jobs_lm, "lm")
+        vision = await commands.xpending(self.keys.jobs_vision, "vision")
+        return int(lm["pending"] + vision["pending"] + await commands.zcard(self.keys.open))
+
+
+@pytest.fixture
+async def bench(connection: Connection, keys: Keys) -> AsyncIterator[Bench]:
+    bench = Bench(connection, keys)
+    await bench.broker.ready()
+    running = asyncio.create_task(bench.broker.run())
+    yield bench
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_request_without_a_picture_goes_straight_to_the_language_queue(
+    bench: Bench,
+) -> None:
+    assert await bench.broker.submit(make_job("r"), None)
+    lease = await bench.claim_one()
+    resumed = await bench.lm.resume(lease)
+    assert resumed is not None
+    assert (lease.request_id, resumed.token_ids) == ("r", ())
+    assert await bench.lm.append([Append(lease, 0, tokens(5, 6))]) == ["ok"]
+    assert await bench.lm.append([Append(lease, 2, tokens(7), end())]) == ["ok"]
+    events = await bench.events("r")
+    ids = [i for event in events if isinstance(event, pb.JournalTokens) for i in event.ids]
+    assert ids == [5, 6, 7]
+    assert isinstance(events[-1], pb.JournalEnd)
+    assert await bench.pending() == 0
+
+
+async def test_the_same_request_attaches_and_another_with_its_id_is_refused(bench: Bench) -> None:
+    assert await bench.broker.submit(make_job("r", asked="x"), None)
+    assert not await bench.broker.submit(make_job("r", asked="x"), None)
+    with pytest.raises(IdTaken, match="'r'"):
+        await bench.broker.submit(make_job("r", asked="y"), None)
+
+
+async def test_requests_above_the_bound_are_refused_with_the_numbers(bench: Bench) -> None:
+    for name in "abc":
+        await bench.broker.submit(make_job(name), None)
+    with pytest.raises(Overloaded, match=r"3 .* limit 3"):
+        await bench.broker.submit(make_job("d"), None)
+    with pytest.raises(Overloaded, match=r"3 .* limit 3"):
+        await bench.broker.submit(make_job("e", image=b"picture"), b"picture")
+    digest = hashlib.sha256(b"picture").hexdigest()
+    assert await bench.blobs.image(digest) is None
+    assert not await bench.broker.submit(make_job("c"), None)
+
+
+async def test_an_unknown_digest_is_refused(bench: Bench) -> None:
+    with pytest.raises(UnknownReference, match="send its bytes"):
+        await bench.broker.submit(make_job("r", image=b"never sent"), None)
+
+
+async def test_a_picture_asked_about_by_many_is_encoded_once(bench: Bench) -> None:
+    image = b"picture"
+    jobs = [make_job(name, image=image) for name in "abc"]
+    for job in jobs:
+        await bench.broker.submit(job, image)
+    [lease] = await bench.vision.claim(8)
+    assert await bench.vision.begin(lease) == 3
+    tensor = TensorBytes("float32", (1, 2), b"12345678")
+    await bench.blobs.put_embedding(MODEL, lease.job.image_digest, tensor)
+    assert await bench.vision.encoded(lease) == 3
+    assert {lease.request_id for lease in await bench.lm.claim(8)} == {"a", "b", "c"}
+    assert await bench.vision.claim(8) == []
+
+
+async def test_with_the_embedding_stored_the_picture_is_not_encoded_again(bench: Bench) -> None:
+    job = make_job("a", image=b"picture")
+    await bench.broker.submit(job, b"picture")
+    await bench.encode(job.image_digest)
+    await bench.broker.submit(make_job("b", image=b"picture"), None)
+    assert {lease.request_id for lease in await bench.lm.claim(8)} == {"a", "b"}
+
+
+async def test_a_lost_embedding_sends_the_request_back_to_vision(bench: Bench) -> None:
+    job = make_job("r", image=b"picture")
+    await bench.broker.submit(job, b"picture")
+    await bench.encode(job.image_digest)
+    await bench.blobs.forget_embedding(MODEL, job.image_digest)
+    await bench.lm.need_vision(await bench.claim_one(), job)
+    await bench.encode(job.image_digest)
+    assert (await bench.claim_one()).request_id == "r"
+
+
+async def test_a_corrupt_embedding_is_noticed(bench: Bench) -> None:
+    await bench.blobs.put_embedding(MODEL, "d", TensorBytes("float32", (2,), b"12345678"))
+    key = bench.keys.embedding(MODEL, "d")
+    await bench.connection.bytes.setrange(key, 40, b"\x00")
+    with pytest.raises(CorruptTensor):
+        await bench.blobs.embedding(MODEL, "d")
+
+
+async def test_a_picture_nobody_waits_for_is_dropped(bench: Bench) -> None:
+    await bench.broker.submit(make_job("r", image=b"picture"), b"picture")
+    await bench.broker.close_request("r", end(pb.END_KIND_CANCELLED))
+    [lease] = await bench.vision.claim(1)
+    assert await bench.vision.begin(lease) == 0
+    assert await bench.pending() == 0
+
+
+async def test_a_picture_that_cannot_be_encoded_fails_all_who_wait(bench: Bench) -> None:
+    for name in "ab":
+        await bench.broker.submit(make_job(name, image=b"noise"), b"noise")
+    [lease] = await bench.vision.claim(1)
+    assert await bench.vision.not_encoded(lease, "INVALID_ARGUMENT", "not a picture") == 2
+    for name in "ab":
+        last = (await bench.events(name))[-1]
+        assert isinstance(last, pb.JournalEnd)
+        assert (last.code, last.message) == ("INVALID_ARGUMENT", "not a picture")
+    assert await bench.pending() == 0
+
+
+async def test_a_worker_whose_lease_was_taken_over_cannot_append(bench: Bench) -> None:
+    await bench.broker.submit(make_job("r"), None)
+    lease = await bench.claim_one()
+    await bench.lm.append([Append(lease, 0, tokens(5))])
+    await asyncio.sleep(1.2 * LEASE_S)
+    other = bench.new_lm()
+    [taken] = await other.take_over(1)
+    assert taken.lives == 1
+    resumed = await other.resume(taken)
+    assert resumed is not None
+    assert resumed.token_ids == (5,)
+    assert await bench.lm.append([Append(lease, 1, tokens(9))]) == ["lost"]
+    assert await bench.lm.renew([lease]) == ["lost"]
+    assert await other.append([Append(taken, 1, tokens(6), end())]) == ["ok"]
+
+
+async def test_a_renewed_lease_is_not_taken_over(bench: Bench) -> None:
+    await bench.broker.submit(make_job("r"), None)
+    lease = await bench.claim_one()
+    for _ in range(4):
+        await asyncio.sleep(0.4 * LEASE_S)
+        assert await bench.lm.renew([lease]) == ["ok"]
+    assert await bench.new_lm().take_over(1) == []
+
+
+async def test_an_append_that_is_repeated_adds_nothing(bench: Bench) -> None:
+    await bench.broker.submit(make_job("r"), None)
+    lease = await bench.claim_one()
+    append = Append(lease, 0, tokens(5))
+    assert await bench.lm.append([append]) == ["ok"]
+    assert await bench.lm.append([append]) == ["ok"]
+    resumed = await bench.lm.resume(lease)
+    assert resumed is not None
+    assert resumed.token_ids == (5,)
+    with pytest.raises(AssertionError, match="gap"):
+        await bench.lm.append([Append(lease, 3, tokens(6))])
+
+
+async def test_one_refusal_does_not_touch_the_others_of_a_step(bench: Bench) -> None:
+    for name in "ab":
+        await bench.broker.submit(make_job(name), None)
+    first, second = await bench.lm.claim(2)
+    await bench.broker.close_request(first.request_id, end(pb.END_KIND_CANCELLED))
+    appends = [Append(first, 0, tokens(5)), Append(second, 0, tokens(6))]
+    assert await bench.lm.append(appends) == ["closed", "ok"]
+    assert len(await bench.events(first.request_id)) == 3
+
+
+async def test_the_first_end_wins(bench: Bench) -> None:
+    await bench.broker.submit(make_job("r"), None)
+    assert await bench.broker.close_request("r", end(pb.END_KIND_CANCELLED))
+    assert not await bench.broker.close_request("r", end(pb.END_KIND_EXPIRED))
+    ends = [e for e in await bench.events("r") if isinstance(e, pb.JournalEnd)]
+    assert [e.kind for e in ends] == [pb.END_KIND_CANCELLED]
+    assert await bench.lm.resume(await bench.claim_one()) is None
+    assert await bench.pending() == 0
+
+
+async def test_handed_back_requests_are_claimed_at_once_with_their_lives(bench: Bench) -> None:
+    await bench.broker.submit(make_job("r"), None)
+    lease = await bench.claim_one()
+    await bench.lm.append([Append(lease, 0, tokens(5))])
+    assert await bench.lm.hand_back([lease]) == 1
+    assert await bench.lm.append([Append(lease, 1, tokens(6))]) == ["lost"]
+    [again] = await bench.new_lm().claim(1)
+    assert (again.request_id, again.lives) == ("r", 0)
+
+
+async def test_overdue_and_abandoned_requests_are_ended(bench: Bench) -> None:
+    await bench.broker.submit(make_job("late", deadline_ms=100), None)
+    await bench.broker.submit(make_job("alone", linger_ms=100), None)
+    await asyncio.sleep(2.5)
+    for name, kind in (("late", pb.END_KIND_EXPIRED), ("alone", pb.END_KIND_ABANDONED)):
+        last = (await bench.events(name))[-1]
+        assert isinstance(last, pb.JournalEnd)
+        assert last.kind == kind
+
+
+async def test_a_request_that_is_read_is_not_abandoned(bench: Bench) -> None:
+    await bench.broker.submit(make_job("r", linger_ms=100), None)
+    reading = asyncio.create_task(bench.events("r"))
+    await asyncio.sleep(2.5)
+    assert not reading.done()
+    await bench.broker.close_request("r", end())
+    assert len(await reading) == 3
+
+
+async def test_readers_see_the_stages_of_their_picture(bench: Bench) -> None:
+    job = make_job("a", image=b"picture")
+    await bench.broker.submit(job, b"picture")
+    [lease] = await bench.vision.claim(1)
+    await bench.vision.begin(lease)
+    await bench.broker.submit(make_job("late", image=b"picture"), b"picture")
+    await bench.vision.encoded(lease)
+    for name in ("a", "late"):
+        await bench.broker.close_request(name, end())
+        stages = [e.stage for e in await bench.events(name) if isinstance(e, pb.JournalStage)]
+        assert stages == [
+            inference_pb2.STAGE_QUEUED,
+            inference_pb2.STAGE_ENCODING,
+            inference_pb2.STAGE_QUEUED,
+        ]
+
+
+async def test_reading_an_unknown_request_says_so(bench: Bench) -> None:
+    with pytest.raises(UnknownReference, match="'nobody'"):
+        await bench.events("nobody")
