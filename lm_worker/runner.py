@@ -1,0 +1,116 @@
+"""Carries out step plans on one rank: builds rows, runs the model, chooses tokens."""
+
+from collections.abc import Iterator
+
+import torch
+
+from glm4v.checkpoint import Checkpoint
+from glm4v.device import Attention, AttentionSegment, Device
+from glm4v.device.collectives import Collective
+from glm4v.model_spec import ModelSpec
+from glm4v.weights import Weights
+from lm_worker.layers import Shard
+from lm_worker.model import LanguageModel
+from lm_worker.plan import SampledToken, SampleSpec, StepPlan
+from lm_worker.sampler import sample
+
+
+class Runner:
+    """One rank's model, cache and pictures. Works in the calling thread, and only there."""
+
+    def __init__(
+        self, model: LanguageModel, device: Device, attention: Attention, spec: ModelSpec
+    ) -> None:
+        self._model = model
+        self._device = device
+        self._attention = attention
+        self._spec = spec
+        self._pictures: dict[str, torch.Tensor] = {}
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Checkpoint,
+        device: Device,
+        shard: Shard,
+        collective: Collective,
+        *,
+        blocks: int,
+        block_size: int,
+    ) -> "Runner":
+        """Read this rank's weights and reserve its cache.
+
+        Raises CheckpointError for weights that cannot be read, InvalidRequest for a number of
+        ranks that the model does not divide into.
+        """
+        spec = checkpoint.spec
+        weights = Weights(checkpoint, device.dtype, device.torch_device)
+        with torch.inference_mode():
+            model = LanguageModel(spec, weights, device, collective, shard)
+        kv_first, kv_last = shard.kv_heads(spec)
+        attention = device.paged_attention()
+        attention.allocate(
+            layers=spec.layers,
+            blocks=blocks,
+            block_size=block_size,
+            kv_heads=kv_last - kv_first,
+            head_dim=spec.head_dim,
+        )
+        return cls(model, device, attention, spec)
+
+    def add_picture(self, digest: str, rows: torch.Tensor) -> None:
+        """Keep a picture's rows [image rows, hidden]: boi, patches, eoi."""
+        expected = (self._spec.vision.embedding_rows, self._spec.hidden_size)
+        if tuple(rows.shape) != expected:
+            raise ValueError(f"picture {digest}: shape {tuple(rows.shape)}, {expected} is needed")
+        self._pictures[digest] = rows.to(self._device.torch_device, self._device.dtype)
+
+    def drop_picture(self, digest: str) -> None:
+        """Forget a picture that was added."""
+        del self._pictures[digest]
+
+    @torch.inference_mode()
+    def execute(self, plan: StepPlan) -> tuple[SampledToken, ...]:
+        """One forward pass; a token for each chunk that asks for one, in the plan's order.
+
+        Raises KeyError for a chunk whose picture was not added.
+        """
+        self._attention.prepare(
+            [AttentionSegment(len(c.row_ids), c.start_row, c.block_table) for c in plan.chunks]
+        )
+        positions = self._tensor([p for chunk in plan.chunks for p in chunk.positions])
+        hidden = self._model.forward(self._embed(plan), positions, self._attention)
+        asked = list(_asked(plan))
+        if not asked:
+            return ()
+        logits = self._model.logits(hidden[self._tensor([row for row, _, _ in asked])])
+        choices = sample(logits, [spec for _, _, spec in asked], self._spec.tokens)
+        return tuple(
+            SampledToken(sequence_id, *choice)
+            for (_, sequence_id, _), choice in zip(asked, choices, strict=True)
+        )
+
+    def _embed(self, plan: StepPlan) -> torch.Tensor:
+        """[rows, hidden]: word rows, and picture rows where ids are negative."""
+        ids = [row_id for chunk in plan.chunks for row_id in chunk.row_ids]
+        hidden = self._model.embed(self._tensor([max(row_id, 0) for row_id in ids]))
+        first = 0
+        for chunk in plan.chunks:
+            places = [at for at, row_id in enumerate(chunk.row_ids, first) if row_id < 0]
+            if places:
+                rows = self._tensor([-1 - ids[at] for at in places])
+                hidden[self._tensor(places)] = self._pictures[chunk.picture][rows]
+            first += len(chunk.row_ids)
+        return hidden
+
+    def _tensor(self, values: list[int]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self._device.torch_device)
+
+
+def _asked(plan: StepPlan) -> Iterator[tuple[int, int, SampleSpec]]:
+    """Last row in the step, sequence and wish of each chunk that asks for a token."""
+    end = 0
+    for chunk in plan.chunks:
+        end += len(chunk.row_ids)
+        if chunk.sample is not None:
+            yield end - 1, chunk.sequence_id, chunk.sample

@@ -1,0 +1,181 @@
+"""Golden cases as step plans: the whole prompt at once, or in pieces, and the steps after it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from glm4v.checkpoint import Checkpoint
+from glm4v.device import Attention, Device, open_device
+from glm4v.device.collectives import Collective, SingleRank
+from glm4v.model_spec import ModelSpec
+from glm4v.weights import Weights
+from lm_worker.layers import Shard
+from lm_worker.model import LanguageModel
+from lm_worker.plan import Chunk, SampledToken, SampleSpec, StepPlan
+from lm_worker.runner import Runner
+
+WHOLE_MODEL = Shard(0, 1)
+
+Golden = Mapping[str, Any]  # arrays by "<case>/<what>"
+
+GREEDY = SampleSpec(temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.0, seed=0, index=0)
+
+
+def cases(golden: Golden) -> list[str]:
+    """Names of the cases."""
+    return sorted({key.split("/")[0] for key in golden if key.endswith("/input_ids")})
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenCase:
+    """One prompt of the golden file, expanded."""
+
+    name: str
+    row_ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    picture: torch.Tensor | None  # [image rows, hidden]
+    next_position: int  # of the first generated token
+    tokens: tuple[int, ...]  # 20 greedy ones
+    top_ids: np.ndarray[Any, Any]  # [20, 16], each after that token
+    top_logits: np.ndarray[Any, Any]  # [20, 16]
+    last_logits: np.ndarray[Any, Any]  # [vocabulary]
+
+
+def read_case(golden: Golden, name: str, spec: ModelSpec) -> GoldenCase:
+    """The case `name`, its picture rows put in where boi stands."""
+    ids = [int(i) for i in golden[f"{name}/input_ids"]]
+    row_ids = list(ids)
+    picture = None
+    if f"{name}/vision_embeddings" in golden:
+        picture = torch.from_numpy(golden[f"{name}/vision_embeddings"])
+        slot = ids.index(spec.boi_id)
+        row_ids[slot : slot + 3] = [-1 - row for row in range(len(picture))]
+    return GoldenCase(
+        name=name,
+        row_ids=tuple(row_ids),
+        positions=positions(ids, spec, picture is not None),
+        picture=picture,
+        next_position=len(ids),
+        tokens=tuple(int(i) for i in golden[f"{name}/greedy_tokens"]),
+        top_ids=golden[f"{name}/decode_top16_ids"],
+        top_logits=golden[f"{name}/decode_top16_logits"],
+        last_logits=golden[f"{name}/prefill_logits_last"],
+    )
+
+
+def positions(ids: list[int], spec: ModelSpec, with_picture: bool) -> tuple[int, ...]:
+    """Rotary positions of the expanded rows: all patches share the one of their placeholder."""
+    if not with_picture:
+        return tuple(range(len(ids)))
+    patch = ids.index(spec.boi_id) + 1
+    shared = (patch,) * spec.vision.patch_rows
+    return (*range(patch), *shared, *range(patch + 1, len(ids)))
+
+
+def chunks(
+    case: GoldenCase, number: int, block_table: tuple[int, ...], size: int
+) -> Iterator[Chunk]:
+    """The prompt in chunks of `size` rows, then the golden tokens one by one.
+
+    Rows come from the golden file, not from what was sampled, so that every step is compared even
+    after a difference.
+    """
+    row_ids = case.row_ids + case.tokens
+    decoded = range(case.next_position, case.next_position + len(case.tokens))
+    row_positions = (*case.positions, *decoded)
+    prompt = len(case.row_ids)
+    bounds = [*range(0, prompt, size), *range(prompt, len(row_ids) + 1)]
+    for start, end in pairwise(bounds):
+        yield Chunk(
+            sequence_id=number,
+            row_ids=row_ids[start:end],
+            positions=row_positions[start:end],
+            start_row=start,
+            block_table=block_table,
+            picture=case.name if case.picture is not None else "",
+            sample=replace(GREEDY, index=end - prompt) if end >= prompt else None,
+        )
+
+
+class RecordingModel(LanguageModel):
+    """The language model, keeping the logits of its last step."""
+
+    last_logits: torch.Tensor
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """As the model's, and kept."""
+        self.last_logits = super().logits(hidden)
+        return self.last_logits
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    device: Device,
+    shard: Shard = WHOLE_MODEL,
+    collective: Collective | None = None,
+) -> RecordingModel:
+    """One rank's model."""
+    weights = Weights(checkpoint, device.dtype, device.torch_device)
+    return RecordingModel(checkpoint.spec, weights, device, collective or SingleRank(), shard)
+
+
+def allocated_attention(
+    spec: ModelSpec, device: Device, *, blocks: int, block_size: int, shard: Shard = WHOLE_MODEL
+) -> Attention:
+    """An attention with an empty cache for one rank."""
+    first, last = shard.kv_heads(spec)
+    attention = device.paged_attention()
+    attention.allocate(
+        layers=spec.layers,
+        blocks=blocks,
+        block_size=block_size,
+        kv_heads=last - first,
+        head_dim=spec.head_dim,
+    )
+    return attention
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What a runner made of one case."""
+
+    tokens: list[SampledToken]  # 21
+    logits: torch.Tensor  # [21, vocabulary]
+
+
+def play(
+    model: RecordingModel,
+    spec: ModelSpec,
+    played: Sequence[GoldenCase],
+    *,
+    chunk: int,
+    block_size: int,
+    shard: Shard = WHOLE_MODEL,
+) -> list[Played]:
+    """Run cases side by side to their ends, their cache blocks scattered over one cache."""
+    rows = [len(case.row_ids) + len(case.tokens) for case in played]
+    counts = [-(-count // block_size) for count in rows]
+    device = open_device("cpu", "float32")
+    attention = allocated_attention(
+        spec, device, blocks=sum(counts), block_size=block_size, shard=shard
+    )
+    runner = Runner(model, device, attention, spec)
+    scattered = iter(np.random.default_rng(0).permutation(sum(counts)).tolist())
+    streams = []
+    for number, (case, count) in enumerate(zip(played, counts, strict=True)):
+        if case.picture is not None:
+            runner.add_picture(case.name, case.picture)
+        streams.append(chunks(case, number, tuple(islice(scattered, count)), chunk))
+    tokens: list[list[SampledToken]] = [[] for _ in played]
+    logits: list[list[torch.Tensor]] = [[] for _ in played]
+    step = 0
+    while step_chunks := tuple(work for stream in streams if (work := next(stream, None))):
+        step += 1
+        for row, token in enumerate(runner.execute(StepPlan(step, step_chunks))):
+            tokens[token.sequence_id].append(token)
+            logits[token.sequence_id].append(model.last_logits[row])
+    return [Played(t, torch.stack(x)) for t, x in zip(tokens, logits, strict=True)]

@@ -1,0 +1,134 @@
+"""The language model against the outputs of the original implementation."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from glm4v.checkpoint import Checkpoint
+from glm4v.device import AttentionSegment, open_device
+from tests.parity.golden_plans import (
+    Golden,
+    GoldenCase,
+    Played,
+    RecordingModel,
+    allocated_attention,
+    cases,
+    load_model,
+    play,
+    positions,
+    read_case,
+)
+from tests.reference import REFERENCE, needs_reference
+
+pytestmark = [pytest.mark.reference, needs_reference]
+
+TOLERANCE = 1e-4  # of logits, all of order 1
+WHOLE = 10_000  # a chunk that holds every prompt
+
+
+class Model:
+    """A loaded checkpoint with its golden outputs."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        checkpoint = Checkpoint.open(folder)
+        self.golden: Golden = np.load(REFERENCE / f"golden-{name}.npz")
+        self.spec = checkpoint.spec
+        self.device = open_device("cpu", "float32")
+        self.model: RecordingModel = load_model(checkpoint, self.device)
+        self.cases = [read_case(self.golden, case, checkpoint.spec) for case in cases(self.golden)]
+
+    def play(self, played: list[GoldenCase], *, chunk: int, block_size: int) -> list[Played]:
+        """Run cases side by side."""
+        return play(self.model, self.spec, played, chunk=chunk, block_size=block_size)
+
+
+@pytest.fixture(scope="module", params=["micro-glm4v", "tiny-glm4v", "tiny-glm4v-1120"])
+def model(request: pytest.FixtureRequest, checkpoint_dir: Callable[[str], Path]) -> Model:
+    return Model(request.param, checkpoint_dir(request.param))
+
+
+@pytest.fixture(scope="module")
+def micro(checkpoint_dir: Callable[[str], Path]) -> Model:
+    return Model("micro-glm4v", checkpoint_dir("micro-glm4v"))
+
+
+def compare(case: GoldenCase, played: Played) -> None:
+    """Every step's logits and the greedy tokens are those of the original implementation."""
+    first = torch.from_numpy(case.last_logits)
+    torch.testing.assert_close(played.logits[0], first, atol=TOLERANCE, rtol=0)
+    top = played.logits[1:].gather(1, torch.from_numpy(case.top_ids).long())
+    torch.testing.assert_close(top, torch.from_numpy(case.top_logits), atol=TOLERANCE, rtol=0)
+    chosen = tuple(token.token_id for token in played.tokens)
+    assert chosen == (*case.tokens, case.top_ids[-1][0])
+
+
+def test_positions_are_those_of_the_original(model: Model) -> None:
+    for case in model.cases:
+        expected = tuple(model.golden[f"{case.name}/rope_positions"].tolist())
+        ids = model.golden[f"{case.name}/input_ids"].tolist()
+        assert positions(ids, model.spec, case.picture is not None) == expected
+        assert case.next_position == model.golden[f"{case.name}/decode_positions"][0]
+
+
+def test_each_case_alone_in_one_prefill(model: Model) -> None:
+    for case in model.cases:
+        compare(case, model.play([case], chunk=WHOLE, block_size=16)[0])
+
+
+@pytest.mark.parametrize(("chunk", "block_size"), [(1, 16), (3, 2), (7, 16), (WHOLE, 2)])
+def test_all_cases_together_in_chunks(model: Model, chunk: int, block_size: int) -> None:
+    for case, played in zip(
+        model.cases, model.play(model.cases, chunk=chunk, block_size=block_size), strict=True
+    ):
+        compare(case, played)
+
+
+def test_micro_layers_and_all_logits(micro: Model) -> None:
+    for case in micro.cases:
+        check_layers(micro, case)
+
+
+def check_layers(micro: Model, case: GoldenCase) -> None:
+    def expected(what: str) -> torch.Tensor:
+        return torch.from_numpy(micro.golden[f"{case.name}/{what}"])
+
+    rows = len(case.row_ids)
+    attention = allocated_attention(micro.spec, micro.device, blocks=rows, block_size=1)
+    attention.prepare([AttentionSegment(rows, 0, tuple(reversed(range(rows))))])
+    rotation = micro.model.rotary.at(torch.tensor(case.positions))
+    hidden = expected("inputs_embeds")
+    for number, layer in enumerate(micro.model.layers):
+        hidden = layer(hidden, rotation, attention)
+        torch.testing.assert_close(
+            hidden, expected(f"act/lm.layer{number}"), atol=TOLERANCE, rtol=0
+        )
+    torch.testing.assert_close(
+        micro.model.norm(hidden), expected("act/lm.final_layernorm"), atol=TOLERANCE, rtol=0
+    )
+    torch.testing.assert_close(
+        micro.model.logits(hidden), expected("logits_all"), atol=TOLERANCE, rtol=0
+    )
+
+
+def test_picture_rows_stand_where_the_placeholders_stood(micro: Model) -> None:
+    case = next(case for case in micro.cases if case.picture is not None)
+    swapped = replace(case, picture=case.picture.flip(0) if case.picture is not None else None)
+    played = micro.play([swapped], chunk=WHOLE, block_size=16)[0]
+    difference = played.logits[0] - torch.from_numpy(case.last_logits)
+    assert difference.abs().max() > 0.1
+
+
+def test_sequential_positions_give_the_known_wrong_logits(model: Model) -> None:
+    """The comparison sees what it is there for: patches that do not share one position."""
+    for case in model.cases:
+        if case.picture is None:
+            continue
+        wrong = replace(case, positions=tuple(range(len(case.row_ids))))
+        logits = model.play([wrong], chunk=WHOLE, block_size=16)[0].logits[0]
+        assert (logits - torch.from_numpy(case.last_logits)).abs().max() > 0.1
+        control = model.golden[f"{case.name}/control_sequential_positions_logits_last"]
+        torch.testing.assert_close(logits, torch.from_numpy(control), atol=TOLERANCE, rtol=0)
