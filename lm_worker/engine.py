@@ -53,6 +53,7 @@ class Engine:
         self._numbers = itertools.count()
         self._sequences: dict[str, EngineSequence] = {}
         self._pictures: Counter[str] = Counter()
+        self._trials: dict[str, asyncio.Event] = {}
         self._work = asyncio.Event()
         self._stopping = False
 
@@ -76,9 +77,13 @@ class Engine:
         request: SequenceRequest,
         token_ids: tuple[int, ...],
         picture: TensorBytes | None,
+        *,
+        is_suspect: bool = False,
     ) -> None:
         """Take a request in, with the tokens it has already; raises Overloaded if it never fits."""
-        sequence = EngineSequence(next(self._numbers), request, self._picture_rows, token_ids)
+        sequence = EngineSequence(
+            next(self._numbers), request, self._picture_rows, token_ids, is_suspect=is_suspect
+        )
         if not self._scheduler.can_ever_run(sequence):
             pool = self._scheduler.pool
             raise Overloaded(
@@ -90,8 +95,15 @@ class Engine:
             if self._pictures[request.picture] == 1:
                 await self._ranks.add_picture(request.picture, picture)
         self._sequences[request.request_id] = sequence
+        if is_suspect:
+            self._trials[request.request_id] = asyncio.Event()
         self._scheduler.add(sequence)
         self._work.set()
+
+    async def trial_over(self, request_id: str) -> None:
+        """Wait until a suspect has its token, or has left."""
+        if request_id in self._trials:
+            await self._trials[request_id].wait()
 
     async def remove(self, request_id: str) -> None:
         """Take a request out, if it is there; its blocks are free at once."""
@@ -133,6 +145,7 @@ class Engine:
         for sequence, token in self._scheduler.apply(plan, sampled):
             over = sequence.is_over()
             request_id = sequence.request.request_id
+            self._end_trial(request_id)
             tokens.append(NewToken(request_id, len(sequence.token_ids) - 1, token, over))
             if over:
                 await self._forget(sequence)
@@ -140,9 +153,14 @@ class Engine:
 
     async def _forget(self, sequence: EngineSequence) -> None:
         del self._sequences[sequence.request.request_id]
+        self._end_trial(sequence.request.request_id)
         digest = sequence.request.picture
         if digest:
             self._pictures[digest] -= 1
             if self._pictures[digest] == 0:
                 del self._pictures[digest]
                 await self._ranks.drop_picture(digest)
+
+    def _end_trial(self, request_id: str) -> None:
+        if (over := self._trials.pop(request_id, None)) is not None:
+            over.set()

@@ -53,6 +53,17 @@ class Scheduler:
 
     def plan(self) -> StepPlan | None:
         """The next step; None when there is nothing to compute."""
+        suspect = next((s for s in (*self._running, *self._waiting) if s.is_suspect), None)
+        return self._plan_together() if suspect is None else self._plan_alone(suspect)
+
+    def _plan_alone(self, suspect: Sequence) -> StepPlan:
+        while suspect in self._waiting and not self._admit(suspect):
+            self._preempt(self._running[-1])
+        rows = min(suspect.remaining, self._step_rows)
+        self._steps += 1
+        return StepPlan(self._steps, (self._chunk(suspect, rows),))
+
+    def _plan_together(self) -> StepPlan | None:
         budget = self._step_rows
         preemptions = self.preemptions
         planned: list[tuple[Sequence, Chunk]] = []
@@ -61,12 +72,12 @@ class Scheduler:
             if rows > 0 and sequence.block_table and self._make_room(sequence, rows):
                 planned.append((sequence, self._chunk(sequence, rows)))
                 budget -= rows
-        while budget > 0 and self.preemptions == preemptions:
-            admitted = self._admit()
-            if admitted is None:
+        while budget > 0 and self._waiting and self.preemptions == preemptions:
+            oldest = self._waiting[0]
+            if not self._admit(oldest):
                 break
-            rows = min(admitted.remaining, budget)
-            planned.append((admitted, self._chunk(admitted, rows)))
+            rows = min(oldest.remaining, budget)
+            planned.append((oldest, self._chunk(oldest, rows)))
             budget -= rows
         chunks = tuple(chunk for sequence, chunk in planned if sequence.block_table)
         if not chunks:
@@ -90,6 +101,7 @@ class Scheduler:
         for token in sampled:
             if (sequence := running.get(token.sequence_id)) is not None:
                 sequence.add_token(token.token_id)
+                sequence.is_suspect = False
                 grown.append((sequence, token))
                 if sequence.is_over():
                     self.remove(sequence)
@@ -130,11 +142,10 @@ class Scheduler:
         sequence.block_table = []
         sequence.computed = sequence.remembered = 0
 
-    def _admit(self) -> Sequence | None:
-        """Move the oldest waiting sequence to the running ones when all its known rows fit."""
-        if not self._waiting or len(self._running) >= self._max_sequences:
-            return None
-        sequence = self._waiting[0]
+    def _admit(self, sequence: Sequence) -> bool:
+        """Move a waiting sequence to the running ones, if all its known rows fit."""
+        if len(self._running) >= self._max_sequences:
+            return False
         pool = self.pool
         # The last known row is always computed, as its logits are wanted.
         full_blocks = (sequence.row_count - 1) // pool.block_size
@@ -142,13 +153,13 @@ class Scheduler:
         lacking = pool.blocks_for(sequence.row_count) - len(shared)
         if not pool.can_allocate(lacking):
             pool.release(shared)
-            return None
-        self._waiting.pop(0)
+            return False
+        self._waiting.remove(sequence)
         insort(self._running, sequence, key=_age)
         sequence.block_table = shared + pool.allocate(lacking)
         sequence.computed = len(shared) * pool.block_size
         sequence.remembered = len(shared)
-        return sequence
+        return True
 
     def _chunk(self, sequence: Sequence, rows: int) -> Chunk:
         start, end = sequence.computed, sequence.computed + rows

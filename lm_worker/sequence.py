@@ -37,11 +37,18 @@ class Sequence:
     """Rows of one request; mutable, owned by the scheduler."""
 
     def __init__(
-        self, number: int, request: SequenceRequest, picture_rows: int, token_ids: tuple[int, ...]
+        self,
+        number: int,
+        request: SequenceRequest,
+        picture_rows: int,
+        token_ids: tuple[int, ...],
+        *,
+        is_suspect: bool = False,
     ) -> None:
         self.number = number
         self.request = request
         self.token_ids = list(token_ids)
+        self.is_suspect = is_suspect  # a worker died with it: steps of its own, for one token
         self.block_table: list[int] = []
         self.computed = 0  # rows in the cache
         self.remembered = 0  # full blocks that the pool knows by hash

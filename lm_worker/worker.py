@@ -2,34 +2,25 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import anyio
 
 from glm4v.broker.blobs import Blobs
-from glm4v.broker.lm_queue import Append, Lease, LmQueue
+from glm4v.broker.lm_queue import Append, Lease, LmQueue, Resumed
 from glm4v.broker.patience import patiently
-from glm4v.errors import CheckpointError, Glm4vError
+from glm4v.errors import CheckpointError, Glm4vError, RequestFailed
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.model_spec import ModelSpec
 from glm4v.tensor_bytes import CorruptTensor, TensorBytes
 from glm4v.v1 import inference_pb2
 from lm_worker.engine import Engine, NewToken
-from lm_worker.sequence import SequenceRequest
+from lm_worker.jobs import Held, now_ms, sequence_request, step_append
 
 log = logging.getLogger(__name__)
 
 _IDLE_S = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A request this worker answers."""
-
-    lease: Lease
-    job: pb.Job
+MAX_TRIALS = 3  # times a request may kill a worker while it has steps of its own
 
 
 class Worker:
@@ -53,6 +44,7 @@ class Worker:
         self._lease_s = lease_s
         self._held: dict[str, Held] = {}
         self._admitting: set[str] = set()
+        self._trial = asyncio.Lock()  # one suspect at a time
         self._stuck = False  # the engine makes no progress: take nothing, renew nothing
 
     async def run(self, engine: Engine, stopping: asyncio.Event) -> None:
@@ -71,9 +63,9 @@ class Worker:
 
     async def publish(self, tokens: Sequence[NewToken]) -> set[str]:
         """Append a step's tokens to the journals; ids of requests that are over for others."""
-        now_ms = _now_ms()
+        at_ms = now_ms()
         appends = [
-            _append(self._held[token.request_id], token, now_ms)
+            step_append(self._held[token.request_id], token, at_ms)
             for token in tokens
             if token.request_id in self._held
         ]
@@ -134,24 +126,54 @@ class Worker:
         resumed = await patiently(self._queue.resume, lease)
         if resumed is None:
             return
-        held = Held(lease, resumed.job)
+        held = self._held[lease.request_id] = Held(lease, resumed.job)
         try:
-            if resumed.job.fingerprint != self._fingerprint:
-                raise CheckpointError(
-                    f"the request was made for model {resumed.job.fingerprint}, "
-                    f"this worker serves {self._fingerprint}; serve one checkpoint everywhere"
-                )
+            await self._check(resumed)
             picture = await self._picture(resumed.job)
             if resumed.job.image_digest and picture is None:
                 log.warning("request=%s needs its picture encoded again", lease.request_id)
                 await patiently(self._queue.need_vision, lease, resumed.job)
-                return
-            stage = pb.JournalStage(stage=inference_pb2.STAGE_ANSWERING, at_ms=_now_ms())
-            if await patiently(self._queue.renew, [lease], stage) == ["ok"]:
-                self._held[lease.request_id] = held
-                await engine.add(_request(resumed.job, self._spec), resumed.token_ids, picture)
+                self._held.pop(lease.request_id, None)
+            elif lease.lives == 0:
+                await self._start(engine, held, resumed, picture, alone=False)
+            else:
+                async with self._trial:
+                    await self._start(engine, held, resumed, picture, alone=True)
+                    await engine.trial_over(lease.request_id)
         except Glm4vError as error:
             await self._fail(held, len(resumed.token_ids), error)
+
+    async def _start(
+        self,
+        engine: Engine,
+        held: Held,
+        resumed: Resumed,
+        picture: TensorBytes | None,
+        *,
+        alone: bool,
+    ) -> None:
+        """Say in the journal that it is being answered, then do."""
+        stage = pb.JournalStage(stage=inference_pb2.STAGE_ANSWERING, at_ms=now_ms(), alone=alone)
+        request_id = held.lease.request_id
+        if await patiently(self._queue.renew, [held.lease], stage) == ["ok"]:
+            request = sequence_request(resumed.job, self._spec)
+            await engine.add(request, resumed.token_ids, picture, is_suspect=alone)
+            if self._held.get(request_id) is not held:  # it ended meanwhile
+                await engine.remove(request_id)
+        else:
+            self._held.pop(request_id, None)
+
+    async def _check(self, resumed: Resumed) -> None:
+        job = resumed.job
+        if job.fingerprint != self._fingerprint:
+            raise CheckpointError(
+                f"the request was made for model {job.fingerprint}, "
+                f"this worker serves {self._fingerprint}; serve one checkpoint everywhere"
+            )
+        if resumed.trials >= MAX_TRIALS:
+            reason = f"given up: {resumed.trials} workers died computing its next token alone"
+            await patiently(self._queue.bury, job, reason)
+            raise RequestFailed(reason)
 
     async def _picture(self, job: pb.Job) -> TensorBytes | None:
         """The embedding a request needs; None when it needs none or none can be used."""
@@ -176,7 +198,7 @@ class Worker:
             code=error.code,
             message=str(error),
             token_count=token_count,
-            at_ms=_now_ms(),
+            at_ms=now_ms(),
         )
         append = Append(held.lease, token_count, None, end)
         await patiently(self._queue.append, [append])
@@ -210,47 +232,3 @@ class Worker:
         count = await self._queue.hand_back(leases)
         self._held.clear()
         return count
-
-
-def _append(held: Held, token: NewToken, now_ms: int) -> Append:
-    sampled = token.sampled
-    tokens = pb.JournalTokens(ids=[sampled.token_id], at_ms=now_ms)
-    if sampled.logprob is not None:
-        logprobs = tokens.logprobs.add()
-        logprobs.chosen.token_id = sampled.token_id
-        logprobs.chosen.logprob = sampled.logprob
-        for token_id, logprob in sampled.top:
-            logprobs.top.add(token_id=token_id, logprob=logprob)
-    end = None
-    if token.is_last:
-        stopped = sampled.token_id in held.job.stop_token_ids
-        end = pb.JournalEnd(
-            kind=pb.END_KIND_STOP_TOKEN if stopped else pb.END_KIND_LENGTH,
-            stop_token_id=sampled.token_id if stopped else 0,
-            token_count=token.index + 1,
-            at_ms=now_ms,
-        )
-    return Append(held.lease, token.index, tokens, end)
-
-
-def _request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
-    prompt = tuple(job.prompt_ids)
-    return SequenceRequest(
-        request_id=job.request_id,
-        prompt_ids=prompt,
-        picture=job.image_digest,
-        image_slot=prompt.index(spec.boi_id) if job.image_digest else -1,
-        max_tokens=job.max_tokens,
-        stop_ids=frozenset(job.stop_token_ids),
-        temperature=job.sampling.temperature,
-        top_k=job.sampling.top_k,
-        top_p=job.sampling.top_p,
-        repetition_penalty=job.sampling.repetition_penalty,
-        seed=job.sampling.seed,
-        want_logprobs=job.want_logprobs,
-        top_logprobs=job.top_logprobs,
-    )
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

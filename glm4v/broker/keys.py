@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 VISION_GROUP = "vision"
 LM_GROUP = "lm"
+MAX_DEAD = 1000  # requests kept in the dead-letter stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,11 @@ class Keys:
     def readers(self) -> str:
         """Sorted set: open requests, by when they are abandoned unless somebody reads them."""
         return f"{{{self.namespace}}}:readers"
+
+    @property
+    def dead(self) -> str:
+        """Stream: requests given up; fields r (request id), d (Job), m (reason)."""
+        return f"{{{self.namespace}}}:dead"
 
     @property
     def journal_prefix(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from glm4v.broker.connection import Connection, translated
 from glm4v.broker.job_stream import JobStream
 from glm4v.broker.journal import parse
-from glm4v.broker.keys import LM_GROUP, Keys
+from glm4v.broker.keys import LM_GROUP, MAX_DEAD, Keys
 from glm4v.internal.v1 import journal_pb2 as pb
 
 
@@ -29,6 +29,7 @@ class Resumed:
 
     job: pb.Job
     token_ids: tuple[int, ...]
+    trials: int  # times a worker died with it while it had steps of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +73,22 @@ class LmQueue:
             entries = await self._connection.commands.xrange(key)
         job: pb.Job | None = None
         tokens: list[int] = []
+        trials = 0
         for _, fields in entries:
             event = parse(fields)
             if isinstance(event, pb.JournalAccepted):
                 job = event.job
             elif isinstance(event, pb.JournalTokens):
                 tokens.extend(event.ids)
+                trials = 0
+            elif isinstance(event, pb.JournalStage):
+                trials += event.alone
             elif isinstance(event, pb.JournalEnd):
                 job = None
         if job is None:
             await self.renew([lease])  # settles the entry, as the request is over
             return None
-        return Resumed(job, tuple(tokens))
+        return Resumed(job, tuple(tokens), trials)
 
     async def append(self, steps: Sequence[Append]) -> list[str]:
         """Append a step's tokens; answers for each "ok", "closed" or "lost".
@@ -153,6 +158,15 @@ class LmQueue:
                 vision_job.SerializeToString(),
             ],
         )
+
+    async def bury(self, job: pb.Job, reason: str) -> None:
+        """Keep a request that kills its workers for a person to look at."""
+        async with translated():
+            await self._connection.commands.xadd(
+                self._keys.dead,
+                {"r": job.request_id, "d": job.SerializeToString(), "m": reason},
+                maxlen=MAX_DEAD,
+            )
 
 
 def _lease(entry: str, fields: dict[bytes, bytes], claims: int) -> Lease:

@@ -101,7 +101,8 @@ def test_every_answer_is_that_of_a_lone_run_and_every_block_comes_back(
             prompt = tuple(rng.choice([[1, 2, 3, 4, 5, 6], [1, 2, 9], [1, 2, 3, 4, 5, 8, 8, 8]]))
             picture = rng.choice(["", "a", "b"]) if len(prompt) > 4 else ""
             request = make_request(f"r{number}", prompt, most=rng.randint(1, 12), picture=picture)
-            sequence = Sequence(number, request, PICTURE_ROWS, ())
+            suspect = rng.random() < 0.1
+            sequence = Sequence(number, request, PICTURE_ROWS, (), is_suspect=suspect)
             if scheduler.can_ever_run(sequence):
                 scheduler.add(sequence)
                 live.append(sequence)
@@ -156,6 +157,27 @@ def test_the_youngest_gives_way_when_blocks_run_out() -> None:
     assert scheduler.preemptions > 0
     assert old.token_ids == alone(old.request)
     assert young.token_ids == alone(young.request)
+
+
+def test_a_suspect_has_its_steps_alone_until_it_has_a_token() -> None:
+    scheduler = Scheduler(BlockPool(16, 2), max_sequences=2, step_rows=3)
+    device = PretendedDevice(2, 3)
+    for number in range(2):
+        scheduler.add(Sequence(number, make_request("r", (1, 2), most=9), 0, ()))
+    plan = scheduler.plan()
+    assert plan is not None
+    scheduler.apply(plan, device.execute(plan))
+    suspect = Sequence(2, make_request("s", (5, 4, 3, 2, 1), most=9), 0, (), is_suspect=True)
+    scheduler.add(suspect)
+    for rows in (3, 2):
+        plan = scheduler.plan()
+        assert plan is not None
+        assert [(c.sequence_id, len(c.row_ids)) for c in plan.chunks] == [(2, rows)]
+        scheduler.apply(plan, device.execute(plan))
+    plan = scheduler.plan()
+    assert plan is not None
+    assert len(plan.chunks) == 2
+    assert not suspect.is_suspect
 
 
 @pytest.mark.parametrize("rows", [3, 18])

@@ -1,0 +1,65 @@
+"""Between the protocol's messages and the engine's values."""
+
+import time
+from dataclasses import dataclass
+
+from glm4v.broker.lm_queue import Append, Lease
+from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.model_spec import ModelSpec
+from lm_worker.engine import NewToken
+from lm_worker.sequence import SequenceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A request this worker answers."""
+
+    lease: Lease
+    job: pb.Job
+
+
+def step_append(held: Held, token: NewToken, at_ms: int) -> Append:
+    """What a token adds to its request's journal."""
+    sampled = token.sampled
+    tokens = pb.JournalTokens(ids=[sampled.token_id], at_ms=at_ms)
+    if sampled.logprob is not None:
+        logprobs = tokens.logprobs.add()
+        logprobs.chosen.token_id = sampled.token_id
+        logprobs.chosen.logprob = sampled.logprob
+        for token_id, logprob in sampled.top:
+            logprobs.top.add(token_id=token_id, logprob=logprob)
+    end = None
+    if token.is_last:
+        stopped = sampled.token_id in held.job.stop_token_ids
+        end = pb.JournalEnd(
+            kind=pb.END_KIND_STOP_TOKEN if stopped else pb.END_KIND_LENGTH,
+            stop_token_id=sampled.token_id if stopped else 0,
+            token_count=token.index + 1,
+            at_ms=at_ms,
+        )
+    return Append(held.lease, token.index, tokens, end)
+
+
+def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
+    """What a job asks of the engine."""
+    prompt = tuple(job.prompt_ids)
+    return SequenceRequest(
+        request_id=job.request_id,
+        prompt_ids=prompt,
+        picture=job.image_digest,
+        image_slot=prompt.index(spec.boi_id) if job.image_digest else -1,
+        max_tokens=job.max_tokens,
+        stop_ids=frozenset(job.stop_token_ids),
+        temperature=job.sampling.temperature,
+        top_k=job.sampling.top_k,
+        top_p=job.sampling.top_p,
+        repetition_penalty=job.sampling.repetition_penalty,
+        seed=job.sampling.seed,
+        want_logprobs=job.want_logprobs,
+        top_logprobs=job.top_logprobs,
+    )
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return int(time.time() * 1000)
