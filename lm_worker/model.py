@@ -122,6 +122,7 @@ class LanguageModel:
             weights, "transformer.output_layer.weight", vocabulary, collective
         )
         self.rotary = RotaryTable(spec, device.dtype, device.torch_device)
+        self.layers_done = 0  # since the start: progress within a step, for leases
 
     def forward(
         self, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
@@ -134,6 +135,7 @@ class LanguageModel:
         rotation = self.rotary.at(positions)
         for layer in self.layers:
             hidden = layer(hidden, rotation, attention)
+            self.layers_done += 1
         return hidden
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

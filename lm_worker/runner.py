@@ -58,6 +58,11 @@ class Runner:
         )
         return cls(model, device, attention, spec)
 
+    @property
+    def layers_done(self) -> int:
+        """Layers computed since the start."""
+        return self._model.layers_done
+
     def add_picture(self, digest: str, rows: torch.Tensor) -> None:
         """Keep a picture's rows [image rows, hidden]: boi, patches, eoi."""
         expected = (self._spec.vision.embedding_rows, self._spec.hidden_size)
