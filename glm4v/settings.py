@@ -69,6 +69,10 @@ class LmSettings(DeviceSettings):
     """What a language worker needs beside."""
 
     listen: str = "127.0.0.1:8332"
+    tensor_parallel: int = Field(1, ge=1, description="ranks that share the model")
+    rank_timeout_s: float = Field(
+        30.0, ge=1, description="seconds after which a rank that does not answer ends the group"
+    )
     block_size: int = Field(16, ge=1, le=1024, description="rows of a cache block")
     cache_bytes: int = Field(
         0, ge=0, description="memory for the KV cache; 0 takes a share of what is free"

@@ -1,18 +1,23 @@
 """The language worker process: settings → objects → service."""
 
+import os
+from functools import partial
+
 import torch
 
 from glm4v.broker import Connection, Keys
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import LmQueue
 from glm4v.checkpoint import Checkpoint
-from glm4v.device import open_device
-from glm4v.device.collectives import SingleRank
+from glm4v.device import Device, open_device
+from glm4v.device.collectives import ProcessGroup
 from glm4v.service import Process, main
 from glm4v.settings import LmSettings
+from lm_worker import follower
 from lm_worker.blocks import BlockPool
 from lm_worker.cache_size import cache_blocks
 from lm_worker.engine import Engine
+from lm_worker.group import JOIN_S, Followers, Place, place_from
 from lm_worker.layers import Shard
 from lm_worker.ranks import Ranks
 from lm_worker.runner import Runner
@@ -21,14 +26,27 @@ from lm_worker.worker import Worker
 
 
 def build(settings: LmSettings) -> Process:
-    """Wire one worker."""
+    """Wire one worker; ranks that something else starts are followers from here on."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    size = settings.tensor_parallel
     checkpoint = Checkpoint.open(settings.model)
     spec = checkpoint.spec
+    shard = Shard(0, size)
+    shard.check(spec)
     device = open_device(settings.device, settings.dtype)
-    shard = Shard(0, 1)
-    blocks = cache_blocks(settings, spec, device, shard, checkpoint.values(vision=False))
+    place = place_from(os.environ, size)
+    followers = Followers(size) if size > 1 and place is None else None
+    if followers is not None:
+        place = followers.place
+    blocks = cache_blocks(
+        settings,
+        spec,
+        device,
+        shard,
+        weights=checkpoint.values(vision=False),
+        ranks_here=size if followers else 1,
+    )
     connection = Connection(settings.redis_url.get_secret_value())
     queue = LmQueue(connection, Keys(), lease_s=settings.lease_s, retention_s=settings.retention_s)
     worker = Worker(
@@ -40,14 +58,11 @@ def build(settings: LmSettings) -> Process:
         lease_s=settings.lease_s,
     )
     ranks = Ranks(
-        lambda: Runner.load(
-            checkpoint,
-            device,
-            shard,
-            SingleRank(),
-            blocks=blocks,
-            block_size=settings.block_size,
-        )
+        partial(Runner.load, checkpoint, device, shard),
+        blocks=blocks,
+        block_size=settings.block_size,
+        join=None if place is None or size == 1 else partial(_join, device, place, settings),
+        timeout_s=settings.rank_timeout_s,
     )
     scheduler = Scheduler(
         BlockPool(blocks, settings.block_size),
@@ -66,11 +81,35 @@ def build(settings: LmSettings) -> Process:
 
     async def close() -> None:
         ranks.close()
+        if followers is not None:
+            followers.end()
         await connection.close()
 
-    process = Process(ready=ready, parts=[answer], close=close)
+    daemons = [] if size == 1 else [ranks.beat]
+    if followers is not None:
+        daemons.append(followers.watch)
+    process = Process(ready=ready, parts=[answer], daemons=daemons, close=close)
     return process
 
 
+def _join(device: Device, place: Place, settings: LmSettings) -> ProcessGroup:
+    return ProcessGroup(
+        device.collective_backend,
+        place.address,
+        rank=0,
+        size=place.size,
+        timeout_s=settings.rank_timeout_s,
+        join_s=JOIN_S,
+    )
+
+
+def run() -> None:
+    """Rank 0 serves; other ranks, when they are started from outside, follow."""
+    if int(os.environ.get("RANK") or 0) > 0:
+        follower.main()
+    else:
+        main(LmSettings, build)
+
+
 if __name__ == "__main__":
-    main(LmSettings, build)
+    run()

@@ -15,18 +15,25 @@ _SHARE_OF_FREE = 0.5  # of the memory that is free once the weights are in it
 
 
 def cache_blocks(
-    settings: LmSettings, spec: ModelSpec, device: Device, shard: Shard, weights: int
+    settings: LmSettings,
+    spec: ModelSpec,
+    device: Device,
+    shard: Shard,
+    *,
+    weights: int,
+    ranks_here: int,
 ) -> int:
-    """Blocks to reserve: what was asked for, or a share of what the weights leave free.
+    """Blocks that each rank reserves: what was asked for, or a share of what weights leave free.
 
-    `weights` is the number of values in them. Never more than `max_sequences` requests of full
-    length can use. Raises Overloaded when not one block fits.
+    `weights` is the number of values in all ranks' weights, `ranks_here` the number of ranks that
+    share this device's memory. Never more than `max_sequences` requests of full length can use.
+    Raises Overloaded when not one block fits.
     """
     block = settings.block_size * cache_row_bytes(spec, shard, device.dtype)
     longest = spec.context_tokens + spec.vision.embedding_rows
     useful = settings.max_sequences * -(-longest // settings.block_size)
-    free = max(0, device.free_memory_bytes() - weights * device.dtype.itemsize)
-    budget = settings.cache_bytes or int(free * _SHARE_OF_FREE)
+    free = device.free_memory_bytes() / ranks_here - weights / shard.size * device.dtype.itemsize
+    budget = settings.cache_bytes or int(max(0.0, free) * _SHARE_OF_FREE)
     blocks = min(useful, budget // block)
     if blocks == 0:
         raise Overloaded(

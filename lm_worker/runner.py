@@ -8,11 +8,14 @@ from glm4v.checkpoint import Checkpoint
 from glm4v.device import Attention, AttentionSegment, Device
 from glm4v.device.collectives import Collective
 from glm4v.model_spec import ModelSpec
+from glm4v.tensor_bytes import TensorBytes
 from glm4v.weights import Weights
 from lm_worker.layers import Shard
 from lm_worker.model import LanguageModel
 from lm_worker.plan import SampledToken, SampleSpec, StepPlan
 from lm_worker.sampler import sample
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Runner:
@@ -119,3 +122,9 @@ def _asked(plan: StepPlan) -> Iterator[tuple[int, int, SampleSpec]]:
         end += len(chunk.row_ids)
         if chunk.sample is not None:
             yield end - 1, chunk.sequence_id, chunk.sample
+
+
+def to_tensor(packed: TensorBytes) -> torch.Tensor:
+    """The tensor in the bytes, on the host, in memory of its own."""
+    values = torch.frombuffer(bytearray(packed.data), dtype=_DTYPES[packed.dtype])
+    return values.view(packed.shape)

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from glm4v.errors import Unavailable
 
@@ -37,25 +38,37 @@ class ProcessGroup(Collective):
     """Ranks in processes of their own; one group per process.
 
     `backend` is "gloo", "nccl" or "hccl"; `address` is "tcp://host:port" or "file:///path" and the
-    same for all ranks. Raises Unavailable when the others do not come in time.
+    same for all ranks. `timeout_s` bounds every call: a rank that dies or hangs makes the others
+    raise within it. Raises Unavailable when not all ranks come within `join_s`.
     """
 
     def __init__(
-        self, backend: str, address: str, *, rank: int, size: int, timeout_s: float = 60.0
+        self,
+        backend: str,
+        address: str,
+        *,
+        rank: int,
+        size: int,
+        timeout_s: float = 60.0,
+        join_s: float = 60.0,
     ) -> None:
+        self._rank = rank
         self._size = size
         try:
-            dist.init_process_group(
-                backend,
-                init_method=address,
-                rank=rank,
-                world_size=size,
-                timeout=timedelta(seconds=timeout_s),
+            self._store, _, _ = next(
+                rendezvous(address, rank, size, timeout=timedelta(seconds=join_s))
             )
-        except dist.DistError as error:
+            timeout = timedelta(seconds=timeout_s)
+            dist.init_process_group(
+                backend, store=self._store, rank=rank, world_size=size, timeout=timeout
+            )
+            # Commands are bytes on the host, whatever the tensors are on.
+            self._control = None if backend == "gloo" else dist.new_group(backend="gloo")
+        except RuntimeError as error:  # DistError is one; gloo raises plain ones
+            reason = str(error).partition("\n")[0]
             raise Unavailable(
-                f"rank {rank} of {size}: the group at {address} did not form in {timeout_s:g} s; "
-                "are all ranks started?"
+                f"rank {rank} of {size}: no {backend} group at {address} within {join_s:g} s "
+                f"({reason}); are all ranks started?"
             ) from error
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -69,6 +82,32 @@ class ProcessGroup(Collective):
         parts = [torch.empty_like(tensor) for _ in range(self._size)]
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts, dim)
+
+    def send(self, data: bytes) -> None:
+        """Rank 0: give `data` to all other ranks."""
+        payload = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        dist.broadcast(torch.tensor([len(data)]), 0, group=self._control)
+        dist.broadcast(payload, 0, group=self._control)
+
+    def receive(self) -> bytes:
+        """The other ranks: what rank 0 sends next."""
+        length = torch.zeros(1, dtype=torch.int64)
+        dist.broadcast(length, 0, group=self._control)
+        payload = torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(payload, 0, group=self._control)
+        return payload.numpy().tobytes()
+
+    def meet(self, name: str, within_s: float) -> None:
+        """Wait until all ranks have come here; raises Unavailable when one does not."""
+        try:
+            self._store.set(f"{name}:{self._rank}", "here")
+            self._store.wait(
+                [f"{name}:{rank}" for rank in range(self._size)], timedelta(seconds=within_s)
+            )
+        except dist.DistError as error:
+            raise Unavailable(
+                f"rank {self._rank} of {self._size}: not all ranks were {name} in {within_s:g} s"
+            ) from error
 
     def close(self) -> None:
         """Leave the group."""

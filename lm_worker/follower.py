@@ -1,0 +1,99 @@
+"""A rank above 0: executes what rank 0 commands, and ends with it."""
+
+import json
+import logging
+import os
+import sys
+import threading
+
+import torch
+
+from glm4v.checkpoint import Checkpoint
+from glm4v.device import open_device
+from glm4v.device.collectives import ProcessGroup
+from glm4v.errors import Glm4vError
+from glm4v.settings import LmSettings, read_settings
+from lm_worker.commands import AddPicture, Beat, DropPicture, Stop, decode
+from lm_worker.group import JOIN_S, LOAD_S, Place, place_from
+from lm_worker.layers import Shard
+from lm_worker.plan import StepPlan
+from lm_worker.runner import Runner, to_tensor
+
+log = logging.getLogger(__name__)
+
+
+def follow(settings: LmSettings, place: Place) -> None:
+    """Join the group, load this rank's weights, and obey until told to stop.
+
+    Raises when rank 0 or another rank dies or hangs: the group never half-runs.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    checkpoint = Checkpoint.open(settings.model)
+    device = open_device(settings.device, settings.dtype)
+    group = ProcessGroup(
+        device.collective_backend,
+        place.address,
+        rank=place.rank,
+        size=place.size,
+        timeout_s=settings.rank_timeout_s,
+        join_s=JOIN_S,
+    )
+    cache = json.loads(group.receive())
+    shard = Shard(place.rank, place.size)
+    runner = Runner.load(checkpoint, device, shard, group, **cache)
+    group.meet("loaded", LOAD_S)
+    log.info("rank %d of %d follows", place.rank, place.size)
+    obey(runner, group)
+    group.close()
+
+
+def obey(runner: Runner, group: ProcessGroup) -> None:
+    """Execute commands until `Stop`."""
+    while True:
+        match decode(group.receive()):
+            case StepPlan() as plan:
+                runner.execute(plan)
+            case AddPicture(digest, rows):
+                runner.add_picture(digest, to_tensor(rows))
+            case DropPicture(digest):
+                runner.drop_picture(digest)
+            case Beat():
+                pass
+            case Stop():
+                return
+
+
+def main() -> None:
+    """Follow: as a child of rank 0 (`RANK ADDRESS` given), or placed by the environment."""
+    try:
+        settings = read_settings(LmSettings)
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s %(message)s",
+            stream=sys.stderr,
+        )
+        if len(sys.argv) == 3:
+            _die_with_parent()
+            place: Place | None = Place(int(sys.argv[1]), settings.tensor_parallel, sys.argv[2])
+        else:
+            place = place_from(os.environ, settings.tensor_parallel)
+        assert place is not None, "a follower is told its rank"
+        follow(settings, place)
+    except Glm4vError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+
+
+def _die_with_parent() -> None:
+    """Rank 0 holds the other end of our input; when it is gone we go."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

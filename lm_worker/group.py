@@ -1,0 +1,88 @@
+"""The processes of one tensor-parallel group: how they find each other, and how they end together.
+
+Ranks of one host are started by rank 0. Over several hosts each is started by hand or by the
+cluster with the usual RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+"""
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from glm4v.errors import InvalidRequest, Unavailable
+
+log = logging.getLogger(__name__)
+
+JOIN_S = 120.0  # for all ranks to come
+LOAD_S = 1800.0  # for all ranks to read their weights
+_WATCH_S = 0.2
+_END_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this process stands in its group."""
+
+    rank: int
+    size: int
+    address: str  # where the ranks meet: "tcp://host:port" or "file:///path"; empty for a lone rank
+
+
+def place_from(environment: Mapping[str, str], tensor_parallel: int) -> Place | None:
+    """This process's place when something else starts the ranks, else None.
+
+    Raises InvalidRequest when the variables do not fit each other or `tensor_parallel`.
+    """
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    given = [name for name in names if environment.get(name)]
+    if not given:
+        return None
+    if len(given) < len(names):
+        missing = ", ".join(name for name in names if name not in given)
+        raise InvalidRequest(f"{', '.join(given)} set, but not {missing}; set all four or none")
+    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    if size != tensor_parallel or not 0 <= rank < size:
+        raise InvalidRequest(
+            f"RANK={rank} WORLD_SIZE={size} do not fit GLM4V_TENSOR_PARALLEL={tensor_parallel}"
+        )
+    host, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
+    return Place(rank, size, f"tcp://{host}:{port}")
+
+
+class Followers:
+    """Ranks 1 and up on this host, as children of rank 0 that die with it."""
+
+    def __init__(self, size: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="glm4v-ranks-")
+        self.place = Place(0, size, f"file://{Path(self._folder.name) / 'meeting'}")
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host: nothing leaves it
+        self._processes = [self._start(rank) for rank in range(1, size)]
+
+    def _start(self, rank: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "lm_worker.follower", str(rank), self.place.address]
+        return subprocess.Popen(command, stdin=subprocess.PIPE)  # its end tells them ours
+
+    async def watch(self) -> None:
+        """Until cancelled; raises Unavailable when a rank has ended."""
+        while True:
+            for rank, process in enumerate(self._processes, 1):
+                if process.poll() is not None:
+                    raise Unavailable(f"rank {rank} ended with {process.returncode}: so do we")
+            await asyncio.sleep(_WATCH_S)
+
+    def end(self) -> None:
+        """End all of them, and wait."""
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._folder.cleanup()
