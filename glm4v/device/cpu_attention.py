@@ -181,4 +181,4 @@ def _causal_mask(width: int, dtype: torch.dtype) -> torch.Tensor:
         row i    0 ........ 0 ..... 0 -inf -inf ...
     """
     shape = (_ROW_BLOCK, width + _ROW_BLOCK)
-    return torch.full(shape, -torch.inf, dtype=dtype).triu(width + 2)
+    return torch.full(shape, -torch.inf, dtype=dtype).triu(width + 1)
