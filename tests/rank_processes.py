@@ -1,0 +1,47 @@
+"""Runs a function in several processes that form a group, bounded in time."""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glm4v.device.collectives import ProcessGroup
+
+TIMEOUT_S = 60.0
+
+
+def run_ranks(
+    work: Callable[..., torch.Tensor], size: int, folder: Path, *args: Any
+) -> list[torch.Tensor]:
+    """What `work(group, rank, size, *args)` gives in each of `size` processes.
+
+    `work` has to be a function of a module; `folder` takes the group's file and the results.
+    """
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=_rank, args=(work, rank, size, folder, args), daemon=True)
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    deadline = time.monotonic() + TIMEOUT_S
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    assert codes == [0] * size, "a rank failed or hung; its output is above"
+    return [torch.load(folder / f"result{rank}", weights_only=True) for rank in range(size)]
+
+
+def _rank(
+    work: Callable[..., torch.Tensor], rank: int, size: int, folder: Path, args: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)
+    address = f"file://{folder / 'group'}"
+    group = ProcessGroup("gloo", address, rank=rank, size=size, timeout_s=TIMEOUT_S)
+    torch.save(work(group, rank, size, *args), folder / f"result{rank}")
+    group.close()

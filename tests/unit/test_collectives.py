@@ -1,0 +1,49 @@
+"""Two processes and their sums."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from glm4v.device.collectives import Collective, ProcessGroup, SingleRank
+from glm4v.errors import Unavailable
+from tests.rank_processes import run_ranks
+
+
+def reduce_and_gather(group: Collective, rank: int, size: int, dtype: torch.dtype) -> torch.Tensor:
+    """Rank r brings r + 1 everywhere; sums and joins, flattened one behind the other."""
+    own = torch.full((2, 3), rank + 1, dtype=dtype)
+    columns = own.T  # not contiguous, as slices of fused products are
+    parts = [
+        group.all_reduce(own.clone()),
+        group.all_reduce(columns.clone(memory_format=torch.preserve_format)),
+        group.all_gather(own, dim=0),
+        group.all_gather(columns, dim=-1),
+    ]
+    return torch.cat([part.flatten() for part in parts])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_two_ranks_sum_and_join(dtype: torch.dtype, tmp_path: Path) -> None:
+    expected = torch.cat(
+        [
+            torch.full((12,), 3.0),
+            torch.tensor([[1.0] * 3] * 2 + [[2.0] * 3] * 2).flatten(),
+            torch.tensor([[1.0, 1.0, 2.0, 2.0]] * 3).flatten(),
+        ]
+    )
+    for result in run_ranks(reduce_and_gather, 2, tmp_path, dtype):
+        assert torch.equal(result, expected.to(dtype))
+
+
+def test_one_rank_is_its_own_sum() -> None:
+    own = torch.arange(6.0).view(2, 3)
+    assert torch.equal(SingleRank().all_reduce(own), own)
+    assert torch.equal(SingleRank().all_gather(own, dim=1), own)
+
+
+def test_a_group_that_does_not_form_says_so(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"rank 0 of 2: no gloo group .* within 0\.2 s"):
+        ProcessGroup(
+            "gloo", f"file://{tmp_path / 'group'}", rank=0, size=2, timeout_s=0.2, join_s=0.2
+        )

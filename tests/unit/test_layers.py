@@ -1,0 +1,165 @@
+"""The layers against their definitions, whole and in the parts of several ranks."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from glm4v.checkpoint import Checkpoint, TensorPlace
+from glm4v.device.collectives import SingleRank
+from glm4v.device.linear import Linear
+from glm4v.errors import InvalidRequest
+from glm4v.model_spec import ModelSpec, VisionSpec
+from glm4v.weights import Weights
+from lm_worker.layers import (
+    ColumnParallel,
+    RmsNorm,
+    RotaryTable,
+    RowParallel,
+    Shard,
+    VocabParallelEmbedding,
+    VocabParallelHead,
+)
+from lm_worker.model import cache_row_bytes
+
+SPEC = ModelSpec(
+    hidden_size=4096,
+    layers=40,
+    heads=32,
+    kv_heads=2,
+    head_dim=128,
+    ffn_size=13696,
+    vocab_size=151552,
+    context_tokens=64,
+    norm_eps=1.5625e-07,
+    rope_base=10000.0,
+    first_special_id=151329,
+    boi_id=151339,
+    eoi_id=151340,
+    eos_ids=(151329, 151336, 151338),
+    dtype="bfloat16",
+    vision=VisionSpec(
+        hidden_size=1792,
+        layers=63,
+        heads=16,
+        mlp_size=15360,
+        patch_size=14,
+        image_size=1120,
+        norm_eps=1e-6,
+        scaling_factor=8.0,
+    ),
+)
+
+
+def weights_of(tensors: dict[str, torch.Tensor], folder: Path) -> Weights:
+    """Weights in a file of their own."""
+    file = folder / "model.safetensors"
+    save_file(tensors, file)
+    places = {name: TensorPlace(file, "F32", tuple(t.shape), 0, 0) for name, t in tensors.items()}
+    return Weights(Checkpoint(folder, SPEC, places, ""), torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 8, 300])
+def test_a_prepared_weight_multiplies_as_the_plain_one(rows: int) -> None:
+    weight, bias, x = torch.randn(48, 24), torch.randn(48), torch.randn(rows, 24)
+    expected = x @ weight.T + bias
+    torch.testing.assert_close(Linear(weight, bias)(x), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(Linear(weight)(x), expected - bias, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "kv_heads"),
+    [
+        (1, [(0, 2)]),
+        (2, [(0, 1), (1, 2)]),
+        (4, [(0, 1), (0, 1), (1, 2), (1, 2)]),
+        (8, [(0, 1)] * 4 + [(1, 2)] * 4),
+    ],
+)
+def test_ranks_split_query_heads_and_share_kv_heads(
+    size: int, kv_heads: list[tuple[int, int]]
+) -> None:
+    shards = [Shard(rank, size) for rank in range(size)]
+    for shard in shards:
+        shard.check(SPEC)
+    assert [shard.kv_heads(SPEC) for shard in shards] == kv_heads
+    heads = [head for shard in shards for head in range(*shard.heads(SPEC))]
+    assert heads == list(range(32))
+    for shard, (first, last) in zip(shards, kv_heads, strict=True):
+        # Query heads 0-15 use kv head 0, 16-31 kv head 1.
+        assert {head // 16 for head in range(*shard.heads(SPEC))} == set(range(first, last))
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [(3, "32 attention heads do not divide into 3 ranks"), (128, "32 attention heads")],
+)
+def test_a_number_of_ranks_that_does_not_fit_is_refused(size: int, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=reason):
+        Shard(0, size).check(SPEC)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 40960), (2, 20480), (8, 20480)])
+def test_a_cache_row_takes_the_documented_bytes(size: int, expected: int) -> None:
+    assert cache_row_bytes(SPEC, Shard(0, size), torch.bfloat16) == expected
+
+
+def test_fused_weights_are_cut_section_by_section(tmp_path: Path) -> None:
+    weight, bias, x = torch.randn(12, 5), torch.randn(12), torch.randn(3, 5)
+    weights = weights_of({"fused.weight": weight, "fused.bias": bias}, tmp_path)
+    part = ColumnParallel(weights, "fused", [(2, 4), (9, 10)], bias=True)(x)
+    expected = (x @ weight.T + bias)[:, [2, 3, 9]]
+    torch.testing.assert_close(part, expected, atol=1e-5, rtol=0)
+
+
+def test_products_of_input_parts_sum_to_the_whole(tmp_path: Path) -> None:
+    weight, x = torch.randn(7, 6), torch.randn(3, 6)
+    weights = weights_of({"out.weight": weight}, tmp_path)
+    parts = [
+        RowParallel(weights, "out", (start, start + 2), SingleRank())(x[:, start : start + 2])
+        for start in (0, 2, 4)
+    ]
+    torch.testing.assert_close(sum(parts), x @ weight.T, atol=1e-5, rtol=0)
+
+
+def test_each_id_is_known_to_one_rank(tmp_path: Path) -> None:
+    table = torch.randn(8, 3)
+    weights = weights_of({"table": table, "head": table.clone()}, tmp_path)
+    ids = torch.tensor([7, 0, 3, 4, 4])
+    spans = [Shard(rank, 4).span(8) for rank in range(4)]
+    parts = [VocabParallelEmbedding(weights, "table", span, SingleRank())(ids) for span in spans]
+    assert torch.equal(torch.stack(parts).sum(dim=0), table[ids])
+    scores = [VocabParallelHead(weights, "head", s, SingleRank())(table[:2]) for s in spans]
+    torch.testing.assert_close(torch.cat(scores, -1), table[:2] @ table.T, atol=1e-5, rtol=0)
+
+
+def test_the_norm_is_taken_in_single_precision_weight_included(tmp_path: Path) -> None:
+    weight = torch.randn(64)
+    norm = RmsNorm(weights_of({"norm.weight": weight}, tmp_path), "norm", 1e-3)
+    x = (torch.randn(5, 64) * 0.05).bfloat16()  # small, so that eps counts
+    exact = x.double()
+    exact = exact / (exact.square().mean(-1, keepdim=True) + 1e-3).sqrt() * weight.double()
+    # Rounded once, at the end; rounding before the weight too would differ in the last bit.
+    assert (norm(x) == exact.bfloat16()).float().mean() > 0.99
+
+
+def test_neighbours_are_rotated_and_the_second_half_of_a_head_is_not() -> None:
+    table = RotaryTable(SPEC, torch.float32, torch.device("cpu"))
+    positions = torch.tensor([0, 1, 63])
+    heads = torch.randn(3, 2, SPEC.head_dim)
+    rotated = heads.clone()
+    table.at(positions).apply(rotated)
+    pairs = torch.view_as_complex(heads[..., :64].reshape(3, 2, 32, 2).double())
+    angles = positions[:, None].double() * 10000.0 ** (-torch.arange(32).double() / 32)
+    turned = pairs * torch.polar(torch.ones_like(angles), angles)[:, None]
+    expected = torch.view_as_real(turned).reshape(3, 2, 64).float()
+    torch.testing.assert_close(rotated[..., :64], expected, atol=1e-5, rtol=0)
+    assert torch.equal(rotated[..., 64:], heads[..., 64:])
+
+
+def test_angles_are_computed_in_single_precision_and_then_rounded() -> None:
+    rough = RotaryTable(SPEC, torch.bfloat16, torch.device("cpu")).at(torch.tensor([61]))
+    exact = RotaryTable(SPEC, torch.float32, torch.device("cpu")).at(torch.tensor([61]))
+    assert torch.equal(rough.cosine, exact.cosine.bfloat16())
+    assert torch.equal(rough.sine, exact.sine.bfloat16())
