@@ -52,13 +52,16 @@ def sample(logits: torch.Tensor, specs: Sequence[SampleSpec], tokens: int) -> li
 def _choose(logits: torch.Tensor, specs: Sequence[SampleSpec], tokens: int) -> list[int]:
     if any(spec.repetition_penalty != 1.0 for spec in specs):
         logits = _penalised(logits, specs)
-    chosen: list[int] = logits.argmax(dim=-1).tolist()
     drawn = [row for row, spec in enumerate(specs) if spec.temperature > 0.0]
-    if drawn:
-        draws = _draw(logits[drawn, :tokens].float(), [specs[row] for row in drawn])
-        for row, token_id in zip(drawn, draws, strict=True):
-            chosen[row] = token_id
-    return chosen
+    if not drawn:
+        best: list[int] = logits.argmax(dim=-1).tolist()
+        return best
+    draws = _draw(logits[drawn, :tokens].float(), [specs[row] for row in drawn])
+    chosen = dict(zip(drawn, draws, strict=True))
+    greedy = [row for row in range(len(specs)) if row not in chosen]
+    if greedy:
+        chosen |= zip(greedy, logits[greedy].argmax(dim=-1).tolist(), strict=True)
+    return [chosen[row] for row in range(len(specs))]
 
 
 def _penalised(logits: torch.Tensor, specs: Sequence[SampleSpec]) -> torch.Tensor:
@@ -104,12 +107,11 @@ def _kept_of_best(weights: _Floats, total: float, spec: SampleSpec) -> _Ints | N
     if spec.top_k > len(weights):
         return None
     ordered = -np.sort(-weights)
+    kept = ordered
     if spec.top_k:
-        ordered_kept = ordered[: spec.top_k]
-        total = float(ordered_kept.sum())
-    else:
-        ordered_kept = ordered
-    count = _nucleus(ordered_kept, total, spec.top_p)
+        kept = ordered[: spec.top_k]
+        total = float(kept.sum())
+    count = len(kept) if spec.top_p >= 1.0 else _reaching(kept, spec.top_p * total)
     if ordered[count - 1] <= ordered[-1]:
         return None  # tokens of the same weight may stand outside
     return _best(weights, ordered[count - 1], count)
@@ -117,21 +119,35 @@ def _kept_of_best(weights: _Floats, total: float, spec: SampleSpec) -> _Ints | N
 
 def _kept_of_all(weights: _Floats, spec: SampleSpec) -> _Ints:
     """Which of all tokens' `weights` are kept."""
-    if spec.top_k == 0 and spec.top_p >= 1.0:
-        return np.arange(len(weights))
-    ordered = -np.sort(-weights)
-    if spec.top_k:
-        ordered = ordered[: spec.top_k]
-    count = _nucleus(ordered, float(ordered.sum()), spec.top_p)
-    return _best(weights, ordered[count - 1], count)
+    kept = np.arange(len(weights))
+    if 0 < spec.top_k < len(weights):
+        kept = _best(weights, np.partition(weights, -spec.top_k)[-spec.top_k], spec.top_k)
+    if spec.top_p < 1.0:
+        kept = kept[_nucleus(weights[kept], spec.top_p)]
+    return kept
 
 
-def _nucleus(ordered: _Floats, total: float, top_p: float) -> int:
-    """How many of the weights, best first, it takes to reach the share `top_p` of `total`."""
-    if top_p >= 1.0:
-        return len(ordered)
-    reached = np.searchsorted(np.cumsum(ordered), top_p * total)
-    return min(int(reached) + 1, len(ordered))
+def _nucleus(weights: _Floats, top_p: float) -> _Ints:
+    """The places of the best weights that reach the share `top_p` of all, without sorting all.
+
+    Weights fall into classes of nearly equal ones; only the class the sum ends in is sorted.
+    """
+    # The upper bits of a positive float grow with it: all of the exponent, 8 of the mantissa.
+    classes = weights.astype(np.float32).view(np.int32) >> 15
+    reached = np.cumsum(np.bincount(classes, weights)[::-1])  # best class first
+    goal = top_p * reached[-1]
+    before = int(np.searchsorted(reached, goal))
+    last = len(reached) - 1 - before
+    edge = np.flatnonzero(classes == last)
+    ordered = -np.sort(-weights[edge])
+    count = _reaching(ordered, goal - (reached[before - 1] if before else 0.0))
+    edge = edge[_best(weights[edge], ordered[count - 1], count)]
+    return np.sort(np.concatenate([np.flatnonzero(classes > last), edge]))
+
+
+def _reaching(ordered: _Floats, goal: float) -> int:
+    """How many of the weights, best first, it takes to reach the sum `goal`; at least one."""
+    return min(int(np.searchsorted(np.cumsum(ordered), goal)) + 1, len(ordered))
 
 
 def _best(weights: _Floats, least: float, count: int) -> _Ints:

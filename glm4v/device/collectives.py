@@ -79,8 +79,9 @@ class ProcessGroup(Collective):
 
     def all_gather(self, tensor: torch.Tensor, dim: int) -> torch.Tensor:
         """The tensors of all ranks joined along `dim`."""
+        tensor = tensor.contiguous()
         parts = [torch.empty_like(tensor) for _ in range(self._size)]
-        dist.all_gather(parts, tensor.contiguous())
+        dist.all_gather(parts, tensor)
         return torch.cat(parts, dim)
 
     def send(self, data: bytes) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from glm4v.checkpoint import Checkpoint
-from glm4v.device import Attention, Device, open_device
+from glm4v.device import Attention, Device
 from glm4v.device.collectives import Collective, SingleRank
 from glm4v.model_spec import ModelSpec
 from glm4v.weights import Weights
@@ -149,6 +149,7 @@ class Played:
 
 def play(
     model: RecordingModel,
+    device: Device,
     spec: ModelSpec,
     played: Sequence[GoldenCase],
     *,
@@ -159,7 +160,6 @@ def play(
     """Run cases side by side to their ends, their cache blocks scattered over one cache."""
     rows = [len(case.row_ids) + len(case.tokens) for case in played]
     counts = [-(-count // block_size) for count in rows]
-    device = open_device("cpu", "float32")
     attention = allocated_attention(
         spec, device, blocks=sum(counts), block_size=block_size, shard=shard
     )

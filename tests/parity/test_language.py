@@ -33,17 +33,17 @@ WHOLE = 10_000  # a chunk that holds every prompt
 class Model:
     """A loaded checkpoint with its golden outputs."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, dtype: str = "float32") -> None:
         checkpoint = Checkpoint.open(folder)
         self.golden: Golden = np.load(REFERENCE / f"golden-{name}.npz")
         self.spec = checkpoint.spec
-        self.device = open_device("cpu", "float32")
+        self.device = open_device("cpu", dtype)
         self.model: RecordingModel = load_model(checkpoint, self.device)
         self.cases = [read_case(self.golden, case, checkpoint.spec) for case in cases(self.golden)]
 
     def play(self, played: list[GoldenCase], *, chunk: int, block_size: int) -> list[Played]:
         """Run cases side by side."""
-        return play(self.model, self.spec, played, chunk=chunk, block_size=block_size)
+        return play(self.model, self.device, self.spec, played, chunk=chunk, block_size=block_size)
 
 
 @pytest.fixture(scope="module", params=["micro-glm4v", "tiny-glm4v", "tiny-glm4v-1120"])
@@ -132,3 +132,17 @@ def test_sequential_positions_give_the_known_wrong_logits(model: Model) -> None:
         assert (logits - torch.from_numpy(case.last_logits)).abs().max() > 0.1
         control = model.golden[f"{case.name}/control_sequential_positions_logits_last"]
         torch.testing.assert_close(logits, torch.from_numpy(control), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "share"), [("bfloat16", 1.5), ("float16", 0.3)])
+def test_half_precision_is_as_near_as_the_original_in_half_precision(
+    dtype: str, share: float, checkpoint_dir: Callable[[str], Path]
+) -> None:
+    """Rounding differs from the original's, its size does not; float16 has 3 bits more."""
+    half = Model("micro-glm4v", checkpoint_dir("micro-glm4v"), dtype)
+    played = half.play(half.cases, chunk=7, block_size=4)
+    for case, ours in zip(half.cases, played, strict=True):
+        exact = torch.from_numpy(case.last_logits)
+        theirs = torch.from_numpy(half.golden[f"{case.name}/bf16_prefill_logits_last"])
+        allowed = share * (theirs - exact).abs().max()
+        assert (ours.logits[0].float() - exact).abs().max() < allowed, case.name

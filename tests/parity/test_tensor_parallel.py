@@ -25,9 +25,10 @@ def play_all(group: Collective, rank: int, size: int, folder: Path) -> torch.Ten
     checkpoint = Checkpoint.open(folder)
     golden = np.load(REFERENCE / f"golden-{NAME}.npz")
     shard = Shard(rank, size)
-    model = load_model(checkpoint, open_device("cpu", "float32"), shard, group)
+    device = open_device("cpu", "float32")
+    model = load_model(checkpoint, device, shard, group)
     every = [read_case(golden, case, checkpoint.spec) for case in cases(golden)]
-    played = play(model, checkpoint.spec, every, chunk=7, block_size=4, shard=shard)
+    played = play(model, device, checkpoint.spec, every, chunk=7, block_size=4, shard=shard)
     return torch.stack([case.logits for case in played])
 
 

@@ -189,3 +189,10 @@ def test_top_p_is_a_share_of_what_top_k_kept(top_k: int) -> None:
     wishes = [replace(DRAWN, top_k=top_k, top_p=0.5, index=index) for index in range(200)]
     drawn = tokens_of(weights.log().expand(200, -1), wishes, 20000)
     assert max(drawn) == int(reached.int().argmax())
+
+
+@pytest.mark.parametrize("top_k", [50, _CANDIDATES + 44])
+def test_all_of_top_k_and_no_others_are_drawn(top_k: int) -> None:
+    logits = (torch.arange(1000.0) * -1e-4).expand(4000, -1)
+    wishes = [replace(DRAWN, top_k=top_k, index=index) for index in range(4000)]
+    assert set(tokens_of(logits, wishes, 1000)) == set(range(top_k))
