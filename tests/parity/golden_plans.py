@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,20 @@ from lm_worker.layers import Shard
 from lm_worker.model import LanguageModel
 from lm_worker.plan import Chunk, SampledToken, SampleSpec, StepPlan
 from lm_worker.runner import Runner
+from tests.reference import REFERENCE
 
 WHOLE_MODEL = Shard(0, 1)
 
 Golden = Mapping[str, Any]  # arrays by "<case>/<what>"
 
 GREEDY = SampleSpec(temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.0, seed=0, index=0)
+
+
+def open_golden(name: str) -> Golden:
+    """The golden outputs `name`; "bundled" are some of micro-glm4v, kept beside the tests."""
+    bundled = Path(__file__).parent / "data" / "micro.npz"
+    golden: Golden = np.load(bundled if name == "bundled" else REFERENCE / f"golden-{name}.npz")
+    return golden
 
 
 def cases(golden: Golden) -> list[str]:
@@ -40,9 +49,9 @@ class GoldenCase:
     picture: torch.Tensor | None  # [image rows, hidden]
     next_position: int  # of the first generated token
     tokens: tuple[int, ...]  # 20 greedy ones
-    top_ids: np.ndarray[Any, Any]  # [20, 16], each after that token
-    top_logits: np.ndarray[Any, Any]  # [20, 16]
-    last_logits: np.ndarray[Any, Any]  # [vocabulary]
+    last_logits: torch.Tensor  # [vocabulary]
+    top_ids: torch.Tensor  # [20, 16], each after that token
+    top_logits: torch.Tensor  # [20, 16]
 
 
 def read_case(golden: Golden, name: str, spec: ModelSpec) -> GoldenCase:
@@ -61,9 +70,9 @@ def read_case(golden: Golden, name: str, spec: ModelSpec) -> GoldenCase:
         picture=picture,
         next_position=len(ids),
         tokens=tuple(int(i) for i in golden[f"{name}/greedy_tokens"]),
-        top_ids=golden[f"{name}/decode_top16_ids"],
-        top_logits=golden[f"{name}/decode_top16_logits"],
-        last_logits=golden[f"{name}/prefill_logits_last"],
+        last_logits=torch.from_numpy(golden[f"{name}/prefill_logits_last"]),
+        top_ids=torch.from_numpy(golden[f"{name}/decode_top16_ids"]).long(),
+        top_logits=torch.from_numpy(golden[f"{name}/decode_top16_logits"]),
     )
 
 

@@ -4,38 +4,37 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from glm4v.checkpoint import Checkpoint
 from glm4v.device import AttentionSegment, open_device
 from tests.parity.golden_plans import (
-    Golden,
     GoldenCase,
     Played,
     RecordingModel,
     allocated_attention,
     cases,
     load_model,
+    open_golden,
     play,
     positions,
     read_case,
 )
-from tests.reference import REFERENCE, needs_reference
-
-pytestmark = [pytest.mark.reference, needs_reference]
+from tests.reference import needs_reference
 
 TOLERANCE = 1e-4  # of logits, all of order 1
 WHOLE = 10_000  # a chunk that holds every prompt
+
+from_reference = [pytest.mark.reference, needs_reference]
 
 
 class Model:
     """A loaded checkpoint with its golden outputs."""
 
-    def __init__(self, name: str, folder: Path, dtype: str = "float32") -> None:
-        checkpoint = Checkpoint.open(folder)
-        self.golden: Golden = np.load(REFERENCE / f"golden-{name}.npz")
+    def __init__(self, name: str, folder: Callable[[str], Path], dtype: str = "float32") -> None:
+        checkpoint = Checkpoint.open(folder("micro-glm4v" if name == "bundled" else name))
+        self.golden = open_golden(name)
         self.spec = checkpoint.spec
         self.device = open_device("cpu", dtype)
         self.model: RecordingModel = load_model(checkpoint, self.device)
@@ -46,24 +45,31 @@ class Model:
         return play(self.model, self.device, self.spec, played, chunk=chunk, block_size=block_size)
 
 
-@pytest.fixture(scope="module", params=["micro-glm4v", "tiny-glm4v", "tiny-glm4v-1120"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "bundled",
+        pytest.param("micro-glm4v", marks=from_reference),
+        pytest.param("tiny-glm4v", marks=from_reference),
+        pytest.param("tiny-glm4v-1120", marks=from_reference),
+    ],
+)
 def model(request: pytest.FixtureRequest, checkpoint_dir: Callable[[str], Path]) -> Model:
-    return Model(request.param, checkpoint_dir(request.param))
+    return Model(request.param, checkpoint_dir)
 
 
 @pytest.fixture(scope="module")
 def micro(checkpoint_dir: Callable[[str], Path]) -> Model:
-    return Model("micro-glm4v", checkpoint_dir("micro-glm4v"))
+    return Model("bundled", checkpoint_dir)
 
 
 def compare(case: GoldenCase, played: Played) -> None:
     """Every step's logits and the greedy tokens are those of the original implementation."""
-    first = torch.from_numpy(case.last_logits)
-    torch.testing.assert_close(played.logits[0], first, atol=TOLERANCE, rtol=0)
-    top = played.logits[1:].gather(1, torch.from_numpy(case.top_ids).long())
-    torch.testing.assert_close(top, torch.from_numpy(case.top_logits), atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(played.logits[0], case.last_logits, atol=TOLERANCE, rtol=0)
     chosen = tuple(token.token_id for token in played.tokens)
-    assert chosen == (*case.tokens, case.top_ids[-1][0])
+    assert chosen[: len(case.tokens)] == case.tokens
+    top = played.logits[1:].gather(1, case.top_ids)
+    torch.testing.assert_close(top, case.top_logits, atol=TOLERANCE, rtol=0)
 
 
 def test_positions_are_those_of_the_original(model: Model) -> None:
@@ -87,38 +93,49 @@ def test_all_cases_together_in_chunks(model: Model, chunk: int, block_size: int)
         compare(case, played)
 
 
-def test_micro_layers_and_all_logits(micro: Model) -> None:
+def test_every_layer_of_micro(micro: Model) -> None:
     for case in micro.cases:
-        check_layers(micro, case)
+        outputs = layer_outputs(micro, case)
+        for number, hidden in enumerate(outputs):
+            expected = torch.from_numpy(micro.golden[f"{case.name}/act/lm.layer{number}"])
+            torch.testing.assert_close(hidden, expected, atol=TOLERANCE, rtol=0)
+        normed = micro.model.norm(outputs[-1])
+        expected = torch.from_numpy(micro.golden[f"{case.name}/act/lm.final_layernorm"])
+        torch.testing.assert_close(normed, expected, atol=TOLERANCE, rtol=0)
 
 
-def check_layers(micro: Model, case: GoldenCase) -> None:
-    def expected(what: str) -> torch.Tensor:
-        return torch.from_numpy(micro.golden[f"{case.name}/{what}"])
+@pytest.mark.reference
+@needs_reference
+def test_every_row_of_micro_has_the_logits(checkpoint_dir: Callable[[str], Path]) -> None:
+    micro = Model("micro-glm4v", checkpoint_dir)
+    for case in micro.cases:
+        logits = micro.model.logits(layer_outputs(micro, case)[-1])
+        expected = torch.from_numpy(micro.golden[f"{case.name}/logits_all"])
+        torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=0)
 
+
+def layer_outputs(model: Model, case: GoldenCase) -> list[torch.Tensor]:
+    """The prompt's rows after each layer."""
     rows = len(case.row_ids)
-    attention = allocated_attention(micro.spec, micro.device, blocks=rows, block_size=1)
+    attention = allocated_attention(model.spec, model.device, blocks=rows, block_size=1)
     attention.prepare([AttentionSegment(rows, 0, tuple(reversed(range(rows))))])
-    rotation = micro.model.rotary.at(torch.tensor(case.positions))
-    hidden = expected("inputs_embeds")
-    for number, layer in enumerate(micro.model.layers):
+    rotation = model.model.rotary.at(torch.tensor(case.positions))
+    ids = torch.tensor(case.row_ids)
+    hidden = model.model.embed(ids.clamp(min=0))
+    if case.picture is not None:
+        hidden[ids < 0] = case.picture
+    outputs = []
+    for layer in model.model.layers:
         hidden = layer(hidden, rotation, attention)
-        torch.testing.assert_close(
-            hidden, expected(f"act/lm.layer{number}"), atol=TOLERANCE, rtol=0
-        )
-    torch.testing.assert_close(
-        micro.model.norm(hidden), expected("act/lm.final_layernorm"), atol=TOLERANCE, rtol=0
-    )
-    torch.testing.assert_close(
-        micro.model.logits(hidden), expected("logits_all"), atol=TOLERANCE, rtol=0
-    )
+        outputs.append(hidden)
+    return outputs
 
 
 def test_picture_rows_stand_where_the_placeholders_stood(micro: Model) -> None:
     case = next(case for case in micro.cases if case.picture is not None)
     swapped = replace(case, picture=case.picture.flip(0) if case.picture is not None else None)
     played = micro.play([swapped], chunk=WHOLE, block_size=16)[0]
-    difference = played.logits[0] - torch.from_numpy(case.last_logits)
+    difference = played.logits[0] - case.last_logits
     assert difference.abs().max() > 0.1
 
 
@@ -129,20 +146,23 @@ def test_sequential_positions_give_the_known_wrong_logits(model: Model) -> None:
             continue
         wrong = replace(case, positions=tuple(range(len(case.row_ids))))
         logits = model.play([wrong], chunk=WHOLE, block_size=16)[0].logits[0]
-        assert (logits - torch.from_numpy(case.last_logits)).abs().max() > 0.1
+        assert (logits - case.last_logits).abs().max() > 0.1
         control = model.golden[f"{case.name}/control_sequential_positions_logits_last"]
-        torch.testing.assert_close(logits, torch.from_numpy(control), atol=TOLERANCE, rtol=0)
+        expected = torch.from_numpy(control)
+        torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.reference
+@needs_reference
 @pytest.mark.parametrize(("dtype", "share"), [("bfloat16", 1.5), ("float16", 0.3)])
 def test_half_precision_is_as_near_as_the_original_in_half_precision(
     dtype: str, share: float, checkpoint_dir: Callable[[str], Path]
 ) -> None:
     """Rounding differs from the original's, its size does not; float16 has 3 bits more."""
-    half = Model("micro-glm4v", checkpoint_dir("micro-glm4v"), dtype)
+    half = Model("micro-glm4v", checkpoint_dir, dtype)
     played = half.play(half.cases, chunk=7, block_size=4)
     for case, ours in zip(half.cases, played, strict=True):
-        exact = torch.from_numpy(case.last_logits)
+        exact = case.last_logits
         theirs = torch.from_numpy(half.golden[f"{case.name}/bf16_prefill_logits_last"])
         allowed = share * (theirs - exact).abs().max()
         assert (ours.logits[0].float() - exact).abs().max() < allowed, case.name

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,19 +10,14 @@ from glm4v.checkpoint import Checkpoint
 from glm4v.device import open_device
 from glm4v.device.collectives import Collective, SingleRank
 from lm_worker.layers import Shard
-from tests.parity.golden_plans import cases, load_model, play, read_case
+from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
 from tests.rank_processes import run_ranks
-from tests.reference import REFERENCE, needs_reference
-
-pytestmark = [pytest.mark.reference, needs_reference]
-
-NAME = "micro-glm4v"
 
 
 def play_all(group: Collective, rank: int, size: int, folder: Path) -> torch.Tensor:
     """Logits [cases, 21, vocabulary] of all cases, played side by side."""
     checkpoint = Checkpoint.open(folder)
-    golden = np.load(REFERENCE / f"golden-{NAME}.npz")
+    golden = open_golden("bundled")
     shard = Shard(rank, size)
     device = open_device("cpu", "float32")
     model = load_model(checkpoint, device, shard, group)
@@ -37,7 +31,7 @@ def play_all(group: Collective, rank: int, size: int, folder: Path) -> torch.Ten
 def test_ranks_give_the_logits_of_one(
     size: int, checkpoint_dir: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    folder = checkpoint_dir(NAME)
+    folder = checkpoint_dir("micro-glm4v")
     alone = play_all(SingleRank(), 0, 1, folder)
     together = run_ranks(play_all, size, tmp_path, folder)
     for logits in together:
