@@ -33,12 +33,17 @@ class ServiceSettings(BaseSettings):
     )
 
 
-class GatewaySettings(ServiceSettings):
+class PictureSettings(ServiceSettings):
+    """What those who look at pictures need beside."""
+
+    max_image_bytes: int = Field(20 * 2**20, gt=0, description="largest picture file, bytes")
+    max_image_pixels: int = Field(100_000_000, gt=0, description="most pixels of a picture")
+
+
+class GatewaySettings(PictureSettings):
     """What the gateway needs beside."""
 
     listen: str = "127.0.0.1:8330"
-    max_image_bytes: int = Field(20 * 2**20, gt=0, description="largest picture file, bytes")
-    max_image_pixels: int = Field(100_000_000, gt=0, description="most pixels of a picture")
     max_open_requests: int = Field(
         1024, gt=0, description="accepted requests that have not ended, over all gateways"
     )
@@ -58,11 +63,10 @@ class DeviceSettings(ServiceSettings):
     threads: int = Field(0, ge=0, description="arithmetic threads; 0 takes one for each core")
 
 
-class VisionSettings(DeviceSettings):
+class VisionSettings(DeviceSettings, PictureSettings):
     """What a vision worker needs beside."""
 
     listen: str = "127.0.0.1:8331"
-    max_image_pixels: int = Field(100_000_000, gt=0, description="most pixels of a picture")
 
 
 class LmSettings(DeviceSettings):

@@ -59,7 +59,7 @@ class Connection:
         self.bytes: Any = Redis.from_url(url, socket_timeout=4 * CALL_TIMEOUT_S, **options)
         folder = files("glm4v.broker") / "scripts"
         prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
-        self._scripts: dict[str, AsyncScript] = {
+        self.scripts: dict[str, AsyncScript] = {
             name: self.commands.register_script(
                 prelude + (folder / f"{name}.lua").read_text(encoding="utf-8")
             )
@@ -69,7 +69,7 @@ class Connection:
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run one of our scripts."""
         async with translated():
-            return await self._scripts[script](keys=keys, args=args)
+            return await self.scripts[script](keys=keys, args=args)
 
     async def ensure_group(self, stream: str, group: str) -> None:
         """Create a consumer group that reads a stream from its start, unless it exists."""

@@ -22,15 +22,15 @@ class JobStream:
         """Make sure the queue exists."""
         await self._connection.ensure_group(self._stream, self._group)
 
-    async def claim(self, room: int) -> list[Claimed]:
-        """New jobs, at most `room`; waits for up to a second when there are none."""
+    async def claim(self, room: int, wait_s: float = BLOCK_S) -> list[Claimed]:
+        """New jobs, at most `room`; waits for up to `wait_s` when there are none."""
         async with translated():
             answer = await self._connection.blocking.xreadgroup(
                 self._group,
                 self.consumer,
                 {self._stream: ">"},
                 count=room,
-                block=int(BLOCK_S * 1000),
+                block=int(wait_s * 1000) or None,  # 0 would mean for ever
             )
         return [(entry.decode(), fields, 0) for _, entries in answer for entry, fields in entries]
 

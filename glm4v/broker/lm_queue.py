@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from glm4v.broker.connection import Connection, translated
+from glm4v.broker.connection import BLOCK_S, Connection, translated
 from glm4v.broker.job_stream import JobStream
 from glm4v.broker.journal import parse
 from glm4v.broker.keys import LM_GROUP, MAX_DEAD, Keys
@@ -58,9 +58,9 @@ class LmQueue:
         """Make sure the queue exists."""
         await self._jobs.ready()
 
-    async def claim(self, room: int) -> list[Lease]:
-        """New requests, at most `room`; waits for up to a second when there are none."""
-        return [_lease(*claimed) for claimed in await self._jobs.claim(room)]
+    async def claim(self, room: int, wait_s: float = BLOCK_S) -> list[Lease]:
+        """New requests, at most `room`; waits for up to `wait_s` when there are none."""
+        return [_lease(*claimed) for claimed in await self._jobs.claim(room, wait_s)]
 
     async def take_over(self, room: int) -> list[Lease]:
         """Requests whose lease has lapsed, at most `room`."""

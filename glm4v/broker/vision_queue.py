@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from glm4v.broker.connection import Connection
+from glm4v.broker.connection import BLOCK_S, Connection
 from glm4v.broker.job_stream import JobStream
 from glm4v.broker.keys import VISION_GROUP, Keys
 from glm4v.internal.v1 import journal_pb2 as pb
@@ -35,9 +35,9 @@ class VisionQueue:
         """Make sure the queue exists."""
         await self._jobs.ready()
 
-    async def claim(self, room: int) -> list[VisionLease]:
-        """New pictures, at most `room`; waits for up to a second when there are none."""
-        return [_lease(*claimed) for claimed in await self._jobs.claim(room)]
+    async def claim(self, room: int, wait_s: float = BLOCK_S) -> list[VisionLease]:
+        """New pictures, at most `room`; waits for up to `wait_s` when there are none."""
+        return [_lease(*claimed) for claimed in await self._jobs.claim(room, wait_s)]
 
     async def take_over(self, room: int) -> list[VisionLease]:
         """Pictures whose lease has lapsed, at most `room`."""

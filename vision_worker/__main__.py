@@ -1,0 +1,57 @@
+"""The vision worker process: settings → objects → service."""
+
+import torch
+
+from glm4v.broker import Connection, Keys
+from glm4v.broker.blobs import Blobs
+from glm4v.broker.vision_queue import VisionQueue
+from glm4v.checkpoint import Checkpoint
+from glm4v.device import open_device
+from glm4v.images import ImageLimits
+from glm4v.service import Process, main
+from glm4v.settings import VisionSettings
+from vision_worker.encoder import Encoder
+from vision_worker.worker import Worker
+
+_DECODERS = 2
+
+
+def build(settings: VisionSettings) -> Process:
+    """Wire one worker."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    checkpoint = Checkpoint.open(settings.model)
+    device = open_device(settings.device, settings.dtype)
+    limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+    encoder = Encoder(checkpoint, device, limits, decoders=_DECODERS)
+    connection = Connection(settings.redis_url.get_secret_value())
+    queue = VisionQueue(
+        connection, Keys(), lease_s=settings.lease_s, retention_s=settings.retention_s
+    )
+    worker = Worker(
+        queue,
+        Blobs(connection, Keys()),
+        encoder,
+        fingerprint=checkpoint.fingerprint,
+        room=_DECODERS + 2,  # one on the device, one being stored
+        lease_s=settings.lease_s,
+    )
+
+    async def encode() -> None:
+        await encoder.start()
+        await worker.run(process.stopping)
+
+    async def ready() -> None:
+        await queue.ready()
+        await encoder.started.wait()
+
+    async def close() -> None:
+        encoder.close()
+        await connection.close()
+
+    process = Process(ready=ready, parts=[encode], close=close)
+    return process
+
+
+if __name__ == "__main__":
+    main(VisionSettings, build)
