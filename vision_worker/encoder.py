@@ -1,0 +1,136 @@
+"""Pictures through the vision model, one on the device while the next ones are decoded.
+
+decoders  | picture 1 | picture 2 | picture 3 |
+device                | 1         | 2         | 3         |
+
+A caller that goes (its task is cancelled) takes its picture along: before the device stage it is
+skipped, in it the device stops at the next layer.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from glm4v.checkpoint import Checkpoint
+from glm4v.device import Device
+from glm4v.errors import Overloaded
+from glm4v.images import ImageLimits
+from glm4v.tensor_bytes import TensorBytes
+from glm4v.weights import Weights
+from vision_worker.model import VisionModel
+from vision_worker.preprocess import pixel_values
+
+_T = TypeVar("_T")
+
+
+class Encoder:
+    """One device and the model on it; an error reaches the caller it belongs to, nobody else.
+
+    Memory stays bounded however many callers there are: one picture is on the device, and at most
+    `decoders` others are being decoded or wait for it.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, device: Device, limits: ImageLimits, *, decoders: int = 2
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._device = device
+        self._limits = limits
+        self._decode_threads = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+        self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._room = asyncio.Semaphore(decoders + 1)
+        self._model: VisionModel | None = None
+        self._pictures_decoded = 0  # written by the event loop
+        self._layers_done = 0  # written by the device thread
+        self.started = asyncio.Event()
+
+    async def start(self) -> None:
+        """Read the weights; raises CheckpointError."""
+        await _in_thread(self._device_thread, self._load)
+        self.started.set()
+
+    @property
+    def progress(self) -> int:
+        """Grows with every picture decoded and every layer computed."""
+        return self._pictures_decoded + self._layers_done
+
+    async def encode(self, data: bytes) -> TensorBytes:
+        """A picture file -> its rows in the language model, [embedding rows, hidden] on the host.
+
+        Raises InvalidRequest for a picture that cannot be decoded, Overloaded when there is not
+        enough memory.
+        """
+        gone = threading.Event()
+        try:
+            async with self._room:
+                pixels = await _in_thread(self._decode_threads, partial(self._decode, data))
+                self._pictures_decoded += 1
+                return await _in_thread(self._device_thread, partial(self._encode, pixels, gone))
+        finally:
+            gone.set()
+
+    def close(self) -> None:
+        """Let the picture on the device end, unless its caller has gone; cancel the others."""
+        for threads in (self._decode_threads, self._device_thread):
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    # What follows runs in the threads.
+
+    def _load(self) -> None:
+        weights = Weights(self._checkpoint, self._device.dtype, self._device.torch_device)
+        with torch.inference_mode():
+            self._model = VisionModel(self._checkpoint.spec, weights, self._device)
+
+    def _decode(self, data: bytes) -> npt.NDArray[np.float32]:
+        return pixel_values(data, self._checkpoint.spec.vision.image_size, self._limits)
+
+    def _encode(self, pixels: npt.NDArray[np.float32], gone: threading.Event) -> TensorBytes:
+        assert self._model is not None, "start() comes first"
+
+        def layer_done() -> None:
+            self._layers_done += 1
+            if gone.is_set():
+                raise _CallerGone
+
+        batch = torch.from_numpy(pixels)[None]
+        rows = self._model.encode(
+            batch.to(self._device.torch_device, self._device.dtype), layer_done
+        )
+        return _to_host(rows[0])
+
+
+class _CallerGone(Exception):
+    """Ends the work on a picture; there is nobody to see it."""
+
+
+async def _in_thread(threads: ThreadPoolExecutor, function: Callable[[], _T]) -> _T:
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, function)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise Overloaded(
+            "the vision worker has not enough memory left for this picture; "
+            "send it scaled down, or try again later"
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, a device's allocator or the CPU's (which has no type of its own) says so."""
+    return isinstance(
+        error, MemoryError | torch.OutOfMemoryError
+    ) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _to_host(tensor: torch.Tensor) -> TensorBytes:
+    """Waits for the device; the bytes are the tensor's own memory, not a copy."""
+    host = tensor.cpu().contiguous()
+    data = host.flatten().view(torch.uint8).numpy().data
+    return TensorBytes(str(host.dtype).removeprefix("torch."), tuple(host.shape), data)

@@ -1,0 +1,160 @@
+"""The vision tower of GLM-4V (EVA2-CLIP) and the adapter to the language model.
+
+Source of the arithmetic: visual.py of THUDM/glm-4v-9b. Rows of the tower are the class token and
+the patches, row by row of the picture; it has no rotary positions and no final norm.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+
+from glm4v.device import Device
+from glm4v.device.linear import Linear
+from glm4v.model_spec import ModelSpec, VisionSpec
+from glm4v.weights import Weights
+
+_ROOT = "transformer.vision."
+_ADAPTER_NORM_EPS = 1e-5  # torch's default, which visual.py leaves as it is
+
+
+class LayerNorm:
+    """Normalised to mean 0 and variance 1, then scaled and shifted."""
+
+    def __init__(self, weights: Weights, name: str, eps: float) -> None:
+        self._weight = weights.read(name + ".weight")
+        self._bias = weights.read(name + ".bias")
+        self._eps = eps
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """[..., width] -> the same."""
+        return functional.layer_norm(rows, self._weight.shape, self._weight, self._bias, self._eps)
+
+
+class PatchEmbedding:
+    """Patches as rows behind the class token, each with its position added."""
+
+    def __init__(self, spec: VisionSpec, weights: Weights) -> None:
+        name = _ROOT + "patch_embedding."
+        self._size = spec.patch_size
+        self._weight = weights.read(name + "proj.weight")
+        self._bias = weights.read(name + "proj.bias")
+        self._class_token = weights.read(name + "cls_embedding")  # [1, width]
+        self._positions = weights.read(name + "position_embedding.weight")  # [1 + patches, width]
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """[batch, 3, size, size] -> [batch, 1 + patches, width]."""
+        grid = functional.conv2d(pixels, self._weight, self._bias, stride=self._size)
+        patches = grid.flatten(2).transpose(1, 2)
+        first = self._class_token.expand(len(pixels), 1, -1)
+        return torch.cat((first, patches), dim=1) + self._positions
+
+
+class SelfAttention:
+    """Every row attends to every row."""
+
+    def __init__(self, name: str, spec: VisionSpec, weights: Weights, device: Device) -> None:
+        self._heads = spec.heads
+        self._device = device
+        self._qkv = _linear(weights, name + "query_key_value")
+        self._out = _linear(weights, name + "dense")
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """[batch, rows, width] -> the same."""
+        # [batch, rows, 3, heads, head_dim] -> three of [batch, heads, rows, head_dim]
+        parts = self._qkv(rows).view(*rows.shape[:2], 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        attended = self._device.full_attention(parts[0], parts[1], parts[2])
+        return self._out(attended.transpose(1, 2).flatten(2))
+
+
+class Mlp:
+    """Up, exact GELU, down."""
+
+    def __init__(self, name: str, weights: Weights) -> None:
+        self._up = _linear(weights, name + "fc1")
+        self._down = _linear(weights, name + "fc2")
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """[batch, rows, width] -> the same."""
+        return self._down(functional.gelu(self._up(rows)))
+
+
+class Block:
+    """Attention and MLP, each normalised *behind*, before it is added to what came in."""
+
+    def __init__(self, layer: int, spec: VisionSpec, weights: Weights, device: Device) -> None:
+        name = f"{_ROOT}transformer.layers.{layer}."
+        self._attention = SelfAttention(name + "attention.", spec, weights, device)
+        self._attention_norm = LayerNorm(weights, name + "input_layernorm", spec.norm_eps)
+        self._mlp = Mlp(name + "mlp.", weights)
+        self._mlp_norm = LayerNorm(weights, name + "post_attention_layernorm", spec.norm_eps)
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """[batch, rows, width] -> the same."""
+        rows = rows + self._attention_norm(self._attention(rows))
+        return rows + self._mlp_norm(self._mlp(rows))
+
+
+class Downsample:
+    """Every 2 x 2 patches become one, as wide as the language model; the class token goes."""
+
+    def __init__(self, spec: VisionSpec, weights: Weights) -> None:
+        self._grid = spec.grid
+        self._weight = weights.read(_ROOT + "conv.weight")
+        self._bias = weights.read(_ROOT + "conv.bias")
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """[batch, 1 + grid * grid, width] -> [batch, hidden, grid / 2, grid / 2]."""
+        grid = rows[:, 1:].transpose(1, 2).reshape(len(rows), -1, self._grid, self._grid)
+        return functional.conv2d(grid, self._weight, self._bias, stride=2)
+
+
+class Adapter:
+    """A projection, a norm and a gated MLP."""
+
+    def __init__(self, weights: Weights) -> None:
+        name = _ROOT + "linear_proj."
+        self._project = _linear(weights, name + "linear_proj", bias=False)
+        self._norm = LayerNorm(weights, name + "norm1", _ADAPTER_NORM_EPS)
+        self._gate = _linear(weights, name + "gate_proj", bias=False)
+        self._up = _linear(weights, name + "dense_h_to_4h", bias=False)
+        self._down = _linear(weights, name + "dense_4h_to_h", bias=False)
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """[batch, rows, hidden] -> the same."""
+        rows = functional.gelu(self._norm(self._project(rows)))
+        return self._down(functional.silu(self._gate(rows)) * self._up(rows))
+
+
+class VisionModel:
+    """Pictures to rows of the language model; the stages are public to be compared one by one."""
+
+    def __init__(self, spec: ModelSpec, weights: Weights, device: Device) -> None:
+        self.patch_embedding = PatchEmbedding(spec.vision, weights)
+        self.blocks = [
+            Block(layer, spec.vision, weights, device) for layer in range(spec.vision.layers)
+        ]
+        self.downsample = Downsample(spec.vision, weights)
+        self.adapter = Adapter(weights)
+        self._begin = weights.read(_ROOT + "boi")  # [1, 1, hidden]
+        self._end = weights.read(_ROOT + "eoi")
+        self._scaling_factor = spec.vision.scaling_factor
+
+    @torch.inference_mode()
+    def encode(self, pixels: torch.Tensor, on_layer: Callable[[], None]) -> torch.Tensor:
+        """[batch, 3, size, size] -> [batch, embedding rows, hidden]: begin, patches, end.
+
+        `on_layer` is called after each of the tower's layers; what it raises ends the work.
+        """
+        rows = self.patch_embedding(pixels)
+        for block in self.blocks:
+            rows = block(rows)
+            on_layer()
+        patches = self.adapter(self.downsample(rows).flatten(2).transpose(1, 2))
+        begin = self._begin.expand(len(pixels), 1, -1)
+        end = self._end.expand(len(pixels), 1, -1)
+        return torch.cat((begin, patches, end), dim=1) / self._scaling_factor
+
+
+def _linear(weights: Weights, name: str, *, bias: bool = True) -> Linear:
+    return Linear(weights.read(name + ".weight"), weights.read(name + ".bias") if bias else None)
