@@ -1,0 +1,88 @@
+"""The gateway process: settings → objects → service."""
+
+from collections.abc import Sequence
+
+from grpc import aio
+
+from gateway.admission import Admission, AdmissionLimits
+from gateway.reader import Reader
+from gateway.sampling import SamplingDefaults, read_defaults
+from gateway.servicer import InferenceServicer
+from gateway.tokenizer import Tokenizer
+from glm4v import __version__
+from glm4v.broker import Broker, Connection, Keys
+from glm4v.checkpoint import Checkpoint
+from glm4v.images import ImageLimits
+from glm4v.service import Process, main
+from glm4v.settings import GatewaySettings
+from glm4v.v1 import inference_pb2 as api
+from glm4v.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
+
+_SERVICE = api.DESCRIPTOR.services_by_name["InferenceService"].full_name
+
+
+def build(settings: GatewaySettings) -> Process:
+    """Wire one gateway."""
+    checkpoint = Checkpoint.open(settings.model)
+    spec = checkpoint.spec
+    tokenizer = Tokenizer.read(settings.model, spec)
+    defaults = read_defaults(settings.model)
+    limits = AdmissionLimits(
+        ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+        default_deadline_s=settings.default_deadline_s,
+        max_deadline_s=settings.max_deadline_s,
+    )
+    connection = Connection(settings.redis_url.get_secret_value())
+    broker = Broker(
+        connection,
+        Keys(),
+        max_open_requests=settings.max_open_requests,
+        retention_s=settings.retention_s,
+    )
+    servicer = InferenceServicer(
+        broker,
+        Admission(spec, checkpoint.fingerprint, tokenizer, defaults, limits),
+        Reader(
+            broker,
+            tokenizer,
+            fingerprint=checkpoint.fingerprint,
+            image_rows=spec.vision.embedding_rows,
+        ),
+        describe(checkpoint, defaults, limits.images),
+    )
+
+    def register(server: aio.Server) -> Sequence[str]:
+        add_InferenceServiceServicer_to_server(servicer, server)
+        return [_SERVICE]
+
+    return Process(
+        ready=broker.ready,
+        daemons=[broker.run],
+        register=register,
+        close=connection.close,
+        # A picture above the limit still arrives, so that our message and not gRPC's refuses it.
+        max_message_bytes=2 * settings.max_image_bytes + 8 * 2**20,
+    )
+
+
+def describe(
+    checkpoint: Checkpoint, defaults: SamplingDefaults, images: ImageLimits
+) -> api.GetModelResponse:
+    """What GetModel answers."""
+    spec = checkpoint.spec
+    return api.GetModelResponse(
+        name=checkpoint.name,
+        fingerprint=checkpoint.fingerprint,
+        context_tokens=spec.context_tokens,
+        image_size=spec.vision.image_size,
+        image_rows=spec.vision.embedding_rows,
+        eos_token_ids=spec.eos_ids,
+        default_sampling=defaults.as_params(),
+        max_image_bytes=images.max_bytes,
+        max_image_pixels=images.max_pixels,
+        server_version=__version__,
+    )
+
+
+if __name__ == "__main__":
+    main(GatewaySettings, build)

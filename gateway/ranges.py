@@ -1,0 +1,78 @@
+"""Checks of single fields; each message says the field, what it was and what is allowed."""
+
+import re
+from collections.abc import Sequence
+from struct import pack, unpack
+
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from glm4v.errors import InvalidRequest
+
+MAX_STOPS = 16
+MAX_STOP_BYTES = 256
+MAX_STOP_TOKEN_IDS = 64
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def check_range(field: str, value: float, low: float, high: float, *, above: bool = False) -> None:
+    """Refuse what is not from `low` to `high`, NaN included; `above` excludes `low` itself.
+
+    The bounds are rounded to float32 as the fields are, so that 0.1 is not below 0.1.
+    """
+    low_bound, high_bound = unpack("ff", pack("ff", low, high))
+    inside = low_bound < value if above else low_bound <= value
+    if not (inside and value <= high_bound):
+        first = f"above {low:g}, up to" if above else f"{low:g} to"
+        raise InvalidRequest(f"{field} is {value:g}; {first} {high:g} is allowed")
+
+
+def check_request_id(request_id: str) -> None:
+    """Refuse ids that are empty, too long or hold other characters than the contract names."""
+    if _REQUEST_ID.fullmatch(request_id) is None:
+        raise InvalidRequest(
+            f"request_id is {request_id[:140]!r} ({len(request_id)} characters); "
+            "1 to 128 characters of A-Z a-z 0-9 . _ - are allowed"
+        )
+
+
+def check_stops(stops: Sequence[str]) -> None:
+    """Refuse too many stop strings, and empty or long ones."""
+    if len(stops) > MAX_STOPS:
+        raise InvalidRequest(f"stop has {len(stops)} strings; at most {MAX_STOPS} are allowed")
+    for number, stop in enumerate(stops):
+        size = len(stop.encode())
+        if not 1 <= size <= MAX_STOP_BYTES:
+            raise InvalidRequest(
+                f"stop[{number}] has {size} bytes; 1 to {MAX_STOP_BYTES} are allowed"
+            )
+
+
+def check_stop_token_ids(token_ids: Sequence[int], vocab_size: int) -> None:
+    """Refuse too many stop tokens, and ids that stand for nothing."""
+    if len(token_ids) > MAX_STOP_TOKEN_IDS:
+        raise InvalidRequest(
+            f"stop_token_ids has {len(token_ids)} ids; at most {MAX_STOP_TOKEN_IDS} are allowed"
+        )
+    for number, token_id in enumerate(token_ids):
+        if token_id >= vocab_size:
+            raise InvalidRequest(
+                f"stop_token_ids[{number}] is {token_id}; 0 to {vocab_size - 1} is allowed"
+            )
+
+
+def refuse_unknown_fields(message: Message) -> None:
+    """Refuse what this release does not know, anywhere in a message, rather than ignore it."""
+    fields = UnknownFieldSet(message)
+    unknown = sorted({fields[index].field_number for index in range(len(fields))})
+    if unknown:
+        numbers = ", ".join(map(str, unknown))
+        raise InvalidRequest(
+            f"{message.DESCRIPTOR.full_name} has no field with number {numbers} in this release; "
+            "leave it out or ask a newer gateway"
+        )
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in value if isinstance(value, Sequence) else [value]:
+                refuse_unknown_fields(inner)
