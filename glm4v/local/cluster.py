@@ -1,0 +1,237 @@
+"""The whole system on one machine: Redis, workers and a gateway as processes of ours."""
+
+import fcntl
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import glm4v
+from glm4v.errors import CheckpointError, InvalidRequest, Unavailable
+from glm4v.local.child import Child, Program, Show
+from glm4v.local.redis_server import RedisServer, check_socket_path, check_url
+from glm4v.local.supervisor import Supervisor
+
+_HOST = "127.0.0.1"
+_HEALTH_TIMEOUT_S = 1.0
+_DRAIN_S = 10.0  # default of GLM4V_DRAIN_S
+_AFTER_DRAIN_S = 5.0  # what a process may take beyond its drain
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """What to start."""
+
+    model: Path  # folder of the checkpoint
+    port: int = 0  # of the gateway; 0 takes a free one
+    vision_workers: int = 1
+    lm_workers: int = 1
+    redis_url: str | None = None  # None starts a server
+    dtype: str = "float32"
+    data_dir: Path | None = None  # of that server; None forgets everything at the end
+    restart: bool = True  # what dies
+    start_timeout_s: float = 600.0
+    environment: Mapping[str, str] = field(default_factory=dict)  # for all, beside our own
+
+
+class LocalCluster:
+    """`async with LocalCluster(settings) as cluster:` — everything is ready inside, and gone after.
+
+    Processes are named "redis", "vision_worker", "lm_worker" (then "lm_worker-2" …) and "gateway".
+    Enter it in the main thread: the processes end with the thread that started them.
+    """
+
+    def __init__(self, settings: ClusterSettings, show: Show = lambda name, line: None) -> None:
+        self._settings = settings
+        self._supervisor = Supervisor(show, restart=settings.restart)
+        self._port = settings.port
+        self._folder = Path()
+        self._lock: IO[str] | None = None
+        self.is_stopping = False
+
+    @property
+    def target(self) -> str:
+        """Where the gateway listens, HOST:PORT."""
+        return f"{_HOST}:{self._port}"
+
+    def process(self, name: str) -> Child:
+        """The newest process of that name; KeyError when there is none."""
+        return self._supervisor.process(name)
+
+    async def failed(self) -> None:
+        """Wait until something dies that cannot be kept running, and raise why."""
+        await self._supervisor.failed()
+
+    def kill(self) -> None:
+        """End all processes now; leaving the context still tidies up."""
+        self._supervisor.kill()
+
+    async def __aenter__(self) -> "LocalCluster":
+        self._check()
+        self._folder = Path(tempfile.mkdtemp(prefix="glm4v-"))  # for this user alone
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stop()
+
+    def _check(self) -> None:
+        """Find what cannot work before anything is started."""
+        if not self._settings.model.is_dir():
+            raise CheckpointError(f"{self._settings.model}: no such folder")
+        self._port = self._port or _free_port()
+        _check_port(self._port)
+        if self._settings.redis_url is not None:
+            check_url(self._settings.redis_url)
+        if self._settings.data_dir is not None:
+            self._lock = _lock(self._settings.data_dir)
+
+    async def _start(self) -> None:
+        settings = self._settings
+        redis_url = settings.redis_url
+        if redis_url is None:
+            data_dir = settings.data_dir or self._folder / "data"
+            redis = RedisServer(data_dir, self._folder / "redis.sock")
+            await self._supervisor.start(
+                Program("redis", tuple(redis.command), os.environ, redis.is_ready)
+            )
+            await self._supervisor.ready(settings.start_timeout_s)
+            redis_url = redis.url
+        environment = self._environment(redis_url)
+        await self._supervisor.start(
+            *self._workers("vision_worker", settings.vision_workers, environment),
+            *self._workers("lm_worker", settings.lm_workers, environment),
+        )
+        await self._supervisor.start(_service("gateway", "gateway", self.target, environment))
+        await self._supervisor.ready(settings.start_timeout_s)
+
+    async def _stop(self) -> None:
+        self.is_stopping = True
+        await self._supervisor.stop()
+        shutil.rmtree(self._folder)
+        if self._lock is not None:
+            self._lock.close()
+
+    def _environment(self, redis_url: str) -> dict[str, str]:
+        """Variables of the processes; what the user has set about threads stays."""
+        settings = self._settings
+        threads = str(threads_each(settings.vision_workers + settings.lm_workers))
+        return {
+            # Waiting threads that spin take the cores from the processes beside them.
+            "OMP_NUM_THREADS": threads,
+            "OMP_WAIT_POLICY": "passive",
+            "GOMP_SPINCOUNT": "0",
+            "GLM4V_THREADS": threads,
+            **os.environ,
+            **settings.environment,
+            "GLM4V_MODEL": str(settings.model.absolute()),
+            "GLM4V_REDIS_URL": redis_url,
+            "GLM4V_DTYPE": settings.dtype,
+            "PYTHONUNBUFFERED": "1",
+            **_import_path(),
+        }
+
+    def _workers(self, module: str, count: int, environment: Mapping[str, str]) -> list[Program]:
+        names = [module if index == 0 else f"{module}-{index + 1}" for index in range(count)]
+        return [
+            _service(
+                name,
+                module,
+                f"unix:{check_socket_path(self._folder / f'{name}.sock')}",
+                environment,
+            )
+            for name in names
+        ]
+
+
+def threads_each(workers: int) -> int:
+    """Arithmetic threads of each worker when they share this machine's cores."""
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, usable // max(1, workers))
+
+
+def is_serving(target: str) -> bool:
+    """Whether a process answers its health check with SERVING."""
+    options = [
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),  # or a failed attempt would delay the next check
+    ]
+    with grpc.insecure_channel(target, options=options) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        try:
+            reply = check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S)
+        except grpc.RpcError:
+            return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _service(name: str, module: str, listen: str, environment: Mapping[str, str]) -> Program:
+    return Program(
+        name,
+        (sys.executable, "-m", module),
+        {**environment, "GLM4V_LISTEN": listen},
+        lambda: is_serving(listen),
+        _drain_s(environment) + _AFTER_DRAIN_S,
+    )
+
+
+def _drain_s(environment: Mapping[str, str]) -> float:
+    text = environment.get("GLM4V_DRAIN_S", str(_DRAIN_S))
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidRequest(f"GLM4V_DRAIN_S: {text} is not a number of seconds") from None
+
+
+def _import_path() -> dict[str, str]:
+    """Lets children import the services from where we were imported, and from nowhere else.
+
+    A file in the current folder must not stand in for one of ours; an installed package is found
+    without help, and putting site-packages first would hide the standard library.
+    """
+    root = Path(glm4v.__file__).resolve().parents[1]
+    if root.name in ("site-packages", "dist-packages"):
+        return {"PYTHONSAFEPATH": "1"}
+    paths = [str(root), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def _free_port() -> int:
+    with socket.create_server((_HOST, 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def _check_port(port: int) -> None:
+    try:
+        socket.create_server((_HOST, port)).close()
+    except OSError as error:
+        raise Unavailable(
+            f"port {port} cannot be used ({error.strerror}); choose another with --port"
+        ) from None
+
+
+def _lock(data_dir: Path) -> IO[str]:
+    """Two servers on one append-only file would destroy it."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequest(f"data folder {data_dir}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise Unavailable(f"data folder {data_dir} is in use by another glm4v up") from None
+    return lock

@@ -1,0 +1,154 @@
+"""Keeps programs running: starts them in stages, starts again what dies, stops in reverse order."""
+
+import asyncio
+import signal
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from glm4v.errors import Glm4vError, Unavailable
+from glm4v.local.child import Child, Program, Show
+
+_POLL_S = 0.05
+_MAX_RESTARTS = 5  # of one program within the window below
+_RESTART_WINDOW_S = 60.0
+_FIRST_DELAY_S = 0.2  # before a restart; doubled each time
+_REASON_LINES = 3
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A program that is kept running."""
+
+    program: Program
+    child: Child
+    was_ready: bool = False
+    restarts: deque[float] = field(default_factory=deque)  # times within the window
+
+
+class Supervisor:
+    """Programs and their processes.
+
+    Args:
+        show: Gets every line they write, and under the name "glm4v" what happens to them.
+        restart: Whether a program that dies after it was ready is started again: at most 5 times
+            a minute, then `failed` raises.
+    """
+
+    def __init__(self, show: Show, *, restart: bool = True) -> None:
+        self._show = show
+        self._restart = restart
+        self._stages: list[list[_Kept]] = []
+        self._watches: list[asyncio.Task[None]] = []
+        self._failure: Exception | None = None
+        self._has_failed = asyncio.Event()
+
+    async def start(self, *programs: Program) -> None:
+        """Start programs that are stopped together, before all that were started earlier."""
+        stage: list[_Kept] = []
+        self._stages.append(stage)
+        for program in programs:
+            kept = _Kept(program, await Child.spawn(program, self._show))
+            stage.append(kept)
+            self._watches.append(asyncio.ensure_future(self._watch(kept)))
+
+    async def ready(self, timeout_s: float) -> None:
+        """Return when all are ready.
+
+        Raises the error that a process ended with before it was ready, or Unavailable when it
+        takes longer than `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        while waiting := [kept for kept in self._kept() if not kept.was_ready]:
+            for kept in waiting:
+                kept.was_ready = await asyncio.to_thread(kept.program.is_ready)
+            if self._failure is not None:
+                raise self._failure
+            late = waiting[0]
+            if time.monotonic() > deadline and not late.was_ready:
+                raise Unavailable(
+                    f"{late.program.name} was not ready after {timeout_s:g} s; it said: "
+                    + _last_words(late.child)
+                )
+            await asyncio.sleep(_POLL_S)
+
+    async def failed(self) -> None:
+        """Wait for something that a restart does not mend, and raise it."""
+        await self._has_failed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def process(self, name: str) -> Child:
+        """The newest process of a program. KeyError when there is no such program."""
+        return {kept.program.name: kept.child for kept in self._kept()}[name]
+
+    async def stop(self) -> None:
+        """End all, the last stage first. After it nothing is restarted."""
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        for stage in reversed(self._stages):
+            await asyncio.gather(*(kept.child.stop() for kept in stage))
+
+    def kill(self) -> None:
+        """End all now, whatever `stop` still waits for."""
+        for watch in self._watches:
+            watch.cancel()
+        for kept in self._kept():
+            kept.child.kill()
+
+    def _kept(self) -> list[_Kept]:
+        return [kept for stage in self._stages for kept in stage]
+
+    async def _watch(self, kept: _Kept) -> None:
+        try:
+            while True:
+                code = await kept.child.ended()
+                how = f"{kept.program.name} ended {_how(code)}"
+                if not kept.was_ready:
+                    raise _start_error(kept, code)
+                if not self._restart:
+                    self._show("glm4v", how)
+                    return
+                await self._start_again(kept, how)
+        except Exception as error:
+            self._failure = self._failure or error
+            self._has_failed.set()
+
+    async def _start_again(self, kept: _Kept, how: str) -> None:
+        now = time.monotonic()
+        while kept.restarts and now - kept.restarts[0] > _RESTART_WINDOW_S:
+            kept.restarts.popleft()
+        count = len(kept.restarts)
+        if count == _MAX_RESTARTS:
+            raise Glm4vError(
+                f"{how}, after {count} restarts within {_RESTART_WINDOW_S:g} s; it said: "
+                + _last_words(kept.child)
+            )
+        delay_s = _FIRST_DELAY_S * 2**count
+        self._show("glm4v", f"{how}; starting it again in {delay_s:.1f} s")
+        await asyncio.sleep(delay_s)
+        kept.restarts.append(time.monotonic())
+        kept.child = await Child.spawn(kept.program, self._show)
+
+
+def _how(code: int) -> str:
+    if code < 0:
+        return f"by {signal.Signals(-code).name}"
+    return f"with exit code {code}"
+
+
+def _last_words(child: Child) -> str:
+    return " | ".join(list(child.last_lines)[-_REASON_LINES:]) or "nothing"
+
+
+def _start_error(kept: _Kept, code: int) -> Glm4vError:
+    """What a process that never became ready ended with; its exit code names the kind."""
+    for kind in Glm4vError.__subclasses__():
+        if kind.exit_code == code != Glm4vError.exit_code and kept.child.last_lines:
+            last = kept.child.last_lines[-1].removeprefix("error: ")
+            return kind(f"{kept.program.name}: {last}")
+    return Glm4vError(
+        f"{kept.program.name} ended {_how(code)} while it started; it said: "
+        + _last_words(kept.child)
+    )
