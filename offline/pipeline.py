@@ -1,0 +1,138 @@
+"""Vision and language in one process: the same admission, models, engine and replies, no Redis."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from gateway.admission import Admission, AdmissionLimits
+from gateway.replies import Replies
+from gateway.sampling import read_defaults
+from gateway.tokenizer import Tokenizer
+from glm4v.broker.journal import Event
+from glm4v.broker.lm_queue import Lease
+from glm4v.checkpoint import Checkpoint
+from glm4v.device import Device
+from glm4v.errors import InvalidRequest
+from glm4v.images import ImageLimits
+from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.tensor_bytes import TensorBytes
+from glm4v.v1 import inference_pb2 as api
+from lm_worker.blocks import BlockPool
+from lm_worker.engine import Engine, NewToken
+from lm_worker.jobs import Held, now_ms, sequence_request, step_append
+from lm_worker.layers import Shard
+from lm_worker.ranks import Ranks
+from lm_worker.runner import Runner
+from lm_worker.scheduler import Scheduler
+from vision_worker.encoder import Encoder
+
+_BLOCK_ROWS = 16
+_STEP_ROWS = 2048
+_DEADLINE_S = 3600.0
+
+
+class Pipeline:
+    """Answers one request at a time; a journal in memory joins the parts."""
+
+    def __init__(self, model: Path, device: Device, limits: ImageLimits) -> None:
+        self._checkpoint = Checkpoint.open(model)
+        self._spec = self._checkpoint.spec
+        self._device = device
+        self._limits = limits
+        self._tokenizer = Tokenizer.read(model, self._spec)
+        self._admission = Admission(
+            self._spec,
+            self._checkpoint.fingerprint,
+            self._tokenizer,
+            read_defaults(model),
+            AdmissionLimits(limits, _DEADLINE_S, _DEADLINE_S),
+        )
+
+    async def answer(self, request: api.GenerateRequest) -> AsyncIterator[api.GenerationEvent]:
+        """Events as a gateway would stream them; raises what it would refuse the request with."""
+        admitted = await self._admission.admit(request, None)
+        job = admitted.job
+        replies = Replies(job, self._tokenizer, image_rows=self._spec.vision.embedding_rows)
+        yield replies.accepted(with_prompt_ids=request.return_prompt_ids)
+        async for entry in self._journal(job, admitted.image):
+            event = replies.event(entry)
+            if event is not None:
+                yield event
+            if replies.stop_string is not None and not isinstance(entry, pb.JournalEnd):
+                end = pb.JournalEnd(kind=pb.END_KIND_STOP_STRING, at_ms=now_ms())
+                yield replies.finished(end)
+                return
+
+    async def _journal(self, job: pb.Job, image: bytes | None) -> AsyncIterator[Event]:
+        picture = None
+        if job.image_digest:
+            if image is None:
+                raise InvalidRequest("a picture by its digest needs a server; give the file")
+            yield _stage(api.STAGE_ENCODING)
+            picture = await self._encode(image)
+            yield _stage(api.STAGE_QUEUED)
+        yield _stage(api.STAGE_ANSWERING)
+        async for entry in self._generate(job, picture):
+            yield entry
+
+    async def _encode(self, image: bytes) -> TensorBytes:
+        encoder = Encoder(self._checkpoint, self._device, self._limits)
+        try:
+            await encoder.start()
+            return await encoder.encode(image)
+        finally:
+            encoder.close()
+
+    async def _generate(self, job: pb.Job, picture: TensorBytes | None) -> AsyncIterator[Event]:
+        request = sequence_request(job, self._spec)
+        held = Held(Lease(job.request_id, entry="", lives=0), job)
+        produced: asyncio.Queue[NewToken] = asyncio.Queue()  # bounded by the request's max_tokens
+
+        async def publish(tokens: Sequence[NewToken]) -> set[str]:
+            for token in tokens:
+                produced.put_nowait(token)
+            return set()
+
+        rows = len(job.prompt_ids) + self._spec.vision.embedding_rows + job.max_tokens
+        blocks = -(-rows // _BLOCK_ROWS)
+        ranks = Ranks(
+            partial(Runner.load, self._checkpoint, self._device, Shard(0, 1)),
+            blocks=blocks,
+            block_size=_BLOCK_ROWS,
+        )
+        scheduler = Scheduler(BlockPool(blocks, _BLOCK_ROWS), max_sequences=1, step_rows=_STEP_ROWS)
+        picture_rows = self._spec.vision.embedding_rows
+        engine = Engine(scheduler, ranks, publish, picture_rows=picture_rows)
+        await ranks.start()
+        running = asyncio.create_task(engine.run())
+        try:
+            await engine.add(request, (), picture)
+            is_last = False
+            while not is_last:
+                token = await _first_of(produced, running)
+                append = step_append(held, token, now_ms())
+                is_last = token.is_last
+                if append.tokens is not None:
+                    yield append.tokens
+                if append.end is not None:
+                    yield append.end
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            ranks.close()
+
+
+async def _first_of(produced: "asyncio.Queue[NewToken]", running: "asyncio.Task[None]") -> NewToken:
+    """The next token, or the error that ended the engine."""
+    getting = asyncio.ensure_future(produced.get())
+    await asyncio.wait({getting, running}, return_when=asyncio.FIRST_COMPLETED)
+    if not getting.done():
+        getting.cancel()
+        await running
+        raise AssertionError("the engine returned without being stopped")
+    return getting.result()
+
+
+def _stage(stage: "api.Stage.ValueType") -> pb.JournalStage:
+    return pb.JournalStage(stage=stage, at_ms=now_ms())
