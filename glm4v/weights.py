@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from glm4v.checkpoint import Checkpoint
 from glm4v.errors import CheckpointError
@@ -43,7 +43,7 @@ class Weights:
                     for a, b in ranges
                 ]
                 tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{place.file}: {name} cannot be read: {error}") from error
         return tensor.to(device=self._device, dtype=self._dtype).contiguous()
 

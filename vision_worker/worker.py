@@ -8,13 +8,14 @@ import anyio
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.patience import patiently
 from glm4v.broker.vision_queue import VisionLease, VisionQueue
-from glm4v.errors import CheckpointError, Glm4vError, UnknownReference
+from glm4v.errors import CheckpointError, Glm4vError, RequestFailed, UnknownReference
 from glm4v.tensor_bytes import CorruptTensor
 from vision_worker.encoder import Encoder
 
 log = logging.getLogger(__name__)
 
 _IDLE_S = 0.02
+MAX_LIVES = 5  # times a picture may be taken over before it is given up
 
 
 class Worker:
@@ -91,6 +92,8 @@ class Worker:
                 f"the picture is wanted for model {fingerprint}, "
                 f"this worker serves {self._fingerprint}; serve one checkpoint everywhere"
             )
+        if lease.lives >= MAX_LIVES:
+            raise RequestFailed(f"given up: {lease.lives} workers did not finish the picture")
         if await patiently(self._queue.begin, lease) <= 0:
             log.info("picture=%s is wanted by nobody any more", digest)
             return
