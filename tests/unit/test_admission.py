@@ -1,0 +1,277 @@
+"""From requests to jobs: what is refused, what is filled in, what makes two requests the same."""
+
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from google.protobuf.message import Message
+from PIL import Image
+
+from gateway.admission import Admission, AdmissionLimits, Admitted
+from gateway.sampling import SamplingDefaults
+from glm4v.errors import Glm4vError, InvalidRequest, Overloaded
+from glm4v.images import ImageLimits
+from glm4v.v1 import inference_pb2 as api
+from tests.vocabularies import byte_tokenizer, small_spec
+
+EOS = [256, 263, 265]
+Change = Callable[[api.GenerateRequest], object]
+
+
+def admission() -> Admission:
+    return Admission(
+        small_spec(),
+        "model-a",
+        byte_tokenizer(),
+        SamplingDefaults(temperature=0.5, top_p=0.75),
+        AdmissionLimits(
+            ImageLimits(max_bytes=4000, max_pixels=900),
+            default_deadline_s=600,
+            max_deadline_s=3600,
+        ),
+    )
+
+
+def request(text: str = "hello") -> api.GenerateRequest:
+    parts = [api.ContentPart(text=text)]
+    return api.GenerateRequest(messages=[api.Message(role=api.ROLE_USER, parts=parts)])
+
+
+def with_image(image: api.Image) -> api.GenerateRequest:
+    asked = request()
+    asked.messages[0].parts.add(image=image)
+    return asked
+
+
+def picture(width: int = 4, height: int = 3) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+async def admit(asked: api.GenerateRequest, time_remaining_s: float | None = None) -> Admitted:
+    return await admission().admit(asked, time_remaining_s)
+
+
+async def test_what_is_not_set_is_filled_in() -> None:
+    job = (await admit(request())).job
+    assert list(job.prompt_ids) == [258, 260, 263, 10, *b"hello", 264]
+    assert job.fingerprint == "model-a"
+    assert (job.sampling.temperature, job.sampling.top_p) == (0.5, 0.75)
+    assert (job.sampling.top_k, job.sampling.repetition_penalty) == (0, 1)
+    assert job.max_tokens == 512 - 10
+    assert list(job.stop_token_ids) == EOS
+    assert not job.want_logprobs
+    assert job.linger_ms == 10_000
+    assert job.request_id
+    assert job.image_digest == ""
+
+
+async def test_what_is_set_is_taken() -> None:
+    asked = request()
+    asked.request_id = "a.B_c-1"
+    asked.sampling.temperature = 0
+    asked.sampling.top_p = 1
+    asked.sampling.top_k = 7
+    asked.sampling.repetition_penalty = 0.1
+    asked.sampling.seed = 2**64 - 1
+    asked.max_tokens = 502
+    asked.stop.append("é" * 128)
+    asked.stop_token_ids.append(319)
+    asked.top_logprobs = 20
+    asked.linger_s = 0
+    job = (await admit(asked)).job
+    assert job.request_id == "a.B_c-1"
+    assert job.sampling.temperature == 0
+    assert (job.sampling.top_k, job.sampling.seed) == (7, 2**64 - 1)
+    assert job.max_tokens == 502
+    assert list(job.stop) == ["é" * 128]
+    assert list(job.stop_token_ids) == [*EOS, 319]
+    assert (job.want_logprobs, job.top_logprobs) == (True, 20)
+    assert job.linger_ms == 0
+
+
+async def test_the_models_own_ends_can_be_ignored() -> None:
+    asked = request()
+    asked.ignore_eos = True
+    asked.stop_token_ids.append(65)
+    assert list((await admit(asked)).job.stop_token_ids) == [65]
+
+
+async def test_the_answer_is_1024_tokens_at_most_when_the_context_has_room_for_more() -> None:
+    roomy = Admission(
+        replace(small_spec(), context_tokens=8192),
+        "model-a",
+        byte_tokenizer(),
+        SamplingDefaults(0.5, 0.75),
+        AdmissionLimits(ImageLimits(), default_deadline_s=600, max_deadline_s=3600),
+    )
+    assert (await roomy.admit(request(), None)).job.max_tokens == 1024
+
+
+async def test_logprobs_of_the_chosen_tokens_alone_can_be_asked_for() -> None:
+    asked = request()
+    asked.top_logprobs = 0
+    job = (await admit(asked)).job
+    assert (job.want_logprobs, job.top_logprobs) == (True, 0)
+
+
+def sampling(field: str, value: float) -> Change:
+    return lambda asked: setattr(asked.sampling, field, value)
+
+
+def field(name: str, value: object) -> Change:
+    return lambda asked: setattr(asked, name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (sampling("temperature", 10.5), r"sampling.temperature is 10.5; 0 to 10"),
+        (sampling("temperature", -0.5), r"sampling.temperature is -0.5; 0 to 10"),
+        (sampling("temperature", float("nan")), r"sampling.temperature is nan"),
+        (sampling("temperature", float("inf")), r"sampling.temperature is inf"),
+        (sampling("top_p", 0), r"sampling.top_p is 0; above 0, up to 1"),
+        (sampling("top_p", 1.5), r"sampling.top_p is 1.5; above 0, up to 1"),
+        (sampling("top_p", float("nan")), r"sampling.top_p is nan"),
+        (sampling("repetition_penalty", 0.05), r"repetition_penalty is 0.05; 0.1 to 10"),
+        (sampling("repetition_penalty", 11), r"repetition_penalty is 11; 0.1 to 10"),
+        (field("max_tokens", 0), r"max_tokens is 0; 1 to 502 .* 10 tokens .* 512"),
+        (field("max_tokens", 503), r"max_tokens is 503; 1 to 502 .* 10 tokens .* 512"),
+        (lambda asked: asked.stop.extend("abcdefghijklmnopq"), "stop has 17 strings; at most 16"),
+        (lambda asked: asked.stop.extend(["a", ""]), r"stop\[1\] has 0 bytes; 1 to 256"),
+        (lambda asked: asked.stop.append("é" * 129), r"stop\[0\] has 258 bytes; 1 to 256"),
+        (lambda asked: asked.stop_token_ids.extend(range(65)), "65 ids; at most 64"),
+        (lambda asked: asked.stop_token_ids.append(320), r"stop_token_ids\[0\] is 320; 0 to 319"),
+        (field("top_logprobs", 21), r"top_logprobs is 21; 0 to 20"),
+        (field("request_id", "a b"), r"request_id is 'a b' \(3 characters\); 1 to 128"),
+        (field("request_id", "a" * 129), r"\(129 characters\); 1 to 128"),
+        (field("request_id", "a\n"), r"request_id is 'a\\n'"),
+        (field("linger_s", 3601), r"linger_s is 3601; 0 to 3600"),
+        (field("linger_s", -1), r"linger_s is -1; 0 to 3600"),
+        (field("linger_s", float("nan")), r"linger_s is nan"),
+        (
+            lambda asked: asked.messages.extend([request().messages[0]] * 512),
+            "513 messages, .* 512 tokens",
+        ),
+    ],
+)
+async def test_what_is_out_of_range_is_refused_with_the_range(change: Change, said: str) -> None:
+    asked = request()
+    change(asked)
+    with pytest.raises(InvalidRequest, match=said):
+        await admit(asked)
+
+
+async def test_a_prompt_must_leave_room_for_one_token() -> None:
+    assert (await admit(request("a" * 506))).job.max_tokens == 1
+    with pytest.raises(InvalidRequest, match=r"512 tokens; at most 511 .* 512"):
+        await admit(request("a" * 507))
+
+
+async def test_a_prompt_that_is_too_long_is_counted_all_the_same() -> None:
+    messages = request("a" * 507).messages
+    prompt = await admission().count(api.CountTokensRequest(messages=messages))
+    assert len(prompt.ids) == 512
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        (lambda asked: asked, "GenerateRequest"),
+        (lambda asked: asked.messages[0].parts[0], "ContentPart"),
+        (lambda asked: asked.sampling, "SamplingParams"),
+    ],
+)
+async def test_fields_of_another_release_are_refused_wherever_they_are(
+    where: Callable[[api.GenerateRequest], Message], name: str
+) -> None:
+    asked = request()
+    asked.sampling.seed = 1
+    where(asked).MergeFromString(b"\xf8\x06\x01")  # field 111
+    with pytest.raises(InvalidRequest, match=rf"glm4v\.v1\.{name} .* number 111 "):
+        await admit(asked)
+
+
+async def test_a_picture_is_named_by_its_bytes() -> None:
+    data = picture()
+    admitted = await admit(with_image(api.Image(data=data)))
+    assert admitted.image == data
+    assert admitted.job.image_digest == hashlib.sha256(data).hexdigest()
+    assert list(admitted.job.prompt_ids[3:8]) == [10, 266, 256, 267, ord("h")]
+
+
+async def test_a_picture_sent_before_is_named_by_its_digest() -> None:
+    digest = "0123456789abcdef" * 4
+    admitted = await admit(with_image(api.Image(digest=digest)))
+    assert admitted.image is None
+    assert admitted.job.image_digest == digest
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "said"),
+    [
+        (api.Image(data=bytes(4001)), Overloaded, "4001 bytes, at most 4000"),
+        (api.Image(data=picture(31, 30)), InvalidRequest, "31 x 30 pixels, at most 900"),
+        (api.Image(data=b"nonsense"), InvalidRequest, "8 bytes are no picture"),
+        (api.Image(data=b""), InvalidRequest, "empty"),
+        (api.Image(digest="0" * 63), InvalidRequest, r"\(63 characters\); 64 lower-case"),
+        (api.Image(digest="A" * 64), InvalidRequest, "lower-case"),
+        (api.Image(digest="0" * 64 + "\n"), InvalidRequest, r"\(65 characters\)"),
+    ],
+)
+async def test_a_picture_that_cannot_be_taken_is_refused(
+    image: api.Image, kind: type[Glm4vError], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        await admit(with_image(image))
+
+
+@pytest.mark.parametrize(
+    ("time_remaining_s", "expected_s"), [(None, 600), (5.0, 5), (0.0, 0), (1e9, 3600)]
+)
+async def test_the_deadline_is_the_callers_within_the_limit(
+    time_remaining_s: float | None, expected_s: float
+) -> None:
+    before_ms = int(time.time() * 1000)
+    job = (await admit(request(), time_remaining_s)).job
+    after_ms = int(time.time() * 1000)
+    assert before_ms <= job.deadline_ms - 1000 * expected_s <= after_ms
+    assert before_ms <= job.accepted_ms <= after_ms
+
+
+async def test_a_repeated_request_has_the_same_content_digest() -> None:
+    asked = with_image(api.Image(data=picture()))
+    first = (await admit(asked, 5)).job
+    by_digest = with_image(api.Image(digest=first.image_digest))
+    by_digest.linger_s = 3
+    by_digest.return_prompt_ids = True
+    by_digest.sampling.temperature = 0.5  # the default, said
+    second = (await admit(by_digest, 50)).job
+    assert second.content_digest == first.content_digest
+    assert second.sampling.seed != first.sampling.seed  # drawn, and not part of it
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        sampling("temperature", 0.25),
+        sampling("top_p", 0.5),
+        sampling("top_k", 1),
+        sampling("repetition_penalty", 2),
+        sampling("seed", 0),
+        field("max_tokens", 5),
+        field("ignore_eos", True),
+        field("top_logprobs", 0),
+        lambda asked: asked.stop.append("x"),
+        lambda asked: asked.stop_token_ids.append(5),
+        lambda asked: asked.messages[0].parts.add(text=""),
+    ],
+)
+async def test_a_request_for_something_else_has_another_content_digest(change: Change) -> None:
+    asked = request()
+    change(asked)
+    assert (await admit(asked)).job.content_digest != (await admit(request())).job.content_digest
