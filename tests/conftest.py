@@ -1,12 +1,16 @@
-"""A real Redis for tests: one process a session, one namespace a test."""
+"""What many tests need: checkpoints, written once, and a real Redis, one namespace a test."""
 
+import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from glm4v.broker import Connection, Keys
 from glm4v.local.redis_server import RedisServer
+from glm4v.tiny import write_checkpoint, write_tiny
+from tests.reference import REFERENCE
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +34,26 @@ async def connection(redis_url: str) -> AsyncIterator[Connection]:
 def keys() -> Keys:
     """Key names of this test alone."""
     return Keys(f"test-{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture(scope="session")
+def checkpoint_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of the random-weight checkpoint called `name`, written on first use.
+
+    All but "micro-glm4v" need the reference: their configurations and the real vocabulary.
+    """
+    written: dict[str, Path] = {}
+
+    def write(name: str) -> Path:
+        if name not in written:
+            folder = tmp_path_factory.mktemp("checkpoints") / name
+            if name == "micro-glm4v":
+                write_tiny(folder)
+            else:
+                entry = json.loads((REFERENCE / "configs.json").read_bytes())[name]
+                tokenizer = (REFERENCE / "tokenizer.model").read_bytes()
+                write_checkpoint(entry["config"], entry["seed"], tokenizer, folder)
+            written[name] = folder
+        return written[name]
+
+    return write
