@@ -181,15 +181,11 @@ def _parse(config: Mapping[str, Any]) -> ModelSpec:
 
 def _check_sizes(path: Path, config: Mapping[str, Any], spec: ModelSpec) -> None:
     vision = spec.vision
-    positive = {
-        name: getattr(owner, name)
-        for owner in (spec, vision)
-        for name in owner.__dataclass_fields__
-        if isinstance(getattr(owner, name), int | float)
-    }
-    for name, value in positive.items():
-        if value <= 0:
-            raise CheckpointError(f"{path}: {name} is {value}; it must be positive")
+    for owner in (spec, vision):
+        for name in owner.__dataclass_fields__:
+            value = getattr(owner, name)
+            if isinstance(value, int | float) and value <= 0:
+                raise CheckpointError(f"{path}: {name} is {value}; it must be positive")
     rules = {
         "pad_token_id": spec.tokens <= spec.vocab_size,
         "boi_token_id": spec.boi_id == spec.first_special_id + 10,

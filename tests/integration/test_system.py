@@ -169,7 +169,7 @@ async def test_grpcurl_can_list_describe_and_call(system: System) -> None:
     }
     method = "glm4v.v1.InferenceService/Generate"
     answer = await grpcurl(system.target, method, data=json.dumps(request))
-    assert '"completionTokens": 3' in answer
+    assert '"completion_tokens": 3' in answer
 
 
 async def grpcurl(target: str, *what: str, data: str | None = None) -> str:
