@@ -1,0 +1,188 @@
+"""Asks a gateway. Needs grpcio and protobuf, nothing else.
+
+with Client("127.0.0.1:8330") as client:
+    with client.generate(question(Path("photo.jpg").read_bytes(), "What is this?")) as answer:
+        for piece in answer.texts():
+            print(piece, end="", flush=True)
+"""
+
+import uuid
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from glm4v.calls import open_channel, unary
+from glm4v.errors import InvalidRequest
+from glm4v.generation import Generation
+from glm4v.v1 import inference_pb2 as pb
+from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
+
+DEFAULT_TARGET = "127.0.0.1:8330"
+_CANCEL_TIMEOUT_S = 5.0  # of the cancel that leaving a generation early sends
+
+_Request = TypeVar("_Request")
+_Reply = TypeVar("_Reply")
+
+
+class Client:
+    """A connection to a gateway; for several threads, and several requests at a time.
+
+    Args:
+        target: HOST:PORT, unix:PATH or any other gRPC name.
+        timeout_s: Deadline of each request that names none, seconds.
+        patience_s: How long a gateway that does not answer is tried. A request that was accepted
+            is worth more: it is waited for until its deadline.
+
+    All methods raise `glm4v.errors`.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout_s: float = 600.0,
+        patience_s: float = 10.0,
+    ) -> None:
+        self._target = target
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._channel = open_channel(target)
+        self._stub = InferenceServiceStub(self._channel)
+
+    def generate(
+        self,
+        messages: Iterable[pb.Message],
+        *,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        max_tokens: int | None = None,
+        stop: Iterable[str] = (),
+        stop_token_ids: Iterable[int] = (),
+        ignore_eos: bool = False,
+        top_logprobs: int | None = None,
+        request_id: str | None = None,
+        linger_s: float | None = None,
+        return_prompt_ids: bool = False,
+        timeout_s: float | None = None,
+    ) -> Generation:
+        """Start a request. What is not given is the server's default; see `GenerateRequest`.
+
+        The id is drawn here when none is given, so that a request whose first reply is lost is not
+        run twice.
+        """
+        sampling = pb.SamplingParams()
+        _set(
+            sampling,
+            {
+                "temperature": temperature,
+                "top_p": top_p,
+                "top_k": top_k,
+                "repetition_penalty": repetition_penalty,
+                "seed": seed,
+            },
+        )
+        request = pb.GenerateRequest(messages=messages, sampling=sampling)
+        _set(
+            request,
+            {
+                "max_tokens": max_tokens,
+                "ignore_eos": ignore_eos,
+                "top_logprobs": top_logprobs,
+                "request_id": request_id or uuid.uuid4().hex,
+                "linger_s": linger_s,
+                "return_prompt_ids": return_prompt_ids,
+            },
+        )
+        _extend(request, "stop", stop)
+        _extend(request, "stop_token_ids", stop_token_ids)
+        return self._generation(request, timeout_s)
+
+    def attach(
+        self, request_id: str, token_offset: int = 0, *, timeout_s: float | None = None
+    ) -> Generation:
+        """Read a request that was started before, after its first `token_offset` tokens."""
+        request = pb.AttachRequest(request_id=request_id)
+        _set(request, {"token_offset": token_offset})
+        return self._generation(request, timeout_s)
+
+    def cancel(self, request_id: str) -> bool:
+        """End a request; false when it had ended before."""
+        request = pb.CancelRequest(request_id=request_id)
+        return self._ask(self._stub.Cancel, request).cancelled
+
+    def count_tokens(self, messages: Iterable[pb.Message]) -> pb.CountTokensResponse:
+        """The length of a conversation."""
+        return self._ask(self._stub.CountTokens, pb.CountTokensRequest(messages=messages))
+
+    def get_model(self) -> pb.GetModelResponse:
+        """The model that is served, its defaults and limits."""
+        return self._ask(self._stub.GetModel, pb.GetModelRequest())
+
+    def close(self) -> None:
+        """Give the connection back; ends what is still being read."""
+        self._channel.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _generation(
+        self, request: pb.GenerateRequest | pb.AttachRequest, timeout_s: float | None
+    ) -> Generation:
+        def cancel() -> None:
+            call = pb.CancelRequest(request_id=request.request_id)
+            self._ask(self._stub.Cancel, call, timeout_s=_CANCEL_TIMEOUT_S)
+
+        return Generation(
+            self._stub,
+            request,
+            cancel=cancel if isinstance(request, pb.GenerateRequest) else None,
+            target=self._target,
+            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+            patience_s=self._patience_s,
+        )
+
+    def _ask(
+        self,
+        call: "grpc.UnaryUnaryMultiCallable[_Request, _Reply]",
+        request: _Request,
+        timeout_s: float | None = None,
+    ) -> _Reply:
+        return unary(
+            call,
+            request,
+            target=self._target,
+            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+            patience_s=self._patience_s,
+        )
+
+
+def _set(message: Message, values: Mapping[str, object]) -> None:
+    """Fill in what is given; the message's own checks name neither field nor value."""
+    for name, value in values.items():
+        if value is not None:
+            try:
+                setattr(message, name, value)
+            except (TypeError, ValueError) as error:
+                raise InvalidRequest(f"{name} is {value!r}: {error}") from None
+
+
+def _extend(message: Message, name: str, values: Iterable[object]) -> None:
+    for value in values:
+        try:
+            getattr(message, name).append(value)
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(f"{name} has {value!r}: {error}") from None

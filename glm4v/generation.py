@@ -1,0 +1,185 @@
+"""One answer on its way: events in order, each token once, whatever happens to the connection."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Protocol
+
+import grpc
+
+from glm4v.calls import Patience, error_of, seconds_until
+from glm4v.errors import DeadlinePassed, Glm4vError, RequestFailed, Unavailable
+from glm4v.v1 import inference_pb2 as pb
+from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
+
+
+class _Events(Protocol):
+    """What gRPC gives for a stream of replies."""
+
+    def __next__(self) -> pb.GenerateResponse | pb.AttachResponse: ...
+
+    def cancel(self) -> object: ...
+
+
+class Generation:
+    """An iterator of `GenerationEvent`: accepted, progress and deltas, finished.
+
+    Use it as a context manager: leaving it before the end cancels a request that was started here,
+    and lets one that was attached to run on. When the connection or the gateway is lost it goes on
+    from where it was; events are neither lost nor repeated. It raises `glm4v.errors`.
+
+    Attributes:
+        request_id: For Attach and Cancel.
+        token_offset: Tokens before the first one read here.
+        token_ids: Tokens read so far.
+        accepted, finished: Those events, once they were read.
+    """
+
+    def __init__(
+        self,
+        stub: InferenceServiceStub,
+        request: pb.GenerateRequest | pb.AttachRequest,
+        *,
+        cancel: Callable[[], object] | None,
+        target: str,
+        timeout_s: float,
+        patience_s: float,
+    ) -> None:
+        self.request_id = request.request_id
+        self.token_offset = 0 if isinstance(request, pb.GenerateRequest) else request.token_offset
+        self.token_ids: list[int] = []
+        self.accepted: pb.Accepted | None = None
+        self.finished: pb.Finished | None = None
+        self._stub = stub
+        self._request = request
+        self._cancel = cancel
+        self._target = target
+        self._timeout_s = timeout_s
+        self._deadline = time.monotonic() + timeout_s
+        self._patience_s = patience_s
+        self._patience: Patience | None = None  # while the gateway is away
+        self._away_since = 0.0
+        self._texts: list[str] = []
+        self._stages = 0  # progress events since the last delta,
+        self._known_stages = 0  # and how many of them come again after attaching
+        self._is_over = False
+        self._call = self._open()
+
+    @property
+    def text(self) -> str:
+        """The answer from `token_offset` on; reads what is still to come."""
+        for _ in self:
+            pass
+        return "".join(self._texts)
+
+    def texts(self) -> Iterator[str]:
+        """The answer in pieces, as they become final."""
+        for event in self:
+            piece = event.delta.text or event.finished.text
+            if piece:
+                yield piece
+
+    def close(self) -> None:
+        """Read no more; cancels the request when it was started here and is not over."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._cancel is not None:
+            # Without a gateway to tell: nobody reads the request any more, which ends it too.
+            with contextlib.suppress(Glm4vError):
+                self._cancel()
+        self._call.cancel()
+
+    def __iter__(self) -> Iterator[pb.GenerationEvent]:
+        return self
+
+    def __next__(self) -> pb.GenerationEvent:
+        while not self._is_over:
+            try:
+                event = next(self._call).event
+            except StopIteration:
+                self._go_on(Unavailable(f"{self._target} ended the stream before the answer"))
+            except grpc.RpcError as error:
+                away_s = time.monotonic() - self._away_since if self._patience else 0.0
+                self._go_on(error_of(error, self._target, self._timeout_s, away_s))
+            else:
+                if self._take(event):
+                    return event
+        raise StopIteration
+
+    def __enter__(self) -> "Generation":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self) -> _Events:
+        timeout_s = seconds_until(self._deadline)
+        if self.accepted is None and isinstance(self._request, pb.GenerateRequest):
+            # Also after a lost reply: a request id that is known attaches.
+            return self._stub.Generate(self._request, timeout=timeout_s)
+        attach = pb.AttachRequest(
+            request_id=self.request_id, token_offset=self.token_offset + len(self.token_ids)
+        )
+        return self._stub.Attach(attach, timeout=timeout_s)
+
+    def _go_on(self, failure: Glm4vError) -> None:
+        """Call again after a pause. Raises the failure when that is of no use, or for too long.
+
+        Before the request was accepted the time is `patience_s`, afterwards what is left.
+        """
+        if not isinstance(failure, Unavailable):
+            self._is_over = True
+            raise failure from None
+        now = time.monotonic()
+        if self._patience is None:
+            self._away_since = now
+            waits = self._deadline if self.accepted else min(self._deadline, now + self._patience_s)
+            self._patience = Patience(waits)
+        if not self._patience.pause():
+            self._is_over = True
+            if now >= self._deadline:
+                raise DeadlinePassed(
+                    f"no complete answer within {self._timeout_s:g} s; {failure}"
+                ) from None
+            raise failure from None
+        self._known_stages = self._stages
+        self._call = self._open()
+
+    def _take(self, event: pb.GenerationEvent) -> bool:
+        """Note an event; whether it is news."""
+        self._patience = None
+        kind = event.WhichOneof("event")
+        if kind == "accepted":
+            is_news = self.accepted is None
+            self.accepted = event.accepted
+            return is_news
+        if kind == "progress":
+            if self._known_stages:
+                self._known_stages -= 1
+                return False
+            self._stages += 1
+        elif kind == "delta":
+            self._take_delta(event.delta)
+        elif kind == "finished":
+            self._texts.append(event.finished.text)
+            self.finished = event.finished
+            self._is_over = True
+        return True
+
+    def _take_delta(self, delta: pb.Delta) -> None:
+        expected = self.token_offset + len(self.token_ids)
+        if delta.first_index != expected:
+            self._is_over = True
+            raise RequestFailed(
+                f"{self._target} sent token {delta.first_index} where {expected} comes next"
+            )
+        self.token_ids.extend(delta.token_ids)
+        self._texts.append(delta.text)
+        self._stages = self._known_stages = 0

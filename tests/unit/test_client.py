@@ -1,0 +1,415 @@
+"""The client against small real gRPC servers that lose connections in every way we know."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+from typing import Any
+
+import grpc
+import pytest
+
+from glm4v.client import Client
+from glm4v.conversation import question
+from glm4v.errors import (
+    Cancelled,
+    DeadlinePassed,
+    Glm4vError,
+    IdTaken,
+    InvalidRequest,
+    Overloaded,
+    RequestFailed,
+    Unavailable,
+)
+from glm4v.generation import Generation
+from glm4v.v1 import inference_pb2 as pb
+from glm4v.v1 import inference_pb2_grpc as rpc
+
+ANSWER = ["一", "", "只", " cat", "", "!"]  # text of each token; token i has id 100 + i
+SPLITS = range(len(ANSWER) + 1)
+
+GenerationEvents = Iterator[pb.GenerationEvent]
+
+
+def delta(first: int, count: int = 1) -> pb.GenerationEvent:
+    indices = range(first, first + count)
+    return pb.GenerationEvent(
+        delta=pb.Delta(
+            first_index=first,
+            token_ids=[100 + i for i in indices],
+            text="".join(ANSWER[i] for i in indices),
+        )
+    )
+
+
+def accepted(request_id: str) -> pb.GenerationEvent:
+    return pb.GenerationEvent(accepted=pb.Accepted(request_id=request_id, prompt_tokens=7))
+
+
+def progress(stage: "pb.Stage.ValueType") -> pb.GenerationEvent:
+    return pb.GenerationEvent(progress=pb.Progress(stage=stage))
+
+
+STAGES = [progress(pb.STAGE_QUEUED), progress(pb.STAGE_ENCODING), progress(pb.STAGE_ANSWERING)]
+FINISHED = pb.GenerationEvent(
+    finished=pb.Finished(
+        reason=pb.FINISH_REASON_LENGTH, text="。", usage=pb.Usage(completion_tokens=len(ANSWER))
+    )
+)
+
+
+def whole(request_id: str, offset: int = 0) -> list[pb.GenerationEvent]:
+    """Every event after the first `offset` tokens, as a gateway replays them."""
+    stages = STAGES if offset == 0 else []
+    deltas = [delta(i) for i in range(offset, len(ANSWER))]
+    return [accepted(request_id), *stages, *deltas, FINISHED]
+
+
+class Gateway(rpc.InferenceServiceServicer):
+    """Sends `whole` and breaks off where a test says."""
+
+    def __init__(self, breaks: list[int]) -> None:
+        self.breaks = breaks  # events sent before each break; afterwards all are
+        self.calls: list[tuple[str, str, int]] = []
+        self.cancelled: list[str] = []
+        self.requests: list[pb.GenerateRequest] = []
+        self.left = Event()
+        self.status = (grpc.StatusCode.UNAVAILABLE, "Redis is away")
+        self.hangs = False
+
+    def Generate(self, request: pb.GenerateRequest, context: Any) -> Iterator[pb.GenerateResponse]:
+        self.requests.append(request)
+        self.calls.append(("generate", request.request_id, 0))
+        for event in self._events(request.request_id, 0, context):
+            yield pb.GenerateResponse(event=event)
+
+    def Attach(self, request: pb.AttachRequest, context: Any) -> Iterator[pb.AttachResponse]:
+        self.calls.append(("attach", request.request_id, request.token_offset))
+        for event in self._events(request.request_id, request.token_offset, context):
+            yield pb.AttachResponse(event=event)
+
+    def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelResponse:
+        self.cancelled.append(request.request_id)
+        return pb.CancelResponse(cancelled=len(self.cancelled) == 1)
+
+    def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> pb.CountTokensResponse:
+        if self.breaks:
+            self.breaks.pop()
+            context.abort(*self.status)
+        return pb.CountTokensResponse(prompt_tokens=len(request.messages[0].parts[0].text))
+
+    def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
+        return pb.GetModelResponse(name="micro")
+
+    def _events(self, request_id: str, offset: int, context: Any) -> GenerationEvents:
+        context.add_callback(self.left.set)
+        count = self.breaks.pop(0) if self.breaks else None
+        yield from whole(request_id, offset)[:count]
+        if count is None:
+            return
+        if self.hangs:
+            while context.is_active():
+                time.sleep(0.01)
+        if self.status[0] != grpc.StatusCode.OK:
+            context.abort(*self.status)
+
+
+@contextmanager
+def serving(gateway: Gateway, port: int = 0) -> Iterator[tuple[str, grpc.Server]]:
+    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 2**20)]
+    server = grpc.server(ThreadPoolExecutor(4), options=options)
+    rpc.add_InferenceServiceServicer_to_server(gateway, server)
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}", server
+    finally:
+        server.stop(0).wait()
+
+
+@contextmanager
+def asking(gateway: Gateway, **options: Any) -> Iterator[Client]:
+    with serving(gateway) as (target, _), Client(target, **options) as client:
+        yield client
+
+
+def check_exactly_once(generation: Generation, events: list[pb.GenerationEvent]) -> None:
+    assert events == whole(generation.request_id, generation.token_offset)
+    assert generation.token_ids == [100 + i for i in range(generation.token_offset, len(ANSWER))]
+    assert generation.finished is not None
+    assert generation.finished.reason == pb.FINISH_REASON_LENGTH
+
+
+@pytest.mark.parametrize("sent", range(len(whole("x"))))
+def test_a_stream_broken_anywhere_goes_on_without_loss_or_repetition(sent: int) -> None:
+    gateway = Gateway([sent])
+    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+        check_exactly_once(generation, list(generation))
+    [(first, request_id, _), (second, again, offset)] = gateway.calls
+    assert (first, request_id) == ("generate", again)
+    assert second == ("attach" if sent else "generate")
+    assert offset == max(0, sent - 1 - len(STAGES))
+
+
+def test_a_stream_broken_again_and_again_is_still_whole() -> None:
+    gateway = Gateway([0, 3, 0, 5, 2, 1, 2])
+    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+        check_exactly_once(generation, list(generation))
+    assert len(gateway.calls) == 8
+
+
+def test_a_stream_that_ends_without_finished_goes_on() -> None:
+    gateway = Gateway([6])
+    gateway.status = (grpc.StatusCode.OK, "")
+    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+        check_exactly_once(generation, list(generation))
+
+
+@pytest.mark.parametrize("offset", SPLITS)
+def test_attach_yields_what_follows_the_offset(offset: int) -> None:
+    gateway = Gateway([1])
+    with asking(gateway) as client, client.attach("r", offset) as generation:
+        assert generation.text == "".join(ANSWER[offset:]) + "。"
+        assert generation.token_ids == [100 + i for i in range(offset, len(ANSWER))]
+    assert gateway.calls == [("attach", "r", offset)] * 2
+    assert gateway.cancelled == []
+
+
+def test_a_killed_gateway_process_is_survived() -> None:
+    """SIGKILL in the middle; another process takes the port over."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    code = (
+        "import sys; from tests.unit.test_client import *\n"
+        "gateway = Gateway([7]); gateway.hangs = True\n"
+        f"with serving(gateway, {port}): print('up', flush=True); sys.stdin.read()"
+    )
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+        ) as process,
+        Client(f"127.0.0.1:{port}") as client,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        with client.generate(question(None, "?")) as generation:
+            events = [next(generation) for _ in range(7)]
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            second = Gateway([])
+            with serving(second, port):
+                check_exactly_once(generation, events + list(generation))
+            assert second.calls == [("attach", generation.request_id, 3)]
+
+
+def test_a_gateway_that_stops_in_the_middle_is_survived() -> None:
+    first, second = Gateway([7]), Gateway([])
+    first.hangs = True
+    with (
+        serving(first) as (target, server),
+        Client(target) as client,
+        client.generate(question(None, "?")) as generation,
+    ):
+        events = [next(generation) for _ in range(7)]
+        server.stop(0).wait()
+        with serving(second, int(target.rpartition(":")[2])):
+            check_exactly_once(generation, events + list(generation))
+
+
+def test_tokens_out_of_order_are_an_error_and_not_a_wrong_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def with_gap(request_id: str, offset: int = 0) -> list[pb.GenerationEvent]:
+        return [accepted(request_id), delta(0), delta(2), FINISHED]
+
+    monkeypatch.setitem(globals(), "whole", with_gap)
+    with (
+        asking(Gateway([])) as client,
+        pytest.raises(RequestFailed, match="sent token 2 where 1 comes next"),
+    ):
+        list(client.generate(question(None, "?")))
+
+
+def test_leaving_early_cancels() -> None:
+    gateway = Gateway([6])
+    gateway.hangs = True
+    with asking(gateway) as client:
+        with client.generate(question(None, "?"), request_id="mine") as generation:
+            assert next(generation).accepted.request_id == "mine"
+        assert gateway.cancelled == ["mine"]
+        assert gateway.left.wait(10)
+        assert list(generation) == []
+
+
+def test_leaving_an_attached_request_lets_it_run() -> None:
+    gateway = Gateway([6])
+    gateway.hangs = True
+    with asking(gateway) as client:
+        with client.attach("r") as generation:
+            next(generation)
+        assert gateway.left.wait(10)
+    assert gateway.cancelled == []
+
+
+def test_a_finished_request_is_not_cancelled() -> None:
+    gateway = Gateway([])
+    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+        assert generation.text == "一只 cat!。"
+    assert gateway.cancelled == []
+
+
+def test_pieces_of_text_are_never_empty() -> None:
+    with asking(Gateway([])) as client:
+        pieces = list(client.generate(question(None, "?")).texts())
+    assert pieces == ["一", "只", " cat", "!", "。"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest),
+        (grpc.StatusCode.ALREADY_EXISTS, IdTaken),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlinePassed),
+        (grpc.StatusCode.CANCELLED, Cancelled),
+        (grpc.StatusCode.ABORTED, RequestFailed),
+        (grpc.StatusCode.INTERNAL, RequestFailed),
+    ],
+)
+def test_a_status_becomes_the_error_of_its_kind(
+    status: grpc.StatusCode, kind: type[Glm4vError]
+) -> None:
+    gateway = Gateway([2])
+    gateway.status = (status, "17 seen, 16 allowed")
+    with (
+        asking(gateway) as client,
+        pytest.raises(kind, match=r"^17 seen, 16 allowed$"),
+        client.generate(question(None, "?")) as generation,
+    ):
+        list(generation)
+    assert len(gateway.calls) == 1
+    assert gateway.cancelled == []
+
+
+def test_nobody_there_is_told_after_a_while_with_the_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Client(f"127.0.0.1:{port}", patience_s=0.3) as client:
+        for ask in (client.get_model, lambda: list(client.generate(question(None, "?")))):
+            with pytest.raises(Unavailable, match=rf"^127.0.0.1:{port} was .*refused.*there\?$"):
+                ask()
+
+
+def test_an_accepted_request_is_waited_for_until_its_deadline() -> None:
+    gateway = Gateway([1] + [0] * 1000)
+    with (
+        asking(gateway, patience_s=0.01) as client,
+        pytest.raises(DeadlinePassed, match=r"within 1.5 s"),
+    ):
+        list(client.generate(question(None, "?"), timeout_s=1.5))
+    assert len(gateway.calls) > 2
+
+
+def test_a_silent_gateway_is_left_at_the_deadline() -> None:
+    gateway = Gateway([1])
+    gateway.hangs = True
+    with (
+        asking(gateway) as client,
+        pytest.raises(DeadlinePassed, match=r"no complete answer within 0.5 s"),
+    ):
+        list(client.generate(question(None, "?"), timeout_s=0.5))
+
+
+def test_every_option_reaches_the_server_and_nothing_else_is_set() -> None:
+    gateway = Gateway([])
+    messages = question(b"picture", "?")
+    with asking(gateway) as client:
+        list(client.generate(messages, request_id="a"))
+        list(
+            client.generate(
+                messages,
+                temperature=0.0,
+                top_p=0.5,
+                top_k=3,
+                repetition_penalty=1.5,
+                seed=2**64 - 1,
+                max_tokens=5,
+                stop=["x"],
+                stop_token_ids=[7],
+                ignore_eos=True,
+                top_logprobs=2,
+                request_id="b",
+                linger_s=0.5,
+                return_prompt_ids=True,
+            )
+        )
+    assert gateway.requests == [
+        pb.GenerateRequest(messages=messages, sampling=pb.SamplingParams(), request_id="a"),
+        pb.GenerateRequest(
+            messages=messages,
+            sampling=pb.SamplingParams(
+                temperature=0, top_p=0.5, top_k=3, repetition_penalty=1.5, seed=2**64 - 1
+            ),
+            max_tokens=5,
+            stop=["x"],
+            stop_token_ids=[7],
+            ignore_eos=True,
+            top_logprobs=2,
+            request_id="b",
+            linger_s=0.5,
+            return_prompt_ids=True,
+        ),
+    ]
+
+
+def test_each_request_has_an_id_of_its_own() -> None:
+    with asking(Gateway([])) as client:
+        ids = {client.generate(question(None, "?")).request_id for _ in range(3)}
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "^seed is -1: "),
+        ({"max_tokens": 2**40}, f"^max_tokens is {2**40}: "),
+        ({"top_k": "all"}, "^top_k is 'all': "),
+        ({"stop_token_ids": [-5]}, "^stop_token_ids has -5: "),
+    ],
+)
+def test_what_no_message_can_hold_is_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match=message):
+        client.generate(question(None, "?"), **options)
+
+
+def test_a_picture_larger_than_grpcs_default_limit_is_sent() -> None:
+    gateway = Gateway([])
+    with asking(gateway) as client:
+        list(client.generate(question(bytes(6 * 2**20), "?")))
+    assert len(gateway.requests[0].messages[0].parts[0].image.data) == 6 * 2**20
+
+
+def test_short_calls_are_tried_again() -> None:
+    gateway = Gateway([0, 0])
+    with asking(gateway) as client:
+        assert client.count_tokens(question(None, "four")).prompt_tokens == 4
+        assert client.get_model().name == "micro"
+        assert client.cancel("a") is True
+        assert client.cancel("a") is False
+    assert gateway.breaks == []
+
+
+def test_nothing_but_grpcio_and_protobuf_is_imported() -> None:
+    code = (
+        "import sys; import glm4v.client, glm4v.conversation\n"
+        "heavy = ['redis', 'PIL', 'torch', 'numpy', 'pydantic', 'typer', 'rich', 'anyio']\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
