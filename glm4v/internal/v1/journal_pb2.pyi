@@ -42,6 +42,8 @@ class _EndKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndKind.Value
     """Nobody read it for longer than it lingers."""
     END_KIND_FAILED: _EndKind.ValueType  # 7
     """By an error; `code` and `message` say which."""
+    END_KIND_COMPLETE: _EndKind.ValueType  # 8
+    """Nothing can be added to the answer under its response format."""
 
 class EndKind(_EndKind, metaclass=_EndKindEnumTypeWrapper):
     """How a request ended."""
@@ -62,6 +64,8 @@ END_KIND_ABANDONED: EndKind.ValueType  # 6
 """Nobody read it for longer than it lingers."""
 END_KIND_FAILED: EndKind.ValueType  # 7
 """By an error; `code` and `message` say which."""
+END_KIND_COMPLETE: EndKind.ValueType  # 8
+"""Nothing can be added to the answer under its response format."""
 Global___EndKind: _TypeAlias = EndKind  # noqa: Y015
 
 @_typing.final
@@ -70,11 +74,36 @@ class Sampling(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LogitBiasEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     TOP_P_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    MIN_P_FIELD_NUMBER: _builtins.int
+    TYPICAL_P_FIELD_NUMBER: _builtins.int
+    FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
+    PRESENCE_PENALTY_FIELD_NUMBER: _builtins.int
+    LOGIT_BIAS_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """0 is greedy."""
     top_p: _builtins.float
@@ -85,6 +114,18 @@ class Sampling(_message.Message):
     """1 is off."""
     seed: _builtins.int
     """Key of the counter-based generator."""
+    min_p: _builtins.float
+    """0 is off."""
+    typical_p: _builtins.float
+    """0 and 1 are off."""
+    frequency_penalty: _builtins.float
+    """0 is off."""
+    presence_penalty: _builtins.float
+    """0 is off."""
+    @_builtins.property
+    def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
+        """Added to the logits of these ids."""
+
     def __init__(
         self,
         *,
@@ -93,10 +134,15 @@ class Sampling(_message.Message):
         top_k: _builtins.int = ...,
         repetition_penalty: _builtins.float = ...,
         seed: _builtins.int = ...,
+        min_p: _builtins.float = ...,
+        typical_p: _builtins.float = ...,
+        frequency_penalty: _builtins.float = ...,
+        presence_penalty: _builtins.float = ...,
+        logit_bias: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -122,6 +168,10 @@ class Job(_message.Message):
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     LINGER_MS_FIELD_NUMBER: _builtins.int
     CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
+    MIN_TOKENS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_FIELD_NUMBER: _builtins.int
+    RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request and its journal."""
     fingerprint: _builtins.str
@@ -142,6 +192,12 @@ class Job(_message.Message):
     """Milliseconds the request runs on while nobody reads it."""
     content_digest: _builtins.bytes
     """SHA-256 of what was asked, to tell a repeated request from another with the same id."""
+    min_tokens: _builtins.int
+    """Tokens before which none of `stop_token_ids` can be drawn."""
+    priority: _builtins.int
+    """1 (last) to 5 (first); 0 stands for 3."""
+    cache_salt: _builtins.str
+    """Who may share cached rows of the prompt."""
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Prompt, the picture as its 3 placeholder tokens."""
@@ -157,6 +213,10 @@ class Job(_message.Message):
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Strings that end the answer. The gateway looks for them."""
+
+    @_builtins.property
+    def response_format(self) -> _inference_pb2.ResponseFormat:
+        """What the answer must look like; not set when it is free."""
 
     def __init__(
         self,
@@ -175,10 +235,14 @@ class Job(_message.Message):
         deadline_ms: _builtins.int = ...,
         linger_ms: _builtins.int = ...,
         content_digest: _builtins.bytes = ...,
+        min_tokens: _builtins.int = ...,
+        priority: _builtins.int = ...,
+        cache_salt: _builtins.str = ...,
+        response_format: _inference_pb2.ResponseFormat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_ms", b"accepted_ms", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "image_digest", b"image_digest", "linger_ms", b"linger_ms", "max_tokens", b"max_tokens", "prompt_ids", b"prompt_ids", "request_id", b"request_id", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_ms", b"accepted_ms", "cache_salt", b"cache_salt", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "image_digest", b"image_digest", "linger_ms", b"linger_ms", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "priority", b"priority", "prompt_ids", b"prompt_ids", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
