@@ -111,7 +111,8 @@ class _Host:
         log.info("draining for at most %.1f s", self._settings.drain_s)
         with anyio.move_on_after(self._settings.drain_s):
             await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-            await server.stop(self._settings.drain_s / 2)
+            with anyio.CancelScope(shield=True):  # gRPC's own task does not stand a cancellation
+                await server.stop(self._settings.drain_s / 2)
             if self._parts_left:
                 await self._parts_done.wait()
 
@@ -119,7 +120,8 @@ class _Host:
         """A task that dies takes the process with it, and its reason is kept."""
         try:
             await task()
-        except Exception as error:
+        except Exception as caught:
+            error = _innermost(caught)
             if not isinstance(error, Glm4vError):
                 log.exception("a background task died")
             self._failure = self._failure or error
@@ -153,6 +155,13 @@ class _Host:
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, stop)
+
+
+def _innermost(error: Exception) -> Exception:
+    """The first reason in what a task group raised, however deep."""
+    while inner := getattr(error, "exceptions", None):
+        error = inner[0]
+    return error
 
 
 def _bind(server: aio.Server, listen: str) -> None:

@@ -1,0 +1,158 @@
+"""The host of a process: readiness, signals, errors as statuses, a task that dies."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.processes import wait_until
+
+PROGRAM = """
+import asyncio, sys
+from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.service import Process, main
+from glm4v.settings import GatewaySettings
+from glm4v.v1 import inference_pb2 as api
+from glm4v.v1.inference_pb2_grpc import (
+    InferenceServiceServicer, add_InferenceServiceServicer_to_server,
+)
+
+class Servicer(InferenceServiceServicer):
+    async def GetModel(self, request, context):
+        raise InvalidRequest("no; send 1 to 3")
+    async def CountTokens(self, request, context):
+        raise RuntimeError("the secret is 42")
+    async def Generate(self, request, context):
+        yield api.GenerateResponse()
+        raise Unavailable("gone; attach again")
+
+def register(server):
+    add_InferenceServiceServicer_to_server(Servicer(), server)
+    return ["glm4v.v1.InferenceService"]
+
+def build(settings):
+    tries = []
+    async def ready():
+        tries.append(1)
+        if len(tries) < 3:
+            raise Unavailable("not yet")
+    async def part():
+        await process.stopping.wait()
+        BEHAVIOUR
+    process = Process(ready=ready, parts=[part], register=register)
+    return process
+
+main(GatewaySettings, build)
+"""
+ROOT = Path(__file__).resolve().parents[2]
+
+Start = Callable[[str], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a process that does as told once it is asked to stop."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(behaviour: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM.replace("BEHAVIOUR", behaviour)],
+            env={
+                "GLM4V_MODEL": "model",
+                "GLM4V_LISTEN": f"unix:{tmp_path / 'socket'}",
+                "GLM4V_DRAIN_S": "1",
+                "PYTHONPATH": str(ROOT),
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        wait_until(lambda: is_serving(tmp_path) or process.poll() is not None)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def is_serving(folder: Path) -> bool:
+    """Whether the process says it serves."""
+    with grpc.insecure_channel(f"unix:{folder / 'socket'}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+        except grpc.RpcError:
+            return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def call(folder: Path, method: str) -> grpc.RpcError:
+    """The error a call of the program's servicer ends with."""
+    with (
+        grpc.insecure_channel(f"unix:{folder / 'socket'}") as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        if method == "Generate":
+            invoke = channel.unary_stream(f"/glm4v.v1.InferenceService/{method}")
+            list(invoke(b"", timeout=5))
+        else:
+            channel.unary_unary(f"/glm4v.v1.InferenceService/{method}")(b"", timeout=5)
+    return caught.value
+
+
+def test_our_errors_become_statuses_and_bugs_stay_in_the_log(start: Start, tmp_path: Path) -> None:
+    process = start("pass")
+    ours = call(tmp_path, "GetModel")
+    assert (ours.code(), ours.details()) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "no; send 1 to 3",
+    )
+    assert call(tmp_path, "Generate").code() == grpc.StatusCode.UNAVAILABLE
+    bug = call(tmp_path, "CountTokens")
+    assert bug.code() == grpc.StatusCode.INTERNAL
+    assert "secret" not in str(bug.details())
+    process.terminate()
+    _, log = process.communicate(timeout=10)
+    assert "the secret is 42" in log
+    assert process.returncode == 0
+
+
+def test_a_part_that_dies_ends_the_process_with_its_error(start: Start) -> None:
+    process = start('raise Unavailable("the device is gone")')
+    process.terminate()
+    _, log = process.communicate(timeout=10)
+    assert process.returncode == 5, log
+    assert log.splitlines()[-1] == "error: the device is gone"
+
+
+def test_the_reason_is_found_in_what_a_task_group_raises(start: Start) -> None:
+    process = start(
+        "import anyio\n        async with anyio.create_task_group():"
+        "\n            raise Unavailable('deep down')"
+    )
+    process.terminate()
+    _, log = process.communicate(timeout=10)
+    assert process.returncode == 5, log
+    assert log.splitlines()[-1] == "error: deep down"
+
+
+def test_a_part_that_does_not_return_is_left_after_the_drain(start: Start) -> None:
+    process = start("await asyncio.sleep(1000)")
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_a_second_signal_forces(start: Start) -> None:
+    process = start("import time; time.sleep(0.5); await asyncio.sleep(1000)")
+    process.send_signal(signal.SIGINT)
+    wait_until(lambda: True)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode in (0, 130)
