@@ -95,7 +95,9 @@ def is_serving(folder: Path) -> bool:
 def call(folder: Path, method: str) -> grpc.RpcError:
     """The error a call of the program's servicer ends with."""
     with grpc.insecure_channel(f"unix:{folder / 'socket'}") as channel:
-        invoke = channel.unary_stream(f"/glm4v.v1.InferenceService/{method}")
+        invoke: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(
+            f"/glm4v.v1.InferenceService/{method}"
+        )
         with pytest.raises(grpc.RpcError) as caught:
             list(invoke(b"", timeout=5))
     return caught.value
