@@ -1,24 +1,70 @@
-"""What scheduler and device tell each other in one step: plain values, fit to be sent."""
+"""What scheduler and device tell each other in one step: plain values, fit to be sent.
+
+None is changed once it is made. `SampleSpec` and `Chunk` are not declared frozen all the same: that
+would make them four times as slow to make, and a step makes one of each for every sequence.
+"""
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+NO_TOKEN = -1  # in place of a token id: the logits were not numbers
+
+
+class AnswerForm(NamedTuple):
+    """What an answer has to look like."""
+
+    kind: Literal["json_schema", "regex", "choice"]
+    text: str  # of "choice": a JSON list of strings
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingRules:
+    """What a request asks of every choice; docs/sampling.md has the order they apply in."""
+
+    temperature: float = 0.0  # 0 is greedy
+    top_k: int = 0  # 0 is off
+    top_p: float = 1.0  # 1 is off
+    repetition_penalty: float = 1.0  # 1 is off
+    seed: int = 0
+    want_logprobs: bool = False
+    top_logprobs: int = 0
+    typical_p: float = 1.0  # 1 is off
+    min_p: float = 0.0  # 0 is off
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()  # ids and what is added to their logits
+
+    @property
+    def counts_answer(self) -> bool:
+        """Whether the answer's tokens matter."""
+        return self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
+
+
+@dataclass(slots=True)
 class SampleSpec:
     """How the token after a chunk's last row is chosen; complete, so samplers keep no state."""
 
-    temperature: float  # 0 is greedy
-    top_k: int  # 0 is off
-    top_p: float  # 1 is off
-    repetition_penalty: float  # 1 is off
-    seed: int
+    rules: SamplingRules
     index: int  # of the token in the answer: the counter of its draw
-    seen: tuple[int, ...] = ()  # distinct ids the penalty applies to; empty when it is off
-    want_logprobs: bool = False
-    top_logprobs: int = 0
+    seen: tuple[int, ...] = ()  # distinct ids the repetition penalty applies to
+    answer: tuple[int, ...] = ()  # its tokens; empty when nothing here depends on them
+    banned: tuple[int, ...] = ()  # ids that cannot be drawn: the stops of an answer too short
+    grammar: int | None = None  # the open matcher the answer has to follow; see `Grammars`
+    stops: tuple[int, ...] = ()  # ids allowed only where that grammar is complete
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the logits are taken as they are."""
+        rules = self.rules
+        return (
+            rules.repetition_penalty == 1.0
+            and not rules.counts_answer
+            and not (rules.logit_bias or self.banned)
+            and self.grammar is None
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
     """The rows one sequence computes in a step, from `start_row` on."""
 
@@ -49,6 +95,8 @@ class SampledToken:
     """The choice for one chunk that asked for one."""
 
     sequence_id: int
-    token_id: int
+    token_id: int  # or NO_TOKEN
     logprob: float | None  # before temperature and penalties; None when not wanted
     top: tuple[tuple[int, float], ...]  # most probable ids with their logprobs, best first
+    is_complete: bool = False  # nothing can follow under the grammar: the answer ends here
+    failure: str = ""  # why nothing can be chosen after this one; the request ends with it

@@ -11,7 +11,7 @@ from array import array
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from lm_worker.plan import SampleSpec
+from lm_worker.plan import AnswerForm, SampleSpec, SamplingRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,30 @@ class SequenceRequest:
     seed: int
     want_logprobs: bool = False
     top_logprobs: int = 0
+    min_tokens: int = 0  # none of stop_ids is drawn before
+    form: AnswerForm | None = None  # None: free
+    typical_p: float = 1.0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    def rules(self) -> SamplingRules:
+        """What is asked of every choice."""
+        return SamplingRules(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            repetition_penalty=self.repetition_penalty,
+            seed=self.seed,
+            want_logprobs=self.want_logprobs,
+            top_logprobs=self.top_logprobs,
+            typical_p=self.typical_p,
+            min_p=self.min_p,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            logit_bias=self.logit_bias,
+        )
 
 
 class Sequence:
@@ -57,6 +81,8 @@ class Sequence:
         self._rows = self._expand(picture_rows)
         self._rows.extend(token_ids)
         self._hashes: list[bytes] = []
+        self._rules = request.rules()
+        self._stops = tuple(sorted(request.stop_ids))
         self._seen = set(request.prompt_ids) | set(token_ids)
 
     def _expand(self, picture_rows: int) -> "array[int]":
@@ -97,19 +123,17 @@ class Sequence:
         )
 
     def sample_spec(self) -> SampleSpec:
-        """How the next token is chosen."""
-        request = self.request
-        penalised = request.repetition_penalty != 1.0
+        """How the next token is chosen; what no rule asks for is left out, to cost nothing."""
+        request, rules, index = self.request, self._rules, len(self.token_ids)
+        follows = request.form is not None
         return SampleSpec(
-            temperature=request.temperature,
-            top_k=request.top_k,
-            top_p=request.top_p,
-            repetition_penalty=request.repetition_penalty,
-            seed=request.seed,
-            index=len(self.token_ids),
-            seen=tuple(sorted(self._seen)) if penalised else (),
-            want_logprobs=request.want_logprobs,
-            top_logprobs=request.top_logprobs,
+            rules,
+            index,
+            tuple(self._seen) if rules.repetition_penalty != 1.0 else (),
+            tuple(self.token_ids) if follows or rules.counts_answer else (),
+            self._stops if index < request.min_tokens else (),
+            self.number if follows else None,
+            self._stops if follows else (),
         )
 
     def add_token(self, token_id: int) -> None:

@@ -423,7 +423,7 @@ class GenerateRequest(_message.Message):
     at any time. 0 to max_tokens. Default 0.
     """
     priority: _builtins.int
-    """Which of two waiting requests goes first: 1 (last) to 5 (first). Default 3."""
+    """Which of two waiting requests goes first: 1 (first) to 5 (last). Default 3."""
     cache_salt: _builtins.str
     """Requests share cached prompt rows only with those of the same salt. At most 128 bytes. Default empty."""
     @_builtins.property

@@ -16,7 +16,7 @@ from glm4v.model_spec import ModelSpec
 from glm4v.weights import Weights
 from lm_worker.layers import Shard
 from lm_worker.model import LanguageModel
-from lm_worker.plan import Chunk, SampledToken, SampleSpec, StepPlan
+from lm_worker.plan import Chunk, SampledToken, SampleSpec, SamplingRules, StepPlan
 from lm_worker.runner import Runner
 from tests.reference import REFERENCE
 
@@ -24,7 +24,7 @@ WHOLE_MODEL = Shard(0, 1)
 
 Golden = Mapping[str, Any]  # arrays by "<case>/<what>"
 
-GREEDY = SampleSpec(temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.0, seed=0, index=0)
+GREEDY = SampleSpec(SamplingRules(), index=0)
 
 
 def open_golden(name: str) -> Golden:

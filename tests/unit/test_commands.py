@@ -4,9 +4,12 @@ import pytest
 
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.commands import AddPicture, Beat, Command, DropPicture, Stop, decode, encode
-from lm_worker.plan import Chunk, SampleSpec, StepPlan
+from lm_worker.plan import Chunk, SampleSpec, SamplingRules, StepPlan
 
-SPEC = SampleSpec(0.7, 5, 0.9, 1.1, 2**64 - 1, 3, seen=(1, 2), want_logprobs=True, top_logprobs=2)
+RULES = SamplingRules(
+    0.7, 5, 0.9, 1.1, 2**64 - 1, True, 2, 0.8, 0.1, -2.0, 2.0, logit_bias=((3, -100.0), (4, 0.1))
+)
+SPEC = SampleSpec(RULES, 3, (1, 2), (2, 2), banned=(7,), grammar=5, stops=(7, 8))
 PLAN = StepPlan(
     7,
     (

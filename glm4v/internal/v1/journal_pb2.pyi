@@ -195,7 +195,7 @@ class Job(_message.Message):
     min_tokens: _builtins.int
     """Tokens before which none of `stop_token_ids` can be drawn."""
     priority: _builtins.int
-    """1 (last) to 5 (first); 0 stands for 3."""
+    """1 (first) to 5 (last); 0 stands for 3."""
     cache_salt: _builtins.str
     """Who may share cached rows of the prompt."""
     @_builtins.property

@@ -1,0 +1,135 @@
+"""Draws tokens: on the host, in double precision, one row at a time, so that a row gives the same
+token in every batch. The best candidates are found on the device.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lm_worker.plan import SampleSpec, SamplingRules
+
+# Rows are drawn from this many best tokens when the wanted ones are certainly among them, else
+# from all. With top_p 0.8 a trained model nearly always keeps fewer.
+CANDIDATES = 256
+
+_Floats = npt.NDArray[np.float64]
+_Ints = npt.NDArray[np.int64]
+
+
+def draw(logits: torch.Tensor, specs: Sequence[SampleSpec]) -> list[int]:
+    """A token for each row of `logits` [rows, tokens]; each row has a finite best one."""
+    tiny = torch.finfo(torch.float32).tiny
+    temperatures = [max(spec.rules.temperature, tiny) for spec in specs]
+    divisor = torch.tensor(temperatures, device=logits.device)[:, None]
+    # Zero for the best token, so that no temperature, however small, gives infinity.
+    scores = (logits - logits.amax(dim=-1, keepdim=True)) / divisor
+    # Row by row: sums of a whole batch would be rounded differently from those of one row.
+    totals = torch.stack([row.exp().sum() for row in scores]).tolist()
+    best, ids = scores.topk(min(CANDIDATES, scores.shape[1]), dim=-1)
+    ids, by_id = ids.sort(dim=-1)
+    candidates = best.gather(1, by_id).double().cpu().numpy()
+    candidate_ids = ids.cpu().numpy()
+    draws = []
+    for row, spec in enumerate(specs):
+        kept_ids, weights = candidate_ids[row], np.exp(candidates[row])
+        kept = _kept_of_best(weights, totals[row], spec.rules)
+        if kept is None:
+            weights = np.exp(scores[row].double().cpu().numpy())
+            kept_ids, kept = np.arange(len(weights)), _kept_of_all(weights, spec.rules)
+        draws.append(_inverse(kept_ids[kept], weights[kept], spec))
+    return draws
+
+
+def _kept_of_best(weights: _Floats, total: float, rules: SamplingRules) -> _Ints | None:
+    """Which of the best tokens' `weights` are kept; None when others may be among the kept.
+
+    `total` is the sum of the weights of all tokens.
+    """
+    if rules.top_k > len(weights):
+        return None
+    ordered = -np.sort(-weights)
+    if ordered[-1] == 0.0:
+        return _kept_of_all(weights, rules)  # no other token has any weight
+    kept = ordered
+    if rules.top_k:
+        kept = ordered[: rules.top_k]
+        total = float(kept.sum())
+        if kept[-1] <= ordered[-1]:
+            return None  # tokens of the same weight may stand outside
+    if rules.typical_p < 1.0:
+        return _kept_of_all(weights, rules) if rules.top_k else None
+    count = len(kept) if rules.top_p >= 1.0 else _reaching(kept, rules.top_p * total)
+    if rules.min_p:
+        count = min(count, int((kept >= rules.min_p * kept[0]).sum()))
+    if ordered[count - 1] <= ordered[-1]:
+        return None
+    return _best(weights, ordered[count - 1], count)
+
+
+def _kept_of_all(weights: _Floats, rules: SamplingRules) -> _Ints:
+    """Which of all tokens' `weights` are kept."""
+    kept = np.flatnonzero(weights)
+    if 0 < rules.top_k < len(kept):
+        ordered = np.partition(weights[kept], -rules.top_k)
+        kept = kept[_best(weights[kept], ordered[-rules.top_k], rules.top_k)]
+    if rules.typical_p < 1.0:
+        kept = kept[_typical(weights[kept], rules.typical_p)]
+    if rules.top_p < 1.0:
+        kept = kept[_nucleus(weights[kept], rules.top_p)]
+    if rules.min_p:
+        kept = kept[weights[kept] >= rules.min_p * weights[kept].max()]
+    return kept
+
+
+def _typical(weights: _Floats, typical_p: float) -> _Ints:
+    """The places whose information is nearest to the expected one and that reach `typical_p`."""
+    shares = weights / weights.sum()
+    information = -np.log(shares)
+    distance = np.abs(information - (shares * information).sum())
+    order = np.argsort(distance, kind="stable")  # ties by lower id
+    return np.sort(order[: _reaching(shares[order], typical_p)])
+
+
+def _nucleus(weights: _Floats, top_p: float) -> _Ints:
+    """The places of the best weights that reach the share `top_p` of all, without sorting all.
+
+    Weights fall into classes of nearly equal ones; only the class the sum ends in is sorted.
+    """
+    # The upper bits of a positive float grow with it: all of the exponent, 8 of the mantissa.
+    classes = weights.astype(np.float32).view(np.int32) >> 15
+    reached = np.cumsum(np.bincount(classes, weights)[::-1])  # best class first
+    goal = top_p * reached[-1]
+    before = int(np.searchsorted(reached, goal))
+    last = len(reached) - 1 - before
+    edge = np.flatnonzero(classes == last)
+    ordered = -np.sort(-weights[edge])
+    count = _reaching(ordered, goal - (reached[before - 1] if before else 0.0))
+    edge = edge[_best(weights[edge], ordered[count - 1], count)]
+    return np.sort(np.concatenate([np.flatnonzero(classes > last), edge]))
+
+
+def _reaching(ordered: _Floats, goal: float) -> int:
+    """How many of the weights, best first, it takes to reach the sum `goal`; at least one."""
+    return min(int(np.searchsorted(np.cumsum(ordered), goal)) + 1, len(ordered))
+
+
+def _best(weights: _Floats, least: float, count: int) -> _Ints:
+    """The places of the `count` best weights, of which `least` is the last; ties by lower id."""
+    above = np.flatnonzero(weights > least)
+    tied = np.flatnonzero(weights == least)[: count - len(above)]
+    return np.sort(np.concatenate([above, tied]))
+
+
+def _inverse(ids: _Ints, weights: _Floats, spec: SampleSpec) -> int:
+    """Draw one of `ids`, ascending, with probabilities proportional to `weights`."""
+    bound = np.cumsum(weights)
+    place = np.searchsorted(bound, _uniform(spec) * bound[-1], side="right")
+    return int(ids[min(int(place), len(ids) - 1)])
+
+
+def _uniform(spec: SampleSpec) -> float:
+    """A number in [0, 1) that depends on seed and index alone: 53 bits of Philox."""
+    bits = np.random.Philox(key=spec.rules.seed, counter=spec.index).random_raw()
+    return float(int(bits) >> 11) * 2.0**-53
