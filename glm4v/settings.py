@@ -57,8 +57,10 @@ class DeviceSettings(ServiceSettings):
     """What both kinds of worker need beside."""
 
     device: str = Field("auto", description="auto or cpu")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="of weights and activations"
+    dtype: Literal["auto", "float32", "weights16", "bfloat16", "float16"] = Field(
+        "auto",
+        description="of weights and activations; weights16 keeps weights in 16 bits and computes "
+        "in float32, auto is that where the processor can, else float32",
     )
     threads: int = Field(0, ge=0, description="arithmetic threads; 0 takes one for each core")
 

@@ -32,7 +32,7 @@ def cache_blocks(
     block = settings.block_size * cache_row_bytes(spec, shard, device.dtype)
     longest = spec.context_tokens + spec.vision.embedding_rows
     useful = settings.max_sequences * -(-longest // settings.block_size)
-    free = device.free_memory_bytes() / ranks_here - weights / shard.size * device.dtype.itemsize
+    free = device.free_memory_bytes() / ranks_here - weights / shard.size * device.weight_bytes
     budget = settings.cache_bytes or int(max(0.0, free) * _SHARE_OF_FREE)
     blocks = min(useful, budget // block)
     if blocks == 0:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from glm4v.device import Device
 from glm4v.device.collectives import Collective
-from glm4v.device.linear import Linear
 from glm4v.errors import InvalidRequest
 from glm4v.model_spec import ModelSpec
 from glm4v.weights import Weights
@@ -64,9 +64,15 @@ class ColumnParallel:
     """
 
     def __init__(
-        self, weights: Weights, name: str, sections: Sequence[tuple[int, int]], *, bias: bool
+        self,
+        weights: Weights,
+        name: str,
+        sections: Sequence[tuple[int, int]],
+        device: Device,
+        *,
+        bias: bool,
     ) -> None:
-        self._linear = Linear(
+        self._linear = device.linear(
             weights.read(name + ".weight", rows=sections),
             weights.read(name + ".bias", rows=sections) if bias else None,
         )
@@ -80,9 +86,14 @@ class RowParallel:
     """A product whose inputs are split; the ranks' results are summed."""
 
     def __init__(
-        self, weights: Weights, name: str, columns: tuple[int, int], collective: Collective
+        self,
+        weights: Weights,
+        name: str,
+        columns: tuple[int, int],
+        device: Device,
+        collective: Collective,
     ) -> None:
-        self._linear = Linear(weights.read(name + ".weight", columns=columns))
+        self._linear = device.linear(weights.read(name + ".weight", columns=columns))
         self._collective = collective
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
@@ -94,10 +105,16 @@ class VocabParallelEmbedding:
     """The word table; a rank knows the ids of its rows, the sum knows all."""
 
     def __init__(
-        self, weights: Weights, name: str, span: tuple[int, int], collective: Collective
+        self,
+        weights: Weights,
+        name: str,
+        span: tuple[int, int],
+        device: Device,
+        collective: Collective,
     ) -> None:
         self._start, self._end = span
-        self._table = weights.read(name, rows=[span])
+        self._table = device.table(weights.read(name, rows=[span]))
+        self._dtype = device.dtype
         self._collective = collective
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
@@ -105,16 +122,21 @@ class VocabParallelEmbedding:
         foreign = (ids < self._start) | (ids >= self._end)
         own = (ids - self._start).masked_fill(foreign, 0)
         hidden = functional.embedding(own, self._table).masked_fill(foreign[:, None], 0)
-        return self._collective.all_reduce(hidden)
+        return self._collective.all_reduce(hidden.to(self._dtype))
 
 
 class VocabParallelHead:
     """Scores of the whole vocabulary, joined from the ranks' parts."""
 
     def __init__(
-        self, weights: Weights, name: str, span: tuple[int, int], collective: Collective
+        self,
+        weights: Weights,
+        name: str,
+        span: tuple[int, int],
+        device: Device,
+        collective: Collective,
     ) -> None:
-        self._linear = Linear(weights.read(name, rows=[span]))
+        self._linear = device.linear(weights.read(name, rows=[span]))
         self._collective = collective
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:

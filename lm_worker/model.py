@@ -32,7 +32,13 @@ class SelfAttention:
     """Causal attention with grouped keys and values."""
 
     def __init__(
-        self, layer: int, spec: ModelSpec, weights: Weights, shard: Shard, collective: Collective
+        self,
+        layer: int,
+        spec: ModelSpec,
+        weights: Weights,
+        device: Device,
+        collective: Collective,
+        shard: Shard,
     ) -> None:
         name = f"transformer.encoder.layers.{layer}.self_attention."
         dim = spec.head_dim
@@ -47,8 +53,8 @@ class SelfAttention:
         self._layer = layer
         self._counts = [last - first, kv_last - kv_first, kv_last - kv_first]
         self._head_dim = dim
-        self._qkv = ColumnParallel(weights, name + "query_key_value", sections, bias=True)
-        self._out = RowParallel(weights, name + "dense", sections[0], collective)
+        self._qkv = ColumnParallel(weights, name + "query_key_value", sections, device, bias=True)
+        self._out = RowParallel(weights, name + "dense", sections[0], device, collective)
 
     def __call__(
         self, rows: torch.Tensor, rotation: Rotation, attention: Attention
@@ -64,13 +70,21 @@ class GatedMlp:
     """down(silu(gate(x)) * up(x)); gate and up are one weight, gate first."""
 
     def __init__(
-        self, layer: int, spec: ModelSpec, weights: Weights, shard: Shard, collective: Collective
+        self,
+        layer: int,
+        spec: ModelSpec,
+        weights: Weights,
+        device: Device,
+        collective: Collective,
+        shard: Shard,
     ) -> None:
         name = f"transformer.encoder.layers.{layer}.mlp."
         start, end = shard.span(spec.ffn_size)
         sections = [(start, end), (spec.ffn_size + start, spec.ffn_size + end)]
-        self._gate_up = ColumnParallel(weights, name + "dense_h_to_4h", sections, bias=False)
-        self._down = RowParallel(weights, name + "dense_4h_to_h", (start, end), collective)
+        self._gate_up = ColumnParallel(
+            weights, name + "dense_h_to_4h", sections, device, bias=False
+        )
+        self._down = RowParallel(weights, name + "dense_4h_to_h", (start, end), device, collective)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """[rows, hidden] -> the same."""
@@ -82,13 +96,19 @@ class DecoderLayer:
     """Attention and MLP, each behind a norm and added to what came in."""
 
     def __init__(
-        self, layer: int, spec: ModelSpec, weights: Weights, shard: Shard, collective: Collective
+        self,
+        layer: int,
+        spec: ModelSpec,
+        weights: Weights,
+        device: Device,
+        collective: Collective,
+        shard: Shard,
     ) -> None:
         name = f"transformer.encoder.layers.{layer}."
         self._attention_norm = RmsNorm(weights, name + "input_layernorm", spec.norm_eps)
-        self._attention = SelfAttention(layer, spec, weights, shard, collective)
+        self._attention = SelfAttention(layer, spec, weights, device, collective, shard)
         self._mlp_norm = RmsNorm(weights, name + "post_attention_layernorm", spec.norm_eps)
-        self._mlp = GatedMlp(layer, spec, weights, shard, collective)
+        self._mlp = GatedMlp(layer, spec, weights, device, collective, shard)
 
     def __call__(
         self, hidden: torch.Tensor, rotation: Rotation, attention: Attention
@@ -112,14 +132,15 @@ class LanguageModel:
         shard.check(spec)
         vocabulary = shard.span(spec.vocab_size)
         self.embed = VocabParallelEmbedding(
-            weights, "transformer.embedding.word_embeddings.weight", vocabulary, collective
+            weights, "transformer.embedding.word_embeddings.weight", vocabulary, device, collective
         )
         self.layers = [
-            DecoderLayer(layer, spec, weights, shard, collective) for layer in range(spec.layers)
+            DecoderLayer(layer, spec, weights, device, collective, shard)
+            for layer in range(spec.layers)
         ]
         self.norm = RmsNorm(weights, "transformer.encoder.final_layernorm", spec.norm_eps)
         self._score = VocabParallelHead(
-            weights, "transformer.output_layer.weight", vocabulary, collective
+            weights, "transformer.output_layer.weight", vocabulary, device, collective
         )
         self.rotary = RotaryTable(spec, device.dtype, device.torch_device)
         self.layers_done = 0  # since the start: progress within a step, for leases

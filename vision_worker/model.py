@@ -56,8 +56,8 @@ class SelfAttention:
     def __init__(self, name: str, spec: VisionSpec, weights: Weights, device: Device) -> None:
         self._heads = spec.heads
         self._device = device
-        self._qkv = _linear(weights, name + "query_key_value")
-        self._out = _linear(weights, name + "dense")
+        self._qkv = _linear(weights, name + "query_key_value", device)
+        self._out = _linear(weights, name + "dense", device)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """[batch, rows, width] -> the same."""
@@ -70,9 +70,9 @@ class SelfAttention:
 class Mlp:
     """Up, exact GELU, down."""
 
-    def __init__(self, name: str, weights: Weights) -> None:
-        self._up = _linear(weights, name + "fc1")
-        self._down = _linear(weights, name + "fc2")
+    def __init__(self, name: str, weights: Weights, device: Device) -> None:
+        self._up = _linear(weights, name + "fc1", device)
+        self._down = _linear(weights, name + "fc2", device)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """[batch, rows, width] -> the same."""
@@ -86,7 +86,7 @@ class Block:
         name = f"{_ROOT}transformer.layers.{layer}."
         self._attention = SelfAttention(name + "attention.", spec, weights, device)
         self._attention_norm = LayerNorm(weights, name + "input_layernorm", spec.norm_eps)
-        self._mlp = Mlp(name + "mlp.", weights)
+        self._mlp = Mlp(name + "mlp.", weights, device)
         self._mlp_norm = LayerNorm(weights, name + "post_attention_layernorm", spec.norm_eps)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
@@ -112,13 +112,13 @@ class Downsample:
 class Adapter:
     """A projection, a norm and a gated MLP."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, device: Device) -> None:
         name = _ROOT + "linear_proj."
-        self._project = _linear(weights, name + "linear_proj", bias=False)
+        self._project = _linear(weights, name + "linear_proj", device, bias=False)
         self._norm = LayerNorm(weights, name + "norm1", _ADAPTER_NORM_EPS)
-        self._gate = _linear(weights, name + "gate_proj", bias=False)
-        self._up = _linear(weights, name + "dense_h_to_4h", bias=False)
-        self._down = _linear(weights, name + "dense_4h_to_h", bias=False)
+        self._gate = _linear(weights, name + "gate_proj", device, bias=False)
+        self._up = _linear(weights, name + "dense_h_to_4h", device, bias=False)
+        self._down = _linear(weights, name + "dense_4h_to_h", device, bias=False)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """[batch, rows, hidden] -> the same."""
@@ -135,7 +135,7 @@ class VisionModel:
             Block(layer, spec.vision, weights, device) for layer in range(spec.vision.layers)
         ]
         self.downsample = Downsample(spec.vision, weights)
-        self.adapter = Adapter(weights)
+        self.adapter = Adapter(weights, device)
         self._begin = weights.read(_ROOT + "boi")  # [1, 1, hidden]
         self._end = weights.read(_ROOT + "eoi")
         self._scaling_factor = spec.vision.scaling_factor
@@ -156,5 +156,9 @@ class VisionModel:
         return torch.cat((begin, patches, end), dim=1) / self._scaling_factor
 
 
-def _linear(weights: Weights, name: str, *, bias: bool = True) -> Linear:
-    return Linear(weights.read(name + ".weight"), weights.read(name + ".bias") if bias else None)
+def _linear(weights: Weights, name: str, device: Device, *, bias: bool = True) -> Linear:
+    return device.linear(
+        weights.read(name + ".weight"),
+        weights.read(name + ".bias") if bias else None,
+        many_rows=True,
+    )

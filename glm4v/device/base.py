@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from glm4v.device.linear import Linear, PlainLinear
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionSegment:
@@ -46,12 +48,27 @@ class Device(ABC):
 
     name: str  # "cpu", "cuda:0", "npu:0"
     torch_device: torch.device
-    dtype: torch.dtype  # of weights and activations
+    dtype: torch.dtype  # of activations and cache, and of weights unless `linear` packs them
+    arithmetic: str  # for people: what is stored and computed how
+    weight_bytes: int  # a stored weight takes
     collective_backend: str  # "gloo", "nccl", "hccl"
 
     @abstractmethod
     def free_memory_bytes(self) -> int:
         """Memory that is free for weights and cache."""
+
+    def linear(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, many_rows: bool = False
+    ) -> Linear:
+        """The product with `weight` [out, in] in `dtype`; takes the weight over.
+
+        `many_rows` tells that it is never used for few rows, as in the vision tower.
+        """
+        return PlainLinear(weight, bias)
+
+    def table(self, weight: torch.Tensor) -> torch.Tensor:
+        """Rows to be looked up, in the dtype they are stored in; takes `weight` over."""
+        return weight
 
     @abstractmethod
     def paged_attention(self) -> Attention:

@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from glm4v.checkpoint import Checkpoint, TensorPlace
+from glm4v.device import open_device
 from glm4v.device.collectives import SingleRank
-from glm4v.device.linear import Linear
+from glm4v.device.linear import PackedLinear
 from glm4v.errors import InvalidRequest
 from glm4v.model_spec import ModelSpec, VisionSpec
 from glm4v.weights import Weights
@@ -23,6 +24,7 @@ from lm_worker.layers import (
 )
 from lm_worker.model import cache_row_bytes
 
+CPU = open_device("cpu", "float32")
 SPEC = ModelSpec(
     hidden_size=4096,
     layers=40,
@@ -64,8 +66,8 @@ def weights_of(tensors: dict[str, torch.Tensor], folder: Path) -> Weights:
 def test_a_prepared_weight_multiplies_as_the_plain_one(rows: int) -> None:
     weight, bias, x = torch.randn(48, 24), torch.randn(48), torch.randn(rows, 24)
     expected = x @ weight.T + bias
-    torch.testing.assert_close(Linear(weight, bias)(x), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(Linear(weight)(x), expected - bias, atol=1e-5, rtol=0)
+    torch.testing.assert_close(PackedLinear(weight, bias)(x), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(PackedLinear(weight)(x), expected - bias, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_a_cache_row_takes_the_documented_bytes(size: int, expected: int) -> Non
 def test_fused_weights_are_cut_section_by_section(tmp_path: Path) -> None:
     weight, bias, x = torch.randn(12, 5), torch.randn(12), torch.randn(3, 5)
     weights = weights_of({"fused.weight": weight, "fused.bias": bias}, tmp_path)
-    part = ColumnParallel(weights, "fused", [(2, 4), (9, 10)], bias=True)(x)
+    part = ColumnParallel(weights, "fused", [(2, 4), (9, 10)], CPU, bias=True)(x)
     expected = (x @ weight.T + bias)[:, [2, 3, 9]]
     torch.testing.assert_close(part, expected, atol=1e-5, rtol=0)
 
@@ -117,7 +119,7 @@ def test_products_of_input_parts_sum_to_the_whole(tmp_path: Path) -> None:
     weight, x = torch.randn(7, 6), torch.randn(3, 6)
     weights = weights_of({"out.weight": weight}, tmp_path)
     parts = [
-        RowParallel(weights, "out", (start, start + 2), SingleRank())(x[:, start : start + 2])
+        RowParallel(weights, "out", (start, start + 2), CPU, SingleRank())(x[:, start : start + 2])
         for start in (0, 2, 4)
     ]
     torch.testing.assert_close(sum(parts), x @ weight.T, atol=1e-5, rtol=0)
@@ -128,9 +130,11 @@ def test_each_id_is_known_to_one_rank(tmp_path: Path) -> None:
     weights = weights_of({"table": table, "head": table.clone()}, tmp_path)
     ids = torch.tensor([7, 0, 3, 4, 4])
     spans = [Shard(rank, 4).span(8) for rank in range(4)]
-    parts = [VocabParallelEmbedding(weights, "table", span, SingleRank())(ids) for span in spans]
+    parts = [
+        VocabParallelEmbedding(weights, "table", span, CPU, SingleRank())(ids) for span in spans
+    ]
     assert torch.equal(torch.stack(parts).sum(dim=0), table[ids])
-    scores = [VocabParallelHead(weights, "head", s, SingleRank())(table[:2]) for s in spans]
+    scores = [VocabParallelHead(weights, "head", s, CPU, SingleRank())(table[:2]) for s in spans]
     torch.testing.assert_close(torch.cat(scores, -1), table[:2] @ table.T, atol=1e-5, rtol=0)
 
 
