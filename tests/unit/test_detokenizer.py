@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.detokenizer import Detokenizer, Stopped
@@ -66,6 +66,7 @@ def test_grouping_changes_neither_the_text_nor_when_it_is_released(
 
 
 @given(ANSWERS, STOPS)
+@example([b"a", b"ab", b"abab", b"b"], ["ababb"])  # begins again within itself
 def test_the_first_stop_string_of_the_text_ends_it(pieces: list[bytes], stops: list[str]) -> None:
     decoder_text = detokenizer(pieces).push(range(len(pieces)))
     expected = first_stop(decoder_text, stops)
