@@ -9,15 +9,14 @@ from glm4v.broker import Connection, Keys
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import LmQueue
 from glm4v.checkpoint import Checkpoint
-from glm4v.device import Device, open_device
-from glm4v.device.collectives import ProcessGroup
+from glm4v.device import open_device
 from glm4v.service import Process, main
 from glm4v.settings import LmSettings
 from lm_worker import follower
 from lm_worker.blocks import BlockPool
 from lm_worker.cache_size import cache_blocks
 from lm_worker.engine import Engine
-from lm_worker.group import JOIN_S, Followers, Place, place_from
+from lm_worker.group import Followers, join, place_from
 from lm_worker.layers import Shard
 from lm_worker.ranks import Ranks
 from lm_worker.runner import Runner
@@ -61,7 +60,9 @@ def build(settings: LmSettings) -> Process:
         partial(Runner.load, checkpoint, device, shard),
         blocks=blocks,
         block_size=settings.block_size,
-        join=None if place is None or size == 1 else partial(_join, device, place, settings),
+        join=None
+        if place is None or size == 1
+        else partial(join, place, device.collective_backend, settings.rank_timeout_s),
         timeout_s=settings.rank_timeout_s,
     )
     scheduler = Scheduler(
@@ -90,17 +91,6 @@ def build(settings: LmSettings) -> Process:
         daemons.append(followers.watch)
     process = Process(ready=ready, parts=[answer], daemons=daemons, close=close)
     return process
-
-
-def _join(device: Device, place: Place, settings: LmSettings) -> ProcessGroup:
-    return ProcessGroup(
-        device.collective_backend,
-        place.address,
-        rank=0,
-        size=place.size,
-        timeout_s=settings.rank_timeout_s,
-        join_s=JOIN_S,
-    )
 
 
 def run() -> None:

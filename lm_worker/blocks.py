@@ -64,6 +64,12 @@ class BlockPool:
             self._by_hash[block_hash] = block
             self._hash_of[block] = block_hash
 
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Let held blocks be found no more; who holds them keeps them."""
+        for block in blocks:
+            if (block_hash := self._hash_of.pop(block, None)) is not None:
+                del self._by_hash[block_hash]
+
     def release(self, blocks: Sequence[int]) -> None:
         """Let go of a sequence's blocks; its last rows are the first to be evicted."""
         for block in reversed(blocks):

@@ -14,7 +14,7 @@ from glm4v.device.collectives import ProcessGroup
 from glm4v.errors import Glm4vError
 from glm4v.settings import LmSettings, read_settings
 from lm_worker.commands import AddPicture, Beat, DropPicture, Stop, decode
-from lm_worker.group import JOIN_S, LOAD_S, Place, place_from
+from lm_worker.group import LOAD_S, Place, join, place_from
 from lm_worker.layers import Shard
 from lm_worker.plan import StepPlan
 from lm_worker.runner import Runner, to_tensor
@@ -31,14 +31,7 @@ def follow(settings: LmSettings, place: Place) -> None:
         torch.set_num_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
     device = open_device(settings.device, settings.dtype)
-    group = ProcessGroup(
-        device.collective_backend,
-        place.address,
-        rank=place.rank,
-        size=place.size,
-        timeout_s=settings.rank_timeout_s,
-        join_s=JOIN_S,
-    )
+    group = join(place, device.collective_backend, settings.rank_timeout_s)
     cache = json.loads(group.receive())
     shard = Shard(place.rank, place.size)
     runner = Runner.load(checkpoint, device, shard, group, **cache)

@@ -10,18 +10,23 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from glm4v.device.collectives import ProcessGroup
 from glm4v.errors import InvalidRequest, Unavailable
 
 log = logging.getLogger(__name__)
 
 JOIN_S = 120.0  # for all ranks to come
 LOAD_S = 1800.0  # for all ranks to read their weights
+# A silent rank is noticed when the call after the next beat fails, so both shares together are 1.
+BEAT_SHARE = 1 / 3  # of the time a rank may be silent: between two beats
+_CALL_SHARE = 2 / 3  # of the same: for one call
 _WATCH_S = 0.2
-_END_S = 5.0
+_END_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,21 @@ def place_from(environment: Mapping[str, str], tensor_parallel: int) -> Place | 
     return Place(rank, size, f"tcp://{host}:{port}")
 
 
+def join(place: Place, backend: str, rank_timeout_s: float) -> ProcessGroup:
+    """Become a rank; raises Unavailable when not all ranks come.
+
+    In the group a rank that dies or hangs is noticed within `rank_timeout_s`, seconds.
+    """
+    return ProcessGroup(
+        backend,
+        place.address,
+        rank=place.rank,
+        size=place.size,
+        timeout_s=rank_timeout_s * _CALL_SHARE,
+        join_s=JOIN_S,
+    )
+
+
 class Followers:
     """Ranks 1 and up on this host, as children of rank 0 that die with it."""
 
@@ -76,13 +96,17 @@ class Followers:
             await asyncio.sleep(_WATCH_S)
 
     def end(self) -> None:
-        """End all of them, and wait."""
-        for process in self._processes:
-            process.terminate()
+        """Wait a moment for those that were told to stop, then kill: they have nothing to keep."""
+        for rank, process in enumerate(self._processes, 1):
+            if process.poll():
+                log.error("rank %d had ended with %d", rank, process.returncode)
+        deadline = time.monotonic() + _END_S
         for process in self._processes:
             try:
-                process.wait(_END_S)
+                process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
         self._folder.cleanup()

@@ -6,20 +6,25 @@ Rank 0 decides, all ranks execute the same commands in the same order.
 import asyncio
 import json
 import logging
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 from glm4v.device.collectives import Collective, ProcessGroup, SingleRank
+from glm4v.errors import Unavailable
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.commands import AddPicture, Beat, Command, DropPicture, Stop, encode
-from lm_worker.group import LOAD_S
+from lm_worker.device_thread import DeviceThread
+from lm_worker.group import BEAT_SHARE, LOAD_S
 from lm_worker.plan import SampledToken, StepPlan
 from lm_worker.runner import Runner, to_tensor
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_LOOK_UP_S = 1.0
 
 
 class Load(Protocol):
@@ -29,9 +34,9 @@ class Load(Protocol):
 
 
 class Ranks:
-    """Runs one command at a time in a named thread, so that the event loop stays free.
+    """Runs one command at a time in the device thread.
 
-    `join` forms the group; None for a lone rank.
+    `join` forms the group; None for a lone rank. `timeout_s` is how long a rank may be silent.
     """
 
     def __init__(
@@ -43,13 +48,15 @@ class Ranks:
         join: Callable[[], ProcessGroup] | None = None,
         timeout_s: float = 30.0,
     ) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._thread = DeviceThread()
         self._load = load
         self._cache = {"blocks": blocks, "block_size": block_size}
         self._join = join
         self._timeout_s = timeout_s
         self._group: ProcessGroup | None = None
         self._runner: Runner | None = None
+        self._broken = False  # a call failed: what the other ranks do is not known
+        self._closing = threading.Event()
         self.started = asyncio.Event()
 
     async def start(self) -> None:
@@ -59,25 +66,25 @@ class Ranks:
 
     async def execute(self, plan: StepPlan) -> tuple[SampledToken, ...]:
         """One forward pass."""
-        return await self._call(self._execute, plan)
+        return await self._call(partial(self._execute, plan))
 
     async def add_picture(self, digest: str, rows: TensorBytes) -> None:
         """Keep a picture's rows until `drop_picture`."""
-        await self._call(self._add_picture, digest, rows)
+        await self._call(partial(self._add_picture, digest, rows))
 
     async def drop_picture(self, digest: str) -> None:
         """Forget a picture's rows."""
-        await self._call(self._drop_picture, digest)
+        await self._call(partial(self._drop_picture, digest))
 
     async def beat(self) -> None:
         """Let the other ranks know that this one lives, and this one that they do; until cancelled.
 
-        Raises when one of them has died or hangs.
+        Raises Unavailable when one of them has died or hangs.
         """
         await self.started.wait()
         while self._group is not None:
-            await asyncio.sleep(self._timeout_s / 3)
-            await self._call(self._tell, Beat())
+            await asyncio.sleep(self._timeout_s * BEAT_SHARE)
+            await self._call(partial(self._tell, Beat()))
 
     @property
     def progress(self) -> int:
@@ -85,18 +92,24 @@ class Ranks:
         return self._ready.layers_done
 
     def close(self) -> None:
-        """Let the command in progress end, and the other ranks stop."""
-        if self._group is not None:
+        """Let the command in progress end, and the other ranks stop; in `timeout_s` at most."""
+        self._closing.set()
+        if self._group is not None and not self._broken:
             self._thread.submit(self._leave)
-        self._thread.shutdown(wait=True)
+        if not self._thread.end(self._timeout_s):
+            log.error("the device is still busy after %g s and is left so", self._timeout_s)
 
     @property
     def _ready(self) -> Runner:
         assert self._runner is not None, "start() comes first"
         return self._runner
 
-    async def _call(self, function: Callable[..., _T], *args: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+    async def _call(self, function: Callable[[], _T]) -> _T:
+        try:
+            return await self._thread.call(function)
+        except Exception:
+            self._broken = True
+            raise
 
     # What follows runs in the device thread.
 
@@ -107,11 +120,26 @@ class Ranks:
             self._group.send(json.dumps(self._cache).encode())
         self._runner = self._load(collective, **self._cache)
         if self._group is not None:
-            self._group.meet("loaded", LOAD_S)
+            self._meet(self._group)
+
+    def _meet(self, group: ProcessGroup) -> None:
+        """Wait until all ranks are loaded, looking up now and then whether it is still wanted."""
+        deadline = time.monotonic() + LOAD_S
+        while True:
+            try:
+                return group.meet("loaded", _LOOK_UP_S)
+            except Unavailable:
+                if self._closing.is_set() or time.monotonic() > deadline:
+                    raise
 
     def _tell(self, command: Command) -> None:
-        if self._group is not None:
+        if self._group is None:
+            return
+        try:
             self._group.send(encode(command))
+        except RuntimeError as error:  # gloo raises plain ones
+            reason = str(error).partition("\n")[0]
+            raise Unavailable(f"a rank has died or hangs: {reason}") from error
 
     def _execute(self, plan: StepPlan) -> tuple[SampledToken, ...]:
         self._tell(plan)
@@ -128,5 +156,5 @@ class Ranks:
     def _leave(self) -> None:
         try:
             self._tell(Stop())
-        except RuntimeError as error:  # a rank has died: there is nobody to tell
-            log.warning("the group is broken: %s", error)
+        except Unavailable as error:
+            log.warning("the group ends broken: %s", error)

@@ -1,27 +1,51 @@
 """Decides what every step computes: decodes first, then prefill chunks, within a budget of rows."""
 
+import math
 from bisect import insort
+from collections import deque
+from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 
 from lm_worker.blocks import BlockPool
-from lm_worker.plan import Chunk, SampledToken, StepPlan
+from lm_worker.budget import StepBudget
+from lm_worker.plan import NO_TOKEN, Chunk, SampledToken, StepPlan
 from lm_worker.sequence import Sequence
+
+AGEING_STEPS = 64  # steps of waiting that make up for one priority
 
 
 class Scheduler:
-    """Sequences wait, run, and leave; first come, first served.
+    """Sequences wait, run, and leave, in turn.
 
-    When blocks run out the youngest running sequence gives its blocks up and waits again; its rows
-    are computed anew later, from its tokens. Nothing is dropped.
+    A sequence's turn is the step it came in, put off by `AGEING_STEPS` for each priority below the
+    first. So a request of priority 5 goes before one of priority 1 that comes 4 * AGEING_STEPS
+    steps later, and nobody waits for ever.
+
+    When blocks run out the last running sequence in turn gives its blocks up and waits again; its
+    rows are computed anew later, from its tokens. Nothing is dropped. The first in turn never
+    gives way, so that there is always one that comes to its end.
     """
 
-    def __init__(self, pool: BlockPool, *, max_sequences: int, step_rows: int) -> None:
+    def __init__(
+        self,
+        pool: BlockPool,
+        *,
+        max_sequences: int,
+        step_rows: int,
+        stretch: float = math.inf,
+        prefix_cache: bool = True,
+    ) -> None:
+        """`step_rows` and `stretch` are those of `StepBudget`."""
         self.pool = pool
         self._max_sequences = max_sequences
-        self._step_rows = step_rows
-        self._waiting: list[Sequence] = []  # oldest first
-        self._running: list[Sequence] = []  # oldest first
+        self._budget = StepBudget(step_rows, stretch)
+        self._prefix_cache = prefix_cache
+        self._waiting: list[Sequence] = []  # in turn
+        self._running: list[Sequence] = []  # in turn
+        self._by_number: dict[int, Sequence] = {}  # the running ones
+        self._suspects: list[Sequence] = []
         self._steps = 0
+        self._planned = (0, 0)  # rows of the last step: decodes, prefills
         self.preemptions = 0
 
     @property
@@ -41,106 +65,115 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Let a sequence wait; the caller has asked `can_ever_run`."""
         assert self.can_ever_run(sequence)
-        insort(self._waiting, sequence, key=_age)
+        put_off = AGEING_STEPS * (sequence.request.priority - 1)
+        sequence.turn = (self._steps + put_off, sequence.number)
+        insort(self._waiting, sequence, key=_turn)
+        if sequence.is_suspect:
+            self._suspects.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence out, whatever its state, and its blocks back."""
-        if sequence in self._waiting:
-            self._waiting.remove(sequence)
+        if sequence.number in self._by_number:
+            self._stop(sequence)
         else:
-            self._running.remove(sequence)
-            self._release(sequence)
+            self._waiting.remove(sequence)
+        if sequence.is_suspect:
+            self._suspects.remove(sequence)
 
     def plan(self) -> StepPlan | None:
         """The next step; None when there is nothing to compute."""
-        suspect = next((s for s in (*self._running, *self._waiting) if s.is_suspect), None)
-        return self._plan_together() if suspect is None else self._plan_alone(suspect)
-
-    def _plan_alone(self, suspect: Sequence) -> StepPlan:
-        while suspect in self._waiting and not self._admit(suspect):
-            self._preempt(self._running[-1])
-        rows = min(suspect.remaining, self._step_rows)
-        self._steps += 1
-        return StepPlan(self._steps, (self._chunk(suspect, rows),))
-
-    def _plan_together(self) -> StepPlan | None:
-        budget = self._step_rows
-        preemptions = self.preemptions
-        planned: list[tuple[Sequence, Chunk]] = []
-        for sequence in self._running_work():
-            rows = min(sequence.remaining, budget)
-            if rows > 0 and sequence.block_table and self._make_room(sequence, rows):
-                planned.append((sequence, self._chunk(sequence, rows)))
-                budget -= rows
-        while budget > 0 and self._waiting and self.preemptions == preemptions:
-            oldest = self._waiting[0]
-            if not self._admit(oldest):
-                break
-            rows = min(oldest.remaining, budget)
-            planned.append((oldest, self._chunk(oldest, rows)))
-            budget -= rows
-        chunks = tuple(chunk for sequence, chunk in planned if sequence.block_table)
+        chunks = self._alone(self._suspects[0]) if self._suspects else self._together()
         if not chunks:
             return None
         self._steps += 1
-        return StepPlan(self._steps, chunks)
+        return StepPlan(self._steps, tuple(chunks))
 
     def apply(
-        self, plan: StepPlan, sampled: SequenceOf[SampledToken]
+        self, plan: StepPlan, sampled: SequenceOf[SampledToken], seconds: float | None = None
     ) -> list[tuple[Sequence, SampledToken]]:
-        """Take in what a step computed: who got which token. Those that are over are removed.
+        """Take in what the last step computed: who got which token. Those that end are removed.
 
-        Sequences that left while the step ran are passed over.
+        A sequence that got NO_TOKEN ends, and its rows are not found again. Sequences that left
+        while the step ran are passed over. `seconds` is what the step took, if it was measured.
         """
-        running = {sequence.number: sequence for sequence in self._running}
+        if seconds is not None:
+            self._budget.took(*self._planned, seconds)
+        size = self.pool.block_size
         for chunk in plan.chunks:
-            if (sequence := running.get(chunk.sequence_id)) is not None:
+            if (sequence := self._by_number.get(chunk.sequence_id)) is not None:
                 sequence.computed = chunk.start_row + len(chunk.row_ids)
-                self._remember(sequence)
+                if sequence.computed // size > sequence.remembered:
+                    self._remember(sequence)
         grown = []
         for token in sampled:
-            if (sequence := running.get(token.sequence_id)) is not None:
-                sequence.add_token(token.token_id)
-                sequence.is_suspect = False
+            if (sequence := self._by_number.get(token.sequence_id)) is not None:
                 grown.append((sequence, token))
-                if sequence.is_over():
-                    self.remove(sequence)
+                self._grow(sequence, token)
         return grown
 
     def audit(self) -> list[str]:
         """What is wrong with the blocks; empty when every one is accounted for."""
-        return self.pool.audit(sequence.block_table for sequence in self._running)
+        wrong = self.pool.audit(sequence.block_table for sequence in self._running)
+        if any(sequence.block_table for sequence in self._waiting):
+            wrong.append("a waiting sequence has blocks")
+        return wrong
 
-    def _running_work(self) -> list[Sequence]:
-        """Running sequences, decodes before unfinished prefills, each oldest first."""
-        decodes = [s for s in self._running if s.remaining == 1]
-        return decodes + [s for s in self._running if s.remaining > 1]
+    def _alone(self, suspect: Sequence) -> list[Chunk]:
+        while suspect.number not in self._by_number and not self._admit(suspect):
+            self._preempt(self._running[-1])
+        rows = min(suspect.remaining, self._budget.step_rows)
+        self._planned = (0, rows)
+        return [suspect.chunk(rows)]
 
-    def _make_room(self, sequence: Sequence, rows: int) -> bool:
-        """Give a running sequence the blocks for its next rows; False when it had to give way."""
-        pool = self.pool
+    def _together(self) -> list[Chunk]:
+        preemptions = self.preemptions
+        decodes: list[Sequence] = []
+        prefills: list[Sequence] = []
+        for sequence in self._running:
+            (decodes if sequence.remaining == 1 else prefills).append(sequence)
+        chunks = [
+            sequence.last_row()
+            for sequence in decodes[: self._budget.step_rows]
+            if sequence.computed < sequence.room or self._extend(sequence)
+        ]
+        self._planned = (len(chunks), 0)
+        # One that still runs may have given way to a decode.
+        prefills = [sequence for sequence in prefills if sequence.block_table]
+        wanting = min(len(prefills) + len(self._waiting), self._max_sequences)
+        room = self._budget.prefill_rows(len(chunks), wanting) if wanting else 0
+        if room > 0:
+            admitting = self.preemptions == preemptions
+            for sequence in self._prefills(prefills, admitting):
+                rows = min(sequence.remaining, room)
+                chunks.append(sequence.chunk(rows))
+                room -= rows
+                self._planned = (self._planned[0], self._planned[1] + rows)
+                if room == 0:
+                    break
+        return chunks
+
+    def _prefills(self, running: list[Sequence], admitting: bool) -> Iterator[Sequence]:
+        """Unfinished prefills in turn, those that wait as far as there is room for them."""
+        ready = deque(running)
         while True:
-            lacking = pool.blocks_for(sequence.computed + rows) - len(sequence.block_table)
-            if lacking <= 0:
-                return True
-            if pool.can_allocate(lacking):
-                sequence.block_table += pool.allocate(lacking)
-                return True
-            youngest = self._running[-1]
-            self._preempt(youngest)
-            if youngest is sequence:
-                return False
+            waiting = self._waiting[0] if admitting and self._waiting else None
+            if ready and (waiting is None or ready[0].turn < waiting.turn):
+                yield ready.popleft()
+            elif waiting is None:
+                return
+            elif self._admit(waiting):
+                yield waiting
+            else:
+                admitting = False
 
-    def _preempt(self, sequence: Sequence) -> None:
-        self._running.remove(sequence)
-        self._release(sequence)
-        insort(self._waiting, sequence, key=_age)
-        self.preemptions += 1
-
-    def _release(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.block_table)
-        sequence.block_table = []
-        sequence.computed = sequence.remembered = 0
+    def _extend(self, sequence: Sequence) -> bool:
+        """Give a decode a block for its next row; False when it had to give way."""
+        while sequence.block_table:
+            if self.pool.can_allocate(1):
+                sequence.hold(self.pool.allocate(1), self.pool.block_size)
+                return True
+            self._preempt(self._running[-1])
+        return False
 
     def _admit(self, sequence: Sequence) -> bool:
         """Move a waiting sequence to the running ones, if all its known rows fit."""
@@ -148,41 +181,57 @@ class Scheduler:
             return False
         pool = self.pool
         # The last known row is always computed, as its logits are wanted.
-        full_blocks = (sequence.row_count - 1) // pool.block_size
-        shared = pool.match(sequence.block_hashes(pool.block_size, full_blocks))
+        known = (sequence.row_count - 1) // pool.block_size if self._prefix_cache else 0
+        shared = pool.match(sequence.block_hashes(pool.block_size, known))
         lacking = pool.blocks_for(sequence.row_count) - len(shared)
         if not pool.can_allocate(lacking):
             pool.release(shared)
             return False
         self._waiting.remove(sequence)
-        insort(self._running, sequence, key=_age)
-        sequence.block_table = shared + pool.allocate(lacking)
+        insort(self._running, sequence, key=_turn)
+        self._by_number[sequence.number] = sequence
+        sequence.hold(shared + pool.allocate(lacking), pool.block_size)
         sequence.computed = len(shared) * pool.block_size
         sequence.remembered = len(shared)
         return True
 
-    def _chunk(self, sequence: Sequence, rows: int) -> Chunk:
-        start, end = sequence.computed, sequence.computed + rows
-        return Chunk(
-            sequence_id=sequence.number,
-            row_ids=sequence.row_ids(start, end),
-            positions=sequence.positions(start, end),
-            start_row=start,
-            block_table=tuple(sequence.block_table[: self.pool.blocks_for(end)]),
-            picture=sequence.request.picture,
-            sample=sequence.sample_spec() if end == sequence.row_count else None,
-        )
+    def _stop(self, sequence: Sequence) -> None:
+        """Take a running sequence's place and blocks."""
+        self._running.remove(sequence)
+        del self._by_number[sequence.number]
+        self.pool.release(sequence.block_table)
+        sequence.let_go()
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._stop(sequence)
+        insort(self._waiting, sequence, key=_turn)
+        self.preemptions += 1
+
+    def _grow(self, sequence: Sequence, token: SampledToken) -> None:
+        """Add a running sequence's token; remove the sequence when that was the last."""
+        if sequence.is_suspect:
+            self._suspects.remove(sequence)
+            sequence.is_suspect = False
+        if token.token_id == NO_TOKEN:
+            # Rows that are not numbers may lie in any of its blocks: nobody shall build on them.
+            self.pool.forget(sequence.block_table)
+            self.remove(sequence)
+        else:
+            sequence.add_token(token.token_id)
+            if sequence.is_over():
+                self.remove(sequence)
 
     def _remember(self, sequence: Sequence) -> None:
         """Let blocks that the last step filled be found by later requests."""
+        if not self._prefix_cache:
+            return
         size = self.pool.block_size
         full = sequence.computed // size
-        if full > sequence.remembered:
-            hashes = sequence.block_hashes(size, full)
-            for index in range(sequence.remembered, full):
-                self.pool.remember(sequence.block_table[index], hashes[index])
-            sequence.remembered = full
+        hashes = sequence.block_hashes(size, full)
+        for index in range(sequence.remembered, full):
+            self.pool.remember(sequence.block_table[index], hashes[index])
+        sequence.remembered = full
 
 
-def _age(sequence: Sequence) -> int:
-    return sequence.number
+def _turn(sequence: Sequence) -> tuple[int, int]:
+    return sequence.turn

@@ -11,7 +11,9 @@ from array import array
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from lm_worker.plan import AnswerForm, SampleSpec, SamplingRules
+from lm_worker.plan import AnswerForm, Chunk, SampleSpec, SamplingRules
+
+PRIORITIES = range(1, 6)  # 1 is the most urgent
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class SequenceRequest:
     seed: int
     want_logprobs: bool = False
     top_logprobs: int = 0
+    priority: int = 3  # one of PRIORITIES
+    cache_salt: str = ""  # cached rows are shared among requests of one salt only
     min_tokens: int = 0  # none of stop_ids is drawn before
     form: AnswerForm | None = None  # None: free
     typical_p: float = 1.0
@@ -73,7 +77,9 @@ class Sequence:
         self.request = request
         self.token_ids = list(token_ids)
         self.is_suspect = is_suspect  # a worker died with it: steps of its own, for one token
-        self.block_table: list[int] = []
+        self.turn = (0, number)  # order among all; set by the scheduler
+        self.block_table: tuple[int, ...] = ()
+        self.room = 0  # rows that its blocks hold
         self.computed = 0  # rows in the cache
         self.remembered = 0  # full blocks that the pool knows by hash
         self._slot = request.image_slot
@@ -83,7 +89,7 @@ class Sequence:
         self._hashes: list[bytes] = []
         self._rules = request.rules()
         self._stops = tuple(sorted(request.stop_ids))
-        self._seen = set(request.prompt_ids) | set(token_ids)
+        self._seen = dict.fromkeys((*request.prompt_ids, *token_ids))  # as an ordered set
 
     def _expand(self, picture_rows: int) -> "array[int]":
         prompt = array("q", self.request.prompt_ids)
@@ -108,6 +114,45 @@ class Sequence:
         """Known rows that are not in the cache."""
         return len(self._rows) - self.computed
 
+    def hold(self, blocks: list[int], block_size: int) -> None:
+        """Take more blocks of `block_size` rows each."""
+        self.block_table += tuple(blocks)
+        self.room = len(self.block_table) * block_size
+
+    def let_go(self) -> None:
+        """Forget the blocks: no row is in the cache."""
+        self.block_table = ()
+        self.room = self.computed = self.remembered = 0
+
+    def chunk(self, rows: int) -> Chunk:
+        """The next `rows` rows to compute; a token is asked for when they are the last known."""
+        start = self.computed
+        end = start + rows
+        if end == len(self._rows) and rows == 1:
+            return self.last_row()
+        return Chunk(
+            self.number,
+            self.row_ids(start, end),
+            self.positions(start, end),
+            start,
+            self.block_table,
+            self.request.picture,
+            self.sample_spec() if end == len(self._rows) else None,
+        )
+
+    def last_row(self) -> Chunk:
+        """The last known row, which is never one of a picture: what a decode computes."""
+        row = self.computed
+        return Chunk(
+            self.number,
+            (self._rows[row],),
+            (row - self._extra,),
+            row,
+            self.block_table,
+            self.request.picture,
+            self.sample_spec(),
+        )
+
     def row_ids(self, start: int, end: int) -> tuple[int, ...]:
         """Rows [start, end): a token id, or -1-k for row k of the picture."""
         return tuple(self._rows[start:end])
@@ -117,6 +162,8 @@ class Sequence:
         if self._slot < 0:
             return tuple(range(start, end))
         first, behind = self._slot + 1, self._slot + 2 + self._extra  # patches, eoi
+        if start >= behind:
+            return tuple(range(start - self._extra, end - self._extra))
         return tuple(
             row if row <= self._slot else first if row < behind else row - self._extra
             for row in range(start, end)
@@ -140,7 +187,7 @@ class Sequence:
         """One more token of the answer."""
         self.token_ids.append(token_id)
         self._rows.append(token_id)
-        self._seen.add(token_id)
+        self._seen[token_id] = None
 
     def is_over(self) -> bool:
         """Whether the last token ends the answer."""
@@ -152,15 +199,20 @@ class Sequence:
     def block_hashes(self, block_size: int, blocks: int) -> list[bytes]:
         """Hashes of the first `blocks` full blocks, each over its rows and all before them.
 
-        Rows of a picture carry its digest: every picture has the same row ids.
+        Rows of a picture carry its digest: every picture has the same row ids. The first hash
+        builds on the request's salt.
         """
         while len(self._hashes) < blocks:
             start = len(self._hashes) * block_size
             rows = self._rows[start : start + block_size]
             assert len(rows) == block_size, "only full blocks have a hash"
-            digest = blake2b(self._hashes[-1] if self._hashes else b"", digest_size=16)
+            before = self._hashes[-1] if self._hashes else self._salt()
+            digest = blake2b(before, digest_size=16)
             digest.update(rows.tobytes())
             if any(row < 0 for row in rows):
                 digest.update(self.request.picture.encode())
             self._hashes.append(digest.digest())
         return self._hashes[:blocks]
+
+    def _salt(self) -> bytes:
+        return blake2b(self.request.cache_salt.encode(), digest_size=16).digest()

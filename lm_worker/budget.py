@@ -1,0 +1,60 @@
+"""How many prefill rows a step may have, so that those who are being answered hardly notice.
+
+A step with decodes shares its time: the decodes have what they would take alone, the prefills
+
+    stretch - 1                   of that, or
+    prefills / decodes            of that when it is more: as much for each as for each decode
+
+so that one long prompt stretches the steps of many by `stretch` at most, and many prompts are not
+held up by few answers. What rows cost is measured as it goes; nothing is assumed of the device.
+"""
+
+import math
+
+_KEEP = 0.9  # weight of what was known when a step's time comes in
+_FRESH_STEPS = 32  # mixed steps after which the decodes' own time is measured again
+
+
+class StepBudget:
+    """Rows of one step, learnt from the times of steps.
+
+    `step_rows` is the most rows of any step. `stretch` >= 1 is how much longer a step with decodes
+    may take for one prefill; infinity lets prefills have all of `step_rows`.
+    """
+
+    def __init__(self, step_rows: int, stretch: float = math.inf) -> None:
+        self.step_rows = step_rows
+        self._stretch = stretch
+        self._decode_s: dict[int, float] = {}  # by bit length of the number of decodes
+        self._prefill_s = 0.0  # time that prefill rows took, older steps less and less
+        self._prefill_rows = 0.0  # their number, weighted alike
+        self._mixed_steps = 0  # since decodes were last alone
+
+    def prefill_rows(self, decodes: int, prefills: int) -> int:
+        """Rows for prefills beside `decodes` rows, when `prefills` sequences want some.
+
+        Zero for a step now and then, to learn what the decodes take alone.
+        """
+        room = max(0, self.step_rows - decodes)
+        if not decodes or math.isinf(self._stretch):
+            return room
+        decode_s = self._decode_s.get(decodes.bit_length())
+        if decode_s is None or self._mixed_steps >= _FRESH_STEPS:
+            return 0
+        share = max(self._stretch - 1.0, prefills / decodes)
+        if self._prefill_s * room <= share * decode_s * self._prefill_rows:
+            return room
+        return min(room, max(1, int(share * decode_s * self._prefill_rows / self._prefill_s)))
+
+    def took(self, decodes: int, prefill_rows: int, seconds: float) -> None:
+        """Learn from a step that had so many rows of both kinds."""
+        known = self._decode_s.get(decodes.bit_length())
+        if prefill_rows:
+            self._mixed_steps += decodes > 0
+            excess = max(0.0, seconds - (known or 0.0))
+            self._prefill_s = _KEEP * self._prefill_s + excess
+            self._prefill_rows = _KEEP * self._prefill_rows + prefill_rows
+        elif decodes:
+            self._mixed_steps = 0
+            before = seconds if known is None else known
+            self._decode_s[decodes.bit_length()] = _KEEP * before + (1.0 - _KEEP) * seconds

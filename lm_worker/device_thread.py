@@ -1,0 +1,55 @@
+"""The one thread a rank computes in."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+class DeviceThread:
+    """Runs one call after the other, so that the event loop stays free.
+
+    A daemon: a device or a group that hangs does not keep the process from ending, which an
+    executor's thread would.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._thread.start()
+
+    async def call(self, function: Callable[[], _T]) -> _T:
+        """The result of `function`, or what it raised."""
+        return await asyncio.wrap_future(self.submit(function))
+
+    def submit(self, function: Callable[[], _T]) -> "Future[_T]":
+        """Let `function` be called when those before it are done."""
+        future: Future[_T] = Future()
+        self._calls.put(partial(_fulfil, future, function))
+        return future
+
+    def end(self, within_s: float) -> bool:
+        """Let the calls so far be made; whether they were, in that time."""
+        self._calls.put(None)
+        self._thread.join(within_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+
+def _fulfil(future: "Future[_T]", function: Callable[[], _T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = function()
+    except Exception as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
