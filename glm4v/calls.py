@@ -80,7 +80,8 @@ def error_of(error: grpc.RpcError, target: str, timeout_s: float, away_s: float)
     """One of ours for a failed call; `away_s` is how long nobody has answered."""
     code, details = error.code(), error.details() or "no reason given"
     if code == grpc.StatusCode.UNAVAILABLE:
-        reason = details.rpartition("last error: ")[2]
+        _, is_grpcs, last = details.partition("last error: ")
+        reason = last.rpartition(": ")[2] if is_grpcs else details
         return Unavailable(
             f"{target} was unavailable for {away_s:.1f} s: {reason}; is the gateway running there?"
         )

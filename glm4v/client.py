@@ -7,18 +7,21 @@ with Client("127.0.0.1:8330") as client:
 """
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
-from google.protobuf.message import Message
 
 from glm4v.calls import open_channel, unary
 from glm4v.errors import InvalidRequest
 from glm4v.generation import Generation
+from glm4v.options import GenerateOptions, build_request
 from glm4v.v1 import inference_pb2 as pb
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
+
+if TYPE_CHECKING:  # in `typing` from Python 3.11 on
+    from typing_extensions import Unpack
 
 DEFAULT_TARGET = "127.0.0.1:8330"
 _CANCEL_TIMEOUT_S = 5.0  # of the cancel that leaving a generation early sends
@@ -56,59 +59,26 @@ class Client:
         self,
         messages: Iterable[pb.Message],
         *,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        repetition_penalty: float | None = None,
-        seed: int | None = None,
-        max_tokens: int | None = None,
-        stop: Iterable[str] = (),
-        stop_token_ids: Iterable[int] = (),
-        ignore_eos: bool = False,
-        top_logprobs: int | None = None,
-        request_id: str | None = None,
-        linger_s: float | None = None,
-        return_prompt_ids: bool = False,
         timeout_s: float | None = None,
+        **options: "Unpack[GenerateOptions]",
     ) -> Generation:
-        """Start a request. What is not given is the server's default; see `GenerateRequest`.
+        """Start a request; `GenerateOptions` has its options.
 
-        The id is drawn here when none is given, so that a request whose first reply is lost is not
+        Its id is drawn here when none is given, so that a request whose first reply is lost is not
         run twice.
         """
-        sampling = pb.SamplingParams()
-        _set(
-            sampling,
-            {
-                "temperature": temperature,
-                "top_p": top_p,
-                "top_k": top_k,
-                "repetition_penalty": repetition_penalty,
-                "seed": seed,
-            },
-        )
-        request = pb.GenerateRequest(messages=messages, sampling=sampling)
-        _set(
-            request,
-            {
-                "max_tokens": max_tokens,
-                "ignore_eos": ignore_eos,
-                "top_logprobs": top_logprobs,
-                "request_id": request_id or uuid.uuid4().hex,
-                "linger_s": linger_s,
-                "return_prompt_ids": return_prompt_ids,
-            },
-        )
-        _extend(request, "stop", stop)
-        _extend(request, "stop_token_ids", stop_token_ids)
+        request = build_request(messages, options)
+        request.request_id = request.request_id or uuid.uuid4().hex
         return self._generation(request, timeout_s)
 
     def attach(
         self, request_id: str, token_offset: int = 0, *, timeout_s: float | None = None
     ) -> Generation:
         """Read a request that was started before, after its first `token_offset` tokens."""
-        request = pb.AttachRequest(request_id=request_id)
-        _set(request, {"token_offset": token_offset})
+        try:
+            request = pb.AttachRequest(request_id=request_id, token_offset=token_offset)
+        except ValueError as error:
+            raise InvalidRequest(f"token_offset is {token_offset}: {error}") from None
         return self._generation(request, timeout_s)
 
     def cancel(self, request_id: str) -> bool:
@@ -168,21 +138,3 @@ class Client:
             timeout_s=self._timeout_s if timeout_s is None else timeout_s,
             patience_s=self._patience_s,
         )
-
-
-def _set(message: Message, values: Mapping[str, object]) -> None:
-    """Fill in what is given; the message's own checks name neither field nor value."""
-    for name, value in values.items():
-        if value is not None:
-            try:
-                setattr(message, name, value)
-            except (TypeError, ValueError) as error:
-                raise InvalidRequest(f"{name} is {value!r}: {error}") from None
-
-
-def _extend(message: Message, name: str, values: Iterable[object]) -> None:
-    for value in values:
-        try:
-            getattr(message, name).append(value)
-        except (TypeError, ValueError) as error:
-            raise InvalidRequest(f"{name} has {value!r}: {error}") from None

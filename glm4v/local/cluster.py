@@ -35,7 +35,7 @@ class ClusterSettings:
     vision_workers: int = 1
     lm_workers: int = 1
     redis_url: str | None = None  # None starts a server
-    dtype: str = "float32"
+    dtype: str = "auto"
     data_dir: Path | None = None  # of that server; None forgets everything at the end
     restart: bool = True  # what dies
     start_timeout_s: float = 600.0

@@ -48,6 +48,7 @@ class RedisServer:
             "unixsocket": str(self._socket),
             "unixsocketperm": "700",
             "dir": str(self._data_dir),
+            "loglevel": "warning",
             "save": "",  # the append-only file is enough
             "appendonly": "yes",
             "appendfsync": "everysec",

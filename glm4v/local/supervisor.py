@@ -13,7 +13,6 @@ _POLL_S = 0.05
 _MAX_RESTARTS = 5  # of one program within the window below
 _RESTART_WINDOW_S = 60.0
 _FIRST_DELAY_S = 0.2  # before a restart; doubled each time
-_REASON_LINES = 3
 
 
 @dataclass(slots=True)
@@ -139,7 +138,7 @@ def _how(code: int) -> str:
 
 
 def _last_words(child: Child) -> str:
-    return " | ".join(list(child.last_lines)[-_REASON_LINES:]) or "nothing"
+    return next((line for line in reversed(child.last_lines) if line), "nothing")
 
 
 def _start_error(kept: _Kept, code: int) -> Glm4vError:

@@ -5,11 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Event
 from typing import Any
 
 import grpc
@@ -28,113 +25,23 @@ from glm4v.errors import (
     Unavailable,
 )
 from glm4v.generation import Generation
+from glm4v.options import GenerateOptions
 from glm4v.v1 import inference_pb2 as pb
-from glm4v.v1 import inference_pb2_grpc as rpc
-
-ANSWER = ["一", "", "只", " cat", "", "!"]  # text of each token; token i has id 100 + i
-SPLITS = range(len(ANSWER) + 1)
-
-GenerationEvents = Iterator[pb.GenerationEvent]
-
-
-def delta(first: int, count: int = 1) -> pb.GenerationEvent:
-    indices = range(first, first + count)
-    return pb.GenerationEvent(
-        delta=pb.Delta(
-            first_index=first,
-            token_ids=[100 + i for i in indices],
-            text="".join(ANSWER[i] for i in indices),
-        )
-    )
-
-
-def accepted(request_id: str) -> pb.GenerationEvent:
-    return pb.GenerationEvent(accepted=pb.Accepted(request_id=request_id, prompt_tokens=7))
-
-
-def progress(stage: "pb.Stage.ValueType") -> pb.GenerationEvent:
-    return pb.GenerationEvent(progress=pb.Progress(stage=stage))
-
-
-STAGES = [progress(pb.STAGE_QUEUED), progress(pb.STAGE_ENCODING), progress(pb.STAGE_ANSWERING)]
-FINISHED = pb.GenerationEvent(
-    finished=pb.Finished(
-        reason=pb.FINISH_REASON_LENGTH, text="。", usage=pb.Usage(completion_tokens=len(ANSWER))
-    )
+from tests import scripted_gateway
+from tests.scripted_gateway import (
+    ANSWER,
+    FINISHED,
+    STAGES,
+    ScriptedGateway,
+    accepted,
+    delta,
+    serving,
+    whole,
 )
 
 
-def whole(request_id: str, offset: int = 0) -> list[pb.GenerationEvent]:
-    """Every event after the first `offset` tokens, as a gateway replays them."""
-    stages = STAGES if offset == 0 else []
-    deltas = [delta(i) for i in range(offset, len(ANSWER))]
-    return [accepted(request_id), *stages, *deltas, FINISHED]
-
-
-class Gateway(rpc.InferenceServiceServicer):
-    """Sends `whole` and breaks off where a test says."""
-
-    def __init__(self, breaks: list[int]) -> None:
-        self.breaks = breaks  # events sent before each break; afterwards all are
-        self.calls: list[tuple[str, str, int]] = []
-        self.cancelled: list[str] = []
-        self.requests: list[pb.GenerateRequest] = []
-        self.left = Event()
-        self.status = (grpc.StatusCode.UNAVAILABLE, "Redis is away")
-        self.hangs = False
-
-    def Generate(self, request: pb.GenerateRequest, context: Any) -> Iterator[pb.GenerateResponse]:
-        self.requests.append(request)
-        self.calls.append(("generate", request.request_id, 0))
-        for event in self._events(request.request_id, 0, context):
-            yield pb.GenerateResponse(event=event)
-
-    def Attach(self, request: pb.AttachRequest, context: Any) -> Iterator[pb.AttachResponse]:
-        self.calls.append(("attach", request.request_id, request.token_offset))
-        for event in self._events(request.request_id, request.token_offset, context):
-            yield pb.AttachResponse(event=event)
-
-    def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelResponse:
-        self.cancelled.append(request.request_id)
-        return pb.CancelResponse(cancelled=len(self.cancelled) == 1)
-
-    def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> pb.CountTokensResponse:
-        if self.breaks:
-            self.breaks.pop()
-            context.abort(*self.status)
-        return pb.CountTokensResponse(prompt_tokens=len(request.messages[0].parts[0].text))
-
-    def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
-        return pb.GetModelResponse(name="micro")
-
-    def _events(self, request_id: str, offset: int, context: Any) -> GenerationEvents:
-        context.add_callback(self.left.set)
-        count = self.breaks.pop(0) if self.breaks else None
-        yield from whole(request_id, offset)[:count]
-        if count is None:
-            return
-        if self.hangs:
-            while context.is_active():
-                time.sleep(0.01)
-        if self.status[0] != grpc.StatusCode.OK:
-            context.abort(*self.status)
-
-
 @contextmanager
-def serving(gateway: Gateway, port: int = 0) -> Iterator[tuple[str, grpc.Server]]:
-    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 2**20)]
-    server = grpc.server(ThreadPoolExecutor(4), options=options)
-    rpc.add_InferenceServiceServicer_to_server(gateway, server)
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}", server
-    finally:
-        server.stop(0).wait()
-
-
-@contextmanager
-def asking(gateway: Gateway, **options: Any) -> Iterator[Client]:
+def asking(gateway: ScriptedGateway, **options: Any) -> Iterator[Client]:
     with serving(gateway) as (target, _), Client(target, **options) as client:
         yield client
 
@@ -148,7 +55,7 @@ def check_exactly_once(generation: Generation, events: list[pb.GenerationEvent])
 
 @pytest.mark.parametrize("sent", range(len(whole("x"))))
 def test_a_stream_broken_anywhere_goes_on_without_loss_or_repetition(sent: int) -> None:
-    gateway = Gateway([sent])
+    gateway = ScriptedGateway([sent])
     with asking(gateway) as client, client.generate(question(None, "?")) as generation:
         check_exactly_once(generation, list(generation))
     [(first, request_id, _), (second, again, offset)] = gateway.calls
@@ -158,22 +65,22 @@ def test_a_stream_broken_anywhere_goes_on_without_loss_or_repetition(sent: int) 
 
 
 def test_a_stream_broken_again_and_again_is_still_whole() -> None:
-    gateway = Gateway([0, 3, 0, 5, 2, 1, 2])
+    gateway = ScriptedGateway([0, 3, 0, 5, 2, 1, 2])
     with asking(gateway) as client, client.generate(question(None, "?")) as generation:
         check_exactly_once(generation, list(generation))
     assert len(gateway.calls) == 8
 
 
 def test_a_stream_that_ends_without_finished_goes_on() -> None:
-    gateway = Gateway([6])
+    gateway = ScriptedGateway([6])
     gateway.status = (grpc.StatusCode.OK, "")
     with asking(gateway) as client, client.generate(question(None, "?")) as generation:
         check_exactly_once(generation, list(generation))
 
 
-@pytest.mark.parametrize("offset", SPLITS)
+@pytest.mark.parametrize("offset", range(len(ANSWER) + 1))
 def test_attach_yields_what_follows_the_offset(offset: int) -> None:
-    gateway = Gateway([1])
+    gateway = ScriptedGateway([1])
     with asking(gateway) as client, client.attach("r", offset) as generation:
         assert generation.text == "".join(ANSWER[offset:]) + "。"
         assert generation.token_ids == [100 + i for i in range(offset, len(ANSWER))]
@@ -186,8 +93,8 @@ def test_a_killed_gateway_process_is_survived() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     code = (
-        "import sys; from tests.unit.test_client import *\n"
-        "gateway = Gateway([7]); gateway.hangs = True\n"
+        "import sys; from tests.scripted_gateway import *\n"
+        "gateway = ScriptedGateway([7]); gateway.hangs = True\n"
         f"with serving(gateway, {port}): print('up', flush=True); sys.stdin.read()"
     )
     with (
@@ -202,14 +109,14 @@ def test_a_killed_gateway_process_is_survived() -> None:
             events = [next(generation) for _ in range(7)]
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-            second = Gateway([])
+            second = ScriptedGateway([])
             with serving(second, port):
                 check_exactly_once(generation, events + list(generation))
             assert second.calls == [("attach", generation.request_id, 3)]
 
 
 def test_a_gateway_that_stops_in_the_middle_is_survived() -> None:
-    first, second = Gateway([7]), Gateway([])
+    first, second = ScriptedGateway([7]), ScriptedGateway([])
     first.hangs = True
     with (
         serving(first) as (target, server),
@@ -228,16 +135,16 @@ def test_tokens_out_of_order_are_an_error_and_not_a_wrong_answer(
     def with_gap(request_id: str, offset: int = 0) -> list[pb.GenerationEvent]:
         return [accepted(request_id), delta(0), delta(2), FINISHED]
 
-    monkeypatch.setitem(globals(), "whole", with_gap)
+    monkeypatch.setattr(scripted_gateway, "whole", with_gap)
     with (
-        asking(Gateway([])) as client,
+        asking(ScriptedGateway([])) as client,
         pytest.raises(RequestFailed, match="sent token 2 where 1 comes next"),
     ):
         list(client.generate(question(None, "?")))
 
 
 def test_leaving_early_cancels() -> None:
-    gateway = Gateway([6])
+    gateway = ScriptedGateway([6])
     gateway.hangs = True
     with asking(gateway) as client:
         with client.generate(question(None, "?"), request_id="mine") as generation:
@@ -248,7 +155,7 @@ def test_leaving_early_cancels() -> None:
 
 
 def test_leaving_an_attached_request_lets_it_run() -> None:
-    gateway = Gateway([6])
+    gateway = ScriptedGateway([6])
     gateway.hangs = True
     with asking(gateway) as client:
         with client.attach("r") as generation:
@@ -258,14 +165,14 @@ def test_leaving_an_attached_request_lets_it_run() -> None:
 
 
 def test_a_finished_request_is_not_cancelled() -> None:
-    gateway = Gateway([])
+    gateway = ScriptedGateway([])
     with asking(gateway) as client, client.generate(question(None, "?")) as generation:
         assert generation.text == "一只 cat!。"
     assert gateway.cancelled == []
 
 
 def test_pieces_of_text_are_never_empty() -> None:
-    with asking(Gateway([])) as client:
+    with asking(ScriptedGateway([])) as client:
         pieces = list(client.generate(question(None, "?")).texts())
     assert pieces == ["一", "只", " cat", "!", "。"]
 
@@ -285,7 +192,7 @@ def test_pieces_of_text_are_never_empty() -> None:
 def test_a_status_becomes_the_error_of_its_kind(
     status: grpc.StatusCode, kind: type[Glm4vError]
 ) -> None:
-    gateway = Gateway([2])
+    gateway = ScriptedGateway([2])
     gateway.status = (status, "17 seen, 16 allowed")
     with (
         asking(gateway) as client,
@@ -307,7 +214,7 @@ def test_nobody_there_is_told_after_a_while_with_the_address() -> None:
 
 
 def test_an_accepted_request_is_waited_for_until_its_deadline() -> None:
-    gateway = Gateway([1] + [0] * 1000)
+    gateway = ScriptedGateway([1] + [0] * 1000)
     with (
         asking(gateway, patience_s=0.01) as client,
         pytest.raises(DeadlinePassed, match=r"within 1.5 s"),
@@ -317,7 +224,7 @@ def test_an_accepted_request_is_waited_for_until_its_deadline() -> None:
 
 
 def test_a_silent_gateway_is_left_at_the_deadline() -> None:
-    gateway = Gateway([1])
+    gateway = ScriptedGateway([1])
     gateway.hangs = True
     with (
         asking(gateway) as client,
@@ -327,7 +234,7 @@ def test_a_silent_gateway_is_left_at_the_deadline() -> None:
 
 
 def test_every_option_reaches_the_server_and_nothing_else_is_set() -> None:
-    gateway = Gateway([])
+    gateway = ScriptedGateway([])
     messages = question(b"picture", "?")
     with asking(gateway) as client:
         list(client.generate(messages, request_id="a"))
@@ -338,8 +245,11 @@ def test_every_option_reaches_the_server_and_nothing_else_is_set() -> None:
                 top_p=0.5,
                 top_k=3,
                 repetition_penalty=1.5,
+                min_p=None,
+                logit_bias={3: -1},
                 seed=2**64 - 1,
                 max_tokens=5,
+                response_format=pb.ResponseFormat(regex="a+"),
                 stop=["x"],
                 stop_token_ids=[7],
                 ignore_eos=True,
@@ -350,13 +260,19 @@ def test_every_option_reaches_the_server_and_nothing_else_is_set() -> None:
             )
         )
     assert gateway.requests == [
-        pb.GenerateRequest(messages=messages, sampling=pb.SamplingParams(), request_id="a"),
+        pb.GenerateRequest(messages=messages, request_id="a"),
         pb.GenerateRequest(
             messages=messages,
             sampling=pb.SamplingParams(
-                temperature=0, top_p=0.5, top_k=3, repetition_penalty=1.5, seed=2**64 - 1
+                temperature=0,
+                top_p=0.5,
+                top_k=3,
+                repetition_penalty=1.5,
+                logit_bias={3: -1},
+                seed=2**64 - 1,
             ),
             max_tokens=5,
+            response_format=pb.ResponseFormat(regex="a+"),
             stop=["x"],
             stop_token_ids=[7],
             ignore_eos=True,
@@ -369,7 +285,7 @@ def test_every_option_reaches_the_server_and_nothing_else_is_set() -> None:
 
 
 def test_each_request_has_an_id_of_its_own() -> None:
-    with asking(Gateway([])) as client:
+    with asking(ScriptedGateway([])) as client:
         ids = {client.generate(question(None, "?")).request_id for _ in range(3)}
     assert len(ids) == 3
 
@@ -380,7 +296,8 @@ def test_each_request_has_an_id_of_its_own() -> None:
         ({"seed": -1}, "^seed is -1: "),
         ({"max_tokens": 2**40}, f"^max_tokens is {2**40}: "),
         ({"top_k": "all"}, "^top_k is 'all': "),
-        ({"stop_token_ids": [-5]}, "^stop_token_ids has -5: "),
+        ({"stop_token_ids": [-5]}, r"^stop_token_ids is \[-5\]: "),
+        ({"warmth": 1}, "^warmth is 1: .*no .*warmth"),
     ],
 )
 def test_what_no_message_can_hold_is_refused_by_name(options: dict[str, Any], message: str) -> None:
@@ -388,15 +305,21 @@ def test_what_no_message_can_hold_is_refused_by_name(options: dict[str, Any], me
         client.generate(question(None, "?"), **options)
 
 
+def test_every_field_of_a_request_is_an_option() -> None:
+    fields = {*pb.GenerateRequest.DESCRIPTOR.fields_by_name}
+    fields |= {*pb.SamplingParams.DESCRIPTOR.fields_by_name}
+    assert fields - {"messages", "sampling"} == {*GenerateOptions.__annotations__}
+
+
 def test_a_picture_larger_than_grpcs_default_limit_is_sent() -> None:
-    gateway = Gateway([])
+    gateway = ScriptedGateway([])
     with asking(gateway) as client:
         list(client.generate(question(bytes(6 * 2**20), "?")))
     assert len(gateway.requests[0].messages[0].parts[0].image.data) == 6 * 2**20
 
 
 def test_short_calls_are_tried_again() -> None:
-    gateway = Gateway([0, 0])
+    gateway = ScriptedGateway([0, 0])
     with asking(gateway) as client:
         assert client.count_tokens(question(None, "four")).prompt_tokens == 4
         assert client.get_model().name == "micro"

@@ -1,0 +1,17 @@
+"""The `glm4v` command; `main` is its entry point."""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command, or say in one line what has to be installed for it."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its notes on lost connections are not ours
+    try:
+        from glm4v.cli.app import run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("glm4v"):
+            raise
+        sys.stderr.write("glm4v: this needs: pip install 'glm4v-serve[gateway,worker]'\n")
+        sys.exit(2)
+    run()

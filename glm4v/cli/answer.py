@@ -1,0 +1,66 @@
+"""What `--json` prints, the same for every way to get an answer."""
+
+import json
+from collections.abc import Sequence
+
+import typer
+
+from glm4v.v1 import inference_pb2 as pb
+
+_REASONS = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
+
+
+def answer_object(
+    *,
+    request_id: str,
+    input_ids: Sequence[int],
+    token_ids: Sequence[int],
+    text: str,
+    finished: pb.Finished,
+    logprobs: Sequence[pb.TokenLogprobs] | None = None,
+) -> dict[str, object]:
+    """A whole answer as one JSON object; `logprobs` only where they were asked for."""
+    usage, timings = finished.usage, finished.timings
+    answer: dict[str, object] = {
+        "request_id": request_id,
+        "input_ids": list(input_ids),
+        "token_ids": list(token_ids),
+        "text": text,
+        "finish_reason": _REASONS[finished.reason],
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "image_rows": usage.image_rows,
+            "completion_tokens": usage.completion_tokens,
+        },
+        "timings": {
+            "vision_s": timings.vision_s,
+            "first_token_s": timings.first_token_s,
+            "decode_s": timings.decode_s,
+            "total_s": timings.total_s,
+        },
+    }
+    if logprobs is not None:
+        answer["logprobs"] = [
+            {**_logprob(each.chosen), "top": [_logprob(rival) for rival in each.top]}
+            for each in logprobs
+        ]
+    return answer
+
+
+def print_object(answer: dict[str, object]) -> None:
+    """One line on standard output."""
+    typer.echo(json.dumps(answer, ensure_ascii=False))
+
+
+def summary(finished: pb.Finished) -> str:
+    """Tokens, seconds, tokens a second and time to the first token, in one line."""
+    count, timings = finished.usage.completion_tokens, finished.timings
+    rate = f", {(count - 1) / timings.decode_s:.1f} tokens/s" if timings.decode_s else ""
+    return (
+        f"{count} tokens in {timings.total_s:.2f} s{rate}, "
+        f"first token after {timings.first_token_s:.2f} s"
+    )
+
+
+def _logprob(entry: pb.Logprob) -> dict[str, object]:
+    return {"token_id": entry.token_id, "logprob": entry.logprob}

@@ -1,0 +1,97 @@
+"""The command as a whole: which subcommands there are, and what a failure looks like."""
+
+import contextlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Annotated
+
+import typer
+
+import glm4v
+from glm4v.cli.ask import ask
+from glm4v.cli.attach import attach
+from glm4v.cli.cancel import cancel
+from glm4v.cli.demo import demo
+from glm4v.cli.tiny import tiny
+from glm4v.cli.up import up
+from glm4v.errors import Glm4vError
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "up": up,
+    "ask": ask,
+    "attach": attach,
+    "cancel": cancel,
+    "demo": demo,
+    "tiny": tiny,
+}
+_PLUGINS = "glm4v.commands"  # entry points of packages that stand above this one
+_USAGE_EXIT = 2
+_EPILOG = (
+    "Exit codes: 0 done, 1 unexpected error or given up, 2 wrong usage, 3 the request cannot work, "
+    "4 the checkpoint cannot be used, 5 something does not answer, 6 refused for load or deadline "
+    "passed, 7 cancelled, 130 interrupted. GLM4V_DEBUG=1 shows where an unexpected error arose."
+)
+
+
+def run() -> None:
+    """Run the subcommand that the arguments name; a failure is one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Chinese shows the rest
+    try:
+        build(sys.argv[1:])(prog_name="glm4v")
+    except Glm4vError as error:
+        _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        _fail(f"{error}; this needs: pip install 'glm4v-serve[gateway,worker]'", _USAGE_EXIT)
+    except Exception as error:
+        what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
+        _fail(f"{what}; GLM4V_DEBUG=1 shows where it arose", Glm4vError.exit_code)
+
+
+def build(arguments: list[str]) -> typer.Typer:
+    """The command for these arguments; other packages are imported when they are asked for."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        epilog=_EPILOG,
+        help="GLM-4V-9B served: questions about a picture, answered over gRPC.",
+    )
+    app.callback()(_options)
+    for name, command in _COMMANDS.items():
+        app.command(name)(command)
+    asked = arguments[0] if arguments else "--help"
+    for entry in {entry.name: entry for entry in entry_points(group=_PLUGINS)}.values():
+        if asked == entry.name:
+            app.command(entry.name)(entry.load())
+        elif asked == "--help":
+            with contextlib.suppress(ModuleNotFoundError):  # its extra is not installed: not listed
+                app.command(entry.name)(entry.load())
+    return app
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(glm4v.__version__)
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+def _fail(message: str, exit_code: int) -> None:
+    if os.environ.get("GLM4V_DEBUG") == "1":
+        traceback.print_exc()
+    sys.stderr.write(f"glm4v: {message}\n")
+    sys.exit(exit_code)

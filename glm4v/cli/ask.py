@@ -1,0 +1,137 @@
+"""`glm4v ask`: one question, its answer."""
+
+from pathlib import Path
+
+import typer
+
+from glm4v.cli import options as opt
+from glm4v.cli.answer import answer_object, print_object
+from glm4v.cli.reading import INTERRUPTED, collect, stream
+from glm4v.client import DEFAULT_TARGET, Client
+from glm4v.conversation import attach_image, question, read_file, read_messages
+from glm4v.generation import Generation
+from glm4v.options import GenerateOptions
+from glm4v.v1 import inference_pb2 as pb
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+def ask(
+    image_or_text: opt.ImageOrText = None,
+    text: opt.Text = None,
+    messages: opt.Messages = None,
+    image: opt.Image = None,
+    server: opt.Server = DEFAULT_TARGET,
+    temperature: opt.Temperature = None,
+    top_p: opt.TopP = None,
+    top_k: opt.TopK = None,
+    min_p: opt.MinP = None,
+    typical_p: opt.TypicalP = None,
+    repetition_penalty: opt.RepetitionPenalty = None,
+    frequency_penalty: opt.FrequencyPenalty = None,
+    presence_penalty: opt.PresencePenalty = None,
+    seed: opt.Seed = None,
+    max_tokens: opt.MaxTokens = None,
+    min_tokens: opt.MinTokens = None,
+    stop: opt.Stop = None,
+    stop_token_id: opt.StopTokenId = None,
+    ignore_eos: opt.IgnoreEos = False,
+    logprobs: opt.Logprobs = None,
+    json: opt.Json = False,
+    request_id: opt.NewRequestId = None,
+    linger: opt.Linger = None,
+    timeout: opt.Timeout = 600.0,
+) -> None:
+    """Ask about a picture, or about none: glm4v ask photo.jpg "What is this?"
+
+    Sampling options that are not given are the server's. Ctrl-C cancels the request.
+    """
+    if logprobs is not None and not json:
+        raise typer.BadParameter("--logprobs shows in --json only")
+    options: GenerateOptions = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "typical_p": typical_p,
+        "repetition_penalty": repetition_penalty,
+        "frequency_penalty": frequency_penalty,
+        "presence_penalty": presence_penalty,
+        "seed": seed,
+        "max_tokens": max_tokens,
+        "min_tokens": min_tokens,
+        "stop": stop,
+        "stop_token_ids": stop_token_id,
+        "ignore_eos": ignore_eos,
+        "top_logprobs": logprobs,
+        "request_id": request_id,
+        "linger_s": linger,
+        "return_prompt_ids": json,
+    }
+    words = [word for word in (image_or_text, text) if word is not None]
+    _run(_conversation(words, messages, image), options, server, timeout, json=json)
+
+
+def _run(
+    conversation: list[pb.Message],
+    options: GenerateOptions,
+    server: str,
+    timeout_s: float,
+    *,
+    json: bool,
+) -> None:
+    try:
+        with (
+            Client(server) as client,
+            client.generate(conversation, timeout_s=timeout_s, **options) as generation,
+        ):
+            _show(generation, options, json)
+    except KeyboardInterrupt:  # leaving the generation has cancelled it
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _show(generation: Generation, options: GenerateOptions, json: bool) -> None:
+    if not json:
+        stream(generation)
+        return
+    logprobs = collect(generation)
+    assert generation.accepted is not None  # or reading had raised
+    assert generation.finished is not None
+    print_object(
+        answer_object(
+            request_id=generation.request_id,
+            input_ids=generation.accepted.prompt_ids,
+            token_ids=generation.token_ids,
+            text=generation.text,
+            finished=generation.finished,
+            logprobs=logprobs if options["top_logprobs"] is not None else None,
+        )
+    )
+
+
+def _conversation(words: list[str], messages: Path | None, image: Path | None) -> list[pb.Message]:
+    """What the arguments describe; the first of two is a picture, the first of one may be."""
+    if image is None and words and (len(words) > 1 or _is_picture_path(words[0])):
+        image = Path(words.pop(0))
+    if len(words) > 1:
+        raise typer.BadParameter(f"a picture is given twice: {image} and {words[0]}")
+    if messages is None and not words:
+        raise typer.BadParameter("say what to ask: glm4v ask [IMAGE] TEXT, or --messages FILE")
+    if messages is not None and words:
+        raise typer.BadParameter(f"--messages has the text already; leave out {words[0]!r}")
+    picture = None if image is None else read_file(image, "picture")
+    if messages is None:
+        return question(picture, words[0])
+    conversation = read_messages(messages)
+    if picture is not None:
+        attach_image(conversation, picture)
+    return conversation
+
+
+def _is_picture_path(word: str) -> bool:
+    """Whether it names a file, or looks like the name of one: a question may end in .png too."""
+    path = Path(word)
+    try:
+        return path.is_file() or (path.suffix.lower() in _PICTURES and not set(word) & set(" \n"))
+    except (OSError, ValueError):  # too long for a path
+        return False

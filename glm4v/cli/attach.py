@@ -1,0 +1,29 @@
+"""`glm4v attach`: reads a request that was started before."""
+
+from typing import Annotated
+
+import typer
+
+from glm4v.cli import options as opt
+from glm4v.cli.reading import INTERRUPTED, stream
+from glm4v.client import DEFAULT_TARGET, Client
+
+
+def attach(
+    request_id: opt.RequestId,
+    offset: Annotated[int, typer.Option(help="Tokens to leave out at the start.")] = 0,
+    server: opt.Server = DEFAULT_TARGET,
+    timeout: opt.Timeout = 600.0,
+) -> None:
+    """Read the answer to a request that runs, or ended a short while ago.
+
+    Ctrl-C stops reading only.
+    """
+    try:
+        with (
+            Client(server, timeout_s=timeout) as client,
+            client.attach(request_id, offset) as generation,
+        ):
+            stream(generation)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None

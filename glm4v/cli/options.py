@@ -1,0 +1,52 @@
+"""Options of the subcommands that talk to a gateway."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Server = Annotated[str, typer.Option(metavar="HOST:PORT", help="The gateway.")]
+RequestId = Annotated[str, typer.Argument(help="As given to, or shown by, glm4v ask.")]
+Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds for the whole answer.")]
+
+ImageOrText = Annotated[
+    str | None, typer.Argument(metavar="IMAGE", help="A picture file.", show_default=False)
+]
+Text = Annotated[
+    str | None, typer.Argument(metavar="TEXT", help="The question.", show_default=False)
+]
+Messages = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A conversation as OpenAI-shaped JSON.")
+]
+Image = Annotated[Path | None, typer.Option(metavar="FILE", help="A picture file, as IMAGE.")]
+
+Temperature = Annotated[float | None, typer.Option(help="0 is greedy.")]
+TopP = Annotated[float | None, typer.Option(help="Keep the best of this probability together.")]
+TopK = Annotated[int | None, typer.Option(help="Keep this many tokens; 0 keeps all.")]
+MinP = Annotated[float | None, typer.Option(help="Least probability in relation to the best.")]
+TypicalP = Annotated[float | None, typer.Option(help="Keep the typical ones; 1 is off.")]
+RepetitionPenalty = Annotated[float | None, typer.Option(help="1 is off.")]
+FrequencyPenalty = Annotated[float | None, typer.Option(help="0 is off.")]
+PresencePenalty = Annotated[float | None, typer.Option(help="0 is off.")]
+Seed = Annotated[int | None, typer.Option(help="Makes the answer repeatable.")]
+
+MaxTokens = Annotated[int | None, typer.Option(metavar="N", help="Longest answer.")]
+MinTokens = Annotated[int | None, typer.Option(metavar="N", help="No end token before.")]
+Stop = Annotated[
+    list[str] | None, typer.Option(metavar="S", help="A text that ends the answer; repeatable.")
+]
+StopTokenId = Annotated[
+    list[int] | None, typer.Option(metavar="ID", help="A token that ends it; repeatable.")
+]
+IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on past the model's own end.")]
+Logprobs = Annotated[
+    int | None, typer.Option(metavar="K", help="With --json: of each token and K rivals.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")]
+NewRequestId = Annotated[
+    str | None,
+    typer.Option("--request-id", help="For attach and cancel; the same one twice runs once."),
+]
+Linger = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds it runs on while nobody reads it.")
+]

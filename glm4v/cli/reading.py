@@ -1,0 +1,73 @@
+"""Reads an answer in a terminal: where it is while it is awaited, then its text as it comes."""
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from glm4v.cli.answer import summary
+from glm4v.generation import Generation
+from glm4v.v1 import inference_pb2 as pb
+
+STAGE_NAMES = {
+    pb.STAGE_QUEUED: "queued",
+    pb.STAGE_ENCODING: "encoding the picture",
+    pb.STAGE_ANSWERING: "answering",
+}
+INTERRUPTED = 130  # exit code after Ctrl-C
+
+
+def stream(generation: Generation) -> None:
+    """Write the text to standard output as it becomes final, and a summary to standard error."""
+    with _Waiting() as waiting:
+        for event in generation:
+            waiting.show(event)
+            piece = event.delta.text or event.finished.text
+            if piece:
+                waiting.stop()  # both may be on one screen
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+    typer.echo()
+    assert generation.finished is not None  # or the loop had raised
+    typer.echo(f"{summary(generation.finished)}, request {generation.request_id}", err=True)
+
+
+def collect(generation: Generation) -> list[pb.TokenLogprobs]:
+    """Read to the end without writing; the log-probabilities of its tokens."""
+    logprobs: list[pb.TokenLogprobs] = []
+    with _Waiting() as waiting:
+        for event in generation:
+            waiting.show(event)
+            logprobs.extend(event.delta.logprobs)
+    return logprobs
+
+
+class _Waiting:
+    """Stage and seconds on standard error, on a terminal only."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._progress.add_task("sending")
+
+    def show(self, event: pb.GenerationEvent) -> None:
+        if event.WhichOneof("event") == "progress":
+            name = STAGE_NAMES.get(event.progress.stage, "waiting")
+            self._progress.update(self._task, description=name)
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+    def __enter__(self) -> "_Waiting":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

@@ -1,0 +1,66 @@
+"""`glm4v up`: the whole system on this machine, until Ctrl-C."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glm4v.cli.reading import INTERRUPTED
+from glm4v.local.cluster import ClusterSettings, LocalCluster
+from glm4v.local.foreground import Foreground
+
+_COLOURS = {"redis": "red", "vision_worker": "magenta", "lm_worker": "blue", "gateway": "green"}
+_NAME_WIDTH = max(map(len, _COLOURS))
+
+
+def up(
+    model: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the checkpoint.")],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the gateway.")] = 8330,
+    vision_workers: Annotated[int, typer.Option(min=0, help="How many.")] = 1,
+    lm_workers: Annotated[int, typer.Option(min=0, help="How many.")] = 1,
+    redis_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", envvar="GLM4V_REDIS_URL", help="A running Redis; else one is started."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, weights16, bfloat16 or float16.")
+    ] = "auto",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keeps requests over a restart; else they are forgotten."),
+    ] = None,
+) -> None:
+    """Start Redis, workers and a gateway, and keep them running until Ctrl-C.
+
+    More settings are read from GLM4V_… variables.
+    """
+    settings = ClusterSettings(
+        model,
+        port=port,
+        vision_workers=vision_workers,
+        lm_workers=lm_workers,
+        redis_url=redis_url,
+        dtype=dtype,
+        data_dir=data_dir,
+    )
+    foreground = Foreground(settings, show_line)
+    asyncio.run(foreground.run(_until_stopped))
+    if foreground.signals > 1:
+        raise typer.Exit(INTERRUPTED)
+
+
+def show_line(name: str, line: str) -> None:
+    """One line of a process on standard error, coloured on a terminal."""
+    head = f"{name:{_NAME_WIDTH}} |"
+    if sys.stderr.isatty():
+        head = typer.style(head, fg=_COLOURS.get(name.partition("-")[0], "yellow"))
+    typer.echo(f"{head} {line}", err=True)
+
+
+async def _until_stopped(cluster: LocalCluster) -> None:
+    typer.echo(f"glm4v is ready on {cluster.target}; Ctrl-C stops it")
+    await asyncio.Event().wait()  # a signal cancels this

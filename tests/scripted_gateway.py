@@ -1,0 +1,113 @@
+"""A gateway that answers every request alike, and breaks off where a test says."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+from typing import Any
+
+import grpc
+
+from glm4v.v1 import inference_pb2 as pb
+from glm4v.v1 import inference_pb2_grpc as rpc
+
+ANSWER = ["一", "", "只", " cat", "", "!"]  # text of each token; token i has id 100 + i
+
+GenerationEvents = Iterator[pb.GenerationEvent]
+
+
+def delta(first: int, count: int = 1) -> pb.GenerationEvent:
+    indices = range(first, first + count)
+    return pb.GenerationEvent(
+        delta=pb.Delta(
+            first_index=first,
+            token_ids=[100 + i for i in indices],
+            text="".join(ANSWER[i] for i in indices),
+        )
+    )
+
+
+def accepted(request_id: str) -> pb.GenerationEvent:
+    return pb.GenerationEvent(accepted=pb.Accepted(request_id=request_id, prompt_tokens=7))
+
+
+def progress(stage: "pb.Stage.ValueType") -> pb.GenerationEvent:
+    return pb.GenerationEvent(progress=pb.Progress(stage=stage))
+
+
+STAGES = [progress(pb.STAGE_QUEUED), progress(pb.STAGE_ENCODING), progress(pb.STAGE_ANSWERING)]
+FINISHED = pb.GenerationEvent(
+    finished=pb.Finished(
+        reason=pb.FINISH_REASON_LENGTH, text="。", usage=pb.Usage(completion_tokens=len(ANSWER))
+    )
+)
+
+
+def whole(request_id: str, offset: int = 0) -> list[pb.GenerationEvent]:
+    """Every event after the first `offset` tokens, as a gateway replays them."""
+    stages = STAGES if offset == 0 else []
+    deltas = [delta(i) for i in range(offset, len(ANSWER))]
+    return [accepted(request_id), *stages, *deltas, FINISHED]
+
+
+class ScriptedGateway(rpc.InferenceServiceServicer):
+    """Sends `whole` and breaks off where a test says."""
+
+    def __init__(self, breaks: list[int]) -> None:
+        self.breaks = breaks  # events sent before each break; afterwards all are
+        self.calls: list[tuple[str, str, int]] = []
+        self.cancelled: list[str] = []
+        self.requests: list[pb.GenerateRequest] = []
+        self.left = Event()
+        self.status = (grpc.StatusCode.UNAVAILABLE, "Redis is away")
+        self.hangs = False
+
+    def Generate(self, request: pb.GenerateRequest, context: Any) -> Iterator[pb.GenerateResponse]:
+        self.requests.append(request)
+        self.calls.append(("generate", request.request_id, 0))
+        for event in self._events(request.request_id, 0, context):
+            yield pb.GenerateResponse(event=event)
+
+    def Attach(self, request: pb.AttachRequest, context: Any) -> Iterator[pb.AttachResponse]:
+        self.calls.append(("attach", request.request_id, request.token_offset))
+        for event in self._events(request.request_id, request.token_offset, context):
+            yield pb.AttachResponse(event=event)
+
+    def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelResponse:
+        self.cancelled.append(request.request_id)
+        return pb.CancelResponse(cancelled=len(self.cancelled) == 1)
+
+    def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> pb.CountTokensResponse:
+        if self.breaks:
+            self.breaks.pop()
+            context.abort(*self.status)
+        return pb.CountTokensResponse(prompt_tokens=len(request.messages[0].parts[0].text))
+
+    def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
+        return pb.GetModelResponse(name="micro")
+
+    def _events(self, request_id: str, offset: int, context: Any) -> GenerationEvents:
+        context.add_callback(self.left.set)
+        count = self.breaks.pop(0) if self.breaks else None
+        yield from whole(request_id, offset)[:count]
+        if count is None:
+            return
+        if self.hangs:
+            while context.is_active():
+                time.sleep(0.01)
+        if self.status[0] != grpc.StatusCode.OK:
+            context.abort(*self.status)
+
+
+@contextmanager
+def serving(gateway: Gateway, port: int = 0) -> Iterator[tuple[str, grpc.Server]]:
+    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 2**20)]
+    server = grpc.server(ThreadPoolExecutor(4), options=options)
+    rpc.add_InferenceServiceServicer_to_server(gateway, server)
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}", server
+    finally:
+        server.stop(0).wait()
