@@ -16,12 +16,15 @@ import anyio.to_thread
 from gateway.messages import read_messages
 from gateway.prompt import Prompt, render
 from gateway.ranges import (
+    check_cache_salt,
+    check_logit_bias,
     check_range,
     check_request_id,
     check_stop_token_ids,
     check_stops,
     refuse_unknown_fields,
 )
+from gateway.response_format import check_response_format
 from gateway.sampling import SamplingDefaults, resolve
 from gateway.tokenizer import Tokenizer
 from glm4v.errors import InvalidRequest
@@ -32,6 +35,7 @@ from glm4v.v1 import inference_pb2 as api
 
 _DEFAULT_MAX_TOKENS = 1024
 _DEFAULT_LINGER_S = 10.0
+_DEFAULT_PRIORITY = 3
 _MAX_TOP_LOGPROBS = 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -87,30 +91,49 @@ class Admission:
         return (await anyio.to_thread.run_sync(self._read_conversation, request))[0]
 
     def _admit(self, request: api.GenerateRequest) -> Admitted:
-        if request.request_id:
-            check_request_id(request.request_id)
-        check_stops(request.stop)
-        check_stop_token_ids(request.stop_token_ids, self._spec.vocab_size)
-        check_range("top_logprobs", request.top_logprobs, 0, _MAX_TOP_LOGPROBS)
+        self._check_fields(request)
         prompt, image_digest, image = self._read_conversation(request)
         stop_token_ids = set(request.stop_token_ids)
         if not request.ignore_eos:
             stop_token_ids.update(self._spec.eos_ids)
+        max_tokens = self._max_tokens(request, len(prompt.ids))
+        if request.min_tokens > max_tokens:
+            raise InvalidRequest(
+                f"min_tokens is {request.min_tokens}; 0 to {max_tokens} (max_tokens) is allowed"
+            )
         job = journal_pb2.Job(
             request_id=request.request_id or secrets.token_hex(16),
             fingerprint=self._fingerprint,
             prompt_ids=prompt.ids,
             image_digest=image_digest,
             sampling=resolve(request.sampling, self._defaults, seed=secrets.randbits(64)),
-            max_tokens=self._max_tokens(request, len(prompt.ids)),
+            max_tokens=max_tokens,
+            min_tokens=request.min_tokens,
             stop_token_ids=sorted(stop_token_ids),
             want_logprobs=request.HasField("top_logprobs"),
             top_logprobs=request.top_logprobs,
             stop=request.stop,
             linger_ms=_linger_ms(request),
+            priority=request.priority if request.HasField("priority") else _DEFAULT_PRIORITY,
+            cache_salt=request.cache_salt,
         )
+        if request.HasField("response_format"):
+            job.response_format.CopyFrom(request.response_format)
         job.content_digest = _content_digest(job, seed_is_set=request.sampling.HasField("seed"))
         return Admitted(job, image)
+
+    def _check_fields(self, request: api.GenerateRequest) -> None:
+        if request.request_id:
+            check_request_id(request.request_id)
+        check_stops(request.stop)
+        check_stop_token_ids(request.stop_token_ids, self._spec.vocab_size)
+        check_range("top_logprobs", request.top_logprobs, 0, _MAX_TOP_LOGPROBS)
+        check_logit_bias(request.sampling.logit_bias, self._spec.tokens)
+        check_cache_salt(request.cache_salt)
+        if request.HasField("priority"):
+            check_range("priority", request.priority, 1, 5)
+        if request.HasField("response_format"):
+            check_response_format(request.response_format)
 
     def _read_conversation(
         self, request: api.GenerateRequest | api.CountTokensRequest
@@ -168,7 +191,8 @@ def _linger_ms(request: api.GenerateRequest) -> int:
 def _content_digest(job: journal_pb2.Job, *, seed_is_set: bool) -> bytes:
     """SHA-256 of what was asked: equal for a repeated request, whoever repeats it.
 
-    What was drawn for it does not count, nor how long it may take or linger.
+    What was drawn for it does not count, nor how long it may take or linger, nor what changes its
+    speed alone.
     """
     sampling = job.sampling
     asked = [
@@ -184,6 +208,13 @@ def _content_digest(job: journal_pb2.Job, *, seed_is_set: bool) -> bytes:
         list(job.stop_token_ids),
         sorted(set(job.stop)),
         job.top_logprobs if job.want_logprobs else None,
+        sampling.min_p,
+        sampling.typical_p,
+        sampling.frequency_penalty,
+        sampling.presence_penalty,
+        sorted(sampling.logit_bias.items()),
+        job.min_tokens,
+        job.response_format.SerializeToString(deterministic=True).hex(),
     ]
     return hashlib.sha256(json.dumps(asked).encode()).digest()
 

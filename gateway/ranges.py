@@ -1,7 +1,7 @@
 """Checks of single fields; each message says the field, what it was and what is allowed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from struct import pack, unpack
 
 from google.protobuf.message import Message
@@ -12,6 +12,8 @@ from glm4v.errors import InvalidRequest
 MAX_STOPS = 16
 MAX_STOP_BYTES = 256
 MAX_STOP_TOKEN_IDS = 64
+MAX_LOGIT_BIASES = 300
+MAX_SALT_BYTES = 128
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -62,6 +64,29 @@ def check_stop_token_ids(token_ids: Sequence[int], vocab_size: int) -> None:
             )
 
 
+def check_logit_bias(biases: Mapping[int, float], tokens: int) -> None:
+    """Refuse too many biases, ids that stand for nothing, and values out of range."""
+    if len(biases) > MAX_LOGIT_BIASES:
+        raise InvalidRequest(
+            f"sampling.logit_bias has {len(biases)} ids; at most {MAX_LOGIT_BIASES} are allowed"
+        )
+    for token_id, bias in biases.items():
+        if token_id >= tokens:
+            raise InvalidRequest(
+                f"sampling.logit_bias has id {token_id}; 0 to {tokens - 1} is allowed"
+            )
+        check_range(f"sampling.logit_bias[{token_id}]", bias, -100, 100)
+
+
+def check_cache_salt(salt: str) -> None:
+    """Refuse a salt that is longer than it need be."""
+    size = len(salt.encode())
+    if size > MAX_SALT_BYTES:
+        raise InvalidRequest(
+            f"cache_salt has {size} bytes; at most {MAX_SALT_BYTES} are allowed; use a digest"
+        )
+
+
 def refuse_unknown_fields(message: Message) -> None:
     """Refuse what this release does not know, anywhere in a message, rather than ignore it."""
     fields = UnknownFieldSet(message)
@@ -73,6 +98,6 @@ def refuse_unknown_fields(message: Message) -> None:
             "leave it out or ask a newer gateway"
         )
     for field, value in message.ListFields():
-        if field.message_type is not None:
+        if field.message_type is not None and not field.message_type.GetOptions().map_entry:
             for inner in value if isinstance(value, Sequence) else [value]:
                 refuse_unknown_fields(inner)

@@ -16,7 +16,7 @@ _TOP_P = 0.8
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
-    """What holds where a request is silent; top_k and repetition_penalty are off."""
+    """What holds where a request is silent; everything else is off."""
 
     temperature: float  # 0 is greedy
     top_p: float
@@ -24,7 +24,14 @@ class SamplingDefaults:
     def as_params(self) -> api.SamplingParams:
         """The defaults as a caller would write them."""
         return api.SamplingParams(
-            temperature=self.temperature, top_p=self.top_p, top_k=0, repetition_penalty=1.0
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=0,
+            repetition_penalty=1.0,
+            min_p=0.0,
+            typical_p=1.0,
+            frequency_penalty=0.0,
+            presence_penalty=0.0,
         )
 
 
@@ -56,13 +63,23 @@ def resolve(
     temperature = params.temperature if params.HasField("temperature") else defaults.temperature
     top_p = params.top_p if params.HasField("top_p") else defaults.top_p
     penalty = params.repetition_penalty if params.HasField("repetition_penalty") else 1.0
+    typical_p = params.typical_p if params.HasField("typical_p") else 1.0
     check_range("sampling.temperature", temperature, 0, 10)
     check_range("sampling.top_p", top_p, 0, 1, above=True)
     check_range("sampling.repetition_penalty", penalty, 0.1, 10)
+    check_range("sampling.min_p", params.min_p, 0, 1)
+    check_range("sampling.typical_p", typical_p, 0, 1, above=True)
+    check_range("sampling.frequency_penalty", params.frequency_penalty, -2, 2)
+    check_range("sampling.presence_penalty", params.presence_penalty, -2, 2)
     return journal_pb2.Sampling(
         temperature=temperature,
         top_p=top_p,
         top_k=params.top_k,
         repetition_penalty=penalty,
         seed=params.seed if params.HasField("seed") else seed,
+        min_p=params.min_p,
+        typical_p=typical_p,
+        frequency_penalty=params.frequency_penalty,
+        presence_penalty=params.presence_penalty,
+        logit_bias=params.logit_bias,
     )

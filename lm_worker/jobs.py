@@ -1,5 +1,6 @@
 """Between the protocol's messages and the engine's values."""
 
+import json
 import time
 from dataclasses import dataclass
 
@@ -7,7 +8,10 @@ from glm4v.broker.lm_queue import Append, Lease
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.model_spec import ModelSpec
 from lm_worker.engine import NewToken
+from lm_worker.plan import AnswerForm
 from lm_worker.sequence import SequenceRequest
+
+_DEFAULT_PRIORITY = 3  # of a job that an older gateway wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,28 @@ def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
         seed=job.sampling.seed,
         want_logprobs=job.want_logprobs,
         top_logprobs=job.top_logprobs,
+        priority=job.priority or _DEFAULT_PRIORITY,
+        cache_salt=job.cache_salt,
+        min_tokens=job.min_tokens,
+        form=_form(job),
+        typical_p=job.sampling.typical_p or 1.0,
+        min_p=job.sampling.min_p,
+        frequency_penalty=job.sampling.frequency_penalty,
+        presence_penalty=job.sampling.presence_penalty,
+        logit_bias=tuple(sorted(job.sampling.logit_bias.items())),
     )
+
+
+def _form(job: pb.Job) -> AnswerForm | None:
+    response_format = job.response_format
+    match response_format.WhichOneof("format"):
+        case "json_schema":
+            return AnswerForm("json_schema", response_format.json_schema)
+        case "regex":
+            return AnswerForm("regex", response_format.regex)
+        case "choice":
+            return AnswerForm("choice", json.dumps(list(response_format.choice.options)))
+    return None
 
 
 def now_ms() -> int:

@@ -1,0 +1,60 @@
+"""What can be said about a response format without compiling it; the language worker compiles."""
+
+import json
+
+from glm4v.errors import InvalidRequest
+from glm4v.v1 import inference_pb2 as api
+
+MAX_FORMAT_BYTES = 64 * 1024
+MAX_OPTIONS = 1000
+
+
+def check_response_format(response_format: api.ResponseFormat) -> None:
+    """Refuse what is empty, too large, or not JSON where a JSON schema is given."""
+    kind = response_format.WhichOneof("format")
+    if kind is None:
+        raise InvalidRequest(
+            "response_format is empty; set json_schema, regex or choice, or leave it out"
+        )
+    if kind == "choice":
+        _check_options(response_format.choice)
+        return
+    text: str = getattr(response_format, kind)
+    size = len(text.encode())
+    if not 1 <= size <= MAX_FORMAT_BYTES:
+        raise InvalidRequest(
+            f"response_format.{kind} has {size} bytes; 1 to {MAX_FORMAT_BYTES} are allowed"
+        )
+    if kind == "json_schema":
+        _check_schema(text)
+
+
+def _check_options(choice: api.Choices) -> None:
+    count = len(choice.options)
+    if not 1 <= count <= MAX_OPTIONS:
+        raise InvalidRequest(
+            f"response_format.choice has {count} options; 1 to {MAX_OPTIONS} are allowed"
+        )
+    for number, option in enumerate(choice.options):
+        if not option:
+            raise InvalidRequest(f"response_format.choice.options[{number}] is empty; remove it")
+    size = sum(len(option.encode()) for option in choice.options)
+    if size > MAX_FORMAT_BYTES:
+        raise InvalidRequest(
+            f"response_format.choice has {size} bytes; at most {MAX_FORMAT_BYTES} are allowed"
+        )
+
+
+def _check_schema(text: str) -> None:
+    try:
+        schema = json.loads(text)
+    except RecursionError:
+        raise InvalidRequest(
+            "response_format.json_schema is nested too deeply; flatten it with $defs and $ref"
+        ) from None
+    except ValueError as error:
+        raise InvalidRequest(f"response_format.json_schema is not JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise InvalidRequest(
+            f"response_format.json_schema is {text[:40]!r}; a JSON object is needed"
+        )
