@@ -7,14 +7,15 @@ publish        | 1      | 2      | 3          runs; step k+2 waits for them
 import asyncio
 import itertools
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from glm4v.errors import Overloaded
+from glm4v.errors import Overloaded, RequestFailed
 from glm4v.tensor_bytes import TensorBytes
-from lm_worker.plan import SampledToken, StepPlan
+from lm_worker.plan import NO_TOKEN, SampledToken, StepPlan
 from lm_worker.ranks import Ranks
 from lm_worker.scheduler import Scheduler
 from lm_worker.sequence import Sequence as EngineSequence
@@ -25,12 +26,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token of one sequence, and whether it is the last."""
+    """A token of one sequence, and whether it is the last; or that there is none, and why."""
 
     request_id: str
     index: int
-    sampled: SampledToken
+    sampled: SampledToken  # NO_TOKEN only with an error
     is_last: bool
+    error: RequestFailed | None = None  # why the request ends, when the answer does not
 
 
 Publish = Callable[[Sequence[NewToken]], Coroutine[Any, Any, set[str]]]
@@ -140,14 +142,17 @@ class Engine:
                 publishing.cancel()
 
     async def _step(self, plan: StepPlan) -> list[NewToken]:
+        started = time.perf_counter()
         sampled = await self._ranks.execute(plan)
+        seconds = time.perf_counter() - started
         tokens = []
-        for sequence, token in self._scheduler.apply(plan, sampled):
-            over = sequence.is_over()
+        for sequence, token, is_last in self._scheduler.apply(plan, sampled, seconds):
             request_id = sequence.request.request_id
             self._end_trial(request_id)
-            tokens.append(NewToken(request_id, len(sequence.token_ids) - 1, token, over))
-            if over:
+            error = _failure(sequence, token)
+            index = len(sequence.token_ids) - (token.token_id != NO_TOKEN)
+            tokens.append(NewToken(request_id, index, token, is_last, error))
+            if is_last:
                 await self._forget(sequence)
         return tokens
 
@@ -164,3 +169,13 @@ class Engine:
     def _end_trial(self, request_id: str) -> None:
         if (over := self._trials.pop(request_id, None)) is not None:
             over.set()
+
+
+def _failure(sequence: EngineSequence, token: SampledToken) -> RequestFailed | None:
+    """Why a request ends that has no answer."""
+    if token.token_id == NO_TOKEN:
+        return RequestFailed(
+            f"the scores of token {len(sequence.token_ids)} are not finite numbers; "
+            "send the picture again, or serve with another GLM4V_DTYPE"
+        )
+    return RequestFailed(token.failure) if token.failure else None

@@ -8,7 +8,7 @@ from glm4v.broker.lm_queue import Append, Lease
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.model_spec import ModelSpec
 from lm_worker.engine import NewToken
-from lm_worker.plan import AnswerForm
+from lm_worker.plan import NO_TOKEN, AnswerForm, SampledToken
 from lm_worker.sequence import SequenceRequest
 
 _DEFAULT_PRIORITY = 3  # of a job that an older gateway wrote
@@ -24,7 +24,13 @@ class Held:
 
 def step_append(held: Held, token: NewToken, at_ms: int) -> Append:
     """What a token adds to its request's journal."""
-    sampled = token.sampled
+    end = _end(held, token, at_ms) if token.is_last else None
+    return Append(held.lease, token.index, _tokens(token.sampled, at_ms), end)
+
+
+def _tokens(sampled: SampledToken, at_ms: int) -> pb.JournalTokens | None:
+    if sampled.token_id == NO_TOKEN:
+        return None
     tokens = pb.JournalTokens(ids=[sampled.token_id], at_ms=at_ms)
     if sampled.logprob is not None:
         logprobs = tokens.logprobs.add()
@@ -32,16 +38,19 @@ def step_append(held: Held, token: NewToken, at_ms: int) -> Append:
         logprobs.chosen.logprob = sampled.logprob
         for token_id, logprob in sampled.top:
             logprobs.top.add(token_id=token_id, logprob=logprob)
-    end = None
-    if token.is_last:
-        stopped = sampled.token_id in held.job.stop_token_ids
-        end = pb.JournalEnd(
-            kind=pb.END_KIND_STOP_TOKEN if stopped else pb.END_KIND_LENGTH,
-            stop_token_id=sampled.token_id if stopped else 0,
-            token_count=token.index + 1,
-            at_ms=at_ms,
-        )
-    return Append(held.lease, token.index, tokens, end)
+    return tokens
+
+
+def _end(held: Held, token: NewToken, at_ms: int) -> pb.JournalEnd:
+    token_id = token.sampled.token_id
+    end = pb.JournalEnd(token_count=token.index + (token_id != NO_TOKEN), at_ms=at_ms)
+    if token.error is not None:
+        end.kind, end.code, end.message = pb.END_KIND_FAILED, token.error.code, str(token.error)
+    elif token_id in held.job.stop_token_ids:
+        end.kind, end.stop_token_id = pb.END_KIND_STOP_TOKEN, token_id
+    else:
+        end.kind = pb.END_KIND_LENGTH
+    return end
 
 
 def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:

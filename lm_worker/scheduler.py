@@ -90,11 +90,11 @@ class Scheduler:
 
     def apply(
         self, plan: StepPlan, sampled: SequenceOf[SampledToken], seconds: float | None = None
-    ) -> list[tuple[Sequence, SampledToken]]:
-        """Take in what the last step computed: who got which token. Those that end are removed.
+    ) -> list[tuple[Sequence, SampledToken, bool]]:
+        """Take in what the last step computed: who got which token, and whether it is the last.
 
-        A sequence that got NO_TOKEN ends, and its rows are not found again. Sequences that left
-        while the step ran are passed over. `seconds` is what the step took, if it was measured.
+        Sequences that end are removed; those that left while the step ran are passed over.
+        `seconds` is what the step took, if it was measured.
         """
         if seconds is not None:
             self._budget.took(*self._planned, seconds)
@@ -104,12 +104,11 @@ class Scheduler:
                 sequence.computed = chunk.start_row + len(chunk.row_ids)
                 if sequence.computed // size > sequence.remembered:
                     self._remember(sequence)
-        grown = []
-        for token in sampled:
-            if (sequence := self._by_number.get(token.sequence_id)) is not None:
-                grown.append((sequence, token))
-                self._grow(sequence, token)
-        return grown
+        return [
+            (sequence, token, self._grow(sequence, token))
+            for token in sampled
+            if (sequence := self._by_number.get(token.sequence_id)) is not None
+        ]
 
     def audit(self) -> list[str]:
         """What is wrong with the blocks; empty when every one is accounted for."""
@@ -196,7 +195,7 @@ class Scheduler:
         return True
 
     def _stop(self, sequence: Sequence) -> None:
-        """Take a running sequence's place and blocks."""
+        """Take a running sequence out, and its blocks back."""
         self._running.remove(sequence)
         del self._by_number[sequence.number]
         self.pool.release(sequence.block_table)
@@ -207,19 +206,21 @@ class Scheduler:
         insort(self._waiting, sequence, key=_turn)
         self.preemptions += 1
 
-    def _grow(self, sequence: Sequence, token: SampledToken) -> None:
+    def _grow(self, sequence: Sequence, token: SampledToken) -> bool:
         """Add a running sequence's token; remove the sequence when that was the last."""
         if sequence.is_suspect:
             self._suspects.remove(sequence)
             sequence.is_suspect = False
         if token.token_id == NO_TOKEN:
-            # Rows that are not numbers may lie in any of its blocks: nobody shall build on them.
+            # Rows that are no numbers may lie in any of its blocks: nobody shall build on them.
             self.pool.forget(sequence.block_table)
-            self.remove(sequence)
         else:
             sequence.add_token(token.token_id)
-            if sequence.is_over():
-                self.remove(sequence)
+        is_last = token.is_complete or bool(token.failure) or sequence.is_over()
+        if is_last or token.token_id == NO_TOKEN:
+            self._stop(sequence)
+            return True
+        return False
 
     def _remember(self, sequence: Sequence) -> None:
         """Let blocks that the last step filled be found by later requests."""
