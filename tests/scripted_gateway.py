@@ -24,12 +24,21 @@ def delta(first: int, count: int = 1) -> pb.GenerationEvent:
             first_index=first,
             token_ids=[100 + i for i in indices],
             text="".join(ANSWER[i] for i in indices),
+            logprobs=[
+                pb.TokenLogprobs(
+                    chosen=pb.Logprob(token_id=100 + i, logprob=-0.5),
+                    top=[pb.Logprob(token_id=9, logprob=-0.25)],
+                )
+                for i in indices
+            ],
         )
     )
 
 
 def accepted(request_id: str) -> pb.GenerationEvent:
-    return pb.GenerationEvent(accepted=pb.Accepted(request_id=request_id, prompt_tokens=7))
+    return pb.GenerationEvent(
+        accepted=pb.Accepted(request_id=request_id, prompt_tokens=3, prompt_ids=[1, 2, 3])
+    )
 
 
 def progress(stage: "pb.Stage.ValueType") -> pb.GenerationEvent:
@@ -39,7 +48,10 @@ def progress(stage: "pb.Stage.ValueType") -> pb.GenerationEvent:
 STAGES = [progress(pb.STAGE_QUEUED), progress(pb.STAGE_ENCODING), progress(pb.STAGE_ANSWERING)]
 FINISHED = pb.GenerationEvent(
     finished=pb.Finished(
-        reason=pb.FINISH_REASON_LENGTH, text="。", usage=pb.Usage(completion_tokens=len(ANSWER))
+        reason=pb.FINISH_REASON_LENGTH,
+        text="。",
+        usage=pb.Usage(prompt_tokens=3, image_rows=18, completion_tokens=len(ANSWER)),
+        timings=pb.Timings(vision_s=0.25, first_token_s=0.5, decode_s=2.5, total_s=4),
     )
 )
 
@@ -101,7 +113,7 @@ class ScriptedGateway(rpc.InferenceServiceServicer):
 
 
 @contextmanager
-def serving(gateway: Gateway, port: int = 0) -> Iterator[tuple[str, grpc.Server]]:
+def serving(gateway: ScriptedGateway, port: int = 0) -> Iterator[tuple[str, grpc.Server]]:
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 2**20)]
     server = grpc.server(ThreadPoolExecutor(4), options=options)
     rpc.add_InferenceServiceServicer_to_server(gateway, server)

@@ -217,8 +217,9 @@ def _check_port(port: int) -> None:
     try:
         socket.create_server((_HOST, port)).close()
     except OSError as error:
+        reason = os.strerror(error.errno or 0)
         raise Unavailable(
-            f"port {port} cannot be used ({error.strerror}); choose another with --port"
+            f"port {port} cannot be used ({reason}); choose another with --port"
         ) from None
 
 
