@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 
-from glm4v.errors import Glm4vError
+from glm4v.errors import Glm4vError, InvalidRequest
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +31,43 @@ class ErrorInterceptor(aio.ServerInterceptor):
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 _stream(method, handler.unary_stream),
-                handler.request_deserializer,
+                _tolerant(handler.request_deserializer),
                 handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
             _unary(method, handler.unary_unary),
-            handler.request_deserializer,
+            _tolerant(handler.request_deserializer),
             handler.response_serializer,
         )
+
+
+class _NoMessage:
+    """Stands for bytes that are no message of the method's type."""
+
+
+def _tolerant(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """gRPC would call bytes that do not parse an unknown error; the handler below knows it."""
+    if parse is None:
+        return None
+
+    def parse_or_mark(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return _NoMessage()
+
+    return parse_or_mark
+
+
+def _refuse_no_message(request: Any) -> None:
+    if isinstance(request, _NoMessage):
+        raise InvalidRequest("the request is not a message of this method's type")
 
 
 def _unary(method: str, handle: Any) -> Any:
     async def wrapped(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
         try:
+            _refuse_no_message(request)
             return await handle(request, context)
         except Exception as error:
             await _abort(method, context, error)
@@ -53,6 +78,7 @@ def _unary(method: str, handle: Any) -> Any:
 def _stream(method: str, handle: Any) -> Any:
     async def wrapped(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
+            _refuse_no_message(request)
             async for reply in handle(request, context):
                 yield reply
         except Exception as error:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.commands.core import AsyncScript
@@ -53,10 +53,22 @@ class Connection:
             "retry_on_error": [ConnectionError, BusyLoadingError],
             "protocol": 2,  # answers of one shape with every version of the library
         }
-        # Any: the library's annotations mix its synchronous and asynchronous answers.
-        self.commands: Any = Redis.from_url(url, socket_timeout=CALL_TIMEOUT_S, **options)
-        self.blocking: Any = Redis.from_url(url, socket_timeout=BLOCK_S + CALL_TIMEOUT_S, **options)
-        self.bytes: Any = Redis.from_url(url, socket_timeout=4 * CALL_TIMEOUT_S, **options)
+
+        def pool(connections: int, socket_timeout_s: float) -> Any:
+            """Any: the library's annotations mix its synchronous and asynchronous answers."""
+            return Redis.from_pool(
+                BlockingConnectionPool.from_url(
+                    url,
+                    max_connections=connections,  # more callers wait for their turn
+                    timeout=CALL_TIMEOUT_S,
+                    socket_timeout=socket_timeout_s,
+                    **options,
+                )
+            )
+
+        self.commands = pool(32, CALL_TIMEOUT_S)
+        self.blocking = pool(4, BLOCK_S + CALL_TIMEOUT_S)
+        self.bytes = pool(4, 4 * CALL_TIMEOUT_S)
         folder = files("glm4v.broker") / "scripts"
         prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
         self.scripts: dict[str, AsyncScript] = {

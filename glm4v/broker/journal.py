@@ -67,7 +67,7 @@ class JournalHub:
         reader = object()
         self._followed[reader] = (request_id, first.job.linger_ms)
         try:
-            await self._touch()
+            await self._touch([self._followed[reader]])
             while True:
                 for _, fields in entries:
                     event = parse(fields)
@@ -149,20 +149,20 @@ class JournalHub:
         while True:
             await asyncio.sleep(_TOUCH_S)
             try:
-                await self._touch()
+                await self._touch(list(self._followed.values()))
             except Unavailable:
                 log.warning("readers are not renewed: Redis does not answer")
 
-    async def _touch(self) -> None:
-        if not self._followed:
+    async def _touch(self, followed: list[tuple[str, int]]) -> None:
+        """Move the time when requests are abandoned; `followed` are ids with their linger_ms."""
+        if not followed:
             return
         async with translated():
             seconds, micros = await self._connection.commands.time()
             now_ms = seconds * 1000 + micros // 1000 + int(2000 * _TOUCH_S)
-            until = {request: now_ms + linger for request, linger in self._followed.values()}
-            if until:
-                await self._connection.commands.zadd(self._keys.readers, until, xx=True)
-                await self._connection.commands.expire(self._bell, 60)
+            until = {request_id: now_ms + linger_ms for request_id, linger_ms in followed}
+            await self._connection.commands.zadd(self._keys.readers, until, xx=True)
+            await self._connection.commands.expire(self._bell, 60)
 
 
 def _entry_order(entry_id: bytes) -> tuple[int, int]:
