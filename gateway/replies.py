@@ -132,6 +132,8 @@ class Replies:
         elif end.kind == pb.END_KIND_STOP_TOKEN:
             finished.reason = api.FINISH_REASON_STOP
             finished.stop_token_id = end.stop_token_id
+        elif end.kind == pb.END_KIND_COMPLETE:
+            finished.reason = api.FINISH_REASON_STOP
         else:
             finished.reason = api.FINISH_REASON_LENGTH
         finished.text = self._detokenizer.finish()
@@ -154,6 +156,7 @@ _ANSWERED: Sequence["pb.EndKind.ValueType"] = (
     pb.END_KIND_STOP_TOKEN,
     pb.END_KIND_STOP_STRING,
     pb.END_KIND_LENGTH,
+    pb.END_KIND_COMPLETE,
 )
 
 

@@ -232,7 +232,9 @@ async def test_nobody_waits_past_the_deadline_when_redis_is_away(
             first = alone.stub.Generate(ask(), timeout=1)
             await first.read()
             reader = alone.stub.Attach(attach())
-            await reader.read()
+            assert [(await reader.read()) is not grpc.aio.EOF for _ in range(2)] == [True, True]
+            # A call that goes all the way to Redis: meanwhile the reader has begun to wait.
+            await refusal(alone.stub.Cancel(api.CancelRequest(request_id="nobody")))
             redis.stop()
             code, message = await refusal(reader)
             assert code == Code.DEADLINE_EXCEEDED

@@ -87,6 +87,12 @@ def test_an_answer_is_its_tokens_in_order_then_why_it_ended() -> None:
     assert finished.usage == api.Usage(prompt_tokens=3, image_rows=0, completion_tokens=6)
 
 
+def test_an_answer_to_which_nothing_can_be_added_stops_without_a_match() -> None:
+    finished = read(job(), [tokens("{}"), end(pb.END_KIND_COMPLETE)])[-1].finished
+    assert finished.reason == api.FINISH_REASON_STOP
+    assert finished.WhichOneof("matched") is None
+
+
 def test_the_text_of_a_stop_token_is_no_part_of_the_answer() -> None:
     asked = job()
     asked.stop_token_ids.append(ord("b"))
