@@ -55,14 +55,20 @@ def build(settings: GatewaySettings) -> Process:
         add_InferenceServiceServicer_to_server(servicer, server)
         return [_SERVICE]
 
-    return Process(
+    async def drain() -> None:
+        await process.stopping.wait()
+        broker.stop_reading()
+
+    process = Process(
         ready=broker.ready,
+        parts=[drain],
         daemons=[broker.run],
         register=register,
         close=connection.close,
         # A picture above the limit still arrives, so that our message and not gRPC's refuses it.
         max_message_bytes=2 * settings.max_image_bytes + 8 * 2**20,
     )
+    return process
 
 
 def describe(

@@ -118,6 +118,12 @@ class Engine:
         """What is wrong with the cache; empty when every block is accounted for."""
         return self._scheduler.audit()
 
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Blocks of the cache: those that can be allocated, and all."""
+        pool = self._scheduler.pool
+        return pool.available, pool.total
+
     def stop(self) -> None:
         """Let `run` return after the step in progress and the publication of its tokens."""
         self._stopping = True

@@ -43,23 +43,31 @@ class Worker:
         self._max_sequences = max_sequences
         self._lease_s = lease_s
         self._held: dict[str, Held] = {}
-        self._admitting: set[str] = set()
+        self._admitting: dict[str, Lease] = {}
+        self._admissions: set[anyio.CancelScope] = set()
+        self._is_draining = False
         self._trial = asyncio.Lock()  # one suspect at a time
         self._stuck = False  # the engine makes no progress: take nothing, renew nothing
 
     async def run(self, engine: Engine, stopping: asyncio.Event) -> None:
-        """Answer requests until `stopping` is set, then hand back what is unfinished."""
+        """Answer requests until `stopping` is set, then hand back what is unfinished.
+
+        That waits for the step in progress and nothing else. A claim that waits in Redis ends
+        later, within a second; what it still brings is handed back too.
+        """
+        log.info("consumer=%s", self._queue.consumer)
         async with anyio.create_task_group() as group:
-            group.start_soon(engine.run)
             group.start_soon(self._renew_forever, engine)
-            claims = [self._claim_new, self._take_over]
             async with anyio.create_task_group() as claiming:
-                for claim in claims:
+                for claim in (self._claim_new, self._take_over):
                     claiming.start_soon(claim, engine, stopping)
-            engine.stop()
-            handed_back = await patiently(self._hand_back)
-            log.info("handed back %d requests", handed_back)
+                claiming.start_soon(self._drain, engine, stopping)
+                await engine.run()
+                await self._hand_back(engine)
+            await self._hand_back(engine)
             group.cancel_scope.cancel()
+        free, total = engine.blocks
+        log.info("cache: %d of %d blocks free, %d wrong", free, total, len(engine.audit()))
 
     async def publish(self, tokens: Sequence[NewToken]) -> set[str]:
         """Append a step's tokens to the journals; ids of requests that are over for others."""
@@ -79,6 +87,13 @@ class Worker:
             if answer != "ok" or append.end is not None:
                 self._held.pop(request_id, None)
         return refused
+
+    async def _drain(self, engine: Engine, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self._is_draining = True
+        engine.stop()
+        for admission in self._admissions:
+            admission.cancel()
 
     async def _claim_new(self, engine: Engine, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
@@ -108,21 +123,26 @@ class Worker:
 
     async def _admit_all(self, engine: Engine, leases: Sequence[Lease]) -> None:
         async def admit(lease: Lease) -> None:
-            # A lapsed lease of our own can come back to us while we still work on it.
-            if lease.request_id in self._held or lease.request_id in self._admitting:
-                return
-            self._admitting.add(lease.request_id)
-            try:
-                await self._admit(engine, lease)
-            finally:
-                self._admitting.discard(lease.request_id)
+            await self._admit(engine, lease)
+            self._admitting.pop(lease.request_id, None)
 
-        async with anyio.create_task_group() as group:
-            for lease in leases:
-                group.start_soon(admit, lease)
+        # A draining worker leaves them where `_hand_back` finds them.
+        with anyio.CancelScope() as scope:
+            self._admissions.add(scope)
+            async with anyio.create_task_group() as group:
+                for lease in leases:
+                    if lease.request_id in self._admitting:  # it will find its lease lost
+                        continue
+                    self._admitting[lease.request_id] = lease
+                    if not self._is_draining:
+                        group.start_soon(admit, lease)
+        self._admissions.discard(scope)
 
     async def _admit(self, engine: Engine, lease: Lease) -> None:
         """Read the journal and let the engine continue from what it finds."""
+        if self._held.pop(lease.request_id, None) is not None:
+            # Our own lease lapsed and came back to us. Others may have written since: start anew.
+            await engine.remove(lease.request_id)
         resumed = await patiently(self._queue.resume, lease)
         if resumed is None:
             return
@@ -227,8 +247,11 @@ class Worker:
                 del self._held[request_id]
                 await engine.remove(request_id)
 
-    async def _hand_back(self) -> int:
-        leases = [held.lease for held in self._held.values()]
-        count = await self._queue.hand_back(leases)
+    async def _hand_back(self, engine: Engine) -> None:
+        leases = self._admitting | {name: held.lease for name, held in self._held.items()}
+        self._admitting.clear()
         self._held.clear()
-        return count
+        count = await patiently(self._queue.hand_back, list(leases.values()))
+        for request_id in leases:
+            await engine.remove(request_id)
+        log.info("handed back %d requests", count)

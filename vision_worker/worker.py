@@ -43,16 +43,32 @@ class Worker:
         self._held: dict[str, VisionLease] = {}  # by entry
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Encode pictures until `stopping` is set, then hand back what is unfinished."""
-        async with anyio.create_task_group() as encoding:
-            encoding.start_soon(self._renew_forever)
-            async with anyio.create_task_group() as claiming:
+        """Encode pictures until `stopping` is set, then hand back what is unfinished.
+
+        A claim that waits in Redis ends within a second; what it still brings is handed back too.
+        """
+        log.info("consumer=%s", self._queue.consumer)
+        async with anyio.create_task_group() as claiming:
+            async with anyio.create_task_group() as encoding:
+                encoding.start_soon(self._renew_forever)
                 claiming.start_soon(self._claim, encoding, stopping)
                 claiming.start_soon(self._take_over, encoding, stopping)
-            encoding.cancel_scope.cancel()
-        for lease in list(self._held.values()):
-            await patiently(self._queue.hand_back, lease)
+                await stopping.wait()
+                encoding.cancel_scope.cancel()
+            await self._hand_back()
+        await self._hand_back()
+
+    async def _hand_back(self) -> None:
+        leases = list(self._held.values())
         self._held.clear()
+        for lease in leases:
+            await patiently(self._queue.hand_back, lease)
+        log.info("handed back %d pictures", len(leases))
+
+    def _take(self, group: anyio.abc.TaskGroup, lease: VisionLease) -> None:
+        self._held[lease.entry] = lease
+        if not group.cancel_scope.cancel_called:
+            group.start_soon(self._encode, lease)
 
     async def _claim(self, group: anyio.abc.TaskGroup, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
@@ -61,8 +77,7 @@ class Worker:
                 await asyncio.sleep(_IDLE_S)
                 continue
             for lease in await patiently(self._queue.claim, room):
-                self._held[lease.entry] = lease
-                group.start_soon(self._encode, lease)
+                self._take(group, lease)
 
     async def _take_over(self, group: anyio.abc.TaskGroup, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
@@ -71,8 +86,7 @@ class Worker:
                 if lease.entry in self._held:  # our own, lapsed while we were held up
                     continue
                 log.warning("picture=%s life=%d taken over", lease.job.image_digest, lease.lives)
-                self._held[lease.entry] = lease
-                group.start_soon(self._encode, lease)
+                self._take(group, lease)
             with anyio.move_on_after(self._lease_s / 4):
                 await stopping.wait()
 
@@ -102,10 +116,14 @@ class Worker:
             if data is None:
                 raise UnknownReference(f"the picture {digest} was forgotten; send its bytes again")
             embedding = await self._encoder.encode(data)
+            if await patiently(self._queue.renew, lease) < 0:
+                log.info("picture=%s was taken over", digest)
+                return
             # Before the release: who is released must find it.
             await patiently(self._blobs.put_embedding, fingerprint, digest, embedding)
+            log.info("picture=%s encoded", digest)
         released = await patiently(self._queue.encoded, lease)
-        log.info("picture=%s encoded, released=%d", digest, released)
+        log.info("picture=%s released=%d", digest, released)
 
     async def _is_stored(self, fingerprint: str, digest: str) -> bool:
         """Whether somebody stored the embedding since the job was queued."""

@@ -104,6 +104,10 @@ class Broker:
         """All events of a request, up to and with its end; raises UnknownReference."""
         return self._hub.read(request_id)
 
+    def stop_reading(self) -> None:
+        """End what waits for news with Unavailable: readers go on through another gateway."""
+        self._hub.close()
+
     async def run(self) -> None:
         """Deliver journal news, keep readers known and end what is overdue, until cancelled."""
         async with anyio.create_task_group() as group:

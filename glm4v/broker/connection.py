@@ -46,7 +46,8 @@ class Connection:
     """
 
     def __init__(self, url: str) -> None:
-        retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2)
+        # A call that timed out is not tried again here: who calls knows how long it is worth.
+        retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, (ConnectionError,))
         options: dict[str, Any] = {
             "socket_connect_timeout": CALL_TIMEOUT_S,
             "retry": retry,

@@ -8,7 +8,7 @@ from typing import Any
 
 from glm4v.broker.connection import BLOCK_S, Connection, translated
 from glm4v.broker.keys import Keys
-from glm4v.errors import Unavailable, UnknownReference
+from glm4v.errors import Overloaded, Unavailable, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class JournalHub:
         self._followed: dict[object, tuple[str, int]] = {}  # reader -> request id, linger_ms
         self._blocked = False
         self._registered = asyncio.Event()
+        self._is_closed = False
 
     async def read(self, request_id: str) -> AsyncIterator[Event]:
         """All events of a request from its first on, up to and with its end.
@@ -79,18 +80,36 @@ class JournalHub:
             del self._followed[reader]
 
     async def _next(self, key: str, after: bytes) -> list[RawEntry]:
+        if self._is_closed:
+            raise _draining()
         arrival: asyncio.Future[list[RawEntry]] = asyncio.get_running_loop().create_future()
         waiter = (after, arrival)
         self._waiting.setdefault(key, []).append(waiter)
         self._registered.set()
-        if self._blocked:
-            async with translated():
-                await self._connection.commands.xadd(self._bell, {"r": 1}, maxlen=1)
         try:
-            return await arrival  # ended by `run`, or by the caller's own deadline
+            if self._blocked:
+                await self._ring()
+            return await arrival  # ended by `run`, `close`, or by the caller's own deadline
         finally:
             if not arrival.done() or arrival.cancelled():
                 self._forget(key, waiter)
+
+    async def _ring(self) -> None:
+        """Wake the read that is under way; unheard, it ends by itself within a second."""
+        try:
+            async with translated():
+                await self._connection.commands.xadd(self._bell, {"r": 1}, maxlen=1)
+        except (Unavailable, Overloaded) as error:
+            log.info("the next read waits: %s", error)
+
+    def close(self) -> None:
+        """End all reading that waits, now and from now on, with Unavailable."""
+        self._is_closed = True
+        for waiters in self._waiting.values():
+            for _, arrival in waiters:
+                if not arrival.done():
+                    arrival.set_exception(_draining())
+        self._waiting.clear()
 
     def _forget(self, key: str, waiter: tuple[bytes, asyncio.Future[list[RawEntry]]]) -> None:
         waiters = self._waiting.get(key, [])
@@ -148,21 +167,25 @@ class JournalHub:
         """Tell Redis once a second which requests are being read, until cancelled."""
         while True:
             await asyncio.sleep(_TOUCH_S)
-            try:
-                await self._touch(list(self._followed.values()))
-            except Unavailable:
-                log.warning("readers are not renewed: Redis does not answer")
+            await self._touch(list(self._followed.values()))
 
     async def _touch(self, followed: list[tuple[str, int]]) -> None:
         """Move the time when requests are abandoned; `followed` are ids with their linger_ms."""
         if not followed:
             return
-        async with translated():
-            seconds, micros = await self._connection.commands.time()
-            now_ms = seconds * 1000 + micros // 1000 + int(2000 * _TOUCH_S)
-            until = {request_id: now_ms + linger_ms for request_id, linger_ms in followed}
-            await self._connection.commands.zadd(self._keys.readers, until, xx=True)
-            await self._connection.commands.expire(self._bell, 60)
+        try:
+            async with translated():
+                seconds, micros = await self._connection.commands.time()
+                now_ms = seconds * 1000 + micros // 1000 + int(2000 * _TOUCH_S)
+                until = {request_id: now_ms + linger_ms for request_id, linger_ms in followed}
+                await self._connection.commands.zadd(self._keys.readers, until, xx=True)
+                await self._connection.commands.expire(self._bell, 60)
+        except (Unavailable, Overloaded) as error:  # the next try is a second away
+            log.warning("readers are not renewed: %s", error)
+
+
+def _draining() -> Unavailable:
+    return Unavailable("this gateway is draining; attach again")
 
 
 def _entry_order(entry_id: bytes) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 A lease is the pending entry of a consumer group. Every call checks that it is still ours.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from glm4v.broker.job_stream import JobStream
 from glm4v.broker.journal import parse
 from glm4v.broker.keys import LM_GROUP, MAX_DEAD, Keys
 from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.v1 import inference_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,8 @@ class Lease:
 
     request_id: str
     entry: str  # of the job stream
-    lives: int  # times the request was claimed before
+    lives: int  # times a worker was lost with the request before
+    claims: int = 0  # times this entry was claimed before: with the entry, the fencing token
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class LmQueue:
         job: pb.Job | None = None
         tokens: list[int] = []
         trials = 0
+        is_on_trial = False
         for _, fields in entries:
             event = parse(fields)
             if isinstance(event, pb.JournalAccepted):
@@ -82,7 +86,9 @@ class LmQueue:
                 tokens.extend(event.ids)
                 trials = 0
             elif isinstance(event, pb.JournalStage):
-                trials += event.alone
+                # Handed back in time: it did not kill that worker.
+                trials += event.alone - (is_on_trial and event.stage == inference_pb2.STAGE_QUEUED)
+                is_on_trial = event.alone
             elif isinstance(event, pb.JournalEnd):
                 job = None
         if job is None:
@@ -105,6 +111,7 @@ class LmQueue:
             args += [
                 step.lease.request_id,
                 step.lease.entry,
+                step.lease.claims,
                 step.first,
                 step.first + count,
                 step.tokens.SerializeToString() if step.tokens else b"",
@@ -126,7 +133,7 @@ class LmQueue:
                 LM_GROUP,
                 self.consumer,
                 stage.SerializeToString() if stage else b"",
-                *(lease.entry for lease in leases),
+                *(word for lease in leases for word in (lease.entry, lease.claims)),
             ],
         )
         return [answer.decode() for answer in answers]
@@ -135,10 +142,13 @@ class LmQueue:
         """Put requests back at the end of the queue for any worker; how many were still ours."""
         if not leases:
             return 0
-        args: list[Any] = [LM_GROUP, self.consumer]
+        stage = pb.JournalStage(stage=inference_pb2.STAGE_QUEUED, at_ms=int(time.time() * 1000))
+        keys = [self._keys.jobs_lm]
+        args: list[Any] = [LM_GROUP, self.consumer, stage.SerializeToString()]
         for lease in leases:
-            args += [lease.request_id, lease.entry, lease.lives]
-        return int(await self._connection.run("hand_back", [self._keys.jobs_lm], args))
+            keys.append(self._keys.journal(lease.request_id))
+            args += [lease.request_id, lease.entry, lease.claims, lease.lives]
+        return int(await self._connection.run("hand_back", keys, args))
 
     async def need_vision(self, lease: Lease, job: pb.Job) -> None:
         """Send a request back to the vision stage: its embedding is gone."""
@@ -155,6 +165,7 @@ class LmQueue:
                 self.consumer,
                 lease.request_id,
                 lease.entry,
+                lease.claims,
                 vision_job.SerializeToString(),
             ],
         )
@@ -170,7 +181,7 @@ class LmQueue:
 
 
 def _lease(entry: str, fields: dict[bytes, bytes], claims: int) -> Lease:
-    return Lease(fields[b"r"].decode(), entry, int(fields[b"l"]) + claims)
+    return Lease(fields[b"r"].decode(), entry, int(fields[b"l"]) + claims, claims)
 
 
 def _judge(answer: str, step: Append) -> str:

@@ -222,6 +222,39 @@ async def test_a_renewed_lease_is_not_taken_over(bench: Bench) -> None:
     assert await bench.new_lm().take_over(1) == []
 
 
+async def test_a_lease_that_lapsed_and_came_back_is_another_lease(bench: Bench) -> None:
+    await bench.broker.submit(make_job("r"), None)
+    lease = await bench.claim_one()
+    await asyncio.sleep(1.2 * LEASE_S)
+    other = bench.new_lm()
+    [theirs] = await other.take_over(1)
+    assert await other.append([Append(theirs, 0, tokens(5))]) == ["ok"]
+    await asyncio.sleep(1.2 * LEASE_S)
+    [again] = await bench.lm.take_over(1)
+    assert again.entry == lease.entry
+    assert await bench.lm.append([Append(lease, 0, tokens(5, 6))]) == ["lost"]
+    assert await bench.lm.renew([lease]) == ["lost"]
+    assert await bench.lm.append([Append(again, 1, tokens(6))]) == ["ok"]
+
+
+async def test_a_trial_that_is_handed_back_in_time_does_not_count(bench: Bench) -> None:
+    await bench.broker.submit(make_job("r"), None)
+    trial = pb.JournalStage(stage=inference_pb2.STAGE_ANSWERING, alone=True)
+    seen = []
+    for hands_back in (True, False, True, False):
+        queue = bench.new_lm()
+        leases = await queue.claim(1, wait_s=0.01) or await queue.take_over(1)
+        resumed = await queue.resume(leases[0])
+        assert resumed is not None
+        seen.append(resumed.trials)
+        assert await queue.renew(leases, trial) == ["ok"]
+        if hands_back:
+            assert await queue.hand_back(leases) == 1
+        else:
+            await asyncio.sleep(1.2 * LEASE_S)
+    assert seen == [0, 0, 1, 1]
+
+
 async def test_an_append_that_is_repeated_adds_nothing(bench: Bench) -> None:
     await bench.broker.submit(make_job("r"), None)
     lease = await bench.claim_one()

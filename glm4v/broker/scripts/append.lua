@@ -1,18 +1,19 @@
 -- The gate: append one step's tokens for many requests, each refused on its own.
 -- KEYS jobs:lm open readers journal...
--- ARGV group consumer retention_ms, then for each journal: id entry first next tokens end
+-- ARGV group consumer retention_ms, then for each journal: id entry claims first next tokens end
 --      tokens, end: payloads, empty for none
 -- Answers for each journal: ok | closed | lost (another owner) | gap:<next index in the journal>
 local jobs, open, readers = KEYS[1], KEYS[2], KEYS[3]
 local group, consumer, retention_ms = ARGV[1], ARGV[2], ARGV[3]
 local answers = {}
 for i = 4, #KEYS do
-  local at = 4 + (i - 4) * 6
-  local id, entry, first, after = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  local tokens, ending = ARGV[at + 4], ARGV[at + 5]
+  local at = 4 + (i - 4) * 7
+  local id, entry, claims = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local first, after = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local tokens, ending = ARGV[at + 5], ARGV[at + 6]
   local kind, next_index = tail(KEYS[i])
   local answer = 'ok'
-  if not owns(jobs, group, consumer, entry) then
+  if not owns(jobs, group, consumer, entry, claims) then
     answer = 'lost'
   elseif kind == nil or kind == 'e' then
     settle(jobs, group, entry)

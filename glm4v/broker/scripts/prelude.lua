@@ -12,10 +12,13 @@ local function tail(journal)
   return kind, next_index
 end
 
--- Whether `consumer` holds the lease on `entry`: the fencing check.
-local function owns(jobs, group, consumer, entry)
+-- Whether `consumer` holds the lease on `entry`: the fencing check. `claims`, where given, is how
+-- often the entry was claimed before this lease: a lease that lapsed and was claimed anew by the same
+-- consumer is another lease, as somebody else may have written in between.
+local function owns(jobs, group, consumer, entry, claims)
   local pending = redis.call('XPENDING', jobs, group, entry, entry, 1)[1]
-  return pending ~= nil and pending[2] == consumer
+  if pending == nil then return false end
+  return pending[2] == consumer and (claims == nil or pending[4] == tonumber(claims) + 1)
 end
 
 local function renew(jobs, group, consumer, entry)

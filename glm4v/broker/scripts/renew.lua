@@ -1,14 +1,14 @@
 -- Renew leases, tell which requests are over, and write a stage when one is given.
 -- KEYS jobs:lm journal...
--- ARGV group consumer stage, then for each journal: entry
+-- ARGV group consumer stage, then for each journal: entry claims
 -- Answers for each journal: ok | closed | lost
 local jobs, group, consumer, stage = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local answers = {}
 for i = 2, #KEYS do
-  local entry = ARGV[i + 2]
+  local entry, claims = ARGV[2 * i], ARGV[2 * i + 1]
   local kind, next_index = tail(KEYS[i])
   local answer = 'ok'
-  if not owns(jobs, group, consumer, entry) then
+  if not owns(jobs, group, consumer, entry, claims) then
     answer = 'lost'
   elseif kind == nil or kind == 'e' then
     settle(jobs, group, entry)
