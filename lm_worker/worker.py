@@ -81,6 +81,9 @@ class Worker:
         refused = set()
         for append, answer in zip(appends, answers, strict=True):
             request_id = append.lease.request_id
+            held = self._held.get(request_id)
+            if held is None or held.lease is not append.lease:  # settled while this was under way
+                continue
             if answer != "ok":
                 log.info("request=%s dropped: %s", request_id, answer)
                 refused.add(request_id)
