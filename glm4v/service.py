@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _S = TypeVar("_S", bound=ServiceSettings)
 _Task = Callable[[], Awaitable[None]]
 _READY_RETRY_S = 0.2
+MAX_CALLS = 4096  # at once; more are RESOURCE_EXHAUSTED
 _HEALTH = "grpc.health.v1.Health"
 
 
@@ -78,7 +79,11 @@ class _Host:
             options=[
                 ("grpc.max_receive_message_length", self._process.max_message_bytes),
                 ("grpc.so_reuseport", 0),
+                # gRPC's own limits cancel calls at random; ours refuses them by name.
+                ("grpc.server.max_pending_requests", 4 * MAX_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", 8 * MAX_CALLS),
             ],
+            maximum_concurrent_rpcs=MAX_CALLS,
         )
         self._health = health.aio.HealthServicer()
         self._services = ["", _HEALTH, *(self._process.register or (lambda _: ()))(server)]

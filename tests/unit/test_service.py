@@ -92,14 +92,14 @@ def is_serving(folder: Path) -> bool:
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def call(folder: Path, method: str) -> grpc.RpcError:
+def call(folder: Path, method: str, request: bytes = b"") -> grpc.RpcError:
     """The error a call of the program's servicer ends with."""
     with grpc.insecure_channel(f"unix:{folder / 'socket'}") as channel:
         invoke: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(
             f"/glm4v.v1.InferenceService/{method}"
         )
         with pytest.raises(grpc.RpcError) as caught:
-            list(invoke(b"", timeout=5))
+            list(invoke(request, timeout=5))
     return caught.value
 
 
@@ -118,6 +118,13 @@ def test_our_errors_become_statuses_and_bugs_stay_in_the_log(start: Start, tmp_p
     _, log = process.communicate(timeout=10)
     assert "the secret is 42" in log
     assert process.returncode == 0
+
+
+def test_bytes_that_are_no_message_are_the_callers_error(start: Start, tmp_path: Path) -> None:
+    start("pass")
+    for method in ("GetModel", "Generate"):
+        error = call(tmp_path, method, b"\xff\xff\xff")
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_a_part_that_dies_ends_the_process_with_its_error(start: Start) -> None:
