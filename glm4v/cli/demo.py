@@ -64,6 +64,8 @@ def _show_answer(client: Client, is_noise: bool) -> None:
             if stage:
                 typer.echo(f"  {stage}")
             piece = event.delta.text or event.finished.text
+            if is_noise:  # terminals take some characters as commands
+                piece = "".join(letter if letter.isprintable() else "·" for letter in piece)
             if piece:
                 sys.stdout.write(f"\n{piece}" if is_first else piece)
                 sys.stdout.flush()

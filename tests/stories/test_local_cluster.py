@@ -1,0 +1,173 @@
+"""The whole system on one machine, as `glm4v up` and `glm4v demo` run it, and how it ends."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from glm4v.client import Client
+from glm4v.conversation import question
+from glm4v.errors import CheckpointError
+from glm4v.generation import Generation
+from glm4v.local.cluster import ClusterSettings, LocalCluster
+from glm4v.options import GenerateOptions
+from glm4v.tiny import write_tiny
+from glm4v.v1 import inference_pb2 as pb
+from tests.processes import children, is_running, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+GLM4V = (sys.executable, "-m", "glm4v.cli")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    write_tiny(folder)
+    return folder
+
+
+@pytest.fixture
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where processes of a test make their temporary folders: short, for their sockets."""
+    return tmp_path_factory.mktemp("t")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def environment(temporary: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def up(model: Path, temporary: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
+    """`glm4v up`, ready."""
+    words = (*GLM4V, "up", "--model", str(model), "--port", str(port))
+    with subprocess.Popen(
+        words,
+        env=environment(temporary),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline().startswith("glm4v is ready")
+            yield process
+        finally:
+            process.kill()
+
+
+def test_demo_shows_an_answer_and_leaves_nothing(temporary: Path) -> None:
+    done = subprocess.run(
+        (*GLM4V, "demo"), env=environment(temporary), capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    stages = re.findall(r"^  (\w+)", done.stdout, flags=re.MULTILINE)
+    assert stages[0] == "queued"
+    assert "encoding" in stages
+    assert "answering" in stages
+    assert "48 tokens in" in done.stdout
+    assert "the answer is noise" in done.stdout
+    assert list(temporary.iterdir()) == []
+
+
+def test_up_answers_and_one_interrupt_stops_everything(model: Path, temporary: Path) -> None:
+    port = free_port()
+    with up(model, temporary, port) as process:
+        pids = children(process.pid)
+        assert len(pids) == 4
+        words = (
+            "ask",
+            "你好",
+            "--server",
+            f"127.0.0.1:{port}",
+            "--max-tokens",
+            "5",
+            "--ignore-eos",
+        )
+        done = subprocess.run(
+            (*GLM4V, *words), env=environment(temporary), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert "5 tokens in" in done.stderr
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert not any(is_running(pid) for pid in pids)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_second_interrupt_does_not_wait_for_a_worker_that_hangs(
+    model: Path, temporary: Path
+) -> None:
+    with up(model, temporary, free_port()) as process:
+        pids = children(process.pid)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)  # from here on none of them can end by itself
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130  # the gateway alone would be waited for 15 s
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_killing_up_leaves_no_orphan(model: Path, temporary: Path) -> None:
+    with up(model, temporary, free_port()) as process:
+        pids = children(process.pid)
+        assert all(is_running(pid) for pid in pids)
+        process.kill()
+        wait_until(lambda: not any(is_running(pid) for pid in pids))
+
+
+LONG: GenerateOptions = {"seed": 1, "max_tokens": 400, "ignore_eos": True}
+
+
+def read(answer: Generation, count: int) -> list["pb.Stage.ValueType"]:
+    """Read until so many tokens are there; the stages seen on the way."""
+    stages = []
+    while len(answer.token_ids) < count:
+        event = next(answer)
+        if event.WhichOneof("event") == "progress":
+            stages.append(event.progress.stage)
+    assert answer.finished is None
+    return stages
+
+
+async def test_an_answer_survives_its_worker_and_its_gateway(model: Path) -> None:
+    """Both are killed in the middle of an answer, which is equal to one that was left in peace."""
+    settings = ClusterSettings(model, environment={"GLM4V_LEASE_S": "1"})
+    async with LocalCluster(settings) as cluster:
+        with Client(cluster.target) as client:
+            calm = client.generate(question(None, "你好"), **LONG)
+            await asyncio.to_thread(read, calm, 400)
+            answer = client.generate(question(None, "你好"), **LONG)
+            await asyncio.to_thread(read, answer, 5)
+            os.kill(cluster.process("lm_worker").pid, signal.SIGKILL)
+            stages = await asyncio.to_thread(read, answer, 200)
+            assert pb.STAGE_ANSWERING in stages  # again: by the next worker
+            os.kill(cluster.process("gateway").pid, signal.SIGKILL)
+            await asyncio.to_thread(read, answer, 400)
+            assert answer.text == calm.text
+        assert answer.token_ids == calm.token_ids
+
+
+async def test_a_bad_checkpoint_ends_the_start_and_leaves_nothing(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    with pytest.raises(CheckpointError, match=r"^(vision_wor|lm_wor|gat)[a-z]+: .*config\.json"):
+        async with LocalCluster(ClusterSettings(tmp_path)):
+            pytest.fail("it started")
+    assert await asyncio.to_thread(lambda: list(temporary.iterdir())) == []
