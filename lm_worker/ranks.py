@@ -154,7 +154,9 @@ class Ranks:
         self._ready.drop_picture(digest)
 
     def _leave(self) -> None:
+        assert self._group is not None
         try:
             self._tell(Stop())
+            self._group.close()
         except Unavailable as error:
             log.warning("the group ends broken: %s", error)

@@ -1,0 +1,174 @@
+"""Requests through a whole engine: scheduler, ranks, runner, sampler; all but Redis."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from glm4v.checkpoint import Checkpoint
+from glm4v.device import open_device
+from glm4v.tensor_bytes import TensorBytes
+from lm_worker.blocks import BlockPool
+from lm_worker.engine import Engine, NewToken
+from lm_worker.group import Place, join
+from lm_worker.layers import Shard
+from lm_worker.ranks import Ranks
+from lm_worker.runner import Runner
+from lm_worker.scheduler import Scheduler
+from lm_worker.sequence import SequenceRequest
+from tests.parity.golden_plans import Golden, cases
+
+GOLDEN_TOKENS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, with its picture's rows."""
+
+    request: SequenceRequest
+    picture: TensorBytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an engine is set up; nothing here may change an answer."""
+
+    step_rows: int = 64
+    block_size: int = 16
+    blocks: int = 600
+    prefix_cache: bool = True
+    stretch: float = 2.0
+
+
+@dataclass
+class Answers:
+    """What came out of an engine, by request."""
+
+    tokens: dict[str, list[int]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    ended: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    async def publish(self, tokens: Sequence[NewToken]) -> set[str]:
+        """Keep tokens in the order they come in."""
+        for token in tokens:
+            if token.error is None:
+                answer = self.tokens.setdefault(token.request_id, [])
+                assert token.index == len(answer)
+                answer.append(token.sampled.token_id)
+            else:
+                self.errors[token.request_id] = str(token.error)
+            if token.is_last:
+                self.ended[token.request_id].set()
+        return set()
+
+
+def ask(golden: Golden, case: str, boi_id: int) -> Asked:
+    """The case's prompt as a greedy request for the golden tokens."""
+    ids = tuple(int(i) for i in golden[f"{case}/input_ids"])
+    picture = None
+    if f"{case}/vision_embeddings" in golden:
+        rows = golden[f"{case}/vision_embeddings"].astype(np.float32)
+        picture = TensorBytes("float32", rows.shape, rows.tobytes())
+    request = SequenceRequest(
+        request_id=case,
+        prompt_ids=ids,
+        picture="" if picture is None else f"picture of {case}",
+        image_slot=-1 if picture is None else ids.index(boi_id),
+        max_tokens=GOLDEN_TOKENS,
+        stop_ids=frozenset(),
+        temperature=0.0,
+        top_k=0,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        seed=0,
+    )
+    return Asked(request, picture)
+
+
+def mixed(golden: Golden, boi_id: int, count: int) -> list[Asked]:
+    """Requests of all cases, every other one sampled, of several lengths."""
+    asked = [ask(golden, case, boi_id) for case in cases(golden)]
+    requests = []
+    for number in range(count):
+        one = asked[number % len(asked)]
+        name = f"{number}:{one.request.request_id}"
+        request = replace(one.request, request_id=name, priority=1 + number % 5)
+        if number % 2:
+            request = replace(
+                request,
+                temperature=1.0,
+                seed=2**40 + number,
+                max_tokens=10 + number % 20,
+                top_k=(0, 50)[number % 4 // 2],
+                repetition_penalty=(1.0, 1.1)[number % 8 // 4],
+            )
+        requests.append(replace(one, request=request))
+    return requests
+
+
+class Running:
+    """An engine at work, and what it answers."""
+
+    stepping: "asyncio.Task[None]"
+
+    def __init__(self, folder: Path, layout: Layout, place: Place | None, timeout_s: float) -> None:
+        checkpoint = Checkpoint.open(folder)
+        device = open_device("cpu", "float32")
+        size = place.size if place else 1
+        self.answers = Answers()
+        self.ranks = Ranks(
+            partial(Runner.load, checkpoint, device, Shard(0, size)),
+            blocks=layout.blocks,
+            block_size=layout.block_size,
+            join=partial(join, place, "gloo", timeout_s) if place else None,
+            timeout_s=timeout_s,
+        )
+        self.scheduler = Scheduler(
+            BlockPool(layout.blocks, layout.block_size),
+            max_sequences=64,
+            step_rows=layout.step_rows,
+            stretch=layout.stretch,
+            prefix_cache=layout.prefix_cache,
+        )
+        rows = checkpoint.spec.vision.embedding_rows
+        self.engine = Engine(self.scheduler, self.ranks, self.answers.publish, picture_rows=rows)
+
+    async def answer(self, requests: Sequence[Asked]) -> dict[str, list[int]]:
+        """The answers to requests that come all at once."""
+        for one in requests:
+            self.answers.ended[one.request.request_id] = asyncio.Event()
+            await self.engine.add(one.request, (), one.picture)
+        names = [one.request.request_id for one in requests]
+        ended = asyncio.create_task(self._all_ended(names))
+        await asyncio.wait({ended, self.stepping}, return_when=asyncio.FIRST_COMPLETED)
+        if self.stepping.done():
+            ended.cancel()
+            await self.stepping  # raises why
+        return {name: self.answers.tokens.pop(name, []) for name in names}
+
+    async def _all_ended(self, names: Sequence[str]) -> None:
+        for name in names:
+            await self.answers.ended[name].wait()
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, layout: Layout, place: Place | None = None, timeout_s: float = 60.0
+) -> AsyncIterator[Running]:
+    """An engine that steps until the block ends; every cache block has to be back by then."""
+    run = Running(folder, layout, place, timeout_s)
+    await run.ranks.start()
+    run.stepping = asyncio.create_task(run.engine.run())
+    try:
+        yield run
+        run.engine.stop()
+        await run.stepping
+        assert run.scheduler.audit() == []
+        assert run.scheduler.pool.available == layout.blocks
+    finally:
+        run.stepping.cancel()
+        run.ranks.close()

@@ -1,0 +1,116 @@
+"""Whatever runs beside it, and however it is cut up, a request gets the answer it gets alone."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from glm4v.checkpoint import Checkpoint
+from lm_worker.group import Followers
+from tests.parity.engine_runs import Asked, Layout, mixed, running
+from tests.parity.golden_plans import cases, open_golden
+
+WHOLE = 10_000  # rows: no prompt is cut
+FEW = 40  # blocks of 4 rows: one or two prompts fill them
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More threads would only wait for each other here."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint_dir: Callable[[str], Path]) -> Path:
+    return checkpoint_dir("micro-glm4v")
+
+
+@pytest.fixture(scope="module")
+def requests(folder: Path) -> list[Asked]:
+    return mixed(open_golden("bundled"), Checkpoint.open(folder).spec.boi_id, 64)
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, requests: list[Asked]) -> dict[str, list[int]]:
+    """The answers of one request after the other, nothing kept between them."""
+
+    async def answer() -> dict[str, list[int]]:
+        answers: dict[str, list[int]] = {}
+        async with running(folder, Layout(step_rows=WHOLE, prefix_cache=False)) as run:
+            for one in requests:
+                answers |= await run.answer([one])
+        return answers
+
+    torch.set_num_threads(1)
+    return asyncio.run(answer())
+
+
+def test_alone_they_are_the_original_implementations(alone: dict[str, list[int]]) -> None:
+    golden = open_golden("bundled")
+    for number in range(0, 64, 2):  # the greedy ones
+        case = cases(golden)[number % len(cases(golden))]
+        assert alone[f"{number}:{case}"] == golden[f"{case}/greedy_tokens"].tolist()
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(step_rows=1),
+        Layout(step_rows=7, block_size=4, blocks=2400),
+        Layout(step_rows=WHOLE, block_size=128, blocks=80),
+        Layout(step_rows=WHOLE, prefix_cache=False),
+        Layout(step_rows=64, stretch=1.1),
+    ],
+    ids=str,
+)
+async def test_together_they_are_as_alone(
+    layout: Layout, folder: Path, requests: list[Asked], alone: dict[str, list[int]]
+) -> None:
+    async with running(folder, layout) as run:
+        assert await run.answer(requests) == alone
+        again = requests[::-7]  # the cache is warm, the order another
+        names = [one.request.request_id for one in again]
+        assert await run.answer(again) == {name: alone[name] for name in names}
+
+
+@pytest.mark.parametrize("prefix_cache", [True, False])
+@pytest.mark.parametrize(("block_size", "blocks"), [(4, FEW), (16, 12)])
+async def test_those_that_give_way_are_as_alone(
+    block_size: int,
+    blocks: int,
+    prefix_cache: bool,
+    folder: Path,
+    requests: list[Asked],
+    alone: dict[str, list[int]],
+) -> None:
+    layout = Layout(block_size=block_size, blocks=blocks, prefix_cache=prefix_cache)
+    async with running(folder, layout) as run:
+        assert await run.answer(requests) == alone
+        assert run.scheduler.preemptions > 0
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+async def test_on_several_ranks_they_are_as_alone(
+    size: int,
+    folder: Path,
+    requests: list[Asked],
+    alone: dict[str, list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GLM4V_MODEL", str(folder))
+    monkeypatch.setenv("GLM4V_DTYPE", "float32")
+    monkeypatch.setenv("GLM4V_THREADS", "1")
+    monkeypatch.setenv("GLM4V_TENSOR_PARALLEL", str(size))
+    followers = Followers(size)
+    try:
+        layout = Layout(step_rows=100, block_size=4, blocks=200)
+        async with running(folder, layout, followers.place) as run:
+            assert await run.answer(requests) == alone
+            assert run.scheduler.preemptions > 0
+    finally:
+        followers.end()
