@@ -191,6 +191,16 @@ async def test_who_ignores_sigterm_is_killed_with_all_it_started(lines: Lines) -
     assert lines.of("a")[-1] == "still there after 0.2 s: killed"
 
 
+async def test_what_a_dead_process_had_started_dies_with_it(
+    supervised: Supervisor, lines: Lines
+) -> None:
+    code = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid)"
+    await supervised.start(script("a", code, ready=False))
+    with pytest.raises(Glm4vError, match="a ended with exit code 0 while it started"):
+        await supervised.ready(30)
+    await until(lambda: not is_running(int(lines.of("a")[0])))
+
+
 async def test_a_line_without_end_and_broken_utf8_are_passed_on(
     supervised: Supervisor, lines: Lines
 ) -> None:
