@@ -5,6 +5,7 @@ vocabulary rows. A rank has the kv heads its query heads use; beyond as many ran
 heads, ranks share copies.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,17 +148,21 @@ class VocabParallelHead:
 class RmsNorm:
     """x / rms(x) * weight, in single precision up to the last step.
 
-    The weight is multiplied before rounding to the model's dtype, as modeling_chatglm.py does.
+    The weight is multiplied before rounding to the model's dtype, as modeling_chatglm.py does. With
+    n columns, rms(x) = sqrt(|x|^2 / n + eps) = hypot(|x|, sqrt(n eps)) / sqrt(n): four operations
+    on the device where torch's own norm takes seven.
     """
 
     def __init__(self, weights: Weights, name: str, eps: float) -> None:
-        self._weight = weights.read(name + ".weight").float()
-        self._eps = eps
+        weight = weights.read(name + ".weight").float()
+        self._scaled = weight * math.sqrt(len(weight))
+        self._least = torch.tensor(math.sqrt(len(weight) * eps), device=weight.device)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """[rows, hidden] -> the same."""
-        norm = functional.rms_norm(rows.float(), self._weight.shape, self._weight, self._eps)
-        return norm.to(rows.dtype)
+        exact = rows.float()
+        length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
+        return (exact / torch.hypot(length, self._least) * self._scaled).to(rows.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,7 @@ class Rotation:
 
     cosine: torch.Tensor
     sine: torch.Tensor
+    turn: torch.Tensor | None = None  # both as complex numbers, where one product does it all
 
     def apply(self, heads: torch.Tensor) -> None:
         """Rotate the leading dimensions of `heads` [rows, heads, head_dim] in place.
@@ -173,6 +179,9 @@ class Rotation:
         Neighbours are pairs: (a, b) -> (a cos - b sin, b cos + a sin).
         """
         turned = heads[..., : 2 * self.cosine.shape[-1]]
+        if self.turn is not None:
+            torch.view_as_complex(turned.view(*turned.shape[:-1], -1, 2)).mul_(self.turn)
+            return
         even, odd = turned[..., 0::2], turned[..., 1::2]
         new_even = even * self.cosine - odd * self.sine
         new_odd = odd * self.cosine + even * self.sine
@@ -195,4 +204,7 @@ class RotaryTable:
 
     def at(self, positions: torch.Tensor) -> Rotation:
         """The rotation of rows at `positions` [rows]."""
-        return Rotation(self._cosine[positions][:, None], self._sine[positions][:, None])
+        cosine, sine = self._cosine[positions][:, None], self._sine[positions][:, None]
+        # Eight small operations a layer become one; other dtypes have no complex partner.
+        is_single = cosine.dtype == torch.float32 and cosine.device.type == "cpu"
+        return Rotation(cosine, sine, torch.complex(cosine, sine) if is_single else None)

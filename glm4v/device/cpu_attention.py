@@ -94,6 +94,8 @@ class CpuAttention(Attention):
         kv_heads = key.shape[1]
         cache[:kv_heads].index_copy_(1, self._write_slots, key.transpose(0, 1))
         cache[kv_heads:].index_copy_(1, self._write_slots, value.transpose(0, 1))
+        if len(self._decodes) == 1 and not self._prefills:  # all rows, in their order
+            return _attend_single(cache, self._decodes[0], query)
         output = torch.empty(query.shape, dtype=query.dtype)
         for group in self._decodes:
             output[group.rows] = _attend_single(cache, group, query[group.rows])
