@@ -32,25 +32,46 @@ class Program:
 class Child:
     """A running program. Its group is killed when it ends: nothing it started stays behind."""
 
-    def __init__(self, program: Program, process: asyncio.subprocess.Process, show: Show) -> None:
+    def __init__(
+        self,
+        program: Program,
+        process: asyncio.subprocess.Process,
+        output: asyncio.StreamReader,
+        pipe: asyncio.ReadTransport,
+        show: Show,
+    ) -> None:
         self._program = program
         self._process = process
+        self._pipe = pipe
         self._show = show
-        self._reader = asyncio.ensure_future(self._read_lines())
+        self._reader = asyncio.ensure_future(self._read_lines(output))
         self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     @classmethod
     async def spawn(cls, program: Program, show: Show) -> "Child":
         """Start a program; it ends with this process at the latest."""
-        process = await asyncio.create_subprocess_exec(
-            *tethered(program.command),
-            env=program.environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in a terminal is ours to pass on, in order
+        # A pipe of our own: waiting for a process with asyncio's waits for its pipes too, and what
+        # it started may hold them.
+        read_end, write_end = os.pipe()
+        output = asyncio.StreamReader()
+        pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(output), os.fdopen(read_end, "rb", buffering=0)
         )
-        return cls(program, process, show)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *tethered(program.command),
+                env=program.environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in a terminal is ours to pass on, in order
+            )
+        except BaseException:
+            pipe.close()
+            raise
+        finally:
+            os.close(write_end)
+        return cls(program, process, output, pipe, show)
 
     @property
     def pid(self) -> int:
@@ -67,8 +88,8 @@ class Child:
         code = await self._process.wait()
         self.kill()
         await asyncio.wait({self._reader}, timeout=_OUTPUT_S)
-        if not self._reader.done():
-            self._reader.cancel()
+        self._reader.cancel()  # nothing to do, or held by something that left the group
+        self._pipe.close()
         return code
 
     async def stop(self) -> None:
@@ -88,12 +109,10 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    async def _read_lines(self) -> None:
-        stream = self._process.stdout
-        assert stream is not None  # it was opened as a pipe
+    async def _read_lines(self, output: asyncio.StreamReader) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         rest = ""
-        while data := await stream.read(_READ_BYTES):
+        while data := await output.read(_READ_BYTES):
             *lines, rest = (rest + decoder.decode(data)).split("\n")
             if len(rest) > _READ_BYTES:  # a line without end must not fill our memory
                 lines, rest = [*lines, rest], ""

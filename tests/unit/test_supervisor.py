@@ -196,9 +196,19 @@ async def test_what_a_dead_process_had_started_dies_with_it(
 ) -> None:
     code = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid)"
     await supervised.start(script("a", code, ready=False))
-    with pytest.raises(Glm4vError, match="a ended with exit code 0 while it started"):
+    with pytest.raises(Glm4vError, match=r"^a ended with exit code 0"):
         await supervised.ready(30)
     await until(lambda: not is_running(int(lines.of("a")[0])))
+
+
+async def test_who_left_the_group_and_holds_the_output_is_not_waited_for(
+    supervised: Supervisor, lines: Lines
+) -> None:
+    code = "import subprocess; print(subprocess.Popen(['sleep', '60'], start_new_session=True).pid)"
+    await supervised.start(script("a", code, ready=False))
+    with pytest.raises(Glm4vError, match=r"^a ended with exit code 0"):
+        await supervised.ready(30)
+    os.kill(int(lines.of("a")[0]), signal.SIGKILL)
 
 
 async def test_a_line_without_end_and_broken_utf8_are_passed_on(
