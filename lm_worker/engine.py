@@ -7,7 +7,6 @@ publish        | 1      | 2      | 3          runs; step k+2 waits for them
 import asyncio
 import itertools
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from lm_worker.ranks import Ranks
 from lm_worker.scheduler import Scheduler
 from lm_worker.sequence import Sequence as EngineSequence
 from lm_worker.sequence import SequenceRequest
+from lm_worker.stopwatch import StepSeconds, Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Engine:
         self._trials: dict[str, asyncio.Event] = {}
         self._work = asyncio.Event()
         self._stopping = False
+        self._watch = Stopwatch()
 
     @property
     def is_idle(self) -> bool:
@@ -73,6 +74,12 @@ class Engine:
     def progress(self) -> int:
         """Grows while the device works: within a step too, with every layer."""
         return self._ranks.progress
+
+    @property
+    def seconds(self) -> StepSeconds:
+        """Where the time of all steps so far went."""
+        watch, sample = self._watch, self._ranks.sample_seconds
+        return StepSeconds(watch["plan"], watch["execute"] - sample, sample, watch["publish"])
 
     async def add(
         self,
@@ -134,10 +141,13 @@ class Engine:
         publishing: asyncio.Task[set[str]] | None = None
         try:
             while not self._stopping or publishing is not None:
-                plan = None if self._stopping else self._scheduler.plan()
+                with self._watch.time("plan"):
+                    plan = None if self._stopping else self._scheduler.plan()
                 tokens = [] if plan is None else await self._step(plan)
                 if publishing is not None:
-                    for request_id in await publishing:
+                    with self._watch.time("publish"):
+                        refused = await publishing
+                    for request_id in refused:
                         await self.remove(request_id)
                 publishing = asyncio.create_task(self._publish(tokens)) if tokens else None
                 if plan is None and publishing is None and not self._stopping:
@@ -148,11 +158,14 @@ class Engine:
                 publishing.cancel()
 
     async def _step(self, plan: StepPlan) -> list[NewToken]:
-        started = time.perf_counter()
-        sampled = await self._ranks.execute(plan)
-        seconds = time.perf_counter() - started
+        before = self._watch["execute"]
+        with self._watch.time("execute"):
+            sampled = await self._ranks.execute(plan)
+        seconds = self._watch["execute"] - before
+        with self._watch.time("plan"):
+            grown = self._scheduler.apply(plan, sampled, seconds)
         tokens = []
-        for sequence, token, is_last in self._scheduler.apply(plan, sampled, seconds):
+        for sequence, token, is_last in grown:
             request_id = sequence.request.request_id
             self._end_trial(request_id)
             error = _failure(sequence, token)

@@ -91,6 +91,11 @@ class Ranks:
         """Layers computed so far."""
         return self._ready.layers_done
 
+    @property
+    def sample_seconds(self) -> float:
+        """Seconds rank 0 has spent choosing tokens."""
+        return self._ready.sample_seconds
+
     def close(self) -> None:
         """Let the command in progress end, and the other ranks stop; in `timeout_s` at most."""
         self._closing.set()

@@ -14,6 +14,7 @@ from lm_worker.layers import Shard
 from lm_worker.model import LanguageModel
 from lm_worker.plan import SampledToken, SampleSpec, StepPlan
 from lm_worker.sampler import sample
+from lm_worker.stopwatch import Stopwatch
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -29,6 +30,7 @@ class Runner:
         self._attention = attention
         self._spec = spec
         self._pictures: dict[str, torch.Tensor] = {}
+        self._watch = Stopwatch()
 
     @classmethod
     def load(
@@ -66,6 +68,11 @@ class Runner:
         """Layers computed since the start."""
         return self._model.layers_done
 
+    @property
+    def sample_seconds(self) -> float:
+        """Seconds spent choosing tokens since the start."""
+        return self._watch["sample"]
+
     def add_picture(self, digest: str, rows: torch.Tensor) -> None:
         """Keep a picture's rows [image rows, hidden]: boi, patches, eoi."""
         expected = (self._spec.vision.embedding_rows, self._spec.hidden_size)
@@ -92,7 +99,8 @@ class Runner:
         if not asked:
             return ()
         logits = self._model.logits(hidden[self._tensor([row for row, _, _ in asked])])
-        choices = sample(logits, [spec for _, _, spec in asked], self._spec.tokens)
+        with self._watch.time("sample"):
+            choices = sample(logits, [spec for _, _, spec in asked], self._spec.tokens)
         return tuple(
             SampledToken(sequence_id, *choice)
             for (_, sequence_id, _), choice in zip(asked, choices, strict=True)
