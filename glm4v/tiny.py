@@ -20,27 +20,11 @@ from safetensors.torch import save_file
 from glm4v.errors import InvalidRequest
 from glm4v.model_spec import ModelSpec, read_spec
 from glm4v.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
+from glm4v.vocabulary import SPECIAL_TOKENS
 
 TINY_SEED = 20240606
 
 # In the order of their ids. Source: tokenizer_config.json of THUDM/glm-4v-9b.
-_SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "[MASK]",
-    "[gMASK]",
-    "[sMASK]",
-    "<sop>",
-    "<eop>",
-    "<|system|>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|observation|>",
-    "<|begin_of_image|>",
-    "<|end_of_image|>",
-    "<|begin_of_video|>",
-    "<|end_of_video|>",
-)
-
 # A checkpoint is cut where a file would grow beyond this part of the whole.
 _FILE_PARTS = 3
 
@@ -111,13 +95,13 @@ def _write_tokenizer(spec: ModelSpec, tokenizer: bytes | None, out: Path) -> Non
         {
             "added_tokens_decoder": {
                 str(number): _added_token(token)
-                for number, token in enumerate(_SPECIAL_TOKENS, spec.first_special_id)
+                for number, token in enumerate(SPECIAL_TOKENS, spec.first_special_id)
             },
-            "additional_special_tokens": list(_SPECIAL_TOKENS),
+            "additional_special_tokens": list(SPECIAL_TOKENS),
             "clean_up_tokenization_spaces": False,
             "do_lower_case": False,
-            "eos_token": _SPECIAL_TOKENS[0],
-            "pad_token": _SPECIAL_TOKENS[0],
+            "eos_token": SPECIAL_TOKENS[0],
+            "pad_token": SPECIAL_TOKENS[0],
             "model_max_length": 8192,
             "padding_side": "left",
             "remove_space": False,
