@@ -1,36 +1,17 @@
 """Text to token ids and token ids to bytes, by the checkpoint's tokenizer.model.
 
-Source of the pattern, the special tokens and their order: tokenization_chatglm.py and
-tokenizer_config.json of THUDM/glm-4v-9b.
+Source of the pattern: tokenization_chatglm.py of THUDM/glm-4v-9b.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import tiktoken
 
-from glm4v.errors import CheckpointError, InvalidRequest
+from glm4v.errors import InvalidRequest
 from glm4v.model_spec import ModelSpec
-
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "[MASK]",
-    "[gMASK]",
-    "[sMASK]",
-    "<sop>",
-    "<eop>",
-    "<|system|>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|observation|>",
-    "<|begin_of_image|>",
-    "<|end_of_image|>",
-    "<|begin_of_video|>",
-    "<|end_of_video|>",
-)
+from glm4v.vocabulary import SPECIAL_TOKENS, read_ranks
 
 _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -61,7 +42,7 @@ class Tokenizer:
     @classmethod
     def read(cls, model_dir: Path, spec: ModelSpec) -> "Tokenizer":
         """Read tokenizer.model; raises CheckpointError naming the line that does not fit."""
-        return cls(_read_ranks(model_dir / "tokenizer.model", spec.first_special_id), spec)
+        return cls(read_ranks(model_dir / "tokenizer.model", spec.first_special_id), spec)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text that `refuse_overlong` let pass.
@@ -100,43 +81,3 @@ def _longest_run_of_spaces(text: str) -> int:
     if len(text) <= _MAX_SPACES:
         return 0  # shorter than what is looked for
     return max((found.end() - found.start() for found in _SPACES.finditer(text)), default=0)
-
-
-def _read_ranks(path: Path, count: int) -> dict[bytes, int]:
-    """Lines of base64(token), a space, the token's rank; every rank below `count` once."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise CheckpointError(f"{path}: not readable: {error.strerror}") from None
-    ranks: dict[bytes, int] = {}
-    seen = bytearray(count)
-    for number, line in enumerate(lines, 1):
-        try:
-            encoded, rank_digits = line.split(b" ")
-            token, rank = base64.b64decode(encoded, validate=True), int(rank_digits)
-        except (ValueError, binascii.Error):
-            raise CheckpointError(
-                f"{path}: line {number}: {line[:60]!r} is not a base64 token and its rank"
-            ) from None
-        if not 0 <= rank < count or seen[rank]:
-            raise CheckpointError(
-                f"{path}: line {number}: rank {rank} is taken already, or not below the {count} "
-                "that config.json asks for"
-            )
-        if not token or token in ranks:
-            raise CheckpointError(f"{path}: line {number}: the token is empty or stands twice")
-        ranks[token] = rank
-        seen[rank] = 1
-    if len(ranks) != count:
-        raise CheckpointError(
-            f"{path}: {len(ranks)} tokens; config.json asks for {count} (pad_token_id)"
-        )
-    _check_bytes(path, ranks)
-    return ranks
-
-
-def _check_bytes(path: Path, ranks: dict[bytes, int]) -> None:
-    """Any text can be encoded only when each byte is a token of its own."""
-    for value in range(256):
-        if bytes([value]) not in ranks:
-            raise CheckpointError(f"{path}: no token for the single byte {value}")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.prompt import Turn, render
-from gateway.tokenizer import SPECIAL_TOKENS, Tokenizer
+from gateway.tokenizer import Tokenizer
+from glm4v.vocabulary import SPECIAL_TOKENS
 from tests.reference import REFERENCE, needs_reference
 from tests.vocabularies import small_spec
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.tokenizer import SPECIAL_TOKENS, Tokenizer
+from gateway.tokenizer import Tokenizer
 from glm4v.errors import CheckpointError, InvalidRequest
+from glm4v.vocabulary import SPECIAL_TOKENS
 from tests.vocabularies import byte_tokenizer, small_spec
 
 
