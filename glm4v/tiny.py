@@ -24,7 +24,6 @@ from glm4v.vocabulary import SPECIAL_TOKENS
 
 TINY_SEED = 20240606
 
-# In the order of their ids. Source: tokenizer_config.json of THUDM/glm-4v-9b.
 # A checkpoint is cut where a file would grow beyond this part of the whole.
 _FILE_PARTS = 3
 
