@@ -1,0 +1,186 @@
+"""Servers beside each other under one load: ours over gRPC, others over OpenAI's HTTP.
+
+Closed loop: `concurrency` callers, each asking again when its answer is complete. Greedy, without
+an early end, so that every server computes the same number of tokens.
+"""
+
+import asyncio
+import base64
+import io
+import json
+import random
+import statistics
+import string
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import httpx
+
+from glm4v.errors import Unavailable
+from glm4v.v1 import inference_pb2 as api
+from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
+
+_TIMEOUT_S = 600.0
+_MAX_MESSAGE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What every server is asked."""
+
+    prompt_tokens: int
+    answer_tokens: int
+    picture_side: int  # pixels of a new picture in each request; 0 for none
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One server under one load, once."""
+
+    server: str
+    concurrency: int
+    tokens_s: float
+    first_token_s: float  # median
+
+
+class Server(ABC):
+    """Something that answers."""
+
+    name: str
+
+    @abstractmethod
+    def ask(self, load: Load, dice: random.Random) -> AsyncIterator[int]:
+        """One request; yields the number of tokens so far, as they come."""
+
+
+class Ours(Server):
+    """A gateway of this project."""
+
+    def __init__(self, target: str) -> None:
+        self.name = "glm4v-serve"
+        options = [("grpc.max_send_message_length", _MAX_MESSAGE_BYTES)]
+        self._stub = InferenceServiceStub(grpc.aio.insecure_channel(target, options=options))
+
+    async def ask(self, load: Load, dice: random.Random) -> AsyncIterator[int]:
+        """One request over gRPC."""
+        empty = await self._stub.CountTokens(api.CountTokensRequest(messages=[_message("a", None)]))
+        text = _letters(dice, max(1, load.prompt_tokens - empty.prompt_tokens + 1))
+        picture = _picture(dice, load.picture_side) if load.picture_side else None
+        request = api.GenerateRequest(
+            messages=[_message(text, picture)],
+            sampling=api.SamplingParams(temperature=0),
+            max_tokens=load.answer_tokens,
+            ignore_eos=True,
+        )
+        count = 0
+        async for reply in self._stub.Generate(request, timeout=_TIMEOUT_S):
+            if reply.event.HasField("delta"):
+                count += len(reply.event.delta.token_ids)
+                yield count
+
+
+class OpenAi(Server):
+    """A server with OpenAI's HTTP interface; prompts go as token ids where there is no picture."""
+
+    def __init__(self, name: str, url: str, model: str) -> None:
+        self.name = name
+        self._model = model
+        self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S)
+
+    async def ask(self, load: Load, dice: random.Random) -> AsyncIterator[int]:
+        """One request over HTTP, streamed."""
+        path, body = self._body(load, dice)
+        body |= {
+            "model": self._model,
+            "max_tokens": load.answer_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        chunks = 0
+        async with self._client.stream("POST", path, json=body) as reply:
+            if reply.status_code != httpx.codes.OK:
+                raise Unavailable(f"{self.name} answered {reply.status_code} to {path}")
+            async for line in reply.aiter_lines():
+                if not line.startswith("data:") or line.endswith("[DONE]"):
+                    continue
+                event = json.loads(line.removeprefix("data:"))
+                if event.get("usage") and not event["choices"]:
+                    yield event["usage"]["completion_tokens"]
+                elif event["choices"] and _says_something(event["choices"][0]):
+                    chunks += 1
+                    yield chunks
+
+    def _body(self, load: Load, dice: random.Random) -> tuple[str, dict[str, object]]:
+        if not load.picture_side:
+            ids = [dice.randrange(97, 123) for _ in range(load.prompt_tokens)]
+            return "/v1/completions", {"prompt": ids}
+        data = base64.b64encode(_picture(dice, load.picture_side)).decode()
+        url = {"url": f"data:image/png;base64,{data}"}
+        content = [
+            {"type": "image_url", "image_url": url},
+            {"type": "text", "text": _letters(dice, load.prompt_tokens)},
+        ]
+        return "/v1/chat/completions", {"messages": [{"role": "user", "content": content}]}
+
+
+async def measure(server: Server, load: Load, concurrency: int, requests: int, seed: int) -> Round:
+    """One round of `requests` requests; raises Unavailable when an answer is not complete."""
+    left = [random.Random(f"{seed}:{number}") for number in range(requests)]
+    first_s: list[float] = []
+
+    async def caller() -> None:
+        while left:
+            dice = left.pop()
+            start = time.perf_counter()
+            count = 0
+            async for count in server.ask(load, dice):
+                if len(first_s) < requests and count and start:
+                    first_s.append(time.perf_counter() - start)
+                    start = 0.0
+            if count != load.answer_tokens:
+                raise Unavailable(f"{server.name} gave {count} tokens of {load.answer_tokens}")
+
+    start = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(concurrency)))
+    seconds = time.perf_counter() - start
+    return Round(
+        server.name,
+        concurrency,
+        requests * load.answer_tokens / seconds,
+        statistics.median(first_s),
+    )
+
+
+def _message(text: str, picture: bytes | None) -> api.Message:
+    parts = [api.ContentPart(text=text)]
+    if picture is not None:
+        parts.insert(0, api.ContentPart(image=api.Image(data=picture)))
+    return api.Message(role=api.ROLE_USER, parts=parts)
+
+
+def _letters(dice: random.Random, count: int) -> str:
+    """Text that a byte vocabulary takes as many tokens for."""
+    return "".join(dice.choices(string.ascii_lowercase, k=count))
+
+
+def _picture(dice: random.Random, side: int) -> bytes:
+    """A PNG that no cache knows."""
+    from PIL import Image
+
+    small = Image.frombytes("RGB", (8, 8), dice.randbytes(8 * 8 * 3))
+    out = io.BytesIO()
+    small.resize((side, side), Image.Resampling.NEAREST).save(out, "PNG")
+    return out.getvalue()
+
+
+def _says_something(choice: dict[str, object]) -> bool:
+    """Whether a chunk carries a token; the first of a chat only names the role."""
+    delta = choice.get("delta")
+    if isinstance(delta, dict):
+        return bool(delta.get("content"))
+    return "text" in choice
