@@ -16,6 +16,7 @@ from lm_worker import follower
 from lm_worker.blocks import BlockPool
 from lm_worker.cache_size import cache_blocks
 from lm_worker.engine import Engine
+from lm_worker.grammar import Grammars
 from lm_worker.group import Followers, join, place_from
 from lm_worker.layers import Shard
 from lm_worker.ranks import Ranks
@@ -56,8 +57,9 @@ def build(settings: LmSettings) -> Process:
         max_sequences=settings.max_sequences,
         lease_s=settings.lease_s,
     )
+    grammars = Grammars(settings.model, spec)
     ranks = Ranks(
-        partial(Runner.load, checkpoint, device, shard),
+        partial(Runner.load, checkpoint, device, shard, grammars=grammars),
         blocks=blocks,
         block_size=settings.block_size,
         join=None
@@ -70,7 +72,13 @@ def build(settings: LmSettings) -> Process:
         max_sequences=settings.max_sequences,
         step_rows=settings.step_tokens,
     )
-    engine = Engine(scheduler, ranks, worker.publish, picture_rows=spec.vision.embedding_rows)
+    engine = Engine(
+        scheduler,
+        ranks,
+        worker.publish,
+        picture_rows=spec.vision.embedding_rows,
+        grammars=grammars,
+    )
 
     async def answer() -> None:
         await ranks.start()

@@ -12,9 +12,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from glm4v.errors import Overloaded, RequestFailed
+from glm4v.errors import Glm4vError, InvalidRequest, Overloaded, RequestFailed
 from glm4v.tensor_bytes import TensorBytes
-from lm_worker.plan import NO_TOKEN, SampledToken, StepPlan
+from lm_worker.grammar import Grammars
+from lm_worker.plan import NO_TOKEN, AnswerForm, SampledToken, StepPlan
 from lm_worker.ranks import Ranks
 from lm_worker.scheduler import Scheduler
 from lm_worker.sequence import Sequence as EngineSequence
@@ -32,7 +33,7 @@ class NewToken:
     index: int
     sampled: SampledToken  # NO_TOKEN only with an error
     is_last: bool
-    error: RequestFailed | None = None  # why the request ends, when the answer does not
+    error: Glm4vError | None = None  # why the request ends, when the answer does not
 
 
 Publish = Callable[[Sequence[NewToken]], Coroutine[Any, Any, set[str]]]
@@ -46,12 +47,19 @@ class Engine:
     """
 
     def __init__(
-        self, scheduler: Scheduler, ranks: Ranks, publish: Publish, *, picture_rows: int
+        self,
+        scheduler: Scheduler,
+        ranks: Ranks,
+        publish: Publish,
+        *,
+        picture_rows: int,
+        grammars: Grammars | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._ranks = ranks
         self._publish = publish
         self._picture_rows = picture_rows
+        self._grammars = grammars
         self._numbers = itertools.count()
         self._sequences: dict[str, EngineSequence] = {}
         self._pictures: Counter[str] = Counter()
@@ -89,7 +97,10 @@ class Engine:
         *,
         is_suspect: bool = False,
     ) -> None:
-        """Take a request in, with the tokens it has already; raises Overloaded if it never fits."""
+        """Take a request in, with the tokens it has already.
+
+        Raises Overloaded if it never fits, InvalidRequest if its response format cannot be used.
+        """
         sequence = EngineSequence(
             next(self._numbers), request, self._picture_rows, token_ids, is_suspect=is_suspect
         )
@@ -99,6 +110,8 @@ class Engine:
                 f"the request may need {sequence.most_rows} rows of KV cache and the worker has "
                 f"{pool.total * pool.block_size}; ask for fewer tokens, or raise GLM4V_CACHE_BYTES"
             )
+        if request.form is not None:
+            await self._open_grammar(sequence.number, request.form, token_ids)
         if picture is not None:
             self._pictures[request.picture] += 1
             if self._pictures[request.picture] == 1:
@@ -175,9 +188,18 @@ class Engine:
                 await self._forget(sequence)
         return tokens
 
+    async def _open_grammar(
+        self, number: int, form: AnswerForm, token_ids: tuple[int, ...]
+    ) -> None:
+        if self._grammars is None:
+            raise InvalidRequest("response_format is not served here; leave it out")
+        await self._grammars.open(number, form, token_ids)
+
     async def _forget(self, sequence: EngineSequence) -> None:
         del self._sequences[sequence.request.request_id]
         self._end_trial(sequence.request.request_id)
+        if self._grammars is not None:
+            self._grammars.close(sequence.number)
         digest = sequence.request.picture
         if digest:
             self._pictures[digest] -= 1
@@ -190,11 +212,11 @@ class Engine:
             over.set()
 
 
-def _failure(sequence: EngineSequence, token: SampledToken) -> RequestFailed | None:
+def _failure(sequence: EngineSequence, token: SampledToken) -> Glm4vError | None:
     """Why a request ends that has no answer."""
     if token.token_id == NO_TOKEN:
         return RequestFailed(
             f"the scores of token {len(sequence.token_ids)} are not finite numbers; "
             "send the picture again, or serve with another GLM4V_DTYPE"
         )
-    return RequestFailed(token.failure) if token.failure else None
+    return InvalidRequest(f"response_format: {token.failure}") if token.failure else None

@@ -48,6 +48,8 @@ def _end(held: Held, token: NewToken, at_ms: int) -> pb.JournalEnd:
         end.kind, end.code, end.message = pb.END_KIND_FAILED, token.error.code, str(token.error)
     elif token_id in held.job.stop_token_ids:
         end.kind, end.stop_token_id = pb.END_KIND_STOP_TOKEN, token_id
+    elif token.sampled.is_complete:
+        end.kind = pb.END_KIND_COMPLETE
     else:
         end.kind = pb.END_KIND_LENGTH
     return end

@@ -10,9 +10,10 @@ from glm4v.device.collectives import Collective
 from glm4v.model_spec import ModelSpec
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.weights import Weights
+from lm_worker.grammar import Grammars
 from lm_worker.layers import Shard
 from lm_worker.model import LanguageModel
-from lm_worker.plan import SampledToken, SampleSpec, StepPlan
+from lm_worker.plan import NO_TOKEN, SampledToken, SampleSpec, StepPlan
 from lm_worker.sampler import sample
 from lm_worker.stopwatch import Stopwatch
 
@@ -23,12 +24,18 @@ class Runner:
     """One rank's model, cache and pictures. Works in the calling thread, and only there."""
 
     def __init__(
-        self, model: LanguageModel, device: Device, attention: Attention, spec: ModelSpec
+        self,
+        model: LanguageModel,
+        device: Device,
+        attention: Attention,
+        spec: ModelSpec,
+        grammars: Grammars | None = None,
     ) -> None:
         self._model = model
         self._device = device
         self._attention = attention
         self._spec = spec
+        self._grammars = grammars
         self._pictures: dict[str, torch.Tensor] = {}
         self._watch = Stopwatch()
 
@@ -42,9 +49,11 @@ class Runner:
         *,
         blocks: int,
         block_size: int,
+        grammars: Grammars | None = None,
     ) -> "Runner":
         """Read this rank's weights and reserve its cache.
 
+        `grammars` is for rank 0 alone: the choices of other ranks do not count.
         Raises CheckpointError for weights that cannot be read, InvalidRequest for a number of
         ranks that the model does not divide into.
         """
@@ -61,7 +70,7 @@ class Runner:
             kv_heads=kv_last - kv_first,
             head_dim=spec.head_dim,
         )
-        return cls(model, device, attention, spec)
+        return cls(model, device, attention, spec, grammars)
 
     @property
     def layers_done(self) -> int:
@@ -100,11 +109,22 @@ class Runner:
             return ()
         logits = self._model.logits(hidden[self._tensor([row for row, _, _ in asked])])
         with self._watch.time("sample"):
-            choices = sample(logits, [spec for _, _, spec in asked], self._spec.tokens)
-        return tuple(
-            SampledToken(sequence_id, *choice)
-            for (_, sequence_id, _), choice in zip(asked, choices, strict=True)
-        )
+            return self._sample(logits, asked)
+
+    def _sample(
+        self, logits: torch.Tensor, asked: list[tuple[int, int, SampleSpec]]
+    ) -> tuple[SampledToken, ...]:
+        specs = [spec for _, _, spec in asked]
+        grammars = self._grammars
+        allowed = {} if grammars is None else grammars.allowed(specs)
+        choices = sample(logits, specs, self._spec.tokens, allowed)
+        sampled = []
+        for place, (_, sequence_id, spec) in enumerate(asked):
+            choice, after = choices[place], (False, "")
+            if grammars is not None and place in allowed and choice.token_id != NO_TOKEN:
+                after = grammars.after(spec, choice.token_id)
+            sampled.append(SampledToken(sequence_id, *choice, *after))
+        return tuple(sampled)
 
     def _embed(self, plan: StepPlan) -> torch.Tensor:
         """[rows, hidden]: word rows, and picture rows where ids are negative."""

@@ -20,6 +20,7 @@ from glm4v.tensor_bytes import TensorBytes
 from glm4v.v1 import inference_pb2 as api
 from lm_worker.blocks import BlockPool
 from lm_worker.engine import Engine, NewToken
+from lm_worker.grammar import Grammars
 from lm_worker.jobs import Held, now_ms, sequence_request, step_append
 from lm_worker.layers import Shard
 from lm_worker.ranks import Ranks
@@ -36,6 +37,7 @@ class Pipeline:
     """Answers one request at a time; a journal in memory joins the parts."""
 
     def __init__(self, model: Path, device: Device, limits: ImageLimits) -> None:
+        self._model = model
         self._checkpoint = Checkpoint.open(model)
         self._spec = self._checkpoint.spec
         self._device = device
@@ -96,14 +98,15 @@ class Pipeline:
 
         rows = len(job.prompt_ids) + self._spec.vision.embedding_rows + job.max_tokens
         blocks = -(-rows // _BLOCK_ROWS)
+        grammars = Grammars(self._model, self._spec)
         ranks = Ranks(
-            partial(Runner.load, self._checkpoint, self._device, Shard(0, 1)),
+            partial(Runner.load, self._checkpoint, self._device, Shard(0, 1), grammars=grammars),
             blocks=blocks,
             block_size=_BLOCK_ROWS,
         )
         scheduler = Scheduler(BlockPool(blocks, _BLOCK_ROWS), max_sequences=1, step_rows=_STEP_ROWS)
         picture_rows = self._spec.vision.embedding_rows
-        engine = Engine(scheduler, ranks, publish, picture_rows=picture_rows)
+        engine = Engine(scheduler, ranks, publish, picture_rows=picture_rows, grammars=grammars)
         await ranks.start()
         running = asyncio.create_task(engine.run())
         try:

@@ -1,0 +1,204 @@
+"""Keeps answers in the form that was asked for: a matcher for each says which tokens may follow.
+
+A matcher is a function of the form and of the answer's tokens alone. It remembers where it stands
+so that a step costs one token; another answer, after a resume say, is read again from its start.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import numpy as np
+import torch
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+
+from glm4v.errors import InvalidRequest
+from glm4v.model_spec import ModelSpec
+from glm4v.vocabulary import SPECIAL_TOKENS, read_ranks
+from lm_worker.plan import AnswerForm, SampleSpec
+
+# What a form may cost. A state of the lexer takes 1 to 2 kB, in every answer of that form.
+_LIMITS = LLParserLimits(max_lexer_states=20_000, verbose_errors=False)
+_COMPILE_S = 10.0
+_COMPILED = 64  # forms that are kept
+_THREADS = 2
+_MAX_MESSAGE = 300  # characters of the library's
+
+# Between the parts of JSON. Bounded, as a model can get stuck in white space.
+_JSON_SPACE = r"[\x20\x0A\x0D\x09]{1,64}"
+
+
+class Grammars:
+    """Compiled forms, the latest ones, and the matchers of the answers that are being written.
+
+    `open` and `close` belong to the event loop, the rest to the device thread.
+    """
+
+    def __init__(self, model_dir: Path, spec: ModelSpec) -> None:
+        self._model_dir = model_dir
+        self._spec = spec
+        self._vocabulary: LLTokenizer | None = None
+        self._compiled: OrderedDict[AnswerForm, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()  # of the two above
+        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._matchers: dict[int, Matcher] = {}
+
+    async def open(self, number: int, form: AnswerForm, answer: tuple[int, ...]) -> None:
+        """Have a matcher for sequence `number`, whose answer has some tokens already.
+
+        Raises InvalidRequest for a form that cannot be compiled, or not within the limits.
+        """
+        try:
+            with anyio.fail_after(_COMPILE_S):
+                self._matchers[number] = await anyio.to_thread.run_sync(
+                    self._matcher, form, answer, limiter=self._threads, abandon_on_cancel=True
+                )
+        except TimeoutError:
+            raise InvalidRequest(
+                f"response_format.{form.kind} of {len(form.text)} characters is not compiled after "
+                f"{_COMPILE_S:g} s; simplify it"
+            ) from None
+
+    def close(self, number: int) -> None:
+        """Forget a sequence's matcher, if it has one."""
+        self._matchers.pop(number, None)
+
+    def allowed(self, specs: Sequence[SampleSpec]) -> dict[int, torch.Tensor]:
+        """Which tokens may follow, [tokens] each, by place in `specs`; those without are free."""
+        found = {}
+        for place, spec in enumerate(specs):
+            if spec.grammar is not None and (matcher := self._matchers.get(spec.grammar)):
+                matcher.stand_behind(spec.answer, spec.stops)
+                found[place] = matcher.allowed
+        return found
+
+    def after(self, spec: SampleSpec, token_id: int) -> tuple[bool, str]:
+        """Whether nothing can follow `token_id`, and why the answer cannot go on, if it cannot."""
+        if spec.grammar is None or token_id in spec.stops:
+            return False, ""
+        matcher = self._matchers.get(spec.grammar)
+        if matcher is None:  # the sequence has left
+            return False, ""
+        matcher.stand_behind((*spec.answer, token_id), spec.stops)
+        return matcher.is_complete, matcher.failure
+
+    # What follows runs in threads of its own.
+
+    def _matcher(self, form: AnswerForm, answer: tuple[int, ...]) -> "Matcher":
+        matcher = Matcher(self._copy(form), self._spec)
+        matcher.stand_behind(answer, ())
+        if matcher.failure:
+            raise InvalidRequest(f"response_format.{form.kind}: {matcher.failure}")
+        if matcher.is_complete and not answer:
+            raise InvalidRequest(
+                f"response_format.{form.kind} fits the empty answer only; allow something else"
+            )
+        return matcher
+
+    def _copy(self, form: AnswerForm) -> LLMatcher:
+        """A matcher that stands at the start of an answer."""
+        with self._lock:
+            compiled = self._compiled.get(form)
+            if compiled is not None:
+                self._compiled.move_to_end(form)
+                return compiled.deep_copy()
+            if self._vocabulary is None:
+                self._vocabulary = _read_vocabulary(self._model_dir, self._spec)
+        compiled = LLMatcher(self._vocabulary, _grammar(form), log_level=0, limits=_LIMITS)
+        if compiled.is_error():
+            raise InvalidRequest(f"response_format.{form.kind}: {_one_line(compiled)}")
+        with self._lock:
+            self._compiled[form] = compiled
+            if len(self._compiled) > _COMPILED:
+                self._compiled.popitem(last=False)
+            return compiled.deep_copy()
+
+
+class Matcher:
+    """Which tokens may follow in one answer."""
+
+    def __init__(self, matcher: LLMatcher, spec: ModelSpec) -> None:
+        self._matcher = matcher
+        self._tokens = spec.tokens
+        self._end = spec.first_special_id  # stands for all stop tokens
+        self._answer: tuple[int, ...] | None = None
+        self._stops: tuple[int, ...] = ()
+        self.allowed = torch.zeros(0, dtype=torch.bool)  # [tokens]
+        self.is_complete = False  # and nothing can follow
+        self.failure = ""  # why the answer cannot go on
+
+    def stand_behind(self, answer: tuple[int, ...], stops: tuple[int, ...]) -> None:
+        """Say what may follow `answer`; `stops` only where it can end."""
+        if (answer, stops) == (self._answer, self._stops):
+            return
+        known = self._answer or ()
+        if answer[: len(known)] != known:
+            self._matcher.reset()
+            known = ()
+        self._matcher.consume_tokens(list(answer[len(known) :]))
+        self._answer, self._stops = answer, stops
+        packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        bits = np.unpackbits(packed, bitorder="little")[: self._tokens].astype(np.bool_)
+        self.allowed = torch.from_numpy(bits)
+        may_end = bool(bits[self._end])
+        places = [stop for stop in (*stops, self._end) if stop < self._tokens]
+        bits[places] = False
+        goes_on = bool(bits.any())
+        bits[places[:-1]] = may_end
+        self.is_complete = may_end and not goes_on
+        self.failure = "" if may_end or goes_on else self._why()
+
+    def _why(self) -> str:
+        if self._matcher.is_error():
+            return (
+                f"too complex from token {len(self._answer or ())} on: {_one_line(self._matcher)}"
+            )
+        return (
+            f"nothing fits at token {len(self._answer or ())} but stop_token_ids; take them away, "
+            "or let the response format end there"
+        )
+
+
+def _grammar(form: AnswerForm) -> str:
+    if form.kind == "json_schema":
+        try:
+            return LLMatcher.grammar_from_json_schema(
+                form.text, defaults={"whitespace_pattern": _JSON_SPACE}
+            )
+        except ValueError as error:
+            message = " ".join(str(error).split())[:_MAX_MESSAGE]
+            raise InvalidRequest(f"response_format.json_schema: {message}") from None
+    if form.kind == "regex":
+        return LLMatcher.grammar_from_regex(form.text)
+    options = " | ".join(json.dumps(option) for option in json.loads(form.text))
+    return LLMatcher.grammar_from_lark(f"start: {options}")
+
+
+def _one_line(matcher: LLMatcher) -> str:
+    return " ".join(matcher.get_error().removesuffix("<non-verbose/>").split())[:_MAX_MESSAGE]
+
+
+def _read_vocabulary(model_dir: Path, spec: ModelSpec) -> LLTokenizer:
+    tokens = _Tokens(model_dir, spec)
+    return LLTokenizer(TokenizerWrapper(tokens), n_vocab=spec.tokens, eos_token=tokens.eos_token_id)
+
+
+class _Tokens:
+    """The vocabulary as the library asks for it; a token that begins with FF is a special one."""
+
+    def __init__(self, model_dir: Path, spec: ModelSpec) -> None:
+        ranks = read_ranks(model_dir / "tokenizer.model", spec.first_special_id)
+        self.tokens = sorted(ranks, key=ranks.__getitem__)
+        self.tokens += [b"\xff" + name.encode() for name in SPECIAL_TOKENS]
+        self.special_token_ids = list(range(spec.first_special_id, spec.tokens))
+        self.eos_token_id = spec.first_special_id
+        self.bos_token_id = None
+        self._bytes = [ranks[bytes([value])] for value in range(256)]
+
+    def __call__(self, text: bytes) -> list[int]:
+        """A token for each byte: for texts that a grammar forces, which nobody asks for here."""
+        return [self._bytes[value] for value in text]
