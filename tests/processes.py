@@ -1,5 +1,6 @@
 """What tests ask about other processes."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,3 +31,11 @@ def wait_until(is_so: Callable[[], bool], timeout_s: float = 20.0) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
+
+
+async def until(is_so: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """The same in an event loop."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.01)

@@ -184,5 +184,7 @@ def test_unknown_devices_and_dtypes_are_refused() -> None:
     assert open_device("auto", "bfloat16").dtype == torch.bfloat16
     with pytest.raises(InvalidRequest, match="'tpu' is not known; use 'cpu'"):
         open_device("tpu", "float32")
-    with pytest.raises(InvalidRequest, match="'int8' is not known; use one of auto, weights16, float32"):
+    with pytest.raises(
+        InvalidRequest, match="'int8' is not known; use one of auto, weights16, float32"
+    ):
         open_device("cpu", "int8")

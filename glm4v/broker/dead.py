@@ -1,0 +1,80 @@
+"""Requests that were given up because they kept killing their workers, for a person to look at."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from glm4v.broker.broker import Broker
+from glm4v.broker.connection import Connection, translated
+from glm4v.broker.keys import Keys
+from glm4v.errors import UnknownReference
+from glm4v.internal.v1 import journal_pb2 as pb
+
+_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A request that was given up."""
+
+    entry: str  # of the dead-letter stream; its first part is the Unix time in milliseconds
+    job: pb.Job
+    reason: str
+
+    @property
+    def at_s(self) -> float:
+        """Unix time it was given up."""
+        return int(self.entry.partition("-")[0]) / 1000
+
+
+class DeadLetters:
+    """The dead-letter stream. Raises Unavailable."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+
+    async def all(self) -> AsyncIterator[DeadLetter]:
+        """Every one, the newest first."""
+        last = "+"
+        while True:
+            async with translated():
+                entries = await self._connection.commands.xrevrange(
+                    self._keys.dead, max=last, count=_BATCH
+                )
+            for entry, fields in entries:
+                job = pb.Job.FromString(fields[b"d"])
+                yield DeadLetter(entry.decode(), job, fields[b"m"].decode())
+            if len(entries) < _BATCH:
+                return
+            last = "(" + entries[-1][0].decode()
+
+    async def find(self, request_id: str) -> DeadLetter:
+        """The newest of a request; raises UnknownReference."""
+        async for letter in self.all():
+            if letter.job.request_id == request_id:
+                return letter
+        raise UnknownReference(
+            f"no request {request_id!r} was given up; `glm4v dead list` shows those that were"
+        )
+
+    async def retry(self, request_id: str, broker: Broker, linger_s: float) -> pb.Job:
+        """Submit it once more under a new id, and take it from the stream; the new job.
+
+        It gets the time it had at first, and runs for at least `linger_s` without a reader.
+        Raises UnknownReference when it, or its picture, is not known any more.
+        """
+        letter = await self.find(request_id)
+        job = pb.Job()
+        job.CopyFrom(letter.job)
+        job.request_id = uuid.uuid4().hex
+        now_ms = int(time.time() * 1000)
+        job.deadline_ms += now_ms - job.accepted_ms
+        job.accepted_ms = now_ms
+        job.linger_ms = max(job.linger_ms, int(1000 * linger_s))
+        await broker.submit(job, None)
+        # After the submit: a crash in between leaves it here, to be tried again by a person.
+        async with translated():
+            await self._connection.commands.xdel(self._keys.dead, letter.entry)
+        return job

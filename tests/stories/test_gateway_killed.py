@@ -1,0 +1,95 @@
+"""kill -9 and SIGTERM of the gateway while it streams."""
+
+import asyncio
+import signal
+
+import pytest
+
+from glm4v.client import Client
+from tests.stories.asking import TOKENS, again, ask, assert_unharmed, draw
+from tests.stories.fleet import Fleet
+from tests.stories.reading import Reader, Reading
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+LM = "slow_lm_worker"
+
+
+@pytest.mark.parametrize("tokens", range(0, TOKENS, 3))
+async def test_killed_clients_go_on_through_another_gateway(fleet: Fleet, tokens: int) -> None:
+    await fleet.only("gateway", "gateway-2", "vision_worker", LM)
+    questions = [ask("why"), ask("what", draw("gateway killed"), seed=5)]
+    first, second = fleet.target("gateway"), fleet.target("gateway-2")
+    async with Reader([second]) as elsewhere:
+        undisturbed = [await elsewhere.read(question) for question in questions]
+        for question, expected in zip(questions, undisturbed, strict=True):
+            async with Reader([first, second]) as reader:
+                reading = Reading(again(question))
+                async for _ in reader.events(reading):
+                    if len(reading.token_ids) >= tokens and not reading.interruptions:
+                        await fleet.kill("gateway")
+                await assert_unharmed(fleet, reading, expected)
+                assert reading.interruptions > 0
+            await fleet.start("gateway")
+
+
+async def test_clients_come_back_to_a_gateway_that_was_started_again(fleet: Fleet) -> None:
+    await fleet.only("gateway", LM)
+    question = ask("again", seed=11)
+    async with Reader(fleet.targets[:1]) as reader:
+        undisturbed = await reader.read(question)
+        reading = Reading(again(question))
+        async for _ in reader.events(reading):
+            if len(reading.token_ids) == 4 and not reading.interruptions:
+                await fleet.kill("gateway")
+                await fleet.start("gateway", wait=False)
+        await assert_unharmed(fleet, reading, undisturbed)
+
+
+async def test_a_draining_gateway_sends_its_clients_elsewhere(fleet: Fleet) -> None:
+    await fleet.only("gateway", "gateway-2", LM)
+    question = ask("drain", max_tokens=40)
+    first, second = fleet.target("gateway"), fleet.target("gateway-2")
+    async with Reader([first]) as only_first, Reader([second]) as other:
+        undisturbed = await other.read(question)
+        reading = Reading(again(question))
+        async for _ in only_first.events(reading):
+            if len(reading.token_ids) == 3:
+                fleet.signal("gateway", signal.SIGTERM)
+                assert await fleet.ended("gateway") == 0
+                break
+        assert 0 < len(reading.token_ids) < 40  # it did not wait for the answer
+        await other.read_on(reading)
+        await assert_unharmed(fleet, reading, undisturbed)
+
+
+async def test_the_python_client_comes_back_by_itself(fleet: Fleet) -> None:
+    await fleet.only("gateway", "gateway-2", LM)
+    question = ask("client", seed=2)
+    async with Reader([fleet.target("gateway-2")]) as reader:
+        undisturbed = await reader.read(question)
+    three_tokens = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def read() -> list[int]:
+        with (
+            Client(fleet.target()) as client,
+            client.generate(
+                question.messages,
+                temperature=1,
+                top_p=1,
+                seed=2,
+                max_tokens=TOKENS,
+                ignore_eos=True,
+            ) as answer,
+        ):
+            for _ in answer:
+                if len(answer.token_ids) == 3:
+                    loop.call_soon_threadsafe(three_tokens.set)
+            assert answer.finished is not None
+            return answer.token_ids
+
+    reading = asyncio.create_task(asyncio.to_thread(read))
+    await three_tokens.wait()
+    await fleet.kill("gateway")
+    await fleet.start("gateway")
+    assert await reading == undisturbed.token_ids
