@@ -154,6 +154,7 @@ class Engine:
         publishing: asyncio.Task[set[str]] | None = None
         try:
             while not self._stopping or publishing is not None:
+                self._work.clear()  # before the plan: what comes while we wait below is not in it
                 with self._watch.time("plan"):
                     plan = None if self._stopping else self._scheduler.plan()
                 tokens = [] if plan is None else await self._step(plan)
@@ -164,7 +165,6 @@ class Engine:
                         await self.remove(request_id)
                 publishing = asyncio.create_task(self._publish(tokens)) if tokens else None
                 if plan is None and publishing is None and not self._stopping:
-                    self._work.clear()
                     await self._work.wait()
         finally:
             if publishing is not None:
