@@ -110,7 +110,7 @@ class Grammars:
                 self._vocabulary = _read_vocabulary(self._model_dir, self._spec)
         compiled = LLMatcher(self._vocabulary, _grammar(form), log_level=0, limits=_LIMITS)
         if compiled.is_error():
-            raise InvalidRequest(f"response_format.{form.kind}: {_one_line(compiled)}")
+            raise InvalidRequest(f"response_format.{form.kind}: {_error(compiled)}")
         with self._lock:
             self._compiled[form] = compiled
             if len(self._compiled) > _COMPILED:
@@ -143,6 +143,8 @@ class Matcher:
         self._answer, self._stops = answer, stops
         packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         bits = np.unpackbits(packed, bitorder="little")[: self._tokens].astype(np.bool_)
+        if self._matcher.is_error():  # what it allows then means nothing
+            bits[:] = False
         self.allowed = torch.from_numpy(bits)
         may_end = bool(bits[self._end])
         places = [stop for stop in (*stops, self._end) if stop < self._tokens]
@@ -154,9 +156,7 @@ class Matcher:
 
     def _why(self) -> str:
         if self._matcher.is_error():
-            return (
-                f"too complex from token {len(self._answer or ())} on: {_one_line(self._matcher)}"
-            )
+            return f"cannot be followed at token {len(self._answer or ())}: {_error(self._matcher)}"
         return (
             f"nothing fits at token {len(self._answer or ())} but stop_token_ids; take them away, "
             "or let the response format end there"
@@ -178,8 +178,11 @@ def _grammar(form: AnswerForm) -> str:
     return LLMatcher.grammar_from_lark(f"start: {options}")
 
 
-def _one_line(matcher: LLMatcher) -> str:
-    return " ".join(matcher.get_error().removesuffix("<non-verbose/>").split())[:_MAX_MESSAGE]
+def _error(matcher: LLMatcher) -> str:
+    """The library's message in one line, without the form that it quotes."""
+    message = matcher.get_error().removesuffix("<non-verbose/>")
+    reasons = [line for line in message.splitlines() if line.startswith("error: ")]
+    return " ".join((reasons[0] if reasons else message).split())[:_MAX_MESSAGE]
 
 
 def _read_vocabulary(model_dir: Path, spec: ModelSpec) -> LLTokenizer:

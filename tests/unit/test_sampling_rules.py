@@ -178,3 +178,12 @@ def test_a_free_request_beside_one_with_rules_is_chosen_from_untouched_logits() 
     ruled = spec_of(logit_bias=((1, 5.0),))
     assert [choice.token_id for choice in sample(logits, [spec_of(), ruled], 3)] == [3, 1]
     assert logits.tolist() == [[2.0, 1.5, 1.0, 9.0]] * 2
+
+
+def test_ties_are_kept_from_the_lowest_id_up_before_typical_p_too() -> None:
+    logits = torch.zeros(1, 1000)
+    asked = [
+        SampleSpec(SamplingRules(temperature=1.0, top_k=3, typical_p=0.99), index=index)
+        for index in range(60)
+    ]
+    assert {sample(logits, [spec], 1000)[0].token_id for spec in asked} == {0, 1, 2}
