@@ -46,12 +46,16 @@ def peers(
     """
     from rich.console import Console
 
-    from offline.peers import Load, OpenAi, Ours
+    from offline.peers import Load, OpenAi, Ours, Server
 
     named = [_split(text) for text in peer or ()]
-    servers: list[Server] = [Ours(server), *(OpenAi(n, url, model) for n, url in named)]
     load = Load(prompt, tokens, picture)
-    results = asyncio.run(_compare(servers, load, concurrency or [1, 4, 10], rounds))
+
+    async def compare() -> "list[Round]":
+        servers: list[Server] = [Ours(server), *(OpenAi(n, url, model) for n, url in named)]
+        return await _compare(servers, load, concurrency or [1, 4, 10], rounds)
+
+    results = asyncio.run(compare())
     if json:
         typer.echo(json_format.dumps({**asdict(load), "rounds": [asdict(r) for r in results]}))
     else:
