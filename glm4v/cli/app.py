@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated
 
 import typer
@@ -69,11 +69,20 @@ def build(arguments: list[str]) -> typer.Typer:
     asked = arguments[0] if arguments else "--help"
     for entry in {entry.name: entry for entry in entry_points(group=_PLUGINS)}.values():
         if asked == entry.name:
-            app.command(entry.name)(entry.load())
+            _join(app, entry)
         elif asked == "--help":
             with contextlib.suppress(ModuleNotFoundError):  # its extra is not installed: not listed
-                app.command(entry.name)(entry.load())
+                _join(app, entry)
     return app
+
+
+def _join(app: typer.Typer, entry: EntryPoint) -> None:
+    """Add what an entry point names: one subcommand, or a group of them."""
+    plugin = entry.load()
+    if isinstance(plugin, typer.Typer):
+        app.add_typer(plugin, name=entry.name)
+    else:
+        app.command(entry.name)(plugin)
 
 
 def _print_version(asked: bool) -> None:

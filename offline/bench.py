@@ -1,0 +1,125 @@
+"""`glm4v bench`; of it `engine`: how fast the language engine is here, and what limits it."""
+
+import asyncio
+import dataclasses
+import json as json_format
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from glm4v.errors import InvalidRequest
+from offline.bench_peers import peers
+
+if TYPE_CHECKING:
+    from offline.bench_engine import Figures, Load
+
+command = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
+command.command()(peers)
+
+
+@command.callback()
+def bench() -> None:
+    """Measure speed on this machine."""
+
+
+@command.command()
+def engine(
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A checkpoint; else a random one of 138 M weights."),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="One after the other; may be repeated. Default: auto.")
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="Sequences; may be repeated. Default: 1 4 10.")
+    ] = None,
+    context: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Prompt tokens; may be repeated. Default: 64 1024."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Decode steps at each point.")] = 64,
+    threads: Annotated[int, typer.Option(help="Arithmetic threads; 0: one for each core.")] = 0,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a plot as PNG; needs matplotlib.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Prefill and decode speed by batch size and context, and where a step's time goes.
+
+    One process, no Redis. "roofline" is the share of the memory bandwidth that decode steps reach,
+    of what a loop that only reads reaches in the same run; "neighbours" are the cores that other
+    processes used meanwhile.
+    """
+    from rich.console import Console
+
+    from offline.bench_engine import Load
+    from offline.bench_report import plot as draw
+    from offline.bench_report import table
+
+    loads = [Load(b, c, steps) for c in context or (64, 1024) for b in batch or (1, 4, 10)]
+    figures, title = _measure_all(model, dtype or ["auto"], loads, threads)
+    if json:
+        points = [
+            {
+                **dataclasses.asdict(at),
+                "parts": at.parts._asdict(),
+                "roofline_share": at.roofline_share,
+            }
+            for at in figures
+        ]
+        typer.echo(json_format.dumps({"title": title, "steps": steps, "points": points}))
+    else:
+        Console(width=150).print(table(figures, title))
+    if plot is not None:
+        draw(figures, title, plot)
+
+
+def _measure_all(
+    model: Path | None, dtypes: Sequence[str], loads: Sequence["Load"], threads: int
+) -> tuple[list["Figures"], str]:
+    """All points, and what they were measured on."""
+    import torch
+
+    from offline.bench_model import write_middle
+
+    if threads:
+        torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory(prefix="glm4v-bench-") as folder:
+        if model is None:
+            model = Path(folder) / "middle"
+            write_middle(model)
+        figures = asyncio.run(_sweep(model, dtypes, loads))
+    return figures, f"{model.name}, {torch.get_num_threads()} threads"
+
+
+async def _sweep(model: Path, dtypes: Sequence[str], loads: Sequence["Load"]) -> list["Figures"]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from glm4v.checkpoint import Checkpoint
+    from glm4v.device import open_device
+    from offline.bench_engine import Bench
+
+    checkpoint = Checkpoint.open(model)
+    longest = max(load.context + load.max_tokens for load in loads)
+    if longest > checkpoint.spec.context_tokens:
+        raise InvalidRequest(
+            f"{longest} tokens of context and answer are asked for, the model takes "
+            f"{checkpoint.spec.context_tokens}; ask for a shorter --context or fewer --steps"
+        )
+    figures = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("loading", total=len(dtypes) * len(loads))
+        for dtype in dtypes:
+            device = open_device("auto", dtype)
+            async with Bench(checkpoint, device, dtype, loads).running() as running:
+                for load in loads:
+                    what = f"{device.arithmetic}: {load.batch} x {load.context}"
+                    progress.update(task, description=what)
+                    figures.append(await running.measure(load))
+                    progress.advance(task)
+    return figures

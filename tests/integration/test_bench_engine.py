@@ -1,0 +1,67 @@
+"""`glm4v bench engine` as it is typed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glm4v.checkpoint import Checkpoint
+from glm4v.tiny import write_tiny
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench") / "tiny"
+    write_tiny(folder)
+    return folder
+
+
+def bench(*options: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "glm4v.cli", "bench", "engine", "--threads", "1"]
+    return subprocess.run(
+        [*command, *map(str, options)], capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def test_every_point_is_measured_and_its_parts_make_the_step(model: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "engine.png"
+    dtypes = ("--dtype", "float32", "--dtype", "weights16")
+    loads = ("--batch", 1, "--batch", 3, "--context", 20, "--context", 40, "--steps", 12)
+    done = bench("--model", model, *dtypes, *loads, "--json", "--plot", plot)
+    assert done.returncode == 0, done.stderr
+    points = json.loads(done.stdout)["points"]
+    asked = [(d, b, c) for d in ("float32", "weights16") for c in (20, 40) for b in (1, 3)]
+    assert [(at["dtype"], at["batch"], at["context"]) for at in points] == asked
+    for at in points:
+        assert at["prefill_tokens_s"] > 0
+        assert at["decode_tokens_s"] == pytest.approx(at["batch"] / at["step_s"])
+        parts = at["parts"]
+        assert set(parts) == {"plan", "device", "sample", "publish"}
+        assert 0 < sum(parts.values()) < 1.5 * at["step_s"]
+        assert parts["device"] == max(parts.values())
+        reads = at["step_bytes"] / at["read_bytes_s"]
+        assert at["roofline_share"] == pytest.approx(reads / at["step_s"])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_step_reads_all_weights_but_the_word_table_and_its_rows_of_the_cache(
+    model: Path,
+) -> None:
+    done = bench("--model", model, "--dtype", "weights16", "--batch", 3, "--context", 20, "--json")
+    (point,) = json.loads(done.stdout)["points"]
+    spec = Checkpoint.open(model).spec
+    query, key = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    layer = spec.hidden_size * (query + 2 * key + query + 3 * spec.ffn_size + 2) + query + 2 * key
+    weights = spec.layers * layer + spec.hidden_size * (spec.vocab_size + 1) + spec.rotary_dim // 2
+    rows = 3 * (20 + 32)  # half of 64 steps
+    cache = rows * spec.layers * 2 * key * 4
+    assert point["step_bytes"] == 2 * weights + cache
+
+
+def test_more_than_the_model_takes_is_refused_with_the_numbers(model: Path) -> None:
+    refused = bench("--model", model, "--context", 600, "--steps", 8)
+    assert refused.returncode == 3
+    assert "tokens of context and answer are asked for, the model takes 512" in refused.stderr
+    assert refused.stderr.count("\n") == 1
