@@ -71,6 +71,8 @@ def build(settings: LmSettings) -> Process:
         BlockPool(blocks, settings.block_size),
         max_sequences=settings.max_sequences,
         step_rows=settings.step_tokens,
+        stretch=settings.step_stretch,
+        prefix_cache=settings.prefix_cache,
     )
     engine = Engine(
         scheduler,

@@ -11,6 +11,7 @@ held up by few answers. What rows cost is measured as it goes; nothing is assume
 
 import math
 
+_LEAST_ROWS = 8  # in fewer, what a chunk costs whatever its length would count for too much
 _KEEP = 0.9  # weight of what was known when a step's time comes in
 _FRESH_STEPS = 32  # mixed steps after which the decodes' own time is measured again
 
@@ -44,7 +45,8 @@ class StepBudget:
         share = max(self._stretch - 1.0, prefills / decodes)
         if self._prefill_s * room <= share * decode_s * self._prefill_rows:
             return room
-        return min(room, max(1, int(share * decode_s * self._prefill_rows / self._prefill_s)))
+        rows = int(share * decode_s * self._prefill_rows / self._prefill_s)
+        return min(room, max(_LEAST_ROWS, rows))
 
     def took(self, decodes: int, prefill_rows: int, seconds: float) -> None:
         """Learn from a step that had so many rows of both kinds."""

@@ -115,11 +115,18 @@ class Running:
 
     stepping: "asyncio.Task[None]"
 
-    def __init__(self, folder: Path, layout: Layout, place: Place | None, timeout_s: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        layout: Layout,
+        place: Place | None,
+        timeout_s: float,
+        answers: Answers,
+    ) -> None:
         checkpoint = Checkpoint.open(folder)
         device = open_device("cpu", "float32")
         size = place.size if place else 1
-        self.answers = Answers()
+        self.answers = answers
         self.ranks = Ranks(
             partial(Runner.load, checkpoint, device, Shard(0, size)),
             blocks=layout.blocks,
@@ -157,10 +164,14 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    folder: Path, layout: Layout, place: Place | None = None, timeout_s: float = 60.0
+    folder: Path,
+    layout: Layout,
+    place: Place | None = None,
+    timeout_s: float = 60.0,
+    answers: Answers | None = None,
 ) -> AsyncIterator[Running]:
     """An engine that steps until the block ends; every cache block has to be back by then."""
-    run = Running(folder, layout, place, timeout_s)
+    run = Running(folder, layout, place, timeout_s, answers or Answers())
     await run.ranks.start()
     run.stepping = asyncio.create_task(run.engine.run())
     try:

@@ -1,0 +1,148 @@
+"""What others notice of a long prompt, and what a second question about a picture costs.
+
+Measured as ratios within one run, on a small model whose pictures have as many rows as those of the
+published one.
+"""
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from statistics import median, quantiles
+
+import numpy as np
+import pytest
+import torch
+
+from glm4v.checkpoint import Checkpoint
+from glm4v.tensor_bytes import TensorBytes
+from glm4v.tiny import write_checkpoint
+from lm_worker.engine import NewToken
+from lm_worker.sequence import SequenceRequest
+from tests.parity.engine_runs import Answers, Asked, Layout, Running, running
+
+DECODING = 8
+REPEATS = 3
+PROMPT = tuple(range(40, 55))  # 15 ids; with a picture 1614 rows
+
+
+@dataclass
+class TimedAnswers(Answers):
+    """Answers, and when each token came."""
+
+    times: dict[str, list[float]] = field(default_factory=dict)
+    more: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def publish(self, tokens: Sequence[NewToken]) -> set[str]:
+        """Take the time of every token."""
+        now = time.perf_counter()
+        for token in tokens:
+            self.times.setdefault(token.request_id, []).append(now)
+        self.more.set()
+        return await super().publish(tokens)
+
+    async def until(self, names: Sequence[str], count: int) -> None:
+        """Wait until all of them have more than `count` tokens."""
+        while not all(len(self.times.get(name, ())) > count for name in names):
+            self.more.clear()
+            await self.more.wait()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with the published one's pictures and vocabulary, and a few more layers."""
+    torch.set_num_threads(1)
+    config = json.loads(resources.files("glm4v").joinpath("tiny_config.json").read_bytes())
+    config["vision_config"] |= {"image_size": 1120, "num_positions": 6401}
+    config |= {"seq_length": 8192, "num_layers": 6, "padded_vocab_size": 151_552}
+    config |= {"hidden_size": 128, "kv_channels": 16, "ffn_hidden_size": 352}
+    folder = tmp_path_factory.mktemp("checkpoint") / "long"
+    write_checkpoint(config, 1, None, folder)
+    return folder
+
+
+def asked(folder: Path, name: str, max_tokens: int, picture: str = "") -> Asked:
+    """A greedy request, about the picture called so if there is one."""
+    spec = Checkpoint.open(folder).spec
+    slot, ids, packed = -1, PROMPT, None
+    if picture:
+        slot = 3
+        ids = (*PROMPT[:3], spec.boi_id, 0, spec.eoi_id, *PROMPT[6:])
+        shape = (spec.vision.embedding_rows, spec.hidden_size)
+        rows = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        packed = TensorBytes("float32", shape, rows.tobytes())
+    request = SequenceRequest(
+        request_id=name,
+        prompt_ids=ids,
+        picture=picture,
+        image_slot=slot,
+        max_tokens=max_tokens,
+        stop_ids=frozenset(),
+        temperature=0.0,
+        top_k=0,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        seed=0,
+    )
+    return Asked(request, packed)
+
+
+async def stretched(run: Running, answers: TimedAnswers, folder: Path, tag: str) -> float:
+    """How the p99 of the time between tokens grows while a picture's prompt is computed."""
+    decodes = [asked(folder, f"{tag}:{number}", 130) for number in range(DECODING)]
+    names = [one.request.request_id for one in decodes]
+    answering = asyncio.create_task(run.answer(decodes))
+    picture = asked(folder, f"{tag}:picture", 1, picture=tag)
+    await answers.until(names, 40)
+    start = time.perf_counter()
+    await run.answer([picture])
+    end = answers.times[f"{tag}:picture"][0]
+    await answering
+    quiet: list[float] = []
+    disturbed: list[float] = []
+    for name in names:
+        for before, after in pairwise(answers.times[name][5:]):
+            (disturbed if after > start and before < end else quiet).append(after - before)
+    return _p99(disturbed) / _p99(quiet)
+
+
+def _p99(values: list[float]) -> float:
+    return quantiles(values, n=100, method="inclusive")[-1]
+
+
+async def median_stretch(folder: Path, layout: Layout) -> float:
+    answers = TimedAnswers()
+    async with running(folder, layout, answers=answers) as run:
+        await run.answer([asked(folder, "warm", 20, picture="warm")])
+        return median([await stretched(run, answers, folder, str(n)) for n in range(REPEATS)])
+
+
+async def test_a_long_prompt_hardly_slows_those_who_are_being_answered(folder: Path) -> None:
+    chunked = Layout(step_rows=512, blocks=600, prefix_cache=False, stretch=1.75)
+    with_chunks = await median_stretch(folder, chunked)
+    without = await median_stretch(folder, replace(chunked, step_rows=10_000, stretch=math.inf))
+    assert with_chunks < 2.0
+    assert without > 1.5 * with_chunks
+
+
+async def test_a_second_question_about_a_picture_starts_soon(folder: Path) -> None:
+    answers = TimedAnswers()
+    shares = []
+    async with running(folder, Layout(step_rows=512, blocks=600), answers=answers) as run:
+        await run.answer([asked(folder, "warm", 2, picture="warm")])
+        for turn in range(REPEATS):
+            first = asked(folder, f"first {turn}", 20, picture=str(turn))
+            begun = time.perf_counter()
+            answer = (await run.answer([first]))[f"first {turn}"]
+            first_s = answers.times[f"first {turn}"][0] - begun
+            ids = (*first.request.prompt_ids, *answer, *PROMPT)
+            request = replace(first.request, request_id=f"second {turn}", prompt_ids=ids)
+            begun = time.perf_counter()
+            await run.answer([replace(first, request=request)])
+            shares.append((answers.times[f"second {turn}"][0] - begun) / first_s)
+    assert median(shares) <= 0.15
