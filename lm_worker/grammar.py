@@ -29,7 +29,7 @@ _THREADS = 2
 _MAX_MESSAGE = 300  # characters of the library's
 
 # Between the parts of JSON. Bounded, as a model can get stuck in white space.
-_JSON_SPACE = r"[\x20\x0A\x0D\x09]{1,64}"
+_JSON_SPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 
 
 class Grammars:
