@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test protos clean
+.PHONY: help setup demo check test chaos protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -24,6 +24,13 @@ check: setup ## Formatting, lint, types, import rules, contract, stubs
 
 test: setup ## All tests that need no accelerator
 	$(BIN)/python -m pytest
+
+SECONDS ?= 60
+SEED ?= 1
+CLIENTS ?= 32
+
+chaos: setup ## Break every process while clients use the system (SECONDS, SEED, CLIENTS)
+	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS)
 
 protos: setup ## Generate the stubs again
 	deploy/protos.sh

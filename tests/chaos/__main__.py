@@ -1,0 +1,85 @@
+"""Breaks the system on purpose while clients use it: `make chaos SECONDS=60 SEED=1 CLIENTS=32`.
+
+Real processes and a real Redis. The last line is one JSON object; exit code 1 unless every promise
+of docs/protocol.md held.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+
+from glm4v.tiny import write_tiny
+from tests.chaos.checker import Verdict, check, count_leaks
+from tests.chaos.faults import NAMES, Faults
+from tests.chaos.load import Load
+from tests.stories.fleet import Fleet
+from tests.stories.reading import Reader
+
+_ENVIRONMENT = {"GLM4V_RETENTION_S": "7200"}  # the checker reads every journal at the end
+_LAST_REQUESTS_S = 120.0  # how long the requests under way at the end may take
+
+
+async def run(model: Path, seconds: float, seed: int, clients: int) -> Verdict:
+    """One run; writes the table."""
+    started = time.monotonic()
+    async with Fleet(model, environment=_ENVIRONMENT) as fleet:
+        await fleet.start(*NAMES)
+        load, faults = Load(seed), Faults(fleet, seed)
+        async with Reader(fleet.targets, timeout_s=seconds + _LAST_REQUESTS_S) as reader:
+            async with anyio.create_task_group() as group:
+                for number in range(clients):
+                    group.start_soon(load.client, reader, number)
+                await faults.run(seconds)
+                load.stop()
+                group.cancel_scope.deadline = anyio.current_time() + _LAST_REQUESTS_S
+            undisturbed = await load.answer_undisturbed(reader)
+            verdict = Verdict(sum(faults.counts.values()), crashes=len(faults.crashes))
+            await check(fleet, load, undisturbed, verdict)
+        for name in ("lm_worker", "lm_worker-2"):
+            fleet.signal(name, signal.SIGTERM)
+            await fleet.ended(name)
+        verdict.blocks_leaked = count_leaks(fleet)
+    _show(dict(sorted(faults.counts.items())), "faults")
+    _show(asdict(verdict), f"{clients} clients, {time.monotonic() - started:.0f} s in all")
+    for crash in faults.crashes:
+        sys.stderr.write(crash + "\n")
+    return verdict
+
+
+def _show(figures: Mapping[str, float], title: str) -> None:
+    width = max(map(len, figures), default=0)
+    sys.stdout.write(f"{title}\n")
+    for name, value in figures.items():
+        sys.stdout.write(f"  {name:{width}}  {value}\n")
+
+
+def main() -> None:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="how long things are broken")
+    parser.add_argument("--seed", type=int, default=1, help="of the schedule and the questions")
+    parser.add_argument("--clients", type=int, default=32, help="that ask at the same time")
+    parser.add_argument("--model", type=Path, help="a checkpoint; a tiny one by default")
+    arguments = parser.parse_args()
+    with TemporaryDirectory(prefix="glm4v-") as folder:
+        model = arguments.model
+        if model is None:
+            model = Path(folder) / "tiny"
+            write_tiny(model)
+        verdict = asyncio.run(
+            run(model.absolute(), arguments.seconds, arguments.seed, arguments.clients)
+        )
+    sys.stdout.write(verdict.as_json() + "\n")
+    sys.exit(0 if verdict.holds else 1)
+
+
+if __name__ == "__main__":
+    main()

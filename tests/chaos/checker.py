@@ -1,0 +1,101 @@
+"""Reads every journal and every client's record, and says whether the promises held."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from tests.chaos.load import Load
+from tests.stories.fleet import Fleet
+from tests.stories.journals import Journal, read_journal
+from tests.stories.reading import Reading
+
+_CACHE = re.compile(r"cache: (\d+) of (\d+) blocks free, (\d+) wrong")
+
+
+@dataclass
+class Verdict:
+    """The figures; counts of requests, tokens, pictures and cache blocks."""
+
+    faults: int
+    accepted: int = 0  # journals
+    finished: int = 0
+    failed: int = 0  # accepted, and ended with an error nobody asked for
+    cancelled: int = 0
+    refused: int = 0  # never accepted, and the client was told
+    lost: int = 0  # accepted without an end, or the client was not told the end
+    duplicated: int = 0  # tokens and ends there were twice, for the client or in the journal
+    missing: int = 0  # tokens that are not there
+    different: int = 0  # requests whose tokens are not those of the undisturbed run
+    encodes_per_image_max: int = 0
+    blocks_leaked: int = 0
+    left_in_redis: int = 0  # leases, jobs and open requests when all is over
+    crashes: int = 0  # processes that ended by themselves
+    pause_p99_s: float = 0.0  # over requests, of the longest time between two tokens
+
+    @property
+    def holds(self) -> bool:
+        """Whether every promise was kept."""
+        broken = (
+            self.failed,
+            self.lost,
+            self.duplicated,
+            self.missing,
+            self.different,
+            self.blocks_leaked,
+            self.left_in_redis,
+            self.crashes,
+        )
+        return not any(broken) and self.encodes_per_image_max <= 1 and self.finished > 0
+
+    def as_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+
+async def check(
+    fleet: Fleet, load: Load, undisturbed: Mapping[str, list[int]], verdict: Verdict
+) -> None:
+    """Fill in what can be known while everything runs and no request is open."""
+    for name, reading in load.readings:
+        journal = await read_journal(fleet.connection, fleet.keys, reading.request_id)
+        _judge(verdict, reading, journal, undisturbed[name])
+    verdict.encodes_per_image_max = load.most_encodes(fleet)
+    pauses = sorted(reading.longest_pause_s for _, reading in load.readings if reading.token_ids)
+    verdict.pause_p99_s = round(pauses[math.ceil(0.99 * len(pauses)) - 1], 3) if pauses else 0.0
+    commands, keys = fleet.connection.commands, fleet.keys
+    for stream, group in ((keys.jobs_lm, "lm"), (keys.jobs_vision, "vision")):
+        pending = await commands.xpending(stream, group)
+        verdict.left_in_redis += pending["pending"] + await commands.xlen(stream)
+    verdict.left_in_redis += await commands.zcard(keys.open) + await commands.zcard(keys.readers)
+
+
+def count_leaks(fleet: Fleet) -> int:
+    """Cache blocks that language workers could not account for when they were drained."""
+    lives = _CACHE.findall(fleet.logs("lm_worker"))
+    assert lives, "no worker was drained"
+    return sum(int(total) - int(free) + int(wrong) for free, total, wrong in lives)
+
+
+def _judge(
+    verdict: Verdict, reading: Reading, journal: Journal | None, expected: list[int]
+) -> None:
+    end = reading.terminal[0] if reading.terminal else "none"
+    if journal is None:
+        verdict.lost += reading.is_accepted
+        verdict.refused += not reading.is_accepted
+        return
+    verdict.accepted += 1
+    verdict.finished += end == "finished"
+    verdict.cancelled += end == "CANCELLED"
+    verdict.failed += end not in ("finished", "CANCELLED", "none")
+    verdict.lost += not journal.ends or end == "none"
+    verdict.duplicated += reading.duplicated + journal.duplicated + max(0, len(journal.ends) - 1)
+    verdict.duplicated += journal.is_behind_end
+    verdict.missing += reading.missing + journal.missing
+    if end == "finished":
+        verdict.missing += max(0, len(expected) - len(reading.token_ids))
+    verdict.different += any(
+        tokens != expected[: len(tokens)] for tokens in (reading.token_ids, journal.token_ids)
+    )

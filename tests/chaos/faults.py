@@ -1,0 +1,106 @@
+"""A seeded schedule of faults: processes are killed, paused and drained, and come back."""
+
+import asyncio
+import signal
+from collections import Counter
+from random import Random
+
+import anyio
+
+from tests.stories.fleet import LEASE_S, Fleet
+
+NAMES = (
+    *("gateway", "gateway-2"),
+    *("vision_worker", "vision_worker-2"),
+    *("lm_worker", "lm_worker-2"),
+)
+_KINDS = {  # with how often each is chosen
+    ("kill", "lm_worker"): 5,
+    ("pause", "lm_worker"): 3,
+    ("drain", "lm_worker"): 2,
+    ("kill", "vision_worker"): 3,
+    ("pause", "vision_worker"): 2,
+    ("drain", "vision_worker"): 1,
+    ("kill", "gateway"): 2,
+    ("pause", "gateway"): 1,
+    ("drain", "gateway"): 1,
+    ("kill", "redis"): 1,
+    ("pause", "redis"): 1,
+}
+_MEAN_S = 1.2  # between two faults
+
+
+class Faults:
+    """Breaks a fleet; at the end everything runs again.
+
+    `counts` are the faults by kind and process; `crashes` the ends that nobody asked for.
+    """
+
+    def __init__(self, fleet: Fleet, seed: int) -> None:
+        self._fleet = fleet
+        self._dice = Random(seed)
+        self._broken: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self.crashes: list[str] = []
+
+    async def run(self, seconds: float) -> None:
+        """Break things for so long, then let everything come back."""
+        with anyio.move_on_after(seconds) as time_is_up:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._watch)
+                while True:
+                    await asyncio.sleep(self._dice.expovariate(1 / _MEAN_S))
+                    self._break_something(group)
+        assert time_is_up.cancelled_caught
+        await self._mend()
+
+    def _break_something(self, group: anyio.abc.TaskGroup) -> None:
+        kinds, weights = zip(*_KINDS.items(), strict=True)
+        [(kind, module)] = self._dice.choices(kinds, weights)
+        names = [name for name in (*NAMES, "redis") if name.startswith(module)]
+        name = self._dice.choice(names)
+        pause_s = self._dice.uniform(0.2, 2.5) * LEASE_S
+        if name in self._broken:
+            return
+        self._broken.add(name)
+        self.counts[f"{kind} {module}"] += 1
+        group.start_soon(self._break, kind, name, pause_s)
+
+    async def _break(self, kind: str, name: str, pause_s: float) -> None:
+        if kind == "pause":
+            self._fleet.signal(name, signal.SIGSTOP)
+            await asyncio.sleep(pause_s)
+            self._fleet.signal(name, signal.SIGCONT)
+        elif name == "redis":
+            self._fleet.signal(name, signal.SIGKILL)
+            await asyncio.sleep(pause_s / 4)
+            self._fleet.start_redis()
+        else:
+            number = signal.SIGKILL if kind == "kill" else signal.SIGTERM
+            self._fleet.signal(name, number)
+            await self._fleet.ended(name)
+            await asyncio.sleep(pause_s / 4)
+            await self._fleet.start(name)
+        self._broken.discard(name)
+
+    async def _watch(self) -> None:
+        """Start again what ended by itself; that is a fault of ours."""
+        while True:
+            await asyncio.sleep(0.2)
+            running = self._fleet.running
+            for name in NAMES:
+                if name not in running and name not in self._broken:
+                    self.crashes.append(f"{name}: {self._fleet.log(name)[-2000:]}")
+                    await self._fleet.start(name, wait=False)
+
+    async def _mend(self) -> None:
+        """Whatever the end of the time has left in pieces."""
+        if "redis" in self._broken:
+            self._fleet.signal("redis", signal.SIGKILL)
+            self._fleet.start_redis()
+        for name in NAMES:
+            if name in self._fleet.running:
+                self._fleet.signal(name, signal.SIGCONT)
+        await asyncio.sleep(LEASE_S)  # one that was being drained is gone by now
+        running = self._fleet.running
+        await self._fleet.start(*(name for name in NAMES if name not in running))

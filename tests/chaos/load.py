@@ -1,0 +1,94 @@
+"""Clients that ask mixed questions, one after the other, and write down what they see."""
+
+import asyncio
+from dataclasses import dataclass, field
+from random import Random
+
+import anyio
+
+from glm4v.v1 import inference_pb2 as api
+from tests.stories.asking import again, ask, draw, encodes
+from tests.stories.fleet import Fleet
+from tests.stories.reading import Reader, Reading
+
+_TEXTS = 48
+_CANCELLED = 0.12  # part of the requests
+_REQUESTS_PER_PICTURE = 16
+_MOST_TOKENS = 120
+
+
+@dataclass
+class Load:
+    """What was asked, and what came of it."""
+
+    seed: int
+    questions: dict[str, api.GenerateRequest] = field(default_factory=dict)
+    images: dict[str, bytes] = field(default_factory=dict)
+    readings: list[tuple[str, Reading]] = field(default_factory=list)
+    _is_over: bool = False
+
+    def stop(self) -> None:
+        """Let clients end with the request they are at."""
+        self._is_over = True
+
+    async def client(self, reader: Reader, number: int) -> None:
+        """One client, until `stop`."""
+        dice = Random(f"{self.seed}:{number}")
+        while not self._is_over:
+            name = self._choose(dice)
+            reading = Reading(again(self.questions[name]))
+            self.readings.append((name, reading))
+            at = -1
+            if dice.random() < _CANCELLED:
+                at = dice.randrange(reading.request.max_tokens)
+            await _read(reader, reading, cancel_at=at)
+
+    async def answer_undisturbed(self, reader: Reader) -> dict[str, list[int]]:
+        """The tokens of every question that was asked, while nothing is broken."""
+        answers: dict[str, list[int]] = {}
+        names = iter(sorted({name for name, _ in self.readings}))
+
+        async def ask_next() -> None:
+            for name in names:
+                reading = await reader.read(again(self.questions[name]))
+                assert reading.terminal == ["finished"], reading.details
+                answers[name] = reading.token_ids
+
+        async with anyio.create_task_group() as group:
+            for _ in range(8):
+                group.start_soon(ask_next)
+        return answers
+
+    def most_encodes(self, fleet: Fleet) -> int:
+        """Of the picture that was encoded most often."""
+        return max((encodes(fleet, image) for image in self.images.values()), default=0)
+
+    def _choose(self, dice: Random) -> str:
+        """The name of a question; questions are the same for the same name."""
+        if dice.random() < 0.5:
+            name = f"text {dice.randrange(_TEXTS)}"
+        else:
+            picture = len(self.readings) // _REQUESTS_PER_PICTURE
+            name = f"picture {picture} {dice.randrange(2)}"
+        if name not in self.questions:
+            self.questions[name] = self._question(name)
+        return name
+
+    def _question(self, name: str) -> api.GenerateRequest:
+        dice = Random(f"{self.seed}:{name}")
+        image = None
+        if name.startswith("picture"):
+            key = name.rpartition(" ")[0]
+            image = self.images.setdefault(key, draw(f"{self.seed}:{key}"))
+        seed = dice.getrandbits(63) if dice.random() < 0.5 else None
+        text = "".join(dice.choices("what is 图片里有什么", k=dice.randint(1, 60)))
+        return ask(text, image, seed=seed, max_tokens=dice.randint(5, _MOST_TOKENS))
+
+
+async def _read(reader: Reader, reading: Reading, cancel_at: int) -> None:
+    cancelling: asyncio.Task[bool] | None = None
+    async for _ in reader.events(reading):
+        if cancelling is None and 0 <= cancel_at <= len(reading.token_ids):
+            cancelling = asyncio.create_task(reader.cancel(reading.request_id))
+    if cancelling is not None:
+        await cancelling
