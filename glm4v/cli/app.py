@@ -15,6 +15,7 @@ import glm4v
 from glm4v.cli.ask import ask
 from glm4v.cli.attach import attach
 from glm4v.cli.cancel import cancel
+from glm4v.cli.dead import app as dead
 from glm4v.cli.demo import demo
 from glm4v.cli.tiny import tiny
 from glm4v.cli.up import up
@@ -66,6 +67,7 @@ def build(arguments: list[str]) -> typer.Typer:
     app.callback()(_options)
     for name, command in _COMMANDS.items():
         app.command(name)(command)
+    app.add_typer(dead, name="dead")
     asked = arguments[0] if arguments else "--help"
     for entry in {entry.name: entry for entry in entry_points(group=_PLUGINS)}.values():
         if asked == entry.name:

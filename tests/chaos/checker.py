@@ -60,7 +60,7 @@ async def check(
     """Fill in what can be known while everything runs and no request is open."""
     for name, reading in load.readings:
         journal = await read_journal(fleet.connection, fleet.keys, reading.request_id)
-        _judge(verdict, reading, journal, undisturbed[name])
+        judge(verdict, reading, journal, undisturbed[name])
     verdict.encodes_per_image_max = load.most_encodes(fleet)
     pauses = sorted(reading.longest_pause_s for _, reading in load.readings if reading.token_ids)
     verdict.pause_p99_s = round(pauses[math.ceil(0.99 * len(pauses)) - 1], 3) if pauses else 0.0
@@ -78,9 +78,8 @@ def count_leaks(fleet: Fleet) -> int:
     return sum(int(total) - int(free) + int(wrong) for free, total, wrong in lives)
 
 
-def _judge(
-    verdict: Verdict, reading: Reading, journal: Journal | None, expected: list[int]
-) -> None:
+def judge(verdict: Verdict, reading: Reading, journal: Journal | None, expected: list[int]) -> None:
+    """Count one request in, given the tokens of the undisturbed run."""
     end = reading.terminal[0] if reading.terminal else "none"
     if journal is None:
         verdict.lost += reading.is_accepted

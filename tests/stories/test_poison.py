@@ -1,20 +1,35 @@
 """A request that kills its worker again and again is given up alone."""
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import pytest
 
-from glm4v.broker import Broker
 from glm4v.broker.dead import DeadLetters
 from lm_worker.worker import MAX_TRIALS
 from tests.stories.asking import again, ask, assert_unharmed
-from tests.stories.fleet import Fleet
+from tests.stories.fleet import ROOT, Fleet
 from tests.stories.journals import read_journal
 from tests.stories.mortal_lm_worker import POISON
 from tests.stories.reading import Reader, Reading
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
 WORKER = "mortal_lm_worker"
+
+
+async def glm4v(fleet: Fleet, *words: str) -> str:
+    """What the command says."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "glm4v.cli", *words),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "GLM4V_REDIS_URL": fleet.redis.url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, error = await process.communicate()
+    assert process.returncode == 0, error.decode()
+    return out.decode()
 
 
 async def keep_running(fleet: Fleet) -> None:
@@ -48,19 +63,21 @@ async def test_it_is_given_up_and_its_neighbours_finish(fleet: Fleet) -> None:
 
 async def test_it_can_be_tried_again_once_the_worker_is_mended(fleet: Fleet) -> None:
     await fleet.only("gateway", WORKER)
-    letters = DeadLetters(fleet.connection, fleet.keys)
     async with Reader(fleet.targets) as reader:
         keeper = asyncio.create_task(keep_running(fleet))
         poison = await reader.read(ask(f"look again {POISON}"))
         keeper.cancel()
         assert poison.terminal == ["ABORTED"]
         await fleet.only("gateway", "lm_worker")
-        broker = Broker(fleet.connection, fleet.keys, max_open_requests=10, retention_s=60)
-        job = await letters.retry(poison.request_id, broker, linger_s=30)
-        assert job.request_id != poison.request_id
+        assert poison.request_id in await glm4v(fleet, "dead", "list")
+        assert poison.details in await glm4v(fleet, "dead", "show", poison.request_id)
+        said = await glm4v(fleet, "dead", "retry", poison.request_id)
         retried = Reading(ask("unused"), is_accepted=True)
-        retried.request.request_id = job.request_id
+        retried.request.request_id = said.split()[-1]
+        assert retried.request_id != poison.request_id
         await reader.read_on(retried)
         undisturbed = await reader.read(again(poison.request))
         await assert_unharmed(fleet, retried, undisturbed)
-    assert poison.request_id not in [d.job.request_id async for d in letters.all()]
+    assert poison.request_id not in await glm4v(fleet, "dead", "list")
+    with pytest.raises(AssertionError, match="no request"):
+        await glm4v(fleet, "dead", "retry", poison.request_id)

@@ -1,0 +1,90 @@
+"""`glm4v dead`: requests that were given up because they kept killing their workers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from google.protobuf.json_format import MessageToDict
+
+from glm4v.cli import options as opt
+
+if TYPE_CHECKING:
+    from glm4v.broker import Connection
+    from glm4v.broker.dead import DeadLetter, DeadLetters
+
+app = typer.Typer(
+    no_args_is_help=True, help="Requests that were given up because they killed their workers."
+)
+RedisUrl = Annotated[
+    str, typer.Option(metavar="URL", envvar="GLM4V_REDIS_URL", help="The Redis of the system.")
+]
+_DEFAULT_URL = "redis://127.0.0.1:6379/0"
+_OPEN_LIMIT = 1024  # as a gateway's default
+
+
+@app.command("list")
+def list_all(redis_url: RedisUrl = _DEFAULT_URL) -> None:
+    """One line for each, the newest first: when, request id, why."""
+
+    async def run() -> None:
+        async with _open(redis_url) as (_, letters):
+            async for letter in letters.all():
+                typer.echo(f"{_time(letter)}  {letter.job.request_id}  {letter.reason}")
+
+    asyncio.run(run())
+
+
+@app.command()
+def show(request_id: opt.RequestId, redis_url: RedisUrl = _DEFAULT_URL) -> None:
+    """What was asked, as JSON; the prompt is token ids, the picture its digest."""
+
+    async def run() -> None:
+        async with _open(redis_url) as (_, letters):
+            letter = await letters.find(request_id)
+        content = MessageToDict(letter.job, preserving_proto_field_name=True)
+        content = {"given_up": _time(letter), "reason": letter.reason, "job": content}
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+    asyncio.run(run())
+
+
+@app.command()
+def retry(
+    request_id: opt.RequestId,
+    redis_url: RedisUrl = _DEFAULT_URL,
+    linger: Annotated[
+        float, typer.Option(metavar="S", min=0, help="Seconds it runs while nobody reads it.")
+    ] = 600.0,
+) -> None:
+    """Ask it once more, under a new id, with the time it had; it leaves the list."""
+    from glm4v.broker import Broker, Keys
+
+    async def run() -> str:
+        async with _open(redis_url) as (connection, letters):
+            broker = Broker(connection, Keys(), max_open_requests=_OPEN_LIMIT, retention_s=linger)
+            job = await letters.retry(request_id, broker, linger)
+        return job.request_id
+
+    new_id = asyncio.run(run())
+    typer.echo(f"{request_id} runs again as {new_id}; read it with: glm4v attach {new_id}")
+
+
+@asynccontextmanager
+async def _open(redis_url: str) -> "AsyncIterator[tuple[Connection, DeadLetters]]":
+    # Here, because the rest of the command works without Redis.
+    from glm4v.broker import Connection, Keys
+    from glm4v.broker.dead import DeadLetters
+
+    connection = Connection(redis_url)
+    try:
+        yield connection, DeadLetters(connection, Keys())
+    finally:
+        await connection.close()
+
+
+def _time(letter: "DeadLetter") -> str:
+    return datetime.fromtimestamp(letter.at_s, timezone.utc).isoformat(timespec="seconds")
