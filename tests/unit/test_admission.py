@@ -94,6 +94,27 @@ async def test_what_is_set_is_taken() -> None:
     assert job.linger_ms == 0
 
 
+async def test_rules_and_form_are_taken_and_off_where_nothing_is_said() -> None:
+    asked = request()
+    plain = (await admit(asked)).job
+    assert (plain.sampling.typical_p, plain.sampling.min_p, plain.priority) == (1.0, 0.0, 3)
+    assert not plain.HasField("response_format")
+    asked.sampling.min_p = 0.25
+    asked.sampling.typical_p = 0.5
+    asked.sampling.frequency_penalty = -2
+    asked.sampling.presence_penalty = 2
+    asked.sampling.logit_bias.update({0: -100.0, 269: 100.0})
+    asked.min_tokens, asked.priority, asked.cache_salt = 502, 5, "tenant"
+    asked.response_format.choice.options.extend(["a", "b"])
+    job = (await admit(asked)).job
+    rules = job.sampling
+    assert (rules.min_p, rules.typical_p) == (0.25, 0.5)
+    assert (rules.frequency_penalty, rules.presence_penalty) == (-2, 2)
+    assert dict(rules.logit_bias) == {0: -100.0, 269: 100.0}
+    assert (job.min_tokens, job.priority, job.cache_salt) == (502, 5, "tenant")
+    assert job.response_format == asked.response_format
+
+
 async def test_the_models_own_ends_can_be_ignored() -> None:
     asked = request()
     asked.ignore_eos = True
@@ -123,6 +144,10 @@ def sampling(field: str, value: float) -> Change:
     return lambda asked: setattr(asked.sampling, field, value)
 
 
+def bias(biases: dict[int, float]) -> Change:
+    return lambda asked: asked.sampling.logit_bias.update(biases)
+
+
 def field(name: str, value: object) -> Change:
     return lambda asked: setattr(asked, name, value)
 
@@ -139,6 +164,18 @@ def field(name: str, value: object) -> Change:
         (sampling("top_p", float("nan")), r"sampling.top_p is nan"),
         (sampling("repetition_penalty", 0.05), r"repetition_penalty is 0.05; 0.1 to 10"),
         (sampling("repetition_penalty", 11), r"repetition_penalty is 11; 0.1 to 10"),
+        (sampling("min_p", 1.5), r"sampling.min_p is 1.5; 0 to 1"),
+        (sampling("typical_p", 0), r"sampling.typical_p is 0; above 0, up to 1"),
+        (sampling("frequency_penalty", 2.5), r"frequency_penalty is 2.5; -2 to 2"),
+        (sampling("presence_penalty", float("nan")), r"presence_penalty is nan; -2 to 2"),
+        (bias({270: 1.0}), r"logit_bias has id 270; 0 to 269"),
+        (bias({7: 101.0}), r"logit_bias\[7\] is 101; -100 to 100"),
+        (bias(dict.fromkeys(range(301), 1.0)), r"logit_bias has 301 ids; at most 300"),
+        (field("min_tokens", 503), r"min_tokens is 503; 0 to 502 \(max_tokens\)"),
+        (field("priority", 0), r"priority is 0; 1 to 5"),
+        (field("priority", 6), r"priority is 6; 1 to 5"),
+        (field("cache_salt", "é" * 65), r"cache_salt has 130 bytes; at most 128"),
+        (lambda asked: asked.response_format.SetInParent(), "response_format is empty"),
         (field("max_tokens", 0), r"max_tokens is 0; 1 to 502 .* 10 tokens .* 512"),
         (field("max_tokens", 503), r"max_tokens is 503; 1 to 502 .* 10 tokens .* 512"),
         (lambda asked: asked.stop.extend("abcdefghijklmnopq"), "stop has 17 strings; at most 16"),
@@ -249,6 +286,9 @@ async def test_a_repeated_request_has_the_same_content_digest() -> None:
     by_digest = with_image(api.Image(digest=first.image_digest))
     by_digest.linger_s = 3
     by_digest.return_prompt_ids = True
+    by_digest.priority = 1
+    by_digest.cache_salt = "a"
+    by_digest.sampling.typical_p = 1.0
     by_digest.sampling.temperature = 0.5  # the default, said
     second = (await admit(by_digest, 50)).job
     assert second.content_digest == first.content_digest
@@ -263,6 +303,13 @@ async def test_a_repeated_request_has_the_same_content_digest() -> None:
         sampling("top_k", 1),
         sampling("repetition_penalty", 2),
         sampling("seed", 0),
+        sampling("min_p", 0.5),
+        sampling("typical_p", 0.5),
+        sampling("frequency_penalty", 0.5),
+        sampling("presence_penalty", 0.5),
+        bias({5: 0.0}),
+        field("min_tokens", 1),
+        lambda asked: asked.response_format.MergeFrom(api.ResponseFormat(regex="a")),
         field("max_tokens", 5),
         field("ignore_eos", True),
         field("top_logprobs", 0),
