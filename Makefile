@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test chaos protos clean
+.PHONY: help setup demo check test chaos bench-peers protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,12 @@ CLIENTS ?= 32
 
 chaos: setup ## Break every process while clients use the system (SECONDS, SEED, CLIENTS)
 	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS)
+
+SERVER ?= 127.0.0.1:8330
+PEERS ?=
+
+bench-peers: setup ## Compare with running servers, in turns (SERVER=HOST:PORT PEERS="NAME=URL ...")
+	@$(BIN)/glm4v bench peers --server $(SERVER) $(foreach peer,$(PEERS),--peer $(peer))
 
 protos: setup ## Generate the stubs again
 	deploy/protos.sh
