@@ -1,6 +1,7 @@
 """A seeded schedule of faults: processes are killed, paused and drained, and come back."""
 
 import asyncio
+import contextlib
 import signal
 from collections import Counter
 from random import Random
@@ -60,13 +61,18 @@ class Faults:
         names = [name for name in (*NAMES, "redis") if name.startswith(module)]
         name = self._dice.choice(names)
         pause_s = self._dice.uniform(0.2, 2.5) * LEASE_S
-        if name in self._broken:
+        if name in self._broken or name not in (*self._fleet.running, "redis"):
             return
         self._broken.add(name)
         self.counts[f"{kind} {module}"] += 1
         group.start_soon(self._break, kind, name, pause_s)
 
     async def _break(self, kind: str, name: str, pause_s: float) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself: `_watch` sees it
+            await self._break_and_mend(kind, name, pause_s)
+        self._broken.discard(name)
+
+    async def _break_and_mend(self, kind: str, name: str, pause_s: float) -> None:
         if kind == "pause":
             self._fleet.signal(name, signal.SIGSTOP)
             await asyncio.sleep(pause_s)
@@ -81,7 +87,6 @@ class Faults:
             await self._fleet.ended(name)
             await asyncio.sleep(pause_s / 4)
             await self._fleet.start(name)
-        self._broken.discard(name)
 
     async def _watch(self) -> None:
         """Start again what ended by itself; that is a fault of ours."""
