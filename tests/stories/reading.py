@@ -72,7 +72,7 @@ class Reader:
 
     def __init__(self, targets: Sequence[str], timeout_s: float = 60.0) -> None:
         self._targets = targets
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._stack = AsyncExitStack()
         self._turn = itertools.count()
 
@@ -81,7 +81,7 @@ class Reader:
             await self._stack.enter_async_context(grpc.aio.insecure_channel(t, options=_OPTIONS))
             for t in self._targets
         ]
-        self._stubs = [InferenceServiceStub(channel) for channel in channels]
+        self.stubs = [InferenceServiceStub(channel) for channel in channels]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -99,8 +99,8 @@ class Reader:
 
     async def events(self, reading: Reading) -> AsyncIterator[api.GenerationEvent]:
         """Each event once it is written down; ends with the terminal one."""
-        deadline = time.monotonic() + self._timeout_s
-        stubs = itertools.islice(itertools.cycle(self._stubs), next(self._turn) % 97, None)
+        deadline = time.monotonic() + self.timeout_s
+        stubs = itertools.islice(itertools.cycle(self.stubs), next(self._turn) % 97, None)
         while not reading.terminal:
             call = self._open(next(stubs), reading, max(0.01, deadline - time.monotonic()))
             try:
@@ -119,7 +119,7 @@ class Reader:
 
     async def cancel(self, request_id: str) -> bool:
         """End a request, whichever gateway answers."""
-        for stub in itertools.cycle(self._stubs):
+        for stub in itertools.cycle(self.stubs):
             try:
                 reply = await stub.Cancel(api.CancelRequest(request_id=request_id), timeout=10)
             except grpc.aio.AioRpcError as error:
