@@ -6,6 +6,7 @@ import typer
 
 from glm4v.cli import options as opt
 from glm4v.cli.answer import answer_object, print_object
+from glm4v.cli.forms import response_format
 from glm4v.cli.reading import INTERRUPTED, collect, stream
 from glm4v.client import DEFAULT_TARGET, Client
 from glm4v.conversation import attach_image, question, read_file, read_messages
@@ -33,6 +34,9 @@ def ask(
     seed: opt.Seed = None,
     max_tokens: opt.MaxTokens = None,
     min_tokens: opt.MinTokens = None,
+    json_schema: opt.JsonSchema = None,
+    regex: opt.Regex = None,
+    choice: opt.Choice = None,
     stop: opt.Stop = None,
     stop_token_id: opt.StopTokenId = None,
     ignore_eos: opt.IgnoreEos = False,
@@ -60,6 +64,7 @@ def ask(
         "seed": seed,
         "max_tokens": max_tokens,
         "min_tokens": min_tokens,
+        "response_format": response_format(json_schema, regex, choice),
         "stop": stop,
         "stop_token_ids": stop_token_id,
         "ignore_eos": ignore_eos,

@@ -32,6 +32,13 @@ Seed = Annotated[int | None, typer.Option(help="Makes the answer repeatable.")]
 
 MaxTokens = Annotated[int | None, typer.Option(metavar="N", help="Longest answer.")]
 MinTokens = Annotated[int | None, typer.Option(metavar="N", help="No end token before.")]
+JsonSchema = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The answer is JSON of this schema.")
+]
+Regex = Annotated[str | None, typer.Option(metavar="R", help="The whole answer matches this.")]
+Choice = Annotated[
+    list[str] | None, typer.Option(metavar="S", help="The answer is one of these; repeatable.")
+]
 Stop = Annotated[
     list[str] | None, typer.Option(metavar="S", help="A text that ends the answer; repeatable.")
 ]

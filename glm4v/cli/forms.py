@@ -1,0 +1,25 @@
+"""The form of an answer, as options of the command say it."""
+
+from pathlib import Path
+
+import typer
+
+from glm4v.conversation import read_file
+from glm4v.errors import InvalidRequest
+from glm4v.v1 import inference_pb2 as pb
+
+
+def response_format(
+    json_schema: Path | None, regex: str | None, choice: list[str] | None
+) -> pb.ResponseFormat | None:
+    """At most one of them may be given; None without any."""
+    if (json_schema is not None) + (regex is not None) + bool(choice) > 1:
+        raise typer.BadParameter("give one of --json-schema, --regex and --choice")
+    if json_schema is not None:
+        try:
+            return pb.ResponseFormat(json_schema=read_file(json_schema, "schema").decode())
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"the schema {json_schema} is not UTF-8: {error}") from None
+    if regex is not None:
+        return pb.ResponseFormat(regex=regex)
+    return pb.ResponseFormat(choice=pb.Choices(options=choice)) if choice else None
