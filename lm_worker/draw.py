@@ -2,13 +2,14 @@
 token in every batch. The best candidates are found on the device.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lm_worker.plan import SampleSpec, SamplingRules
+from lm_worker.plan import NO_TOKEN, SampleSpec, SamplingRules
 
 # Rows are drawn from this many best tokens when the wanted ones are certainly among them, else
 # from all. With top_p 0.8 a trained model nearly always keeps fewer.
@@ -19,7 +20,7 @@ _Ints = npt.NDArray[np.int64]
 
 
 def draw(logits: torch.Tensor, specs: Sequence[SampleSpec]) -> list[int]:
-    """A token for each row of `logits` [rows, tokens]; each row has a finite best one."""
+    """A token for each row of `logits` [rows, tokens]; NO_TOKEN where they are no numbers."""
     tiny = torch.finfo(torch.float32).tiny
     temperatures = [max(spec.rules.temperature, tiny) for spec in specs]
     divisor = torch.tensor(temperatures, device=logits.device)[:, None]
@@ -33,6 +34,9 @@ def draw(logits: torch.Tensor, specs: Sequence[SampleSpec]) -> list[int]:
     candidate_ids = ids.cpu().numpy()
     draws = []
     for row, spec in enumerate(specs):
+        if not math.isfinite(totals[row]):
+            draws.append(NO_TOKEN)
+            continue
         kept_ids, weights = candidate_ids[row], np.exp(candidates[row])
         kept = _kept_of_best(weights, totals[row], spec.rules)
         if kept is None:
@@ -88,8 +92,20 @@ def _typical(weights: _Floats, typical_p: float) -> _Ints:
     shares = weights / weights.sum()
     information = -np.log(shares)
     distance = np.abs(information - (shares * information).sum())
-    order = np.argsort(distance, kind="stable")  # ties by lower id
+    near = _nearest(distance, shares, typical_p)
+    order = near[np.argsort(distance[near], kind="stable")]  # ties by lower id
     return np.sort(order[: _reaching(shares[order], typical_p)])
+
+
+def _nearest(distance: _Floats, shares: _Floats, goal: float) -> _Ints:
+    """Places, ascending, of the nearest that reach `goal` and some more: all need no sorting."""
+    count = 1024
+    while count < len(distance):
+        near = np.flatnonzero(distance <= np.partition(distance, count)[count])
+        if shares[near].sum() > goal:
+            return near
+        count *= 8
+    return np.arange(len(distance))
 
 
 def _nucleus(weights: _Floats, top_p: float) -> _Ints:

@@ -67,13 +67,20 @@ def _shaped(
 
 
 def _choose(logits: torch.Tensor, specs: Sequence[SampleSpec], tokens: int) -> list[int]:
+    drawn = [row for row, spec in enumerate(specs) if spec.rules.temperature > 0.0]
+    if not drawn:
+        return _best(logits)
+    draws = draw(logits[drawn, :tokens].float(), [specs[row] for row in drawn])
+    chosen = dict(zip(drawn, draws, strict=True))
+    greedy = [row for row in range(len(specs)) if row not in chosen]
+    if greedy:
+        chosen |= zip(greedy, _best(logits[greedy]), strict=True)
+    return [chosen[row] for row in range(len(specs))]
+
+
+def _best(logits: torch.Tensor) -> list[int]:
     best = logits.argmax(dim=-1, keepdim=True)
     # The best of a row with a NaN is the NaN.
-    sound = logits.gather(1, best).isfinite().flatten().tolist()
-    chosen: list[int] = best.flatten().tolist()
-    drawn = [row for row, spec in enumerate(specs) if spec.rules.temperature > 0.0 and sound[row]]
-    if drawn:
-        draws = draw(logits[drawn, :tokens].float(), [specs[row] for row in drawn])
-        for row, token_id in zip(drawn, draws, strict=True):
-            chosen[row] = token_id
-    return [token_id if sound[row] else NO_TOKEN for row, token_id in enumerate(chosen)]
+    sound = logits.gather(1, best).isfinite()
+    ids: list[int] = best.masked_fill(~sound, NO_TOKEN).flatten().tolist()
+    return ids

@@ -187,3 +187,14 @@ def test_ties_are_kept_from_the_lowest_id_up_before_typical_p_too() -> None:
         for index in range(60)
     ]
     assert {sample(logits, [spec], 1000)[0].token_id for spec in asked} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 4.0])  # many, some and few are typical
+@pytest.mark.parametrize("typical_p", [0.05, 0.5, 0.99])
+def test_typical_tokens_of_a_large_vocabulary(spread: float, typical_p: float) -> None:
+    logits = (np.random.default_rng(1).normal(size=20000) * spread).astype(np.float32)
+    for index in range(20):
+        rule = SamplingRules(temperature=1.0, typical_p=typical_p, seed=3)
+        spec = SampleSpec(rule, index)
+        choice = sample(torch.from_numpy(logits)[None], [spec], len(logits))[0]
+        assert choice.token_id in expected(logits.astype(np.float64), spec)
