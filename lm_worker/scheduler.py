@@ -98,12 +98,9 @@ class Scheduler:
         """
         if seconds is not None:
             self._budget.took(*self._planned, seconds)
-        size = self.pool.block_size
         for chunk in plan.chunks:
             if (sequence := self._by_number.get(chunk.sequence_id)) is not None:
                 sequence.computed = chunk.start_row + len(chunk.row_ids)
-                if sequence.computed // size > sequence.remembered:
-                    self._remember(sequence)
         return [
             (sequence, token, self._grow(sequence, token))
             for token in sampled
@@ -152,18 +149,28 @@ class Scheduler:
         return chunks
 
     def _prefills(self, running: list[Sequence], admitting: bool) -> Iterator[Sequence]:
-        """Unfinished prefills in turn, those that wait as far as there is room for them."""
+        """Unfinished prefills in turn, those that wait as far as there is room for them.
+
+        Whoever asks about a picture that is in the middle of another one's prefill lets that one
+        finish, to find the rows in the cache.
+        """
         ready = deque(running)
-        while True:
-            waiting = self._waiting[0] if admitting and self._waiting else None
-            if ready and (waiting is None or ready[0].turn < waiting.turn):
+        coming = deque(self._waiting if admitting else ())
+        pictures = {self._picture_hash(sequence) for sequence in running} - {None}
+        while ready or coming:
+            if ready and not (coming and coming[0].turn < ready[0].turn):
                 yield ready.popleft()
-            elif waiting is None:
-                return
-            elif self._admit(waiting):
-                yield waiting
+            elif (picture := self._picture_hash(coming[0])) in pictures:
+                coming.popleft()
+            elif self._admit(coming[0]):
+                pictures |= {picture} - {None}
+                yield coming.popleft()
             else:
-                admitting = False
+                coming.clear()
+
+    def _picture_hash(self, sequence: Sequence) -> bytes | None:
+        """What requests share that begin alike up to the end of a picture; None for all others."""
+        return sequence.picture_hash(self.pool.block_size) if self._prefix_cache else None
 
     def _extend(self, sequence: Sequence) -> bool:
         """Give a decode a block for its next row; False when it had to give way."""
@@ -215,6 +222,9 @@ class Scheduler:
             # Rows that are no numbers may lie in any of its blocks: nobody shall build on them.
             self.pool.forget(sequence.block_table)
         else:
+            # Only now are its rows known to be sound: the token's scores depend on all of them.
+            if sequence.computed // self.pool.block_size > sequence.remembered:
+                self._remember(sequence)
             sequence.add_token(token.token_id)
         is_last = token.is_complete or bool(token.failure) or sequence.is_over()
         if is_last or token.token_id == NO_TOKEN:

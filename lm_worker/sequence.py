@@ -214,5 +214,10 @@ class Sequence:
             self._hashes.append(digest.digest())
         return self._hashes[:blocks]
 
+    def picture_hash(self, block_size: int) -> bytes | None:
+        """The hash of the last full block before the picture's end; None without a picture."""
+        full = (self._slot + 3 + self._extra) // block_size
+        return self.block_hashes(block_size, full)[-1] if self._slot >= 0 and full else None
+
     def _salt(self) -> bytes:
         return blake2b(self.request.cache_salt.encode(), digest_size=16).digest()

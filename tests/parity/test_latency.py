@@ -132,17 +132,18 @@ async def test_a_long_prompt_hardly_slows_those_who_are_being_answered(folder: P
 
 async def test_a_second_question_about_a_picture_starts_soon(folder: Path) -> None:
     answers = TimedAnswers()
-    shares = []
+    first_s, second_s = [], []
     async with running(folder, Layout(step_rows=512, blocks=600), answers=answers) as run:
         await run.answer([asked(folder, "warm", 2, picture="warm")])
         for turn in range(REPEATS):
             first = asked(folder, f"first {turn}", 20, picture=str(turn))
             begun = time.perf_counter()
             answer = (await run.answer([first]))[f"first {turn}"]
-            first_s = answers.times[f"first {turn}"][0] - begun
+            first_s.append(answers.times[f"first {turn}"][0] - begun)
             ids = (*first.request.prompt_ids, *answer, *PROMPT)
             request = replace(first.request, request_id=f"second {turn}", prompt_ids=ids)
             begun = time.perf_counter()
             await run.answer([replace(first, request=request)])
-            shares.append((answers.times[f"second {turn}"][0] - begun) / first_s)
-    assert median(shares) <= 0.15
+            second_s.append(answers.times[f"second {turn}"][0] - begun)
+    # The best of each: what else the machine does only adds.
+    assert min(second_s) <= 0.15 * min(first_s)

@@ -223,3 +223,15 @@ async def test_a_rank_elsewhere_that_is_lost_ends_the_others_and_its_work_is_tak
         assert len(answer) == LONG
         assert answer == await first_tokens(broker, "alone", LONG)
         assert answer[:20] == open_golden("bundled")["text/greedy_tokens"].tolist()
+
+
+async def test_an_error_of_the_device_ends_the_worker(
+    model: Path, redis: str, broker: Broker, tmp_path: Path
+) -> None:
+    with started(model, redis, tmp_path, {"GLM4V_TENSOR_PARALLEL": "1"}) as worker:
+        worker.wait_until_ready()
+        impossible = job(model, "impossible", 5)
+        impossible.prompt_ids.extend([5] * 600)  # beyond the table of positions; no gateway lets it
+        await broker.submit(impossible, None)
+        assert worker.process.wait(MARGIN_S) != 0
+        assert "IndexError" in worker.read_log()

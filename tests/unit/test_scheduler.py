@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
@@ -152,6 +153,23 @@ def test_a_second_question_about_the_same_picture_computes_only_what_is_new(
     assert rows(5, "a", salt="other") == whole
 
 
+@pytest.mark.parametrize("step_rows", [7, 1000])
+def test_those_who_ask_about_a_picture_at_once_have_it_computed_once(step_rows: int) -> None:
+    scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=step_rows)
+    device = PretendedDevice(4, step_rows)
+    prompt = (1, 2, 3, 4, 5, 10, 11, 12)
+    for number, picture in enumerate(["a", "a", "b", "a"]):
+        request = make_request(f"r{number}", prompt, most=1, picture=picture)
+        scheduler.add(Sequence(number, request, PICTURE_ROWS, ()))
+    computed: Counter[int] = Counter()
+    while (plan := scheduler.plan()) is not None:
+        scheduler.apply(plan, device.execute(plan))
+        computed.update({chunk.sequence_id: len(chunk.row_ids) for chunk in plan.chunks})
+    whole = len(prompt) + PICTURE_ROWS - 3
+    new = whole - (whole - 1) // 4 * 4
+    assert computed == {0: whole, 1: new, 2: whole, 3: new}
+
+
 def test_nobody_builds_on_rows_that_gave_no_numbers() -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=1000)
     device = PretendedDevice(4, 1000, broken={0, 1})
@@ -161,6 +179,17 @@ def test_nobody_builds_on_rows_that_gave_no_numbers() -> None:
         assert rows_computed(scheduler, device, Sequence(number, request, 0, ())) == expected
     assert scheduler.audit() == []
     assert scheduler.pool.available == 64
+
+
+def test_nobody_builds_on_rows_before_they_gave_a_number() -> None:
+    scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=8)
+    device = PretendedDevice(4, 8, broken={0})
+    prompt = tuple(range(10, 22))
+    scheduler.add(Sequence(0, make_request("broken", prompt, most=1), 0, ()))
+    run_one(scheduler, device)
+    scheduler.add(Sequence(1, make_request("sound", prompt, most=1), 0, ()))
+    chunks = run_one(scheduler, device).chunks
+    assert [(c.sequence_id, c.start_row, len(c.row_ids)) for c in chunks] == [(0, 8, 4), (1, 0, 4)]
 
 
 @pytest.mark.parametrize("rows", [3, 18])

@@ -1,0 +1,65 @@
+"""What goes wrong in a step: one request's scores, or the device itself."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from glm4v.checkpoint import Checkpoint
+from glm4v.tensor_bytes import TensorBytes
+from tests.parity.engine_runs import Asked, Layout, ask, running
+from tests.parity.golden_plans import Golden, cases, open_golden
+
+NAN = b"\x00\x00\xc0\x7f"  # in single precision
+
+
+@pytest.fixture
+def folder(checkpoint_dir: Callable[[str], Path]) -> Path:
+    torch.set_num_threads(1)
+    return checkpoint_dir("micro-glm4v")
+
+
+@pytest.fixture
+def golden() -> Golden:
+    return open_golden("bundled")
+
+
+def greedy(golden: Golden, folder: Path) -> list[Asked]:
+    """All cases."""
+    boi_id = Checkpoint.open(folder).spec.boi_id
+    return [ask(golden, case, boi_id) for case in cases(golden)]
+
+
+def with_a_broken_picture(one: Asked, name: str, temperature: float) -> Asked:
+    assert one.picture is not None
+    data = NAN + bytes(one.picture.data)[4:]
+    request = replace(one.request, request_id=name, picture="broken", temperature=temperature)
+    return Asked(request, TensorBytes(one.picture.dtype, one.picture.shape, data))
+
+
+@pytest.mark.parametrize("step_rows", [10, 10_000])
+async def test_a_request_whose_scores_are_no_numbers_fails_alone(
+    step_rows: int, folder: Path, golden: Golden
+) -> None:
+    sound = greedy(golden, folder)
+    pictured = next(one for one in sound if one.picture is not None)
+    broken = [
+        with_a_broken_picture(pictured, f"broken {number}", temperature)
+        for number, temperature in enumerate([0.0, 1.0])
+    ]
+    expected = {case: golden[f"{case}/greedy_tokens"].tolist() for case in cases(golden)}
+    async with running(folder, Layout(step_rows=step_rows, block_size=4)) as run:
+        answers = await run.answer([*broken, *sound])
+        assert answers == {"broken 0": [], "broken 1": [], **expected}
+        assert sorted(run.answers.errors) == ["broken 0", "broken 1"]
+        assert "scores of token 0 are not finite numbers" in run.answers.errors["broken 0"]
+        assert await run.answer(sound) == expected  # in blocks that have held what is no number
+
+
+async def test_an_error_of_the_device_ends_the_engine(folder: Path, golden: Golden) -> None:
+    pictured = next(one for one in greedy(golden, folder) if one.picture is not None)
+    with pytest.raises(KeyError):  # the runner was never given the picture
+        async with running(folder, Layout()) as run:
+            await run.answer([replace(pictured, picture=None)])
