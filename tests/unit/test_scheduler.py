@@ -181,6 +181,19 @@ def test_nobody_builds_on_rows_that_gave_no_numbers() -> None:
     assert scheduler.pool.available == 64
 
 
+def test_nobody_builds_on_rows_of_an_answer_that_broke_later() -> None:
+    scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=1000)
+    device = PretendedDevice(4, 1000)
+    prompt = tuple(range(10, 22))
+    scheduler.add(Sequence(0, make_request("r", prompt, most=5), 0, ()))
+    run_one(scheduler, device)
+    device.broken.add(0)
+    run_one(scheduler, device)
+    assert scheduler.running == 0
+    again = Sequence(1, make_request("r", prompt, most=1), 0, ())
+    assert rows_computed(scheduler, device, again) == len(prompt)
+
+
 def test_nobody_builds_on_rows_before_they_gave_a_number() -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=8)
     device = PretendedDevice(4, 8, broken={0})
