@@ -1,4 +1,4 @@
-"""Where the golden outputs of the original implementation are, and the mark of tests that need them."""
+"""Where the golden outputs of the original implementation are, and the mark of their tests."""
 
 from pathlib import Path
 
