@@ -127,7 +127,9 @@ class LocalCluster:
     def _environment(self, redis_url: str) -> dict[str, str]:
         """Variables of the processes; what the user has set about threads stays."""
         settings = self._settings
-        threads = str(threads_each(settings.vision_workers + settings.lm_workers))
+        # The two kinds seldom compute at once, and threads that wait sleep: each kind may have all
+        # cores. With both busy that costs little, with one busy it is nearly twice as fast.
+        threads = str(threads_each(max(settings.vision_workers, settings.lm_workers)))
         return {
             # Waiting threads that spin take the cores from the processes beside them.
             "OMP_NUM_THREADS": threads,
