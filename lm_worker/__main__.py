@@ -91,9 +91,9 @@ def build(settings: LmSettings) -> Process:
         await ranks.started.wait()
 
     async def close() -> None:
-        ranks.close()
+        were_told = ranks.close()
         if followers is not None:
-            followers.end()
+            followers.end(were_told=were_told)
         await connection.close()
 
     daemons = [] if size == 1 else [ranks.beat]

@@ -95,12 +95,12 @@ class Followers:
                     raise Unavailable(f"rank {rank} ended with {process.returncode}: so do we")
             await asyncio.sleep(_WATCH_S)
 
-    def end(self) -> None:
-        """Wait a moment for those that were told to stop, then kill: they have nothing to keep."""
+    def end(self, *, were_told: bool) -> None:
+        """Kill them, after a moment if they were told to stop; they have nothing to keep."""
         for rank, process in enumerate(self._processes, 1):
             if process.poll():
                 log.error("rank %d had ended with %d", rank, process.returncode)
-        deadline = time.monotonic() + _END_S
+        deadline = time.monotonic() + (_END_S if were_told else 0.0)
         for process in self._processes:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))

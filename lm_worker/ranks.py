@@ -96,13 +96,18 @@ class Ranks:
         """Seconds rank 0 has spent choosing tokens."""
         return self._ready.sample_seconds
 
-    def close(self) -> None:
-        """Let the command in progress end, and the other ranks stop; in `timeout_s` at most."""
+    def close(self) -> bool:
+        """Let the command in progress end, and the other ranks stop; in `timeout_s` at most.
+
+        Whether the other ranks were told.
+        """
         self._closing.set()
         if self._group is not None and not self._broken:
             self._thread.submit(self._leave)
         if not self._thread.end(self._timeout_s):
             log.error("the device is still busy after %g s and is left so", self._timeout_s)
+            return False
+        return not self._broken
 
     @property
     def _ready(self) -> Runner:
@@ -164,4 +169,5 @@ class Ranks:
             self._tell(Stop())
             self._group.close()
         except Unavailable as error:
+            self._broken = True
             log.warning("the group ends broken: %s", error)

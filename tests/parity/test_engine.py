@@ -113,4 +113,4 @@ async def test_on_several_ranks_they_are_as_alone(
             assert await run.answer(requests) == alone
             assert run.scheduler.preemptions > 0
     finally:
-        followers.end()
+        followers.end(were_told=True)
