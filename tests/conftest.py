@@ -1,6 +1,7 @@
 """What many tests need: checkpoints, written once, and a real Redis, one namespace a test."""
 
 import json
+import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ from glm4v.broker import Connection, Keys
 from glm4v.local.redis_server import RedisServer
 from glm4v.tiny import write_checkpoint, write_tiny
 from tests.reference import REFERENCE
+
+# Where tests run in the background interrupts are ignored, and every process would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
