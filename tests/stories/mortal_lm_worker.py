@@ -1,4 +1,4 @@
-"""A language worker that is killed by a prompt with three BEL characters in a row."""
+"""A language worker that is killed by BEL characters, three in a row of one step."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ from lm_worker.__main__ import run
 from lm_worker.plan import SampledToken, StepPlan
 from lm_worker.runner import Runner
 
-POISON = "\a\a\a"
-_MARK = tuple(POISON.encode())  # the smallest checkpoint's vocabulary is the bytes
+POISON = "\a" * 64  # so many that no cut between steps hides them
+_MARK = tuple(b"\a\a\a")  # the smallest checkpoint's vocabulary is the bytes
 _execute = Runner.execute
 
 
