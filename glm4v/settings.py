@@ -88,7 +88,7 @@ class LmSettings(DeviceSettings):
         512, gt=0, description="rows of one step, shared by decodes and prefill chunks"
     )
     step_stretch: float = Field(
-        1.75, ge=1, description="how much longer one prefill may make a step with decodes"
+        1.6, ge=1, description="how much longer one prefill may make a step with decodes"
     )
     prefix_cache: bool = Field(
         True, description="whether rows of earlier requests with the same beginning are used again"
