@@ -189,6 +189,7 @@ class Fleet:
             "GLM4V_REDIS_URL": self.redis.url,
             "GLM4V_LISTEN": self.target(name),
             "GLM4V_LEASE_S": str(LEASE_S),
+            "GLM4V_DTYPE": "float32",  # 16-bit weights round differently in batches of other sizes
             **({} if name.startswith("gateway") else {"GLM4V_THREADS": "1"}),
             **self._extra,
         }
