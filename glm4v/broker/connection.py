@@ -5,21 +5,21 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterError,
     ConnectionError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     ResponseError,
     TimeoutError,
 )
 
+from glm4v.broker.redis_url import CALL_TIMEOUT_S, close_redis, open_redis
 from glm4v.errors import Overloaded, Unavailable
 
 _SCRIPTS = (
@@ -35,41 +35,29 @@ _SCRIPTS = (
     "not_encoded",
     "hand_back_vision",
 )
-CALL_TIMEOUT_S = 5.0  # for commands that do not block
+_AWAY = (
+    BusyLoadingError,
+    ClusterError,
+    ConnectionError,
+    OSError,
+    ReadOnlyError,  # it was the master a moment ago
+    RedisClusterException,
+    TimeoutError,
+)
 BLOCK_S = 1.0  # how long a blocking read waits in the server
 
 
 class Connection:
-    """Connections to one Redis: one pool for short commands and bytes, one for blocking reads.
+    """Connections to one Redis, of any kind that `redis_url` knows.
 
-    They are apart so that neither a waiting read nor a 13 MB embedding delays a token.
+    Short commands, bytes and blocking reads have their own, so that neither a waiting read nor a
+    13 MB embedding delays a token.
     """
 
     def __init__(self, url: str) -> None:
-        # A call that timed out is not tried again here: who calls knows how long it is worth.
-        retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, (ConnectionError,))
-        options: dict[str, Any] = {
-            "socket_connect_timeout": CALL_TIMEOUT_S,
-            "retry": retry,
-            "retry_on_error": [ConnectionError, BusyLoadingError],
-            "protocol": 2,  # answers of one shape with every version of the library
-        }
-
-        def pool(connections: int, socket_timeout_s: float) -> Any:
-            """Any: the library's annotations mix its synchronous and asynchronous answers."""
-            return Redis.from_pool(
-                BlockingConnectionPool.from_url(
-                    url,
-                    max_connections=connections,  # more callers wait for their turn
-                    timeout=CALL_TIMEOUT_S,
-                    socket_timeout=socket_timeout_s,
-                    **options,
-                )
-            )
-
-        self.commands = pool(32, CALL_TIMEOUT_S)
-        self.blocking = pool(4, BLOCK_S + CALL_TIMEOUT_S)
-        self.bytes = pool(4, 4 * CALL_TIMEOUT_S)
+        self.commands = open_redis(url, connections=32, socket_timeout_s=CALL_TIMEOUT_S)
+        self.blocking = open_redis(url, connections=4, socket_timeout_s=BLOCK_S + CALL_TIMEOUT_S)
+        self.bytes = open_redis(url, connections=4, socket_timeout_s=4 * CALL_TIMEOUT_S)
         folder = files("glm4v.broker") / "scripts"
         prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
         self.scripts: dict[str, AsyncScript] = {
@@ -101,7 +89,7 @@ class Connection:
     async def close(self) -> None:
         """Give all connections back."""
         for client in (self.commands, self.blocking, self.bytes):
-            await client.aclose()
+            await close_redis(client)
 
 
 @asynccontextmanager
@@ -113,5 +101,5 @@ async def translated() -> AsyncIterator[None]:
         raise Overloaded("Redis is out of memory (maxmemory); try again later") from error
     except (AuthenticationError, NoPermissionError) as error:
         raise Unavailable("Redis refuses our credentials; check GLM4V_REDIS_URL") from error
-    except (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OSError) as error:
+    except _AWAY as error:
         raise Unavailable("Redis does not answer; the request can be tried again") from error

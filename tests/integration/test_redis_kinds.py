@@ -1,0 +1,96 @@
+"""The protocol on a Redis Cluster, and over the failover of a master that Sentinels watch."""
+
+import asyncio
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from glm4v.broker import Broker, Connection, Keys
+from glm4v.broker.lm_queue import Append, LmQueue
+from glm4v.broker.patience import patiently
+from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.internal.v1 import journal_pb2 as pb
+from tests.redis_nodes import HOST, cluster, free_port, node, wait_for
+from tests.simulation.schedule import run_schedule
+
+SCHEDULES = 30
+SERVICE = "glm4v-master"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="glm4v-") as name:
+        yield Path(name)
+
+
+async def test_every_script_works_on_a_cluster_of_three_nodes(folder: Path, keys: Keys) -> None:
+    with cluster(folder) as url:
+        connection = Connection(url)
+        for seed in range(SCHEDULES):
+            await run_schedule(connection, keys, seed)
+        await connection.close()
+
+
+async def test_a_cluster_that_is_gone_is_unavailable() -> None:
+    connection = Connection(f"redis+cluster://{HOST}:{free_port()}")
+    with pytest.raises(Unavailable):
+        await connection.ping()
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://host", "redis+sentinel://host:1", "redis+sentinel://host:port/service", "host:6379"],
+)
+def test_a_url_that_cannot_work_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        Connection(url)
+    assert url not in str(refused.value)
+
+
+async def test_a_request_goes_on_over_the_failover_of_its_master(folder: Path, keys: Keys) -> None:
+    master_port, replica_port, sentinel_port = free_port(), free_port(), free_port()
+    watched = (
+        f"sentinel monitor {SERVICE} {HOST} {master_port} 1\n"
+        f"sentinel down-after-milliseconds {SERVICE} 500\n"
+        f"sentinel failover-timeout {SERVICE} 2000\n"
+    )
+    with ExitStack() as stack:
+        master = stack.enter_context(node(folder / "master", master_port))
+        replica = stack.enter_context(
+            node(folder / "replica", replica_port, "--replicaof", HOST, str(master_port))
+        )
+        wait_for(lambda: replica.info("replication")["master_link_status"] == "up")
+        sentinel = stack.enter_context(
+            node(folder / "sentinel", sentinel_port, "--sentinel", config=watched)
+        )
+        wait_for(lambda: _replicas(sentinel) == 1)
+        connection = Connection(f"redis+sentinel://{HOST}:{sentinel_port}/{SERVICE}")
+        broker = Broker(connection, keys, max_open_requests=10, retention_s=60)
+        queue = LmQueue(connection, keys, lease_s=60, retention_s=60)
+        await broker.ready()
+        now_ms = int(time.time() * 1000)
+        await broker.submit(pb.Job(request_id="r", deadline_ms=now_ms + 60_000), None)
+        [lease] = await queue.claim(1)
+        assert await queue.append([Append(lease, 0, pb.JournalTokens(ids=[5]))]) == ["ok"]
+        master.wait(1, 5000)  # what a replica has is what a failover keeps
+        os.kill(master.info("server")["process_id"], signal.SIGKILL)
+        end = pb.JournalEnd(kind=pb.END_KIND_LENGTH, token_count=2)
+        append = Append(lease, 1, pb.JournalTokens(ids=[6]), end)
+        assert await asyncio.wait_for(patiently(queue.append, [append]), 30) == ["ok"]
+        assert replica.info("replication")["role"] == "master"
+        events = [event async for event in broker.read("r")]
+        assert [list(e.ids) for e in events if isinstance(e, pb.JournalTokens)] == [[5], [6]]
+        await connection.close()
+
+
+def _replicas(sentinel: Redis) -> int:
+    state: dict[str, int] = sentinel.sentinel_master(SERVICE)  # type: ignore[assignment]
+    return state["num-slaves"]
