@@ -84,7 +84,7 @@ class Worker:
             held = self._held.get(request_id)
             if held is None or held.lease is not append.lease:  # settled while this was under way
                 continue
-            if answer != "ok":
+            if answer != "ok":  # "behind": its lease lapses, and who takes over resumes
                 log.info("request=%s dropped: %s", request_id, answer)
                 refused.add(request_id)
             if answer != "ok" or append.end is not None:

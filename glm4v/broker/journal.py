@@ -65,13 +65,16 @@ class JournalHub:
             )
         first = parse(entries[0][1])
         assert isinstance(first, pb.JournalAccepted)
-        reader = object()
+        reader, known = object(), 0
         self._followed[reader] = (request_id, first.job.linger_ms)
         try:
             await self._touch([self._followed[reader]])
             while True:
                 for _, fields in entries:
                     event = parse(fields)
+                    if isinstance(event, pb.JournalTokens):
+                        _leave_out(event, known - (int(fields[b"n"]) - len(event.ids)))
+                        known += len(event.ids)
                     yield event
                     if isinstance(event, pb.JournalEnd):
                         return
@@ -182,6 +185,13 @@ class JournalHub:
                 await self._connection.commands.expire(self._bell, 60)
         except (Unavailable, Overloaded) as error:  # the next try is a second away
             log.warning("readers are not renewed: %s", error)
+
+
+def _leave_out(tokens: pb.JournalTokens, count: int) -> None:
+    """Drop the first `count` tokens: seen before Redis lost their entry, and computed again."""
+    if count > 0:
+        del tokens.ids[:count]
+        del tokens.logprobs[:count]
 
 
 def _draining() -> Unavailable:

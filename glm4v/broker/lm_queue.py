@@ -97,9 +97,11 @@ class LmQueue:
         return Resumed(job, tuple(tokens), trials)
 
     async def append(self, steps: Sequence[Append]) -> list[str]:
-        """Append a step's tokens; answers for each "ok", "closed" or "lost".
+        """Append a step's tokens; answers for each "ok", "closed", "lost" or "behind".
 
-        A repeated append whose first try went through unnoticed answers "ok". Raises Unavailable.
+        "behind": the journal has fewer tokens than were acknowledged, as Redis lost writes; resume
+        from it. A repeated append whose first try went through unnoticed answers "ok". Raises
+        Unavailable.
         """
         if not steps:
             return []
@@ -189,6 +191,9 @@ def _judge(answer: str, step: Append) -> str:
     if not answer.startswith("gap:"):
         return answer
     count = len(step.tokens.ids) if step.tokens else 0
-    if count and int(answer.removeprefix("gap:")) == step.first + count:
+    next_index = int(answer.removeprefix("gap:"))
+    if count and next_index == step.first + count:
         return "ok"
+    if next_index < step.first:
+        return "behind"
     raise AssertionError(f"request {step.lease.request_id}: append at {step.first}, {answer}")

@@ -5,8 +5,8 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -30,19 +30,26 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-async def test_every_script_works_on_a_cluster_of_three_nodes(folder: Path, keys: Keys) -> None:
-    with cluster(folder) as url:
-        connection = Connection(url)
-        for seed in range(SCHEDULES):
-            await run_schedule(connection, keys, seed)
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Connection]:
+    connection = Connection(url)
+    try:
+        yield connection
+    finally:
         await connection.close()
 
 
+async def test_every_script_works_on_a_cluster_of_three_nodes(folder: Path) -> None:
+    with cluster(folder) as url:
+        async with opened(url) as connection:
+            for seed in range(SCHEDULES):  # by its name each lies on another node
+                await run_schedule(connection, Keys(f"schedule-{seed}"), seed)
+
+
 async def test_a_cluster_that_is_gone_is_unavailable() -> None:
-    connection = Connection(f"redis+cluster://{HOST}:{free_port()}")
-    with pytest.raises(Unavailable):
-        await connection.ping()
-    await connection.close()
+    async with opened(f"redis+cluster://{HOST}:{free_port()}") as connection:
+        with pytest.raises(Unavailable):
+            await connection.ping()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +69,7 @@ async def test_a_request_goes_on_over_the_failover_of_its_master(folder: Path, k
         f"sentinel down-after-milliseconds {SERVICE} 500\n"
         f"sentinel failover-timeout {SERVICE} 2000\n"
     )
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         master = stack.enter_context(node(folder / "master", master_port))
         replica = stack.enter_context(
             node(folder / "replica", replica_port, "--replicaof", HOST, str(master_port))
@@ -72,7 +79,9 @@ async def test_a_request_goes_on_over_the_failover_of_its_master(folder: Path, k
             node(folder / "sentinel", sentinel_port, "--sentinel", config=watched)
         )
         wait_for(lambda: _replicas(sentinel) == 1)
-        connection = Connection(f"redis+sentinel://{HOST}:{sentinel_port}/{SERVICE}")
+        connection = await stack.enter_async_context(
+            opened(f"redis+sentinel://{HOST}:{sentinel_port}/{SERVICE}")
+        )
         broker = Broker(connection, keys, max_open_requests=10, retention_s=60)
         queue = LmQueue(connection, keys, lease_s=60, retention_s=60)
         await broker.ready()
@@ -88,7 +97,6 @@ async def test_a_request_goes_on_over_the_failover_of_its_master(folder: Path, k
         assert replica.info("replication")["role"] == "master"
         events = [event async for event in broker.read("r")]
         assert [list(e.ids) for e in events if isinstance(e, pb.JournalTokens)] == [[5], [6]]
-        await connection.close()
 
 
 def _replicas(sentinel: Redis) -> int:
