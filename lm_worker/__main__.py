@@ -39,6 +39,14 @@ def build(settings: LmSettings) -> Process:
     followers = Followers(size) if size > 1 and place is None else None
     if followers is not None:
         place = followers.place
+    blocks = cache_blocks(
+        settings,
+        spec,
+        device,
+        shard,
+        weights=checkpoint.values(vision=False),
+        ranks_here=size if followers else 1,
+    )
     connection = Connection(settings.redis_url.get_secret_value())
     queue = LmQueue(connection, Keys(), lease_s=settings.lease_s, retention_s=settings.retention_s)
     worker = Worker(
@@ -50,14 +58,6 @@ def build(settings: LmSettings) -> Process:
         lease_s=settings.lease_s,
     )
     grammars = Grammars(settings.model, spec)
-    blocks = cache_blocks(
-        settings,
-        spec,
-        device,
-        shard,
-        weights=checkpoint.values(vision=False),
-        ranks_here=size if followers else 1,
-    )
     ranks = Ranks(
         partial(Runner.load, checkpoint, device, shard, grammars=grammars),
         blocks=blocks,
@@ -67,35 +67,20 @@ def build(settings: LmSettings) -> Process:
         else partial(join, place, device.collective_backend, settings.rank_timeout_s),
         timeout_s=settings.rank_timeout_s,
     )
-    engine = Engine(
-        _scheduler(settings, blocks),
-        ranks,
-        worker.publish,
-        picture_rows=spec.vision.embedding_rows,
-        grammars=grammars,
-    )
-    return _process(queue, worker, engine, ranks, followers, connection)
-
-
-def _scheduler(settings: LmSettings, blocks: int) -> Scheduler:
-    return Scheduler(
+    scheduler = Scheduler(
         BlockPool(blocks, settings.block_size),
         max_sequences=settings.max_sequences,
         step_rows=settings.step_tokens,
         stretch=settings.step_stretch,
         prefix_cache=settings.prefix_cache,
     )
-
-
-def _process(
-    queue: LmQueue,
-    worker: Worker,
-    engine: Engine,
-    ranks: Ranks,
-    followers: Followers | None,
-    connection: Connection,
-) -> Process:
-    """What runs, until when, and what is given back at the end."""
+    engine = Engine(
+        scheduler,
+        ranks,
+        worker.publish,
+        picture_rows=spec.vision.embedding_rows,
+        grammars=grammars,
+    )
 
     async def answer() -> None:
         await ranks.start()
@@ -111,7 +96,9 @@ def _process(
             followers.end(were_told=were_told)
         await connection.close()
 
-    daemons = [ranks.beat] if followers is None else [ranks.beat, followers.watch]
+    daemons = [] if size == 1 else [ranks.beat]
+    if followers is not None:
+        daemons.append(followers.watch)
     process = Process(ready=ready, parts=[answer], daemons=daemons, close=close)
     return process
 
