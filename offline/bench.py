@@ -16,6 +16,7 @@ from offline.bench_peers import peers
 
 if TYPE_CHECKING:
     from offline.bench_engine import Figures, Load
+    from offline.bench_machine import SideProcess
 
 command = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 command.command()(peers)
@@ -86,19 +87,26 @@ def _measure_all(
     """All points, and what they were measured on."""
     import torch
 
+    from offline.bench_machine import SideProcess
     from offline.bench_model import write_middle
 
     if threads:
         torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory(prefix="glm4v-bench-") as folder:
+    used = torch.get_num_threads()
+    with (
+        tempfile.TemporaryDirectory(prefix="glm4v-bench-") as folder,
+        SideProcess(used) as aside,
+    ):
         if model is None:
             model = Path(folder) / "middle"
-            write_middle(model)
-        figures = asyncio.run(_sweep(model, dtypes, loads))
-    return figures, f"{model.name}, {torch.get_num_threads()} threads"
+            aside.call(write_middle, model)
+        figures = asyncio.run(_sweep(model, dtypes, loads, aside))
+    return figures, f"{model.name}, {used} threads"
 
 
-async def _sweep(model: Path, dtypes: Sequence[str], loads: Sequence["Load"]) -> list["Figures"]:
+async def _sweep(
+    model: Path, dtypes: Sequence[str], loads: Sequence["Load"], aside: "SideProcess"
+) -> list["Figures"]:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -118,7 +126,7 @@ async def _sweep(model: Path, dtypes: Sequence[str], loads: Sequence["Load"]) ->
         task = progress.add_task("loading", total=len(dtypes) * len(loads))
         for dtype in dtypes:
             device = open_device("auto", dtype)
-            async with Bench(checkpoint, device, dtype, loads).running() as running:
+            async with Bench(checkpoint, device, dtype, loads, aside).running() as running:
                 for load in loads:
                     what = f"{device.arithmetic}: {load.batch} x {load.context}"
                     progress.update(task, description=what)

@@ -21,7 +21,7 @@ from lm_worker.runner import Runner
 from lm_worker.scheduler import Scheduler
 from lm_worker.sequence import SequenceRequest
 from lm_worker.stopwatch import StepSeconds
-from offline.bench_machine import MemoryReader, Neighbours
+from offline.bench_machine import Neighbours, SideProcess, read_rates
 
 _BLOCK_ROWS = 16
 _STEP_ROWS = 512
@@ -76,7 +76,12 @@ class Bench:
     """An engine that measures itself; its tokens go nowhere, so publishing costs nothing."""
 
     def __init__(
-        self, checkpoint: Checkpoint, device: Device, dtype: str, loads: Sequence[Load]
+        self,
+        checkpoint: Checkpoint,
+        device: Device,
+        dtype: str,
+        loads: Sequence[Load],
+        aside: SideProcess,
     ) -> None:
         self._spec = checkpoint.spec
         self._device = device
@@ -102,7 +107,7 @@ class Bench:
         self._left = 0
         self._done = asyncio.Event()
         self._numbers = itertools.count()
-        self._reader = MemoryReader()
+        self._aside = aside
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Bench"]:
@@ -122,12 +127,14 @@ class Bench:
         self._steps.clear()
         self._left = load.batch
         self._done.clear()
-        neighbours, rates = Neighbours(), self._reader.rates()
+        rates = self._aside.call(read_rates)
+        neighbours = Neighbours()
         start = time.perf_counter()
         for _ in range(load.batch):
             await self._engine.add(self._request(load), (), None)
         await self._done.wait()
-        busy, rates = neighbours.cores(), rates + self._reader.rates()
+        busy = neighbours.cores()
+        rates += self._aside.call(read_rates)
         return self._figures(load, start, statistics.median(rates), busy)
 
     def _figures(

@@ -1,31 +1,56 @@
 """What the machine gives while something is measured: how fast it reads, who else uses it."""
 
+import multiprocessing
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+_T = TypeVar("_T")
 
 _READ_BYTES = 256 * 2**20  # far beyond any cache
 _READS = 5
 _PROC_STAT = Path("/proc/stat")
 
 
-class MemoryReader:
-    """Reads a large array with all arithmetic threads, as a step reads its weights."""
+class SideProcess:
+    """Runs functions in a process of its own, one at a time.
 
-    def __init__(self) -> None:
-        self._array = torch.ones(_READ_BYTES // 4)
-        self._array.sum()
+    OpenMP's threads wait without sleeping only while all that the process has fit on the cores.
+    Parallel work beside the engine's thread would add some, and every step would be slower.
+    """
 
-    def rates(self) -> list[float]:
-        """Bytes a second, of several reads."""
-        rates = []
-        for _ in range(_READS):
-            start = time.perf_counter()
-            self._array.sum()
-            rates.append(_READ_BYTES / (time.perf_counter() - start))
-        return rates
+    def __init__(self, threads: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._executor = ProcessPoolExecutor(
+            1, mp_context=spawn, initializer=torch.set_num_threads, initargs=(threads,)
+        )
+
+    def __enter__(self) -> "SideProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown()
+
+    def call(self, function: Callable[..., _T], *values: object) -> _T:
+        """What `function`, which a module has by name, returns or raises."""
+        return self._executor.submit(function, *values).result()
+
+
+def read_rates() -> list[float]:
+    """Bytes a second that all arithmetic threads read of a large array, several times."""
+    array = torch.ones(_READ_BYTES // 4)
+    array.sum()
+    rates = []
+    for _ in range(_READS):
+        start = time.perf_counter()
+        array.sum()
+        rates.append(_READ_BYTES / (time.perf_counter() - start))
+    return rates
 
 
 class Neighbours:
