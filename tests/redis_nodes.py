@@ -57,15 +57,15 @@ def cluster(folder: Path, size: int = 3) -> Iterator[str]:
         ]
         for number, client in enumerate(nodes):
             first, end = number * _SLOTS // size, (number + 1) * _SLOTS // size
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
-            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            nodes[0].execute_command("CLUSTER", "MEET", HOST, ports[number])
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, end - 1)  # type: ignore[no-untyped-call]
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)  # type: ignore[no-untyped-call]
+            nodes[0].execute_command("CLUSTER", "MEET", HOST, ports[number])  # type: ignore[no-untyped-call]
         wait_for(lambda: all(_knows_all(client, size) for client in nodes))
         yield f"redis+cluster://{HOST}:{ports[0]}"
 
 
 def _knows_all(client: Redis, size: int) -> bool:
-    info = client.execute_command("CLUSTER INFO")
+    info = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
     return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == size
 
 
