@@ -37,6 +37,7 @@ _DEFAULT_MAX_TOKENS = 1024
 _DEFAULT_LINGER_S = 10.0
 _DEFAULT_PRIORITY = 3
 _MAX_TOP_LOGPROBS = 20
+_MAX_CHOICES = 16
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -116,7 +117,11 @@ class Admission:
             linger_ms=_linger_ms(request),
             priority=request.priority if request.HasField("priority") else _DEFAULT_PRIORITY,
             cache_salt=request.cache_salt,
+            n=request.n if request.HasField("n") else 1,
+            want_prompt_logprobs=request.HasField("prompt_logprobs"),
+            prompt_logprobs=request.prompt_logprobs,
         )
+        job.best_of = request.best_of if request.HasField("best_of") else job.n
         if request.HasField("response_format"):
             job.response_format.CopyFrom(request.response_format)
         job.content_digest = _content_digest(job, seed_is_set=request.sampling.HasField("seed"))
@@ -128,6 +133,11 @@ class Admission:
         check_stops(request.stop)
         check_stop_token_ids(request.stop_token_ids, self._spec.vocab_size)
         check_range("top_logprobs", request.top_logprobs, 0, _MAX_TOP_LOGPROBS)
+        check_range("prompt_logprobs", request.prompt_logprobs, 0, _MAX_TOP_LOGPROBS)
+        if request.HasField("n"):
+            check_range("n", request.n, 1, _MAX_CHOICES)
+        if request.HasField("best_of"):
+            check_range("best_of", request.best_of, request.n or 1, _MAX_CHOICES)
         check_logit_bias(request.sampling.logit_bias, self._spec.tokens)
         check_cache_salt(request.cache_salt)
         if request.HasField("priority"):
@@ -215,6 +225,9 @@ def _content_digest(job: journal_pb2.Job, *, seed_is_set: bool) -> bytes:
         sorted(sampling.logit_bias.items()),
         job.min_tokens,
         job.response_format.SerializeToString(deterministic=True).hex(),
+        job.n,
+        job.best_of,
+        job.prompt_logprobs if job.want_prompt_logprobs else None,
     ]
     return hashlib.sha256(json.dumps(asked).encode()).digest()
 

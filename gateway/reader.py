@@ -2,25 +2,31 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from typing import cast
 
 import anyio
 
-from gateway.replies import Replies
+from gateway.merge import merge
+from gateway.replies import Replies, is_answer
 from gateway.tokenizer import Tokenizer
 from glm4v.broker import Broker
+from glm4v.broker.choices import candidates, choice_id, is_ranked
 from glm4v.broker.journal import Event
-from glm4v.errors import DeadlinePassed, UnknownReference
+from glm4v.errors import DeadlinePassed, InvalidRequest, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
+
+# What was asked, and the entries behind that.
+_Journal = tuple[pb.Job, AsyncGenerator[Event, None]]
 
 log = logging.getLogger(__name__)
 
 # A request is ended within a second or two of its deadline; when its end still cannot be read after
 # this, Redis is away and nobody should wait for it.
 _OVERDUE_S = 5.0
+_ON_THE_WAY = ("progress", "prompt_logprobs")  # told while candidates are not ranked
 
 
 class Reader:
@@ -35,47 +41,121 @@ class Reader:
         self._image_rows = image_rows
 
     async def events(
-        self, request_id: str, *, token_offset: int = 0, with_prompt_ids: bool = False
+        self,
+        request_id: str,
+        *,
+        token_offsets: Sequence[int] = (),
+        with_prompt_ids: bool = False,
     ) -> AsyncGenerator[api.GenerationEvent, None]:
-        """Events of a request after its first `token_offset` tokens: accepted … finished.
+        """Events of a request: accepted … finished, once for each choice.
 
-        The first stop string found ends the request for everybody. Raises UnknownReference,
-        Unavailable, InvalidRequest (an offset behind the end) and the error that ended it.
+        `token_offsets` says for each choice how many tokens not to report, 0 where it ends. The
+        first stop string found ends a choice for everybody. Raises UnknownReference, Unavailable,
+        InvalidRequest (an offset behind the end) and the error that ended it.
         """
-        async with aclosing(self._entries(request_id)) as entries:
-            job = await self._accepted(entries)
-            replies = Replies(
-                job, self._tokenizer, image_rows=self._image_rows, token_offset=token_offset
-            )
-            yield replies.accepted(with_prompt_ids=with_prompt_ids)
-            end: pb.JournalEnd | None = None
-            is_stopping = False
+        job, entries = await self._open(request_id)
+        journals = [(job, entries)]
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(aclosing(entries))
+            offsets = _offsets(job, token_offsets)
+            accepted = Replies(job, self._tokenizer, image_rows=self._image_rows)
+            yield accepted.accepted(with_prompt_ids=with_prompt_ids)
+            if is_ranked(job):
+                scores: dict[int, float] = {}
+                ranked = await stack.enter_async_context(
+                    aclosing(self._ranked(stack, journals[0], scores))
+                )
+                async for event in ranked:
+                    yield event
+                best = sorted(scores, key=lambda choice: (-scores[choice], choice))
+                journals = await self._open_all(stack, job, best[: job.n])
+            else:
+                journals += await self._open_all(stack, job, range(1, len(offsets)))
+            choices = [
+                self._choice(job, journal, choice, offsets[choice])
+                for choice, journal in enumerate(journals)
+            ]
+            answers = await stack.enter_async_context(aclosing(merge(choices)))
+            async for event in answers:
+                if not (is_ranked(job) and event.WhichOneof("event") in _ON_THE_WAY):
+                    yield event
+
+    async def _ranked(
+        self, stack: AsyncExitStack, first: _Journal, scores: dict[int, float]
+    ) -> AsyncGenerator[api.GenerationEvent, None]:
+        """Wait until all candidates have ended, and score them; what is to be told meanwhile."""
+        job, _ = first
+        journals = [first, *await self._open_all(stack, job, range(1, candidates(job)))]
+        choices = [self._choice(job, journal, 0, 0, scores) for journal in journals]
+        async with aclosing(merge(choices)) as events:
+            async for event in events:
+                if event.WhichOneof("event") in _ON_THE_WAY:
+                    yield event
+
+    async def _choice(
+        self,
+        first: pb.Job,
+        journal: _Journal,
+        choice: int,
+        token_offset: int,
+        scores: dict[int, float] | None = None,
+    ) -> AsyncGenerator[api.GenerationEvent, None]:
+        """Events of one journal of a request, reported as those of `choice`, up to its end."""
+        job, entries = journal
+        replies = Replies(
+            job,
+            self._tokenizer,
+            image_rows=self._image_rows,
+            choice=choice,
+            token_offset=token_offset,
+        )
+        end: pb.JournalEnd | None = None
+        is_stopping = False
+        async with aclosing(entries):
             async for entry in entries:
                 if isinstance(entry, pb.JournalEnd):
                     end = entry
                     break
-                event = replies.event(entry)
+                news = list(replies.events(entry))
                 if replies.stop_string is not None and not is_stopping:
                     is_stopping = True
-                    end = await self._stop(request_id, replies.stop_string, replies.token_count)
-                if event is not None:
+                    end = await self._stop(job, replies.stop_string, replies.token_count)
+                for event in news:
                     yield event
                 if end is not None:
                     break
         assert end is not None, "the broker reads a journal up to its end"
         ended = pb.EndKind.Name(end.kind).removeprefix("END_KIND_").lower()
-        log.info("request=%s end=%s tokens=%d", request_id, ended, replies.token_count)
+        log.info("request=%s end=%s tokens=%d", job.request_id, ended, replies.token_count)
+        if not is_answer(end) and candidates(first) > 1:
+            await self._broker.end_choices(first, end)
+        if scores is not None:
+            scores[job.choice] = replies.mean_logprob
         yield replies.finished(end)
 
-    async def _accepted(self, entries: AsyncGenerator[Event, None]) -> pb.Job:
+    async def _open(self, name: str) -> _Journal:
+        """Begin to read a journal; what was asked, and the entries behind that."""
+        entries = self._entries(name)
         first = await anext(entries)
         assert isinstance(first, pb.JournalAccepted)
         if first.job.fingerprint != self._fingerprint:
+            await entries.aclose()
             raise UnknownReference(
                 f"request {first.job.request_id!r} was made for model {first.job.fingerprint}, "
                 f"this gateway serves {self._fingerprint}"
             )
-        return first.job
+        return first.job, entries
+
+    async def _open_all(
+        self, stack: AsyncExitStack, job: pb.Job, choices: Iterable[int]
+    ) -> list[_Journal]:
+        """Journals of several choices of a request; the stack closes them."""
+        journals = []
+        for choice in choices:
+            journal = await self._open(choice_id(job.request_id, choice))
+            await stack.enter_async_context(aclosing(journal[1]))
+            journals.append(journal)
+        return journals
 
     async def _entries(self, request_id: str) -> AsyncGenerator[Event, None]:
         """The journal, with an end to waiting for it."""
@@ -98,9 +178,7 @@ class Reader:
                         "be read; attach to it later"
                     ) from None
 
-    async def _stop(
-        self, request_id: str, stop_string: str, token_count: int
-    ) -> pb.JournalEnd | None:
+    async def _stop(self, job: pb.Job, stop_string: str, token_count: int) -> pb.JournalEnd | None:
         """End a request whose stop string was found; None when it has ended already."""
         end = pb.JournalEnd(
             kind=pb.END_KIND_STOP_STRING,
@@ -108,4 +186,15 @@ class Reader:
             token_count=token_count,
             at_ms=int(time.time() * 1000),
         )
-        return end if await self._broker.close_request(request_id, end) else None
+        return end if await self._broker.close_request(job.request_id, end) else None
+
+
+def _offsets(job: pb.Job, given: Sequence[int]) -> list[int]:
+    """Tokens the reader has of each choice."""
+    count = max(job.n, 1)
+    if len(given) > count:
+        raise InvalidRequest(
+            f"further_offsets has {len(given) - 1} values; "
+            f"request {job.request_id!r} has {count - 1} choices after the first"
+        )
+    return [*given, *[0] * (count - len(given))]

@@ -1,13 +1,14 @@
-"""A journal as one reader sees it: entries in, events out.
+"""A journal as one reader sees it: entries in, events out. A journal is that of one choice.
 
 Every reader of a journal gets the same text, counts and times, because all of them come from the
 journal alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gateway.detokenizer import Detokenizer
 from gateway.tokenizer import Tokenizer
+from glm4v.broker.choices import first_choice
 from glm4v.broker.journal import Event
 from glm4v.errors import Cancelled, DeadlinePassed, Glm4vError, InvalidRequest, by_code
 from glm4v.internal.v1 import journal_pb2 as pb
@@ -15,16 +16,23 @@ from glm4v.v1 import inference_pb2 as api
 
 
 class Replies:
-    """Turns one request's journal entries into events, for one reader.
+    """Turns one journal's entries into events, for one reader.
 
-    `token_offset` tokens are not reported, as the reader has them. `image_rows` is what a picture
-    takes in the language model.
+    `choice` is the number the reader knows it by. `token_offset` tokens are not reported, as the
+    reader has them. `image_rows` is what a picture takes in the language model.
     """
 
     def __init__(
-        self, job: pb.Job, tokenizer: Tokenizer, *, image_rows: int, token_offset: int = 0
+        self,
+        job: pb.Job,
+        tokenizer: Tokenizer,
+        *,
+        image_rows: int,
+        choice: int = 0,
+        token_offset: int = 0,
     ) -> None:
         self._job = job
+        self._choice = choice
         self._image_rows = image_rows if job.image_digest else 0
         self._offset = token_offset
         stop_ids = frozenset(job.stop_token_ids)
@@ -39,6 +47,7 @@ class Replies:
         self._last_token_ms = 0
         self._encoding = False
         self._vision_ms = 0
+        self._logprob_sum = 0.0
 
     @property
     def stop_string(self) -> str | None:
@@ -51,6 +60,11 @@ class Replies:
         """Tokens of the answer so far."""
         return self._tokens
 
+    @property
+    def mean_logprob(self) -> float:
+        """Of the answer's tokens so far, as far as they are in the journal."""
+        return self._logprob_sum / max(self._tokens, 1)
+
     def accepted(self, *, with_prompt_ids: bool) -> api.GenerationEvent:
         """The first event."""
         job = self._job
@@ -61,20 +75,27 @@ class Replies:
                 prompt_ids=job.prompt_ids if with_prompt_ids else (),
                 image_digest=job.image_digest,
                 seed=job.sampling.seed,
+                n=max(job.n, 1),
             )
         )
 
-    def event(self, entry: Event) -> api.GenerationEvent | None:
+    def events(self, entry: Event) -> Iterator[api.GenerationEvent]:
         """What an entry behind the first one tells the reader; nothing when he knows it already.
 
         Raises what `finished` raises.
         """
         if isinstance(entry, pb.JournalTokens):
-            return self._delta(entry)
-        if isinstance(entry, pb.JournalStage):
-            return self._progress(entry)
-        assert isinstance(entry, pb.JournalEnd)
-        return self.finished(entry)
+            if entry.prompt_logprobs and self._offset == 0:
+                prompt = api.PromptLogprobs(tokens=entry.prompt_logprobs)
+                yield api.GenerationEvent(prompt_logprobs=prompt, choice=self._choice)
+            event = self._delta(entry)
+        elif isinstance(entry, pb.JournalStage):
+            event = self._progress(entry)
+        else:
+            assert isinstance(entry, pb.JournalEnd)
+            event = self.finished(entry)
+        if event is not None:
+            yield event
 
     def _progress(self, entry: pb.JournalStage) -> api.GenerationEvent | None:
         """Progress, unless it lies before the tokens the reader has."""
@@ -85,7 +106,7 @@ class Replies:
             self._vision_ms = entry.at_ms - self._job.accepted_ms
         if self._tokens < self._offset:
             return None
-        return api.GenerationEvent(progress=api.Progress(stage=entry.stage))
+        return api.GenerationEvent(progress=api.Progress(stage=entry.stage), choice=self._choice)
 
     def _delta(self, entry: pb.JournalTokens) -> api.GenerationEvent | None:
         """The tokens the reader has not, and the text they make final."""
@@ -100,6 +121,7 @@ class Replies:
         self._first_token_ms = self._first_token_ms or entry.at_ms
         self._last_token_ms = entry.at_ms
         used = self._tokens - first
+        self._logprob_sum += sum(each.chosen.logprob for each in entry.logprobs[:used])
         if used <= known:
             return None
         return api.GenerationEvent(
@@ -107,8 +129,9 @@ class Replies:
                 first_index=first + known,
                 token_ids=entry.ids[known:used],
                 text=text,
-                logprobs=entry.logprobs[known:used],
-            )
+                logprobs=entry.logprobs[known:used] if self._job.want_logprobs else (),
+            ),
+            choice=self._choice,
         )
 
     def finished(self, end: pb.JournalEnd) -> api.GenerationEvent:
@@ -118,11 +141,12 @@ class Replies:
         more tokens than there are.
         """
         finished = api.Finished()
-        if end.kind not in _ANSWERED:
+        if not is_answer(end):
             raise _error(end, self._job)
         if self._offset > self._tokens:
+            of = f" of choice {self._choice}" if self._choice else ""
             raise InvalidRequest(
-                f"token_offset is {self._offset}, the answer has {self._tokens} tokens; "
+                f"token_offset{of} is {self._offset}, the answer has {self._tokens} tokens; "
                 f"0 to {self._tokens} is allowed"
             )
         # A stop string counts even where the worker wrote its own end before a gateway saw it.
@@ -141,7 +165,7 @@ class Replies:
         finished.usage.image_rows = self._image_rows
         finished.usage.completion_tokens = self._tokens
         self._fill_timings(finished.timings, end)
-        return api.GenerationEvent(finished=finished)
+        return api.GenerationEvent(finished=finished, choice=self._choice)
 
     def _fill_timings(self, timings: api.Timings, end: pb.JournalEnd) -> None:
         """Clocks of several machines are compared here: never below 0."""
@@ -160,8 +184,13 @@ _ANSWERED: Sequence["pb.EndKind.ValueType"] = (
 )
 
 
+def is_answer(end: pb.JournalEnd) -> bool:
+    """Whether a journal ended with an answer, not with an error."""
+    return end.kind in _ANSWERED
+
+
 def _error(end: pb.JournalEnd, job: pb.Job) -> Glm4vError:
-    name = f"request {job.request_id!r}"
+    name = f"request {first_choice(job).request_id!r}"
     if end.kind == pb.END_KIND_CANCELLED:
         return Cancelled(f"{name} was cancelled by its caller")
     if end.kind == pb.END_KIND_ABANDONED:

@@ -53,17 +53,18 @@ class InferenceServicer(InferenceServiceServicer):
         """Follow the journal from the first token the client has not."""
         refuse_unknown_fields(request)
         check_request_id(request.request_id)
-        events = self._reader.events(request.request_id, token_offset=request.token_offset)
+        offsets = [request.token_offset, *request.further_offsets]
+        events = self._reader.events(request.request_id, token_offsets=offsets)
         async with aclosing(events):
             async for event in events:
                 yield api.AttachResponse(event=event)
 
     async def Cancel(self, request: api.CancelRequest, context: _Context) -> api.CancelResponse:
-        """Close the journal; the worker learns it from its next append."""
+        """Close the journals; the worker learns it from its next append."""
         refuse_unknown_fields(request)
         check_request_id(request.request_id)
         end = pb.JournalEnd(kind=pb.END_KIND_CANCELLED, at_ms=int(time() * 1000))
-        cancelled = await self._broker.close_request(request.request_id, end)
+        cancelled = await self._broker.cancel(request.request_id, end)
         return api.CancelResponse(cancelled=cancelled)
 
     async def CountTokens(

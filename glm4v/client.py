@@ -72,13 +72,17 @@ class Client:
         return self._generation(request, timeout_s)
 
     def attach(
-        self, request_id: str, token_offset: int = 0, *, timeout_s: float | None = None
+        self, request_id: str, *token_offsets: int, timeout_s: float | None = None
     ) -> Generation:
-        """Read a request that was started before, after its first `token_offset` tokens."""
+        """Read a request that was started before, after the first tokens of each choice."""
+        first, *further = token_offsets or (0,)
         try:
-            request = pb.AttachRequest(request_id=request_id, token_offset=token_offset)
+            request = pb.AttachRequest(
+                request_id=request_id, token_offset=first, further_offsets=further
+            )
         except ValueError as error:
-            raise InvalidRequest(f"token_offset is {token_offset}: {error}") from None
+            given = ", ".join(map(str, token_offsets))
+            raise InvalidRequest(f"token_offset is {given}: {error}") from None
         return self._generation(request, timeout_s)
 
     def cancel(self, request_id: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol
 import grpc
 
 from glm4v.calls import Patience, error_of, seconds_until
+from glm4v.choice import Choice
 from glm4v.errors import DeadlinePassed, Glm4vError, RequestFailed, Unavailable
 from glm4v.v1 import inference_pb2 as pb
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
@@ -23,7 +24,7 @@ class _Events(Protocol):
 
 
 class Generation:
-    """An iterator of `GenerationEvent`: accepted, progress and deltas, finished.
+    """An iterator of `GenerationEvent`: accepted, progress and deltas, finished for each choice.
 
     Use it as a context manager: leaving it before the end cancels a request that was started here,
     and lets one that was attached to run on. When the connection or the gateway is lost it goes on
@@ -31,9 +32,8 @@ class Generation:
 
     Attributes:
         request_id: For Attach and Cancel.
-        token_offset: Tokens before the first one read here.
-        token_ids: Tokens read so far.
-        accepted, finished: Those events, once they were read.
+        choices: The answers so far; one unless the request asks for more.
+        accepted, prompt_logprobs: Those events, once they were read.
     """
 
     def __init__(
@@ -47,10 +47,14 @@ class Generation:
         patience_s: float,
     ) -> None:
         self.request_id = request.request_id
-        self.token_offset = 0 if isinstance(request, pb.GenerateRequest) else request.token_offset
-        self.token_ids: list[int] = []
+        offsets = (
+            [0]
+            if isinstance(request, pb.GenerateRequest)
+            else [request.token_offset, *request.further_offsets]
+        )
+        self.choices = [Choice(offset) for offset in offsets]
         self.accepted: pb.Accepted | None = None
-        self.finished: pb.Finished | None = None
+        self.prompt_logprobs: pb.PromptLogprobs | None = None
         self._stub = stub
         self._request = request
         self._cancel = cancel
@@ -60,24 +64,31 @@ class Generation:
         self._patience_s = patience_s
         self._patience: Patience | None = None  # while the gateway is away
         self._away_since = 0.0
-        self._texts: list[str] = []
-        self._stages = 0  # progress events since the last delta,
-        self._known_stages = 0  # and how many of them come again after attaching
         self._is_over = False
         self._call = self._open()
 
     @property
     def text(self) -> str:
-        """The answer from `token_offset` on; reads what is still to come."""
+        """The answer; reads what is still to come. Of several choices the first."""
         for _ in self:
             pass
-        return "".join(self._texts)
+        return self.choices[0].text
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Tokens read so far. Of several choices the first's."""
+        return self.choices[0].token_ids
+
+    @property
+    def finished(self) -> pb.Finished | None:
+        """Why it ended, when it has. Of several choices the first."""
+        return self.choices[0].finished
 
     def texts(self) -> Iterator[str]:
-        """The answer in pieces, as they become final."""
+        """The answer in pieces, as they become final. Of several choices the first."""
         for event in self:
             piece = event.delta.text or event.finished.text
-            if piece:
+            if piece and event.choice == 0:
                 yield piece
 
     def close(self) -> None:
@@ -124,8 +135,9 @@ class Generation:
         if self.accepted is None and isinstance(self._request, pb.GenerateRequest):
             # Also after a lost reply: a request id that is known attaches.
             return self._stub.Generate(self._request, timeout=timeout_s)
+        first, *further = (choice.tokens_known for choice in self.choices)
         attach = pb.AttachRequest(
-            request_id=self.request_id, token_offset=self.token_offset + len(self.token_ids)
+            request_id=self.request_id, token_offset=first, further_offsets=further
         )
         return self._stub.Attach(attach, timeout=timeout_s)
 
@@ -149,7 +161,8 @@ class Generation:
                     f"no complete answer within {self._timeout_s:g} s; {failure}"
                 ) from None
             raise failure from None
-        self._known_stages = self._stages
+        for choice in self.choices:
+            choice.reconnect()
         self._call = self._open()
 
     def _take(self, event: pb.GenerationEvent) -> bool:
@@ -159,27 +172,19 @@ class Generation:
         if kind == "accepted":
             is_news = self.accepted is None
             self.accepted = event.accepted
+            self.choices += [Choice() for _ in range(event.accepted.n - len(self.choices))]
             return is_news
-        if kind == "progress":
-            if self._known_stages:
-                self._known_stages -= 1
-                return False
-            self._stages += 1
-        elif kind == "delta":
-            self._take_delta(event.delta)
-        elif kind == "finished":
-            self._texts.append(event.finished.text)
-            self.finished = event.finished
+        if kind == "prompt_logprobs":
+            is_news = self.prompt_logprobs is None
+            self.prompt_logprobs = event.prompt_logprobs
+            return is_news
+        choice = self.choices[event.choice] if event.choice < len(self.choices) else None
+        try:
+            if choice is None:
+                raise RequestFailed(f"choice {event.choice} was not asked for")
+            is_news = choice.take(event)
+        except RequestFailed as error:
             self._is_over = True
-        return True
-
-    def _take_delta(self, delta: pb.Delta) -> None:
-        expected = self.token_offset + len(self.token_ids)
-        if delta.first_index != expected:
-            self._is_over = True
-            raise RequestFailed(
-                f"{self._target} sent token {delta.first_index} where {expected} comes next"
-            )
-        self.token_ids.extend(delta.token_ids)
-        self._texts.append(delta.text)
-        self._stages = self._known_stages = 0
+            raise RequestFailed(f"{self._target}: {error}") from None
+        self._is_over = all(choice.finished is not None for choice in self.choices)
+        return is_news

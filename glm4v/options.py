@@ -34,6 +34,9 @@ class GenerateOptions(TypedDict, total=False):
     ignore_eos: bool
     response_format: pb.ResponseFormat | None
     top_logprobs: int | None
+    prompt_logprobs: int | None
+    n: int | None
+    best_of: int | None
     return_prompt_ids: bool
     request_id: str | None
     linger_s: float | None

@@ -15,6 +15,8 @@ from lm_worker.plan import NO_TOKEN, SampleSpec, SamplingRules
 # from all. With top_p 0.8 a trained model nearly always keeps fewer.
 CANDIDATES = 256
 
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's step
+
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
@@ -42,7 +44,7 @@ def draw(logits: torch.Tensor, specs: Sequence[SampleSpec]) -> list[int]:
         if kept is None:
             weights = np.exp(scores[row].double().cpu().numpy())
             kept_ids, kept = np.arange(len(weights)), _kept_of_all(weights, spec.rules)
-        draws.append(_inverse(kept_ids[kept], weights[kept], spec))
+        draws.append(_race(kept_ids[kept], weights[kept], spec))
     return draws
 
 
@@ -138,14 +140,25 @@ def _best(weights: _Floats, least: float, count: int) -> _Ints:
     return np.sort(np.concatenate([above, tied]))
 
 
-def _inverse(ids: _Ints, weights: _Floats, spec: SampleSpec) -> int:
-    """Draw one of `ids`, ascending, with probabilities proportional to `weights`."""
-    bound = np.cumsum(weights)
-    place = np.searchsorted(bound, _uniform(spec) * bound[-1], side="right")
-    return int(ids[min(int(place), len(ids) - 1)])
+def _race(ids: _Ints, weights: _Floats, spec: SampleSpec) -> int:
+    """Draw one of `ids` with probabilities proportional to `weights`.
+
+    Each token arrives after a time drawn for it alone, exponential with its weight as the rate; the
+    first one wins. (Gumbel-max in other words.) A weight that is rounded differently changes the
+    choice only where two arrive together, while of cumulated weights it would move every bound.
+    """
+    return int(ids[np.argmin(_waits(spec, ids) / weights)])
 
 
-def _uniform(spec: SampleSpec) -> float:
-    """A number in [0, 1) that depends on seed and index alone: 53 bits of Philox."""
-    bits = np.random.Philox(key=spec.rules.seed, counter=spec.index).random_raw()
-    return float(int(bits) >> 11) * 2.0**-53
+def _waits(spec: SampleSpec, ids: _Ints) -> _Floats:
+    """Times with mean 1 that depend on seed, index and token id alone.
+
+    Philox gives the step's state and SplitMix64 from there one number for each id, both counters.
+    """
+    state = np.random.Philox(key=spec.rules.seed, counter=spec.index).random_raw()
+    mixed = np.uint64(state) + (ids.astype(np.uint64) + np.uint64(1)) * _GOLDEN
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    uniform: _Floats = ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return -np.log(uniform)

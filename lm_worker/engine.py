@@ -15,7 +15,7 @@ from typing import Any
 from glm4v.errors import Glm4vError, InvalidRequest, Overloaded, RequestFailed
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.grammar import Grammars
-from lm_worker.plan import NO_TOKEN, AnswerForm, SampledToken, StepPlan
+from lm_worker.plan import NO_TOKEN, AnswerForm, PromptScore, SampledToken, StepPlan
 from lm_worker.ranks import Ranks
 from lm_worker.scheduler import Scheduler
 from lm_worker.sequence import Sequence as EngineSequence
@@ -34,6 +34,7 @@ class NewToken:
     sampled: SampledToken  # NO_TOKEN only with an error
     is_last: bool
     error: Glm4vError | None = None  # why the request ends, when the answer does not
+    prompt_scores: tuple[PromptScore, ...] = ()  # with the first token, when they are wanted
 
 
 Publish = Callable[[Sequence[NewToken]], Coroutine[Any, Any, set[str]]]
@@ -64,6 +65,7 @@ class Engine:
         self._sequences: dict[str, EngineSequence] = {}
         self._pictures: Counter[str] = Counter()
         self._trials: dict[str, asyncio.Event] = {}
+        self._prompt_scores: dict[int, dict[int, PromptScore]] = {}  # by sequence, by index
         self._work = asyncio.Event()
         self._stopping = False
         self._watch = Stopwatch()
@@ -173,17 +175,22 @@ class Engine:
     async def _step(self, plan: StepPlan) -> list[NewToken]:
         before = self._watch["execute"]
         with self._watch.time("execute"):
-            sampled = await self._ranks.execute(plan)
+            result = await self._ranks.execute(plan)
         seconds = self._watch["execute"] - before
         with self._watch.time("plan"):
-            grown = self._scheduler.apply(plan, sampled, seconds)
+            grown = self._scheduler.apply(plan, result.tokens, seconds)
+        for score in result.prompt_scores:
+            self._prompt_scores.setdefault(score.sequence_id, {})[score.prompt_index] = score
         tokens = []
         for sequence, token, is_last in grown:
             request_id = sequence.request.request_id
             self._end_trial(request_id)
             error = _failure(sequence, token)
             index = len(sequence.token_ids) - (token.token_id != NO_TOKEN)
-            tokens.append(NewToken(request_id, index, token, is_last, error))
+            scores = self._prompt_scores.pop(sequence.number, {})
+            tokens.append(
+                NewToken(request_id, index, token, is_last, error, tuple(scores.values()))
+            )
             if is_last:
                 await self._forget(sequence)
         return tokens
@@ -198,6 +205,7 @@ class Engine:
     async def _forget(self, sequence: EngineSequence) -> None:
         del self._sequences[sequence.request.request_id]
         self._end_trial(sequence.request.request_id)
+        self._prompt_scores.pop(sequence.number, None)
         if self._grammars is not None:
             self._grammars.close(sequence.number)
         digest = sequence.request.picture

@@ -4,9 +4,11 @@ import json
 import time
 from dataclasses import dataclass
 
+from glm4v.broker.choices import is_ranked
 from glm4v.broker.lm_queue import Append, Lease
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.model_spec import ModelSpec
+from glm4v.v1 import inference_pb2
 from lm_worker.engine import NewToken
 from lm_worker.plan import NO_TOKEN, AnswerForm, SampledToken
 from lm_worker.sequence import SequenceRequest
@@ -25,7 +27,14 @@ class Held:
 def step_append(held: Held, token: NewToken, at_ms: int) -> Append:
     """What a token adds to its request's journal."""
     end = _end(held, token, at_ms) if token.is_last else None
-    return Append(held.lease, token.index, _tokens(token.sampled, at_ms), end)
+    tokens = _tokens(token.sampled, at_ms)
+    if tokens is not None and token.prompt_scores:
+        scores = {score.prompt_index: score for score in token.prompt_scores}
+        for index in range(len(held.job.prompt_ids)):
+            logprobs = tokens.prompt_logprobs.add()
+            if (score := scores.get(index)) is not None:
+                _fill(logprobs, score.token_id, score.logprob, score.top)
+    return Append(held.lease, token.index, tokens, end)
 
 
 def _tokens(sampled: SampledToken, at_ms: int) -> pb.JournalTokens | None:
@@ -33,12 +42,20 @@ def _tokens(sampled: SampledToken, at_ms: int) -> pb.JournalTokens | None:
         return None
     tokens = pb.JournalTokens(ids=[sampled.token_id], at_ms=at_ms)
     if sampled.logprob is not None:
-        logprobs = tokens.logprobs.add()
-        logprobs.chosen.token_id = sampled.token_id
-        logprobs.chosen.logprob = sampled.logprob
-        for token_id, logprob in sampled.top:
-            logprobs.top.add(token_id=token_id, logprob=logprob)
+        _fill(tokens.logprobs.add(), sampled.token_id, sampled.logprob, sampled.top)
     return tokens
+
+
+def _fill(
+    logprobs: inference_pb2.TokenLogprobs,
+    token_id: int,
+    logprob: float,
+    top: tuple[tuple[int, float], ...],
+) -> None:
+    logprobs.chosen.token_id = token_id
+    logprobs.chosen.logprob = logprob
+    for rival, its_logprob in top:
+        logprobs.top.add(token_id=rival, logprob=its_logprob)
 
 
 def _end(held: Held, token: NewToken, at_ms: int) -> pb.JournalEnd:
@@ -70,7 +87,7 @@ def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
         top_p=job.sampling.top_p,
         repetition_penalty=job.sampling.repetition_penalty,
         seed=job.sampling.seed,
-        want_logprobs=job.want_logprobs,
+        want_logprobs=job.want_logprobs or is_ranked(job),
         top_logprobs=job.top_logprobs,
         priority=job.priority or _DEFAULT_PRIORITY,
         cache_salt=job.cache_salt,
@@ -81,6 +98,9 @@ def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
         frequency_penalty=job.sampling.frequency_penalty,
         presence_penalty=job.sampling.presence_penalty,
         logit_bias=tuple(sorted(job.sampling.logit_bias.items())),
+        prompt_logprobs=job.prompt_logprobs
+        if job.want_prompt_logprobs and job.choice == 0
+        else None,
     )
 
 

@@ -64,6 +64,15 @@ class SampleSpec:
         )
 
 
+class PromptScoring(NamedTuple):
+    """Tokens of a prompt whose log-probabilities are wanted, all predicted within one chunk."""
+
+    rows: tuple[int, ...]  # that predict them, counted from the chunk's first
+    indices: tuple[int, ...]  # of the tokens in the prompt
+    token_ids: tuple[int, ...]
+    top: int  # most probable tokens to report beside each
+
+
 @dataclass(slots=True)
 class Chunk:
     """The rows one sequence computes in a step, from `start_row` on."""
@@ -75,6 +84,7 @@ class Chunk:
     block_table: tuple[int, ...]  # cache blocks, covering at least start_row + len(row_ids) rows
     picture: str  # digest, empty without one
     sample: SampleSpec | None  # None: an inner chunk of a prefill
+    scoring: PromptScoring | None = None  # None: the prompt's log-probabilities are not wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +110,20 @@ class SampledToken:
     top: tuple[tuple[int, float], ...]  # most probable ids with their logprobs, best first
     is_complete: bool = False  # nothing can follow under the grammar: the answer ends here
     failure: str = ""  # why nothing can be chosen after this one; the request ends with it
+
+
+class PromptScore(NamedTuple):
+    """What the model thought of one token of a prompt."""
+
+    sequence_id: int
+    prompt_index: int
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]  # most probable ids with their logprobs, best first
+
+
+class StepResult(NamedTuple):
+    """What a step brought."""
+
+    tokens: tuple[SampledToken, ...]  # one for each chunk that asked for one, in the plan's order
+    prompt_scores: tuple[PromptScore, ...] = ()

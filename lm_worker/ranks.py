@@ -18,7 +18,7 @@ from glm4v.tensor_bytes import TensorBytes
 from lm_worker.commands import AddPicture, Beat, Command, DropPicture, Stop, encode
 from lm_worker.device_thread import DeviceThread
 from lm_worker.group import BEAT_SHARE, LOAD_S
-from lm_worker.plan import SampledToken, StepPlan
+from lm_worker.plan import StepPlan, StepResult
 from lm_worker.runner import Runner, to_tensor
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Ranks:
         await self._call(self._start)
         self.started.set()
 
-    async def execute(self, plan: StepPlan) -> tuple[SampledToken, ...]:
+    async def execute(self, plan: StepPlan) -> StepResult:
         """One forward pass."""
         return await self._call(partial(self._execute, plan))
 
@@ -151,7 +151,7 @@ class Ranks:
             reason = str(error).partition("\n")[0]
             raise Unavailable(f"a rank has died or hangs: {reason}") from error
 
-    def _execute(self, plan: StepPlan) -> tuple[SampledToken, ...]:
+    def _execute(self, plan: StepPlan) -> StepResult:
         self._tell(plan)
         return self._ready.execute(plan)
 

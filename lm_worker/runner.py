@@ -13,10 +13,11 @@ from glm4v.weights import Weights
 from lm_worker.grammar import Grammars
 from lm_worker.layers import Shard
 from lm_worker.model import LanguageModel
-from lm_worker.plan import NO_TOKEN, SampledToken, SampleSpec, StepPlan
-from lm_worker.sampler import sample
+from lm_worker.plan import NO_TOKEN, PromptScore, SampledToken, SampleSpec, StepPlan, StepResult
+from lm_worker.sampler import report, sample
 from lm_worker.stopwatch import Stopwatch
 
+_SCORED_ROWS = 64  # logits of so many rows at a time: 39 MB in single precision
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -94,7 +95,7 @@ class Runner:
         del self._pictures[digest]
 
     @torch.inference_mode()
-    def execute(self, plan: StepPlan) -> tuple[SampledToken, ...]:
+    def execute(self, plan: StepPlan) -> StepResult:
         """One forward pass; a token for each chunk that asks for one, in the plan's order.
 
         Raises KeyError for a chunk whose picture was not added.
@@ -104,12 +105,27 @@ class Runner:
         )
         positions = self._tensor([p for chunk in plan.chunks for p in chunk.positions])
         hidden = self._model.forward(self._embed(plan), positions, self._attention)
+        scores = tuple(self._prompt_scores(hidden, plan))
         asked = list(_asked(plan))
         if not asked:
-            return ()
+            return StepResult((), scores)
         logits = self._model.logits(hidden[self._tensor([row for row, _, _ in asked])])
         with self._watch.time("sample"):
-            return self._sample(logits, asked)
+            return StepResult(self._sample(logits, asked), scores)
+
+    def _prompt_scores(self, hidden: torch.Tensor, plan: StepPlan) -> Iterator[PromptScore]:
+        """What the step's rows [rows, hidden] say of the prompts whose scores are wanted."""
+        first = 0
+        for chunk in plan.chunks:
+            if (scoring := chunk.scoring) is not None:
+                for start in range(0, len(scoring.rows), _SCORED_ROWS):
+                    part = slice(start, start + _SCORED_ROWS)
+                    rows = self._tensor([first + row for row in scoring.rows[part]])
+                    ids = scoring.token_ids[part]
+                    reports = report(self._model.logits(hidden[rows]), ids, scoring.top)
+                    for index, reported in zip(scoring.indices[part], reports, strict=True):
+                        yield PromptScore(chunk.sequence_id, index, *reported)
+            first += len(chunk.row_ids)
 
     def _sample(
         self, logits: torch.Tensor, asked: list[tuple[int, int, SampleSpec]]

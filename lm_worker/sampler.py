@@ -41,14 +41,27 @@ def sample(
     ]
     if reported:
         most = max(specs[row].rules.top_logprobs for row in reported)
-        logprobs = torch.log_softmax(logits[reported].float(), dim=-1)
-        top_logprobs, top_ids = (part.tolist() for part in logprobs.topk(most, dim=-1))
-        own_ids = torch.tensor([chosen[row] for row in reported], device=logits.device)
-        own = logprobs.gather(1, own_ids[:, None]).tolist()
-        for at, row in enumerate(reported):
-            top = tuple(zip(top_ids[at], top_logprobs[at], strict=True))
-            choices[row] = Choice(chosen[row], own[at][0], top[: specs[row].rules.top_logprobs])
+        ids = [chosen[row] for row in reported]
+        for row, each in zip(reported, report(logits[reported], ids, most), strict=True):
+            token_id, logprob, top = each
+            choices[row] = Choice(token_id, logprob, top[: specs[row].rules.top_logprobs])
     return choices
+
+
+def report(
+    logits: torch.Tensor, token_ids: Sequence[int], top: int
+) -> list[tuple[int, float, tuple[tuple[int, float], ...]]]:
+    """One token for each row of `logits` [rows, vocabulary], its log-probability, and the `top`
+    most probable ones, best first.
+    """
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    top_logprobs, top_ids = (part.tolist() for part in logprobs.topk(top, dim=-1))
+    own_ids = torch.tensor(list(token_ids), device=logits.device)
+    own: list[float] = logprobs.gather(1, own_ids[:, None]).flatten().tolist()
+    return [
+        (token_id, own[at], tuple(zip(top_ids[at], top_logprobs[at], strict=True)))
+        for at, token_id in enumerate(token_ids)
+    ]
 
 
 def _shaped(

@@ -186,8 +186,9 @@ class Scheduler:
         if len(self._running) >= self._max_sequences:
             return False
         pool = self.pool
-        # The last known row is always computed, as its logits are wanted.
-        known = (sequence.row_count - 1) // pool.block_size if self._prefix_cache else 0
+        # The last known row is always computed, as its logits are wanted; or those of all rows.
+        looks_up = self._prefix_cache and not sequence.scores_prompt
+        known = (sequence.row_count - 1) // pool.block_size if looks_up else 0
         shared = pool.match(sequence.block_hashes(pool.block_size, known))
         lacking = pool.blocks_for(sequence.row_count) - len(shared)
         if not pool.can_allocate(lacking):

@@ -11,7 +11,7 @@ from array import array
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from lm_worker.plan import AnswerForm, Chunk, SampleSpec, SamplingRules
+from lm_worker.plan import AnswerForm, Chunk, PromptScoring, SampleSpec, SamplingRules
 
 PRIORITIES = range(1, 6)  # 1 is the most urgent
 
@@ -42,6 +42,7 @@ class SequenceRequest:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    prompt_logprobs: int | None = None  # rivals to report of each token of the prompt; None: none
 
     def rules(self) -> SamplingRules:
         """What is asked of every choice."""
@@ -85,6 +86,7 @@ class Sequence:
         self._slot = request.image_slot
         self._extra = 0 if self._slot < 0 else picture_rows - 3
         self._rows = self._expand(picture_rows)
+        self._prompt_rows = len(self._rows)
         self._rows.extend(token_ids)
         self._hashes: list[bytes] = []
         self._rules = request.rules()
@@ -128,7 +130,7 @@ class Sequence:
         """The next `rows` rows to compute; a token is asked for when they are the last known."""
         start = self.computed
         end = start + rows
-        if end == len(self._rows) and rows == 1:
+        if end == len(self._rows) and rows == 1 and not self.scores_prompt:
             return self.last_row()
         return Chunk(
             self.number,
@@ -138,6 +140,7 @@ class Sequence:
             self.block_table,
             self.request.picture,
             self.sample_spec() if end == len(self._rows) else None,
+            self._scoring(start, end) if self.scores_prompt else None,
         )
 
     def last_row(self) -> Chunk:
@@ -152,6 +155,23 @@ class Sequence:
             self.request.picture,
             self.sample_spec(),
         )
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the prompt's rows are computed for their scores too: up to the first token."""
+        return self.request.prompt_logprobs is not None and not self.token_ids
+
+    def _scoring(self, start: int, end: int) -> PromptScoring:
+        """The prompt's tokens behind rows [start, end); nothing predicts those of a picture."""
+        scored = [
+            (row - start, row + 1 if row < self._slot else row + 1 - self._extra, token_id)
+            for row in range(start, min(end, self._prompt_rows - 1))
+            if (token_id := self._rows[row + 1]) >= 0
+        ]
+        rows, indices, token_ids = zip(*scored, strict=True) if scored else ((), (), ())
+        top = self.request.prompt_logprobs
+        assert top is not None
+        return PromptScoring(rows, indices, token_ids, top)
 
     def row_ids(self, start: int, end: int) -> tuple[int, ...]:
         """Rows [start, end): a token id, or -1-k for row k of the picture."""

@@ -58,8 +58,7 @@ class Pipeline:
         replies = Replies(job, self._tokenizer, image_rows=self._spec.vision.embedding_rows)
         yield replies.accepted(with_prompt_ids=request.return_prompt_ids)
         async for entry in self._journal(job, admitted.image):
-            event = replies.event(entry)
-            if event is not None:
+            for event in replies.events(entry):
                 yield event
             if replies.stop_string is not None and not isinstance(entry, pb.JournalEnd):
                 end = pb.JournalEnd(kind=pb.END_KIND_STOP_STRING, at_ms=now_ms())

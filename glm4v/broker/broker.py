@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import anyio
 
 from glm4v.broker.blobs import Blobs
+from glm4v.broker.choices import candidates, choice_id, choice_jobs
 from glm4v.broker.connection import Connection, translated
 from glm4v.broker.journal import Event, JournalHub
 from glm4v.broker.keys import Keys
@@ -39,30 +40,32 @@ class Broker:
         await self._connection.ensure_group(self._keys.jobs_vision, "vision")
 
     async def submit(self, job: pb.Job, image: bytes | None) -> bool:
-        """Accept a request. True when it is new, False when the same was accepted before.
+        """Accept a request: all its choices or, when one does not fit in, none.
 
+        True when it is new, False when the same was accepted before.
         `image` is the picture file when the caller has it. Raises IdTaken, Overloaded,
         UnknownReference (a digest that is not known), Unavailable.
         """
         embedded = True
         if job.image_digest:
-            await self._check_room(job.request_id)
+            await self._check_room(job)
             embedded = await self._place_image(job, image)
         vision_job = pb.VisionJob(image_digest=job.image_digest, fingerprint=job.fingerprint)
-        keys = self._keys
+        keys, jobs = self._keys, choice_jobs(job)
+        choices: list[str | bytes] = []
+        for each in jobs:
+            choices += [each.request_id, pb.JournalAccepted(job=each).SerializeToString()]
         answer = await self._connection.run(
             "submit",
             [
-                keys.journal(job.request_id),
                 keys.open,
                 keys.readers,
                 keys.jobs_lm,
                 keys.jobs_vision,
                 keys.flight(job.fingerprint, job.image_digest),
+                *(keys.journal(each.request_id) for each in jobs),
             ],
             [
-                job.request_id,
-                pb.JournalAccepted(job=job).SerializeToString(),
                 job.content_digest,
                 _stage(inference_pb2.STAGE_QUEUED, job.accepted_ms),
                 job.deadline_ms,
@@ -71,6 +74,7 @@ class Broker:
                 "lm" if embedded else "vision",
                 vision_job.SerializeToString(),
                 _stage(inference_pb2.STAGE_ENCODING, job.accepted_ms),
+                *choices,
             ],
         )
         outcome = answer[0]
@@ -79,7 +83,7 @@ class Broker:
                 f"request id {job.request_id!r} belongs to another request; choose a new one"
             )
         if outcome == b"full":
-            raise self._full(answer[1])
+            raise self._full(answer[1], len(jobs))
         return bool(outcome == b"accepted")
 
     async def has_image(self, digest: str, fingerprint: str) -> bool:
@@ -100,6 +104,23 @@ class Broker:
             )
         return bool(answer == b"closed")
 
+    async def end_choices(self, job: pb.Job, end: pb.JournalEnd) -> bool:
+        """End what is still open of the request whose first choice is `job`; whether there was any.
+
+        A choice whose journal is gone has ended.
+        """
+        ended = False
+        for choice in range(candidates(job)):
+            try:
+                ended |= await self.close_request(choice_id(job.request_id, choice), end)
+            except UnknownReference as error:
+                log.info("not ended: %s", error)
+        return ended
+
+    async def cancel(self, request_id: str, end: pb.JournalEnd) -> bool:
+        """End a request with all its choices; False when it had ended. Raises UnknownReference."""
+        return await self.end_choices(await self._hub.first(request_id), end)
+
     def read(self, request_id: str) -> AsyncIterator[Event]:
         """All events of a request, up to and with its end; raises UnknownReference."""
         return self._hub.read(request_id)
@@ -115,18 +136,23 @@ class Broker:
             group.start_soon(self._hub.keep_readers)
             group.start_soon(self._sweep)
 
-    async def _check_room(self, request_id: str) -> None:
+    async def _check_room(self, job: pb.Job) -> None:
         """Refuse before megabytes are stored; the script that accepts checks again."""
+        choices = candidates(job)
         async with translated():
             count = await self._connection.commands.zcard(self._keys.open)
-            known = count >= self._max_open and await self._connection.commands.exists(
-                self._keys.journal(request_id)
+            is_full = count + choices > self._max_open
+            known = is_full and await self._connection.commands.exists(
+                self._keys.journal(job.request_id)
             )
-        if count >= self._max_open and not known:
-            raise self._full(count)
+        if is_full and not known:
+            raise self._full(count, choices)
 
-    def _full(self, count: int) -> Overloaded:
-        return Overloaded(f"{count} requests are open (limit {self._max_open}); try again later")
+    def _full(self, count: int, choices: int) -> Overloaded:
+        asked = f", this one is for {choices} answers" if choices > 1 else ""
+        return Overloaded(
+            f"{count} requests are open (limit {self._max_open}){asked}; try again later"
+        )
 
     async def _place_image(self, job: pb.Job, image: bytes | None) -> bool:
         """Make sure the picture can be encoded, now or again; whether its embedding is there."""

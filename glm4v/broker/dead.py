@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from glm4v.broker.broker import Broker
+from glm4v.broker.choices import first_choice
 from glm4v.broker.connection import Connection, translated
 from glm4v.broker.keys import Keys
 from glm4v.errors import UnknownReference
@@ -62,12 +63,12 @@ class DeadLetters:
     async def retry(self, request_id: str, broker: Broker, linger_s: float) -> pb.Job:
         """Submit it once more under a new id, and take it from the stream; the new job.
 
+        Where one of several choices was given up, all are asked for again.
         It gets the time it had at first, and runs for at least `linger_s` without a reader.
         Raises UnknownReference when it, or its picture, is not known any more.
         """
         letter = await self.find(request_id)
-        job = pb.Job()
-        job.CopyFrom(letter.job)
+        job = first_choice(letter.job)
         job.request_id = uuid.uuid4().hex
         now_ms = int(time.time() * 1000)
         job.deadline_ms += now_ms - job.accepted_ms

@@ -57,16 +57,9 @@ class JournalHub:
         Raises UnknownReference when there is no such journal.
         """
         key = self._keys.journal(request_id)
-        async with translated():
-            entries: list[RawEntry] = await self._connection.commands.xrange(key, count=_BATCH)
-        if not entries:
-            raise UnknownReference(
-                f"request {request_id!r} is not known: it never was, or ended too long ago"
-            )
-        first = parse(entries[0][1])
-        assert isinstance(first, pb.JournalAccepted)
+        entries = await self._beginning(request_id, _BATCH)
         reader, known = object(), 0
-        self._followed[reader] = (request_id, first.job.linger_ms)
+        self._followed[reader] = (request_id, _job(entries).linger_ms)
         try:
             await self._touch([self._followed[reader]])
             while True:
@@ -81,6 +74,21 @@ class JournalHub:
                 entries = await self._next(key, entries[-1][0])
         finally:
             del self._followed[reader]
+
+    async def first(self, request_id: str) -> pb.Job:
+        """What was asked. Raises UnknownReference."""
+        return _job(await self._beginning(request_id, 1))
+
+    async def _beginning(self, request_id: str, count: int) -> list[RawEntry]:
+        async with translated():
+            entries: list[RawEntry] = await self._connection.commands.xrange(
+                self._keys.journal(request_id), count=count
+            )
+        if not entries:
+            raise UnknownReference(
+                f"request {request_id!r} is not known: it never was, or ended too long ago"
+            )
+        return entries
 
     async def _next(self, key: str, after: bytes) -> list[RawEntry]:
         if self._is_closed:
@@ -192,6 +200,12 @@ def _leave_out(tokens: pb.JournalTokens, count: int) -> None:
     if count > 0:
         del tokens.ids[:count]
         del tokens.logprobs[:count]
+
+
+def _job(entries: list[RawEntry]) -> pb.Job:
+    first = parse(entries[0][1])
+    assert isinstance(first, pb.JournalAccepted)
+    return first.job
 
 
 def _draining() -> Unavailable:

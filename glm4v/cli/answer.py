@@ -40,11 +40,18 @@ def answer_object(
         },
     }
     if logprobs is not None:
-        answer["logprobs"] = [
-            {**_logprob(each.chosen), "top": [_logprob(rival) for rival in each.top]}
-            for each in logprobs
-        ]
+        answer["logprobs"] = logprob_objects(logprobs)
     return answer
+
+
+def logprob_objects(logprobs: Sequence[pb.TokenLogprobs]) -> list[dict[str, object] | None]:
+    """One object for each token; null for a token that nothing predicts."""
+    return [
+        {**_logprob(each.chosen), "top": [_logprob(rival) for rival in each.top]}
+        if each.HasField("chosen")
+        else None
+        for each in logprobs
+    ]
 
 
 def print_object(answer: dict[str, object]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from glm4v.cli import options as opt
-from glm4v.cli.answer import answer_object, print_object
+from glm4v.cli.answer import answer_object, logprob_objects, print_object
 from glm4v.cli.forms import response_format
 from glm4v.cli.reading import INTERRUPTED, collect, stream
 from glm4v.client import DEFAULT_TARGET, Client
@@ -40,7 +40,10 @@ def ask(
     stop: opt.Stop = None,
     stop_token_id: opt.StopTokenId = None,
     ignore_eos: opt.IgnoreEos = False,
+    number: opt.Number = None,
+    best_of: opt.BestOf = None,
     logprobs: opt.Logprobs = None,
+    prompt_logprobs: opt.PromptLogprobs = None,
     json: opt.Json = False,
     request_id: opt.NewRequestId = None,
     linger: opt.Linger = None,
@@ -50,8 +53,8 @@ def ask(
 
     Sampling options that are not given are the server's. Ctrl-C cancels the request.
     """
-    if logprobs is not None and not json:
-        raise typer.BadParameter("--logprobs shows in --json only")
+    if not json and (logprobs, prompt_logprobs) != (None, None):
+        raise typer.BadParameter("--logprobs and --prompt-logprobs show in --json only")
     options: GenerateOptions = {
         "temperature": temperature,
         "top_p": top_p,
@@ -68,7 +71,10 @@ def ask(
         "stop": stop,
         "stop_token_ids": stop_token_id,
         "ignore_eos": ignore_eos,
+        "n": number,
+        "best_of": best_of,
         "top_logprobs": logprobs,
+        "prompt_logprobs": prompt_logprobs,
         "request_id": request_id,
         "linger_s": linger,
         "return_prompt_ids": json,
@@ -99,19 +105,23 @@ def _show(generation: Generation, options: GenerateOptions, json: bool) -> None:
     if not json:
         stream(generation)
         return
-    logprobs = collect(generation)
+    collect(generation)
     assert generation.accepted is not None  # or reading had raised
-    assert generation.finished is not None
-    print_object(
-        answer_object(
+    for number, choice in enumerate(generation.choices):
+        assert choice.finished is not None
+        answer = answer_object(
             request_id=generation.request_id,
             input_ids=generation.accepted.prompt_ids,
-            token_ids=generation.token_ids,
-            text=generation.text,
-            finished=generation.finished,
-            logprobs=logprobs if options["top_logprobs"] is not None else None,
+            token_ids=choice.token_ids,
+            text=choice.text,
+            finished=choice.finished,
+            logprobs=choice.logprobs if options["top_logprobs"] is not None else None,
         )
-    )
+        if len(generation.choices) > 1:
+            answer["choice"] = number
+        if generation.prompt_logprobs is not None:
+            answer["prompt_logprobs"] = logprob_objects(generation.prompt_logprobs.tokens)
+        print_object(answer)
 
 
 def _conversation(words: list[str], messages: Path | None, image: Path | None) -> list[pb.Message]:

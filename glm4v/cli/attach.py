@@ -11,7 +11,10 @@ from glm4v.client import DEFAULT_TARGET, Client
 
 def attach(
     request_id: opt.RequestId,
-    offset: Annotated[int, typer.Option(help="Tokens to leave out at the start.")] = 0,
+    offset: Annotated[
+        list[int] | None,
+        typer.Option(help="Tokens to leave out at the start; once for each choice, in order."),
+    ] = None,
     server: opt.Server = DEFAULT_TARGET,
     timeout: opt.Timeout = 600.0,
 ) -> None:
@@ -22,7 +25,7 @@ def attach(
     try:
         with (
             Client(server, timeout_s=timeout) as client,
-            client.attach(request_id, offset) as generation,
+            client.attach(request_id, *(offset or ())) as generation,
         ):
             stream(generation)
     except KeyboardInterrupt:

@@ -49,6 +49,13 @@ IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on past the mo
 Logprobs = Annotated[
     int | None, typer.Option(metavar="K", help="With --json: of each token and K rivals.")
 ]
+PromptLogprobs = Annotated[
+    int | None, typer.Option(metavar="K", help="With --json: of each prompt token and K rivals.")
+]
+Number = Annotated[int | None, typer.Option("--n", "-n", metavar="N", help="Answers to give.")]
+BestOf = Annotated[
+    int | None, typer.Option(metavar="M", help="Give the N most probable of M answers.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")]
 NewRequestId = Annotated[
     str | None,

@@ -19,28 +19,33 @@ INTERRUPTED = 130  # exit code after Ctrl-C
 
 
 def stream(generation: Generation) -> None:
-    """Write the text to standard output as it becomes final, and a summary to standard error."""
+    """Write the text to standard output as it becomes final, and a summary to standard error.
+
+    Of several choices each is written when it is complete.
+    """
     with _Waiting() as waiting:
         for event in generation:
             waiting.show(event)
+            several = len(generation.choices) > 1
             piece = event.delta.text or event.finished.text
-            if piece:
+            if several and event.HasField("finished"):
+                piece = f"[{event.choice}] {generation.choices[event.choice].text}\n"
+            if piece and (event.HasField("finished") or not several):
                 waiting.stop()  # both may be on one screen
                 sys.stdout.write(piece)
                 sys.stdout.flush()
-    typer.echo()
-    assert generation.finished is not None  # or the loop had raised
-    typer.echo(f"{summary(generation.finished)}, request {generation.request_id}", err=True)
+    if len(generation.choices) == 1:
+        typer.echo()
+    for choice in generation.choices:
+        assert choice.finished is not None  # or the loop had raised
+        typer.echo(f"{summary(choice.finished)}, request {generation.request_id}", err=True)
 
 
-def collect(generation: Generation) -> list[pb.TokenLogprobs]:
-    """Read to the end without writing; the log-probabilities of its tokens."""
-    logprobs: list[pb.TokenLogprobs] = []
+def collect(generation: Generation) -> None:
+    """Read to the end without writing."""
     with _Waiting() as waiting:
         for event in generation:
             waiting.show(event)
-            logprobs.extend(event.delta.logprobs)
-    return logprobs
 
 
 class _Waiting:

@@ -68,7 +68,7 @@ class InferenceServiceServicer(object):
 
     def Generate(self, request, context):
         """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
-        one `finished`. A request id that was used before with the same content attaches to that
+        one `finished` for each choice. A request id that was used before with the same content attaches to that
         request instead of running it twice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -76,7 +76,7 @@ class InferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request, context):
-        """Streams the events of a request that was started before, after its first `token_offset` tokens.
+        """Streams the events of a request that was started before, after the tokens the caller has.
         Works during the request and for the retention time after its end (default 10 minutes).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -46,11 +46,11 @@ class InferenceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
     """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
-    one `finished`. A request id that was used before with the same content attaches to that
+    one `finished` for each choice. A request id that was used before with the same content attaches to that
     request instead of running it twice.
     """
     Attach: _grpc.UnaryStreamMultiCallable[_inference_pb2.AttachRequest, _inference_pb2.AttachResponse]
-    """Streams the events of a request that was started before, after its first `token_offset` tokens.
+    """Streams the events of a request that was started before, after the tokens the caller has.
     Works during the request and for the retention time after its end (default 10 minutes).
     """
     Cancel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CancelRequest, _inference_pb2.CancelResponse]
@@ -67,11 +67,11 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
-    one `finished`. A request id that was used before with the same content attaches to that
+    one `finished` for each choice. A request id that was used before with the same content attaches to that
     request instead of running it twice.
     """
     Attach: _aio.UnaryStreamMultiCallable[_inference_pb2.AttachRequest, _inference_pb2.AttachResponse]  # type: ignore[assignment]
-    """Streams the events of a request that was started before, after its first `token_offset` tokens.
+    """Streams the events of a request that was started before, after the tokens the caller has.
     Works during the request and for the retention time after its end (default 10 minutes).
     """
     Cancel: _aio.UnaryUnaryMultiCallable[_inference_pb2.CancelRequest, _inference_pb2.CancelResponse]  # type: ignore[assignment]
@@ -91,7 +91,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
         """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
-        one `finished`. A request id that was used before with the same content attaches to that
+        one `finished` for each choice. A request id that was used before with the same content attaches to that
         request instead of running it twice.
         """
 
@@ -101,7 +101,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.AttachRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.AttachResponse], _abc.AsyncIterator[_inference_pb2.AttachResponse]]:
-        """Streams the events of a request that was started before, after its first `token_offset` tokens.
+        """Streams the events of a request that was started before, after the tokens the caller has.
         Works during the request and for the retention time after its end (default 10 minutes).
         """
 

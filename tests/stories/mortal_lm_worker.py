@@ -4,7 +4,7 @@ import os
 import signal
 
 from lm_worker.__main__ import run
-from lm_worker.plan import SampledToken, StepPlan
+from lm_worker.plan import StepPlan, StepResult
 from lm_worker.runner import Runner
 
 POISON = "\a" * 64  # so many that no cut between steps hides them
@@ -12,7 +12,7 @@ _MARK = tuple(b"\a\a\a")  # the smallest checkpoint's vocabulary is the bytes
 _execute = Runner.execute
 
 
-def _mortally(self: Runner, plan: StepPlan) -> tuple[SampledToken, ...]:
+def _mortally(self: Runner, plan: StepPlan) -> StepResult:
     for chunk in plan.chunks:
         ids = tuple(chunk.row_ids)
         if any(ids[at : at + 3] == _MARK for at in range(len(ids))):

@@ -3,14 +3,14 @@
 import time
 
 from lm_worker.__main__ import run
-from lm_worker.plan import SampledToken, StepPlan
+from lm_worker.plan import StepPlan, StepResult
 from lm_worker.runner import Runner
 
 STEP_S = 0.04
 _execute = Runner.execute
 
 
-def _slowly(self: Runner, plan: StepPlan) -> tuple[SampledToken, ...]:
+def _slowly(self: Runner, plan: StepPlan) -> StepResult:
     time.sleep(STEP_S)
     return _execute(self, plan)
 

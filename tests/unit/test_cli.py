@@ -111,7 +111,7 @@ def test_a_question_that_only_mentions_a_picture_is_a_question(
         (("photo.jpg",), 2, "say what to ask"),
         (("什么？", "--messages", "talk.json"), 2, "--messages has the text already"),
         (("--image", "photo.jpg", "photo.jpg", "什么？"), 2, "a picture is given twice"),
-        (("什么？", "--logprobs", "2"), 2, "--logprobs shows in --json only"),
+        (("什么？", "--logprobs", "2"), 2, "--prompt-logprobs show in --json only"),
         (("什么？", "--seed", "-1"), 3, "seed is -1"),
         (("什么？", "--warmth", "2"), 2, "No such option: --warmth"),
     ],

@@ -47,8 +47,9 @@ def asking(gateway: ScriptedGateway, **options: Any) -> Iterator[Client]:
 
 
 def check_exactly_once(generation: Generation, events: list[pb.GenerationEvent]) -> None:
-    assert events == whole(generation.request_id, generation.token_offset)
-    assert generation.token_ids == [100 + i for i in range(generation.token_offset, len(ANSWER))]
+    offset = generation.choices[0].token_offset
+    assert events == whole(generation.request_id, offset)
+    assert generation.token_ids == [100 + i for i in range(offset, len(ANSWER))]
     assert generation.finished is not None
     assert generation.finished.reason == pb.FINISH_REASON_LENGTH
 
@@ -138,7 +139,7 @@ def test_tokens_out_of_order_are_an_error_and_not_a_wrong_answer(
     monkeypatch.setattr(scripted_gateway, "whole", with_gap)
     with (
         asking(ScriptedGateway([])) as client,
-        pytest.raises(RequestFailed, match="sent token 2 where 1 comes next"),
+        pytest.raises(RequestFailed, match="token 2 came where 1 comes next"),
     ):
         list(client.generate(question(None, "?")))
 

@@ -56,7 +56,7 @@ def read(
 ) -> list[api.GenerationEvent]:
     """What a reader sees behind `accepted`."""
     replies = Replies(asked, byte_tokenizer(), image_rows=IMAGE_ROWS, token_offset=token_offset)
-    events = [replies.event(entry) for entry in entries]
+    events = [event for entry in entries for event in replies.events(entry)]
     return [event for event in events if event is not None]
 
 

@@ -173,7 +173,7 @@ def test_draws_stay_what_they_were() -> None:
     logits = torch.linspace(-3.0, 3.0, 500)[None]
     wishes = [wish(DRAWN, seed=2**63 + 5, index=index) for index in range(6)]
     drawn = [tokens_of(logits, [asked], 500)[0] for asked in wishes]
-    assert drawn == [433, 495, 432, 497, 398, 492]
+    assert drawn == [428, 300, 312, 452, 288, 470]
 
 
 def test_log_probabilities_are_those_of_the_model_before_penalty_and_temperature() -> None:

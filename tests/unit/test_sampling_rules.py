@@ -1,5 +1,6 @@
 """Every rule against its definition, written down plainly in double precision."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -99,14 +100,24 @@ def expected(scores: Floats, spec: SampleSpec) -> set[int]:
     rule = spec.rules
     if rule.temperature == 0.0:
         return set(np.flatnonzero(scores > scores.max() - 1e-5).tolist())
-    bits = np.random.Philox(key=rule.seed, counter=spec.index).random_raw()
-    uniform = float(int(bits) >> 11) * 2.0**-53
+    arrivals = np.array([waiting_time(spec, token) for token in range(len(scores))])
     tokens = set()
     for near in NEAR:
-        bound = np.cumsum(shares(scores, rule, near))
-        for by in NEAR:
-            tokens.add(int(np.searchsorted(bound, min(max(uniform + by, 0.0), 1 - 1e-9))))
+        share = shares(scores, rule, near)
+        times = np.divide(arrivals, share, where=share > 0, out=np.full_like(share, np.inf))
+        tokens |= set(np.flatnonzero(times <= times.min() * (1 + 1e-4)).tolist())
     return tokens
+
+
+def waiting_time(spec: SampleSpec, token: int) -> float:
+    """SplitMix64's output number `token` from the state that Philox gives, as a waiting time."""
+    low = 2**64 - 1
+    state = int(np.random.Philox(key=spec.rules.seed, counter=spec.index).random_raw())
+    mixed = (state + (token + 1) * 0x9E3779B97F4A7C15) & low
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & low
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & low
+    mixed ^= mixed >> 31
+    return -math.log(((mixed >> 11) + 0.5) / 2**53)
 
 
 @settings(max_examples=400, deadline=None)

@@ -30,12 +30,19 @@ local function settle(jobs, group, entry)
   redis.call('XDEL', jobs, entry)
 end
 
--- Write the terminal event; the caller has checked that there is none yet.
+-- Write the terminal event; the caller has checked that there is none yet. A journal is kept from its
+-- end on; those of several choices from their deadline on, so that they go together.
 local function finish(journal, open, readers, id, next_index, payload, retention_ms)
   redis.call('XADD', journal, '*', 'k', 'e', 'n', next_index, 'd', payload)
+  local deadline_ms = redis.call('ZSCORE', open, id)
+  local has_others = string.find(id, '/', 1, true) or redis.call('EXISTS', journal .. '/1') == 1
   redis.call('ZREM', open, id)
   redis.call('ZREM', readers, id)
-  redis.call('PEXPIRE', journal, retention_ms)
+  if has_others and deadline_ms then
+    redis.call('PEXPIREAT', journal, deadline_ms + retention_ms)
+  else
+    redis.call('PEXPIRE', journal, retention_ms)
+  end
 end
 
 -- Wait behind a picture's encoding; the first to wait starts it.
