@@ -1,6 +1,7 @@
 """The language worker process: settings → objects → service."""
 
 import os
+import sys
 from functools import partial
 
 import torch
@@ -15,9 +16,9 @@ from glm4v.settings import LmSettings
 from lm_worker import follower
 from lm_worker.blocks import BlockPool
 from lm_worker.cache_size import cache_blocks
-from lm_worker.engine import Engine
+from lm_worker.engine import Engine, Publish
 from lm_worker.grammar import Grammars
-from lm_worker.group import Followers, join, place_from
+from lm_worker.group import Followers, Place, join, place_from
 from lm_worker.layers import Shard
 from lm_worker.ranks import Ranks
 from lm_worker.runner import Runner
@@ -29,57 +30,26 @@ def build(settings: LmSettings) -> Process:
     """Wire one worker; ranks that something else starts are followers from here on."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    size = settings.tensor_parallel
     checkpoint = Checkpoint.open(settings.model)
-    spec = checkpoint.spec
-    shard = Shard(0, size)
-    shard.check(spec)
-    device = open_device(settings.device, settings.dtype)
-    place = place_from(os.environ, size)
-    followers = Followers(size) if size > 1 and place is None else None
-    if followers is not None:
-        place = followers.place
-    blocks = cache_blocks(
-        settings,
-        spec,
-        device,
-        shard,
-        weights=checkpoint.values(vision=False),
-        ranks_here=size if followers else 1,
-    )
     connection = Connection(settings.redis_url.get_secret_value())
     queue = LmQueue(connection, Keys(), lease_s=settings.lease_s, retention_s=settings.retention_s)
     worker = Worker(
         queue,
         Blobs(connection, Keys()),
-        spec=spec,
+        spec=checkpoint.spec,
         fingerprint=checkpoint.fingerprint,
         max_sequences=settings.max_sequences,
         lease_s=settings.lease_s,
     )
-    grammars = Grammars(settings.model, spec)
-    ranks = Ranks(
-        partial(Runner.load, checkpoint, device, shard, grammars=grammars),
-        blocks=blocks,
-        block_size=settings.block_size,
-        join=None
-        if place is None or size == 1
-        else partial(join, place, device.collective_backend, settings.rank_timeout_s),
-        timeout_s=settings.rank_timeout_s,
-    )
-    scheduler = Scheduler(
-        BlockPool(blocks, settings.block_size),
-        max_sequences=settings.max_sequences,
-        step_rows=settings.step_tokens,
-        stretch=settings.step_stretch,
-        prefix_cache=settings.prefix_cache,
-    )
-    engine = Engine(
-        scheduler,
-        ranks,
+    size = settings.tensor_parallel
+    place = place_from(os.environ, size)
+    followers = Followers(size) if size > 1 and place is None else None
+    engine, ranks = _engine(
+        settings,
+        checkpoint,
         worker.publish,
-        picture_rows=spec.vision.embedding_rows,
-        grammars=grammars,
+        place=followers.place if followers else place,
+        ranks_here=size if followers else 1,
     )
 
     async def answer() -> None:
@@ -103,8 +73,56 @@ def build(settings: LmSettings) -> Process:
     return process
 
 
+def _engine(
+    settings: LmSettings,
+    checkpoint: Checkpoint,
+    publish: Publish,
+    *,
+    place: Place | None,
+    ranks_here: int,
+) -> tuple[Engine, Ranks]:
+    """The engine, and the ranks it drives; `ranks_here` of them share this host's memory."""
+    spec = checkpoint.spec
+    shard = Shard(0, settings.tensor_parallel)
+    shard.check(spec)
+    device = open_device(settings.device, settings.dtype)
+    blocks = cache_blocks(
+        settings,
+        spec,
+        device,
+        shard,
+        weights=checkpoint.values(vision=False),
+        ranks_here=ranks_here,
+    )
+    grammars = Grammars(settings.model, spec)
+    ranks = Ranks(
+        partial(Runner.load, checkpoint, device, shard, grammars=grammars),
+        blocks=blocks,
+        block_size=settings.block_size,
+        join=None
+        if place is None or shard.size == 1
+        else partial(join, place, device.collective_backend, settings.rank_timeout_s),
+        timeout_s=settings.rank_timeout_s,
+    )
+    scheduler = Scheduler(
+        BlockPool(blocks, settings.block_size),
+        max_sequences=settings.max_sequences,
+        step_rows=settings.step_tokens,
+        stretch=settings.step_stretch,
+        prefix_cache=settings.prefix_cache,
+    )
+    rows = spec.vision.embedding_rows
+    return Engine(scheduler, ranks, publish, picture_rows=rows, grammars=grammars), ranks
+
+
+# Seconds after which the event loop lets the device thread have the interpreter: python's own 5 ms
+# are a quarter of a step.
+_SWITCH_S = 0.0005
+
+
 def run() -> None:
     """Rank 0 serves; other ranks, when they are started from outside, follow."""
+    sys.setswitchinterval(_SWITCH_S)
     if int(os.environ.get("RANK") or 0) > 0:
         follower.main()
     else:

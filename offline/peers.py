@@ -88,7 +88,9 @@ class OpenAi(Server):
     def __init__(self, name: str, url: str, model: str) -> None:
         self.name = name
         self._model = model
-        self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S)
+        # A connection for each request: servers close idle ones while it is another one's turn.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits)
 
     async def ask(self, load: Load, dice: random.Random) -> AsyncIterator[int]:
         """One request over HTTP, streamed."""
@@ -109,7 +111,7 @@ class OpenAi(Server):
                 if not line.startswith("data:") or line.endswith("[DONE]"):
                     continue
                 event = json.loads(line.removeprefix("data:"))
-                if event.get("usage") and not event["choices"]:
+                if event.get("usage"):  # of the whole answer, in the last event
                     yield event["usage"]["completion_tokens"]
                 elif event["choices"] and _says_something(event["choices"][0]):
                     chunks += 1

@@ -19,6 +19,8 @@ from torch.nn import functional
 
 # The layout oneDNN picks for one row is slow for more; the one for a few rows is good for all.
 _ROWS_PACKED_FOR = 8
+# Fewer rows than these take longer than these: the product of one row is another one.
+_FEWEST_ROWS = 4
 # Rounding to 11 bits changes a matrix by less than 2**-12 of it: more means out of range.
 _WORST_ROUNDING = 2.0**-11
 _ROWS_CHECKED_AT_ONCE = 4096
@@ -54,8 +56,11 @@ class PackedLinear(Linear):
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """[..., in] -> [..., out]."""
+        count = len(rows)
+        if rows.dim() == 2 and count < _FEWEST_ROWS:
+            rows = functional.pad(rows, (0, 0, 0, _FEWEST_ROWS - count))
         product: torch.Tensor = self._product(rows, self._weight, self._bias, "none", [], "")
-        return product
+        return product[:count]
 
     @staticmethod
     def is_available() -> bool:
