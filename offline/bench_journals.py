@@ -6,12 +6,15 @@ claims requests from a Redis and appends each step to their journals.
 
 import asyncio
 import json as json_format
+import os
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from glm4v.local.cluster import waiting_threads
 
 
 def journals(
@@ -26,6 +29,8 @@ def journals(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Output tokens/s with journals in Redis, and of the engine alone, in turns."""
+    os.environ.update(waiting_threads() | os.environ)  # before anything of torch is loaded
+
     from offline.bench_model import write_middle
 
     with tempfile.TemporaryDirectory(prefix="glm4v-bench-") as folder:

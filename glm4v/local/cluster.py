@@ -131,12 +131,8 @@ class LocalCluster:
         # cores. With both busy that costs little, with one busy it is nearly twice as fast.
         threads = str(threads_each(max(settings.vision_workers, settings.lm_workers)))
         return {
-            # Threads that wait for each other spin for some microseconds, as long as the gaps
-            # between products are: longer takes the cores from the processes beside them, and to
-            # sleep at once costs a tenth of the speed.
             "OMP_NUM_THREADS": threads,
-            "OMP_WAIT_POLICY": "passive",
-            "GOMP_SPINCOUNT": "2000",
+            **waiting_threads(),
             "GLM4V_THREADS": threads,
             **os.environ,
             **settings.environment,
@@ -158,6 +154,15 @@ class LocalCluster:
             )
             for name in names
         ]
+
+
+def waiting_threads() -> dict[str, str]:
+    """Variables that say how arithmetic threads wait for each other.
+
+    They spin for some microseconds, as long as the gaps between products are: longer takes the
+    cores from the processes beside them, and to sleep at once costs a tenth of the speed.
+    """
+    return {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
 
 
 def threads_each(workers: int) -> int:

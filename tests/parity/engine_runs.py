@@ -14,8 +14,10 @@ from glm4v.device import open_device
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.blocks import BlockPool
 from lm_worker.engine import Engine, NewToken
+from lm_worker.grammar import Grammars
 from lm_worker.group import Place, join
 from lm_worker.layers import Shard
+from lm_worker.plan import AnswerForm
 from lm_worker.ranks import Ranks
 from lm_worker.runner import Runner
 from lm_worker.scheduler import Scheduler
@@ -23,6 +25,7 @@ from lm_worker.sequence import SequenceRequest
 from tests.parity.golden_plans import Golden, cases
 
 GOLDEN_TOKENS = 20
+FORM = AnswerForm("regex", "[a-z]{2,9}( [0-9]{1,3})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def ask(golden: Golden, case: str, boi_id: int) -> Asked:
 
 
 def mixed(golden: Golden, boi_id: int, count: int) -> list[Asked]:
-    """Requests of all cases, every other one sampled, of several lengths."""
+    """Requests of all cases, every other one sampled, of several lengths, some with a form."""
     asked = [ask(golden, case, boi_id) for case in cases(golden)]
     requests = []
     for number in range(count):
@@ -105,6 +108,7 @@ def mixed(golden: Golden, boi_id: int, count: int) -> list[Asked]:
                 max_tokens=10 + number % 20,
                 top_k=(0, 50)[number % 4 // 2],
                 repetition_penalty=(1.0, 1.1)[number % 8 // 4],
+                form=FORM if number % 6 == 5 else None,
             )
         requests.append(replace(one, request=request))
     return requests
@@ -126,9 +130,10 @@ class Running:
         checkpoint = Checkpoint.open(folder)
         device = open_device("cpu", "float32")
         size = place.size if place else 1
+        grammars = Grammars(folder, checkpoint.spec)
         self.answers = answers
         self.ranks = Ranks(
-            partial(Runner.load, checkpoint, device, Shard(0, size)),
+            partial(Runner.load, checkpoint, device, Shard(0, size), grammars=grammars),
             blocks=layout.blocks,
             block_size=layout.block_size,
             join=partial(join, place, "gloo", timeout_s) if place else None,
@@ -141,8 +146,13 @@ class Running:
             stretch=layout.stretch,
             prefix_cache=layout.prefix_cache,
         )
-        rows = checkpoint.spec.vision.embedding_rows
-        self.engine = Engine(self.scheduler, self.ranks, self.answers.publish, picture_rows=rows)
+        self.engine = Engine(
+            self.scheduler,
+            self.ranks,
+            self.answers.publish,
+            picture_rows=checkpoint.spec.vision.embedding_rows,
+            grammars=grammars,
+        )
 
     async def answer(self, requests: Sequence[Asked]) -> dict[str, list[int]]:
         """The answers to requests that come all at once."""

@@ -1,6 +1,7 @@
 """Whatever runs beside it, and however it is cut up, a request gets the answer it gets alone."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,14 @@ def test_alone_they_are_the_original_implementations(alone: dict[str, list[int]]
     for number in range(0, 64, 2):  # the greedy ones
         case = cases(golden)[number % len(cases(golden))]
         assert alone[f"{number}:{case}"] == golden[f"{case}/greedy_tokens"].tolist()
+
+
+def test_those_with_a_form_have_it(requests: list[Asked], alone: dict[str, list[int]]) -> None:
+    formed = [one.request for one in requests if one.request.form is not None]
+    assert len(formed) > 5
+    for request in formed:
+        text = bytes(alone[request.request_id]).decode()
+        assert re.fullmatch(r"[a-z]{2,9}( [0-9]{1,3})*( |[0-9]+ )?|[a-z]{1,9}", text), text
 
 
 @pytest.mark.parametrize(
