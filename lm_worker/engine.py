@@ -134,7 +134,8 @@ class Engine:
         sequence = self._sequences.get(request_id)
         if sequence is not None:
             self._scheduler.remove(sequence)
-            await self._forget(sequence)
+            self._forget(sequence)
+            await self._drop_picture(sequence)
 
     def audit(self) -> list[str]:
         """What is wrong with the cache; empty when every block is accounted for."""
@@ -192,7 +193,11 @@ class Engine:
                 NewToken(request_id, index, token, is_last, error, tuple(scores.values()))
             )
             if is_last:
-                await self._forget(sequence)
+                self._forget(sequence)
+        # Not before all are forgotten: `remove` may be called while this waits for the device.
+        for sequence, _, is_last in grown:
+            if is_last:
+                await self._drop_picture(sequence)
         return tokens
 
     async def _open_grammar(
@@ -202,18 +207,22 @@ class Engine:
             raise InvalidRequest("response_format is not served here; leave it out")
         await self._grammars.open(number, form, token_ids)
 
-    async def _forget(self, sequence: EngineSequence) -> None:
+    def _forget(self, sequence: EngineSequence) -> None:
+        """Know a sequence no more that the scheduler has let go."""
         del self._sequences[sequence.request.request_id]
         self._end_trial(sequence.request.request_id)
         self._prompt_scores.pop(sequence.number, None)
         if self._grammars is not None:
             self._grammars.close(sequence.number)
+        if sequence.request.picture:
+            self._pictures[sequence.request.picture] -= 1
+
+    async def _drop_picture(self, sequence: EngineSequence) -> None:
+        """Free the picture of a sequence that was forgotten, unless others have it."""
         digest = sequence.request.picture
-        if digest:
-            self._pictures[digest] -= 1
-            if self._pictures[digest] == 0:
-                del self._pictures[digest]
-                await self._ranks.drop_picture(digest)
+        if digest and self._pictures.get(digest) == 0:
+            del self._pictures[digest]
+            await self._ranks.drop_picture(digest)
 
     def _end_trial(self, request_id: str) -> None:
         if (over := self._trials.pop(request_id, None)) is not None:

@@ -1,0 +1,41 @@
+"""Sequences that end in one step have all left before the engine waits for the device."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from glm4v.checkpoint import Checkpoint
+from tests.parity.engine_runs import Layout, ask, running
+from tests.parity.golden_plans import cases, open_golden
+
+
+async def test_a_request_is_removed_while_another_ones_picture_is_dropped(
+    checkpoint_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden, folder = open_golden("bundled"), checkpoint_dir("micro-glm4v")
+    boi_id = Checkpoint.open(folder).spec.boi_id
+    first = ask(golden, "image", boi_id)
+    second = replace(
+        first, request=replace(first.request, request_id="second", picture="another picture")
+    )
+    assert "image" in cases(golden)
+    async with running(folder, Layout(step_rows=10_000)) as run:
+        drop = run.ranks.drop_picture
+        dropped: list[str] = []
+
+        async def drop_and_remove(digest: str) -> None:
+            dropped.append(digest)
+            for one in (first, second):  # as a worker does that learns their leases are lost
+                await run.engine.remove(one.request.request_id)
+            await drop(digest)
+
+        monkeypatch.setattr(run.ranks, "drop_picture", drop_and_remove)
+        answers = await run.answer([first, second])
+        assert answers["second"] == answers["image"]
+        assert run.engine.is_idle
+        # Asked about again, a picture is sent again.
+        third = replace(second, request=replace(second.request, request_id="third"))
+        assert (await run.answer([third]))["third"] == answers["image"]
+    assert sorted(dropped) == sorted(["another picture", first.request.picture, "another picture"])
