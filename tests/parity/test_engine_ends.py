@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from glm4v.checkpoint import Checkpoint
+from lm_worker.plan import StepPlan
 from tests.parity.engine_runs import Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
 
@@ -31,7 +32,15 @@ async def test_a_request_is_removed_while_another_ones_picture_is_dropped(
                 await run.engine.remove(one.request.request_id)
             await drop(digest)
 
+        plan, both = run.scheduler.plan, False
+
+        def plan_when_both_are_there() -> StepPlan | None:
+            nonlocal both
+            both = both or run.scheduler.waiting == 2
+            return plan() if both else None
+
         monkeypatch.setattr(run.ranks, "drop_picture", drop_and_remove)
+        monkeypatch.setattr(run.scheduler, "plan", plan_when_both_are_there)
         answers = await run.answer([first, second])
         assert answers["second"] == answers["image"]
         assert run.engine.is_idle
