@@ -72,7 +72,7 @@ def test_accepted_says_what_was_taken_in() -> None:
     replies = Replies(asked, byte_tokenizer(), image_rows=IMAGE_ROWS)
     accepted = replies.accepted(with_prompt_ids=True).accepted
     assert accepted == api.Accepted(
-        request_id="r", prompt_tokens=3, prompt_ids=[258, 260, 263], image_digest="d", seed=7
+        request_id="r", prompt_tokens=3, prompt_ids=[258, 260, 263], image_digest="d", seed=7, n=1
     )
     assert not replies.accepted(with_prompt_ids=False).accepted.prompt_ids
 
@@ -150,7 +150,7 @@ def test_log_probabilities_stay_with_their_tokens() -> None:
     entry = tokens("abcd")
     for token_id in entry.ids:
         entry.logprobs.add(chosen=api.Logprob(token_id=token_id, logprob=-1.0))
-    [delta, _] = read(job(["c"]), [entry, end()], 1)
+    [delta, _] = read(job(["c"], want_logprobs=True), [entry, end()], 1)
     assert list(delta.delta.token_ids) == list(b"bc")
     assert [one.chosen.token_id for one in delta.delta.logprobs] == list(b"bc")
     assert delta.delta.first_index == 1

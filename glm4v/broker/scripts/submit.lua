@@ -25,7 +25,8 @@ if count + #KEYS - 5 > tonumber(max_open) then return {'full', count} end
 
 for i = 6, #KEYS do
   local journal, id, accepted = KEYS[i], ARGV[2 * i - 3], ARGV[2 * i - 2]
-  redis.call('DEL', journal)
+  -- Only then: when memory is full a script is refused at its first write, unless that frees some.
+  if tail(journal) then redis.call('DEL', journal) end
   redis.call('XADD', journal, '*', 'k', 'a', 'n', 0, 'c', content, 'd', accepted)
   redis.call('XADD', journal, '*', 'k', 's', 'n', 0, 'd', queued)
   redis.call('ZADD', open, deadline_ms, id)
