@@ -1,0 +1,82 @@
+"""Dense labels: what covers each of the 16x16 cells of a picture, and in which colour."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from deploy.demo_model.drawing import stencil
+from deploy.demo_model.palette import COLOURS
+from deploy.demo_model.scene import Box, PlacedThing, Scene, Shape
+from deploy.demo_model.shapes import SHAPES
+from deploy.demo_model.strings import CHARACTERS, DIGITS, LETTERS
+from deploy.demo_model.things import things
+
+GRID = 16
+UNKNOWN = -1  # a colour that has no name: a drawing's, a pattern's
+KINDS = (
+    "background",
+    *(thing.english for thing in things()),
+    *(shape.english for shape in SHAPES),
+    *LETTERS,
+    *DIGITS,
+    *CHARACTERS,
+    "bar",
+)
+NUMBERS = {name: number for number, name in enumerate(KINDS)}
+_COLOUR_NUMBERS = {colour.english: number for number, colour in enumerate(COLOURS)}
+
+_FINE = 4  # stencils are drawn with so many pixels a cell
+_ENOUGH = 0.3  # how much of a cell a thing or a shape has to cover
+_TOUCHED = 0.02
+_ENOUGH_OF_TEXT = 0.25
+
+Cover = NDArray[np.float32]  # [GRID, GRID], 0 to 1
+
+
+def cell_labels(scene: Scene) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+    """The number in KINDS, and in COLOURS or UNKNOWN, of each cell, row by row."""
+    cells = _Cells(scene)
+    for thing in scene.things:
+        cells.put(_stencilled(thing), thing.thing.english, None, _ENOUGH)
+    for shape in scene.shapes:
+        cells.put(_stencilled(shape), shape.kind.english, shape.colour.english, _ENOUGH)
+    for bar in scene.bars:
+        cells.put(_boxed(bar.box), "bar", bar.colour.english, _ENOUGH)
+    for text in [*scene.texts, *(bar.label for bar in scene.bars)]:
+        for character, box in zip(text.string, text.boxes, strict=True):
+            cells.put(_boxed(box), character, text.colour.english, _ENOUGH_OF_TEXT)
+    return cells.kinds.reshape(-1), cells.colours.reshape(-1)
+
+
+class _Cells:
+    def __init__(self, scene: Scene) -> None:
+        ground = scene.background.colour
+        number = _COLOUR_NUMBERS[ground.english] if ground else UNKNOWN
+        self.kinds = np.zeros((GRID, GRID), np.int16)
+        self.colours = np.full((GRID, GRID), number, np.int8)
+        self._best = np.zeros((GRID, GRID), np.float32)
+
+    def put(self, cover: Cover, kind: str, colour: str | None, enough: float) -> None:
+        """Label the cells that are covered more by this than by anything before."""
+        enough = min(enough, float(cover.max()))
+        won = (cover >= enough) & (cover > self._best)
+        self.colours[(cover > _TOUCHED) & (self._best == 0)] = UNKNOWN
+        self._best = np.maximum(self._best, cover)
+        self.kinds[won] = NUMBERS[kind]
+        self.colours[won] = _COLOUR_NUMBERS[colour] if colour else UNKNOWN
+
+
+def _stencilled(placed: PlacedThing | Shape) -> Cover:
+    canvas = Image.new("L", (GRID * _FINE, GRID * _FINE))
+    mask, at = stencil(placed, canvas)
+    canvas.paste(255, (*at, at[0] + mask.width, at[1] + mask.height), mask)
+    return np.asarray(canvas.reduce(_FINE), dtype=np.float32) / 255
+
+
+def _boxed(box: Box) -> Cover:
+    starts = np.arange(GRID, dtype=np.float32)
+    across, down = (
+        np.clip(np.minimum(end * GRID, starts + 1) - np.maximum(start * GRID, starts), 0, 1)
+        for start, end in ((box[0], box[2]), (box[1], box[3]))
+    )
+    return np.outer(down, across).astype(np.float32)

@@ -1,0 +1,150 @@
+"""Where the drawings and the fonts come from, each pinned and each under a free licence.
+
+Drawings are npm packages, fetched once by `npm pack`, checked against their integrity, and kept in
+a cache folder (`GLM4V_DEMO_CACHE`, else ~/.cache/glm4v-demo-model). Fonts are Debian packages.
+Nothing here is needed to use the model, only to make its data.
+"""
+
+import base64
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+
+class SourceMissing(RuntimeError):
+    """Something must be installed, or could not be fetched; the message says what."""
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """A package of drawings, 64x64 RGBA, one file for each code point."""
+
+    name: str
+    package: str
+    integrity: str  # as the registry states it: sha512, base64
+    licence: str
+    folder: str  # inside the package
+
+
+GOOGLE = Vendor(
+    "google",
+    "emoji-datasource-google@16.0.0",
+    "ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
+    "Noto Emoji, Apache-2.0",
+    "package/img/google/64",
+)
+TWITTER = Vendor(
+    "twitter",
+    "emoji-datasource-twitter@16.0.0",
+    "7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ==",
+    "Twemoji, CC-BY 4.0, (c) Twitter, Inc. and other contributors",
+    "package/img/twitter/64",
+)
+VENDORS = {vendor.name: vendor for vendor in (GOOGLE, TWITTER)}
+
+FONT_FOLDER = Path("/usr/share/fonts")
+FONT_PACKAGES = {  # folder under /usr/share/fonts: (Debian package, licence)
+    "truetype/dejavu": ("fonts-dejavu-core", "Bitstream Vera"),
+    "truetype/lato": ("fonts-lato", "OFL-1.1"),
+    "truetype/open-sans": ("fonts-open-sans", "Apache-2.0"),
+    "truetype/roboto/unhinted": ("fonts-roboto-unhinted", "Apache-2.0"),
+    "opentype/noto": ("fonts-noto-cjk", "OFL-1.1"),
+}
+
+
+def cache_folder() -> Path:
+    """Where fetched packages are kept."""
+    named = os.environ.get("GLM4V_DEMO_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "glm4v-demo-model"
+
+
+def font(relative: str) -> Path:
+    """The file of an installed font, by its path under /usr/share/fonts."""
+    path = FONT_FOLDER / relative
+    if path.is_file():
+        return path
+    wanted = sorted({package for package, _ in FONT_PACKAGES.values()})
+    raise SourceMissing(f"there is no {path}; apt-get install {' '.join(wanted)}")
+
+
+def drawing(vendor: str, code_point: str) -> Image.Image:
+    """One vendor's drawing of a code point ("1f415", "2702-fe0f"), RGBA."""
+    path = cache_folder() / vendor / f"{code_point}.png"
+    if not path.is_file():
+        raise SourceMissing(f"there is no {path}; python -m deploy.demo_model.sources fetches it")
+    with Image.open(path) as image:
+        return image.convert("RGBA")
+
+
+@cache
+def fetch() -> None:
+    """Fetch and unpack what the cache lacks, and see that the fonts are there."""
+    for relative in FONT_PACKAGES:
+        if not (FONT_FOLDER / relative).is_dir():
+            font(f"{relative}/")
+    for vendor in VENDORS.values():
+        if not (cache_folder() / vendor.name / "complete").is_file():
+            _fetch(vendor)
+
+
+def _fetch(vendor: Vendor) -> None:
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / (vendor.package.replace("@", "-") + ".tgz")
+    if not archive.is_file() or not _is_intact(archive, vendor):
+        _say(f"fetching {vendor.package} ({vendor.licence}), about 70 MB")
+        _pack(vendor, folder)
+    if not _is_intact(archive, vendor):
+        raise SourceMissing(f"{archive} is not the {vendor.package} that this recipe was made with")
+    _say(f"unpacking the drawings of {vendor.package}")
+    _unpack(archive, vendor, folder / vendor.name)
+    archive.unlink()
+
+
+def _pack(vendor: Vendor, folder: Path) -> None:
+    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), vendor.package]
+    try:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    except FileNotFoundError:
+        raise SourceMissing("there is no npm; apt-get install npm") from None
+    except subprocess.CalledProcessError as error:
+        raise SourceMissing(f"{' '.join(command)} ended with {error.returncode}") from None
+
+
+def _is_intact(archive: Path, vendor: Vendor) -> bool:
+    with archive.open("rb") as file:
+        digest = hashlib.sha512()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return base64.b64encode(digest.digest()).decode() == vendor.integrity
+
+
+def _unpack(archive: Path, vendor: Vendor, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    with tarfile.open(archive) as tar:
+        for name, content in _files(tar, vendor.folder):
+            (target / name).write_bytes(content)
+    (target / "complete").touch()
+
+
+def _files(tar: tarfile.TarFile, folder: str) -> Iterable[tuple[str, bytes]]:
+    for member in tar:
+        path = Path(member.name)
+        if member.isfile() and str(path.parent) == folder and (file := tar.extractfile(member)):
+            yield path.name, file.read()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"sources: {text}\n")
+
+
+if __name__ == "__main__":
+    fetch()
