@@ -6,6 +6,7 @@ out for evaluation.
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from PIL import Image
 from deploy.demo_model.palette import COLOURS, Colour, Rgb, distance, pale
 from deploy.demo_model.scene import Background
 
-Mask = NDArray[np.float32]
+Mask = NDArray[Any]  # of float32
 
 TRAINING = ("plain", "plain", "plain", "gradient", "stripes", "checks", "blobs")
 HELD_OUT = ("plain", "dots", "rings", "zigzag")

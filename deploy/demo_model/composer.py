@@ -12,7 +12,7 @@ from random import Random
 
 from deploy.demo_model import background, strings, typeface
 from deploy.demo_model.drawing import mean_colour, sprite
-from deploy.demo_model.palette import COLOURS, Colour, Rgb, distance
+from deploy.demo_model.palette import COLOURS, Colour, Rgb, distance, luma
 from deploy.demo_model.scene import (
     Background,
     Bar,
@@ -32,6 +32,7 @@ Place = tuple[float, float, float]  # where the middle is, and the longer side
 
 CLEAR = 190.0  # how far a flat colour must be from what it stands on
 VISIBLE = 100.0  # how far a drawing's mean colour must be
+READABLE = 45.0  # how much lighter or darker a text must be
 SMALLEST_TEXT = 0.13  # height of a character's box
 CENTRE: Place = (0.5, 0.5, 0.0)
 
@@ -114,6 +115,14 @@ class Composer:
             if colour not in others and _apart(rgb, self.ground, CLEAR):
                 return colour, rgb
 
+    def ink(self) -> tuple[Colour, Rgb]:
+        """A named colour that can be read on the background."""
+        while True:
+            colour, rgb = self.paint()
+            grounds = (self.ground.first, self.ground.second)
+            if min(abs(luma(rgb) - luma(ground)) for ground in grounds) > READABLE:
+                return colour, rgb
+
     def shape(self, kind: ShapeKind, paint: tuple[Colour, Rgb], place: Place) -> Shape:
         """A shape at a place."""
         angle = self.rng.uniform(-10, 10) if self._chance(0.3) else 0.0
@@ -139,7 +148,7 @@ class Composer:
         x = rng.uniform(area[0] + width / 2, area[2] - width / 2)
         y = rng.uniform(area[1] + height / 2, area[3] - height / 2)
         box = self.fitted((x, y, max(width, height)), ratio)
-        return typeface.set_text(string, kind, *self.paint(), font, box)
+        return typeface.set_text(string, kind, *self.ink(), font, box)
 
 
 def _apart(rgb: Rgb, ground: Background, least: float) -> bool:
@@ -292,7 +301,7 @@ def _chart(composer: Composer) -> Scene:
     left, foot = 0.5 - room * count / 2, rng.uniform(0.8, 0.85)
     wide = room * rng.uniform(0.55, 0.85)
     font = typeface.choose(rng, composer.split, "word")
-    ink = composer.paint()
+    ink = composer.ink()
     bars: list[Bar] = []
     for i, height in enumerate(heights):
         x = left + (i + 0.5) * room

@@ -30,7 +30,7 @@ _ENOUGH = 0.3  # how much of a cell a thing or a shape has to cover
 _TOUCHED = 0.02
 _ENOUGH_OF_TEXT = 0.25
 
-Cover = NDArray[np.float32]  # [GRID, GRID], 0 to 1
+Cover = NDArray[np.floating]  # [GRID, GRID], 0 to 1
 
 
 def cell_labels(scene: Scene) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
@@ -79,4 +79,4 @@ def _boxed(box: Box) -> Cover:
         np.clip(np.minimum(end * GRID, starts + 1) - np.maximum(start * GRID, starts), 0, 1)
         for start, end in ((box[0], box[2]), (box[1], box[3]))
     )
-    return np.outer(down, across).astype(np.float32)
+    return np.outer(down, across)

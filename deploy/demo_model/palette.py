@@ -59,3 +59,8 @@ def distance(one: Rgb, other: Rgb) -> float:
     r, g, b = (a - b for a, b in zip(one, other, strict=True))
     total = (2 + red / 256) * r * r + 4 * g * g + (2 + (255 - red) / 256) * b * b
     return float(total**0.5)
+
+
+def luma(rgb: Rgb) -> float:
+    """How light a shade looks, 0 to 255."""
+    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]

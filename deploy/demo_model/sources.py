@@ -80,8 +80,9 @@ def drawing(vendor: str, code_point: str) -> Image.Image:
     path = cache_folder() / vendor / f"{code_point}.png"
     if not path.is_file():
         raise SourceMissing(f"there is no {path}; python -m deploy.demo_model.sources fetches it")
-    with Image.open(path) as image:
-        return image.convert("RGBA")
+    with Image.open(path) as file:
+        image: Image.Image = file.convert("RGBA")
+    return image
 
 
 @cache
