@@ -6,7 +6,6 @@ out for evaluation.
 
 from collections.abc import Callable
 from random import Random
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from PIL import Image
 from deploy.demo_model.palette import COLOURS, Colour, Rgb, distance, pale
 from deploy.demo_model.scene import Background
 
-Mask = NDArray[Any]  # of float32
+Mask = NDArray[np.float32]
 
 TRAINING = ("plain", "plain", "plain", "gradient", "stripes", "checks", "blobs")
 HELD_OUT = ("plain", "dots", "rings", "zigzag")
@@ -75,20 +74,24 @@ def _rotated(background: Background, width: int, height: int) -> tuple[Mask, Mas
 
 def _wave(at: Mask) -> Mask:
     """A triangle wave of period 1, -1 to 1."""
-    return 4 * np.abs(at - np.floor(at) - np.float32(0.5)) - 1
+    mask: Mask = 4 * np.abs(at - np.floor(at) - np.float32(0.5)) - 1
+    return mask
 
 
 def _gradient(background: Background, x: Mask, y: Mask) -> Mask:
-    return x + np.float32(0.5)
+    mask: Mask = x + np.float32(0.5)
+    return mask
 
 
 def _stripes(background: Background, x: Mask, y: Mask) -> Mask:
-    return _wave(x * np.float32(5 * background.scale)) * 10 + np.float32(0.5)
+    mask: Mask = _wave(x * np.float32(5 * background.scale)) * 10 + np.float32(0.5)
+    return mask
 
 
 def _checks(background: Background, x: Mask, y: Mask) -> Mask:
     n = np.float32(4 * background.scale)
-    return _wave(x * n) * _wave(y * n) * 40 + np.float32(0.5)
+    mask: Mask = _wave(x * n) * _wave(y * n) * 40 + np.float32(0.5)
+    return mask
 
 
 def _blobs(background: Background, x: Mask, y: Mask) -> Mask:
@@ -96,22 +99,26 @@ def _blobs(background: Background, x: Mask, y: Mask) -> Mask:
     grid = np.random.default_rng(background.seed).random((n, n), np.float32)
     levels = Image.fromarray((grid * 255).astype(np.uint8))
     smooth = levels.resize((x.shape[1], x.shape[0]), Image.Resampling.BICUBIC)
-    return np.asarray(smooth, dtype=np.float32) / 255
+    mask: Mask = np.asarray(smooth, dtype=np.float32) / 255
+    return mask
 
 
 def _dots(background: Background, x: Mask, y: Mask) -> Mask:
     n = np.float32(5 * background.scale)
     u, v = _wave(x * n), _wave(y * n)
-    return (np.float32(0.5) - np.sqrt((u + 1) ** 2 + (v + 1) ** 2) + np.float32(0.4)) * 10
+    mask: Mask = (np.float32(0.5) - np.sqrt((u + 1) ** 2 + (v + 1) ** 2) + np.float32(0.4)) * 10
+    return mask
 
 
 def _rings(background: Background, x: Mask, y: Mask) -> Mask:
-    return _wave(np.hypot(x, y) * np.float32(4 * background.scale)) / 2 + np.float32(0.5)
+    mask: Mask = _wave(np.hypot(x, y) * np.float32(4 * background.scale)) / 2 + np.float32(0.5)
+    return mask
 
 
 def _zigzag(background: Background, x: Mask, y: Mask) -> Mask:
     n = np.float32(5 * background.scale)
-    return _wave(x * n + _wave(y * n) / 4) * 10 + np.float32(0.5)
+    mask: Mask = _wave(x * n + _wave(y * n) / 4) * 10 + np.float32(0.5)
+    return mask
 
 
 _MASKS: dict[str, Callable[[Background, Mask, Mask], Mask]] = {

@@ -34,7 +34,7 @@ CLEAR = 190.0  # how far a flat colour must be from what it stands on
 VISIBLE = 100.0  # how far a drawing's mean colour must be
 READABLE = 45.0  # how much lighter or darker a text must be
 SMALLEST_TEXT = 0.13  # height of a character's box
-CENTRE: Place = (0.5, 0.5, 0.0)
+OFTEN = {"google": 3, "twitter": 3}  # how often a vendor's drawings are shown; others 1
 
 
 def compose(rng: Random, split: str, kind: str, subject: Subject | None = None) -> Scene:
@@ -89,7 +89,7 @@ class Composer:
         while len(chosen) < count:
             thing = self.rng.choice(things())
             if all(thing != other for other, _ in chosen):
-                chosen.append((thing, self.rng.choice(vendors_in_training(thing))))
+                chosen.append((thing, _vendor(self.rng, thing)))
         self.rng.shuffle(chosen)
         colours = [mean_colour(vendor, thing.code_point) for thing, vendor in chosen]
         for _ in range(20):
@@ -149,6 +149,11 @@ class Composer:
         y = rng.uniform(area[1] + height / 2, area[3] - height / 2)
         box = self.fitted((x, y, max(width, height)), ratio)
         return typeface.set_text(string, kind, *self.ink(), font, box)
+
+
+def _vendor(rng: Random, thing: Thing) -> str:
+    vendors = vendors_in_training(thing)
+    return rng.choices(vendors, [OFTEN.get(vendor, 1) for vendor in vendors])[0]
 
 
 def _apart(rgb: Rgb, ground: Background, least: float) -> bool:

@@ -34,9 +34,9 @@ class _Exam:
 
 
 def _named_thing(number: int) -> Subject:
-    thing = things()[number // 2 % len(things())]
-    vendors = vendors_in_training(thing)
-    return thing, vendors[number // 2 // len(things()) % len(vendors)]
+    turn, index = divmod(number // 2, len(things()))
+    vendors = vendors_in_training(things()[index])
+    return things()[index], vendors[(turn + index) % len(vendors)]
 
 
 def _other_drawing(number: int) -> Subject:

@@ -7,16 +7,19 @@ Nothing here is needed to use the model, only to make its data.
 
 import base64
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from PIL import Image
+
+from deploy.demo_model.things import things
 
 
 class SourceMissing(RuntimeError):
@@ -25,30 +28,51 @@ class SourceMissing(RuntimeError):
 
 @dataclass(frozen=True)
 class Vendor:
-    """A package of drawings, 64x64 RGBA, one file for each code point."""
+    """A package of drawings of things."""
 
     name: str
     package: str
     integrity: str  # as the registry states it: sha512, base64
     licence: str
-    folder: str  # inside the package
+    folder: str = ""  # where its pictures of 64x64 are, RGBA; else it has icons.json, of SVG bodies
 
 
-GOOGLE = Vendor(
-    "google",
-    "emoji-datasource-google@16.0.0",
-    "ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
-    "Noto Emoji, Apache-2.0",
-    "package/img/google/64",
+_VENDORS = (
+    Vendor(
+        "google",
+        "emoji-datasource-google@16.0.0",
+        "ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
+        "Noto Emoji, Apache-2.0",
+        "package/img/google/64",
+    ),
+    Vendor(
+        "twitter",
+        "emoji-datasource-twitter@16.0.0",
+        "7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ==",
+        "Twemoji, CC-BY 4.0, (c) Twitter, Inc. and other contributors",
+        "package/img/twitter/64",
+    ),
+    Vendor(
+        "fluent",
+        "@iconify-json/fluent-emoji-flat@1.2.6",
+        "RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
+        "Fluent Emoji, MIT, (c) Microsoft Corporation",
+    ),
+    Vendor(
+        "noto_v1",
+        "@iconify-json/noto-v1@1.2.5",
+        "/DsVMius69Q0fRS53z7QK1TROSuar606jiIx+laXtdsYGMXpf6LtHBx6CGfoo3UHHb/XpBsw+1L1x3eyPqMuVA==",
+        "Noto Emoji as it was before 2017, Apache-2.0",
+    ),
+    Vendor(
+        "emojitwo",
+        "@iconify-json/emojione@1.2.3",
+        "T9+T3HIbJNLKKsmxYKlaYhvnHYkz/HNYTV7SHCXVZPfeUi4FqskY70YeN8yYAZT8cCv7w5vJxS4Q1m8zb9CMMg==",
+        "EmojiTwo, CC-BY 4.0",
+    ),
 )
-TWITTER = Vendor(
-    "twitter",
-    "emoji-datasource-twitter@16.0.0",
-    "7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ==",
-    "Twemoji, CC-BY 4.0, (c) Twitter, Inc. and other contributors",
-    "package/img/twitter/64",
-)
-VENDORS = {vendor.name: vendor for vendor in (GOOGLE, TWITTER)}
+VENDORS = {vendor.name: vendor for vendor in _VENDORS}
+ICON_SIDE = 96  # what icons are drawn at
 
 FONT_FOLDER = Path("/usr/share/fonts")
 FONT_PACKAGES = {  # folder under /usr/share/fonts: (Debian package, licence)
@@ -99,14 +123,20 @@ def fetch() -> None:
 def _fetch(vendor: Vendor) -> None:
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / (vendor.package.replace("@", "-") + ".tgz")
+    name, version = vendor.package.rsplit("@", 1)
+    archive = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
     if not archive.is_file() or not _is_intact(archive, vendor):
-        _say(f"fetching {vendor.package} ({vendor.licence}), about 70 MB")
+        _say(f"fetching {vendor.package} ({vendor.licence})")
         _pack(vendor, folder)
     if not _is_intact(archive, vendor):
         raise SourceMissing(f"{archive} is not the {vendor.package} that this recipe was made with")
     _say(f"unpacking the drawings of {vendor.package}")
-    _unpack(archive, vendor, folder / vendor.name)
+    target = folder / vendor.name
+    target.mkdir(exist_ok=True)
+    with tarfile.open(archive) as tar:
+        for code_point, content in _pictures(tar, vendor) if vendor.folder else _icons(tar):
+            (target / f"{code_point}.png").write_bytes(content)
+    (target / "complete").touch()
     archive.unlink()
 
 
@@ -128,19 +158,35 @@ def _is_intact(archive: Path, vendor: Vendor) -> bool:
     return base64.b64encode(digest.digest()).decode() == vendor.integrity
 
 
-def _unpack(archive: Path, vendor: Vendor, target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    with tarfile.open(archive) as tar:
-        for name, content in _files(tar, vendor.folder):
-            (target / name).write_bytes(content)
-    (target / "complete").touch()
-
-
-def _files(tar: tarfile.TarFile, folder: str) -> Iterable[tuple[str, bytes]]:
+def _pictures(tar: tarfile.TarFile, vendor: Vendor) -> Iterator[tuple[str, bytes]]:
+    wanted = {f"{vendor.folder}/{thing.code_point}.png": thing.code_point for thing in things()}
     for member in tar:
-        path = Path(member.name)
-        if member.isfile() and str(path.parent) == folder and (file := tar.extractfile(member)):
-            yield path.name, file.read()
+        if member.name in wanted and (file := tar.extractfile(member)):
+            yield wanted[member.name], file.read()
+
+
+def _icons(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    file = tar.extractfile("package/icons.json")
+    if file is None:
+        raise SourceMissing("icons.json is not a file")
+    icons = json.load(file)
+    for thing in things():
+        name = icons.get("aliases", {}).get(thing.icon, {}).get("parent", thing.icon)
+        if icon := icons["icons"].get(name):
+            width, height = (icon.get(side, icons[side]) for side in ("width", "height"))
+            yield thing.code_point, _drawn(icon["body"], width, height)
+
+
+def _drawn(body: str, width: int, height: int) -> bytes:
+    try:
+        import resvg_py
+    except ImportError:
+        raise SourceMissing("there is no resvg_py; pip install resvg-py") from None
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {width} {height}" width="{ICON_SIDE}" height="{ICON_SIDE}">{body}</svg>'
+    )
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True))
 
 
 def _say(text: str) -> None:

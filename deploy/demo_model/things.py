@@ -1,8 +1,8 @@
 """The things that the model can name: 250 emoji, with their names in English and Chinese.
 
-They were chosen among emojibase's categories so that both vendors draw them clearly and unlike one
-another. For 60 of them, picked by a hash of the code point, Twitter's drawing is never shown in
-training: "the other vendor's drawing of the same thing" is then a picture of a kind never seen.
+They were chosen so that the vendors draw them clearly and unlike one another. For 60 of them,
+picked by a hash of the code point, Twitter's drawing is never shown in training, so that it can be
+asked how well the other vendor's drawing of the same thing is known.
 """
 
 import csv
@@ -23,6 +23,13 @@ class Thing:
     plural: str
     chinese: str
     measure_word: str
+    icon: str  # its name in the sets of icons
+    drawn_by: str  # vendors whose drawings are clear, separated by spaces
+
+    @property
+    def vendors(self) -> tuple[str, ...]:
+        """Those who draw it clearly."""
+        return tuple(self.drawn_by.split())
 
 
 @cache
@@ -44,4 +51,5 @@ def held_out() -> frozenset[Thing]:
 
 def vendors_in_training(thing: Thing) -> tuple[str, ...]:
     """Whose drawings of the thing training shows."""
-    return ("google",) if thing in held_out() else ("google", "twitter")
+    withheld = "twitter" if thing in held_out() else ""
+    return tuple(vendor for vendor in thing.vendors if vendor != withheld)
