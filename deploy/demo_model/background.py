@@ -99,7 +99,7 @@ def _blobs(background: Background, x: Mask, y: Mask) -> Mask:
     grid = np.random.default_rng(background.seed).random((n, n), np.float32)
     levels = Image.fromarray((grid * 255).astype(np.uint8))
     smooth = levels.resize((x.shape[1], x.shape[0]), Image.Resampling.BICUBIC)
-    mask: Mask = np.asarray(smooth, dtype=np.float32) / 255
+    mask: Mask = np.asarray(smooth, dtype=np.float32) / np.float32(255)
     return mask
 
 

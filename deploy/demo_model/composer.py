@@ -238,9 +238,10 @@ def _some_things(composer: Composer) -> Scene:
 
 
 def _counts(rng: Random) -> tuple[int, int]:
-    """How many of one kind, 1 to 6, and of another, 0 to 3."""
+    """How many of one kind, 1 to 6, and of another, 0 to 3, but never as many."""
     first = rng.choices((1, 2, 3, 4, 5, 6), (1, 2, 2, 2, 2, 2))[0]
-    return first, (rng.randint(1, 3) if rng.random() < 0.35 else 0)
+    second = rng.choice([count for count in (1, 2, 3) if count != first])
+    return first, (second if rng.random() < 0.35 else 0)
 
 
 def _many_things(composer: Composer) -> Scene:

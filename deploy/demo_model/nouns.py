@@ -115,8 +115,8 @@ def items(scene: Scene) -> list[Item]:
 
 
 def counts(scene: Scene) -> dict[Noun, int]:
-    """How many there are of each noun, in the order of their first."""
+    """How many there are of each noun, the most numerous first, else in reading order."""
     found: dict[Noun, int] = {}
     for item in items(scene):
         found[item.noun] = found.get(item.noun, 0) + 1
-    return found
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
