@@ -109,6 +109,14 @@ def drawing(vendor: str, code_point: str) -> Image.Image:
     return image
 
 
+def is_complete() -> bool:
+    """Whether all drawings and fonts are there."""
+    vendors = (cache_folder() / vendor.name / "complete" for vendor in _VENDORS)
+    return all(map(Path.is_file, vendors)) and all(
+        (FONT_FOLDER / relative).is_dir() for relative in FONT_PACKAGES
+    )
+
+
 @cache
 def fetch() -> None:
     """Fetch and unpack what the cache lacks, and see that the fonts are there."""
