@@ -111,8 +111,8 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: obje
 def test_everything_stays_inside(kind: str, split: str) -> None:
     fetch()
     for scene in scenes(kind, 40, split):
-        boxes = [each.box for each in (*scene.things, *scene.shapes)]
-        boxes += [each.box for each in (*scene.texts, *scene.bars)]
+        boxes = [thing.box for thing in scene.things] + [shape.box for shape in scene.shapes]
+        boxes += [text.box for text in scene.texts] + [bar.box for bar in scene.bars]
         assert all(-0.01 <= edge <= 1.01 for box in boxes for edge in box), scene
         for one in range(len(boxes)):
             for other in range(one):
