@@ -34,12 +34,19 @@ CLEAR = 190.0  # how far a flat colour must be from what it stands on
 VISIBLE = 100.0  # how far a drawing's mean colour must be
 READABLE = 45.0  # how much lighter or darker a text must be
 SMALLEST_TEXT = 0.13  # height of a character's box
+STRETCH = (0.78, 1.3)  # the aspects of training pictures
 OFTEN = {"google": 3, "twitter": 3}  # how often a vendor's drawings are shown; others 1
 
 
-def compose(rng: Random, split: str, kind: str, subject: Subject | None = None) -> Scene:
-    """A random scene of a kind; `subject` is in it where the kind shows things."""
-    composer = Composer(rng, split, subject)
+def compose(
+    rng: Random, split: str, kind: str, subject: Subject | None = None, aspect: float = 0.0
+) -> Scene:
+    """A random scene of a kind; `subject` is in it where the kind shows things.
+
+    `aspect` is the width to height that it will be drawn at; left out, it is 1, in training now and
+    then something else, as pictures that are not square are squeezed into one.
+    """
+    composer = Composer(rng, split, subject, aspect)
     scene = _KINDS[kind](composer)
     return replace(scene, kind=kind, aspect=composer.aspect, effects=composer.effects())
 
@@ -51,9 +58,11 @@ class Composer:
     rng: Random
     split: str
     subject: Subject | None = None
+    aspect: float = 0.0
 
     def __post_init__(self) -> None:
-        self.aspect = self.rng.uniform(0.8, 1.25) if self._train and self._chance(0.5) else 1.0
+        if not self.aspect:
+            self.aspect = self.rng.uniform(*STRETCH) if self._train and self._chance(0.5) else 1.0
         self.ground = background.background(self.rng, self.split)
 
     @property
