@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-from deploy.demo_model.composer import Subject, compose
+from deploy.demo_model.composer import compose
+from deploy.demo_model.exchange import Exchange, Topic
+from deploy.demo_model.parts import Subject
 from deploy.demo_model.questions import text_only
 from deploy.demo_model.scene import Scene
 from deploy.demo_model.things import held_out, things, vendors_in_training
-from deploy.demo_model.topics import Exchange, Topic, Topics
+from deploy.demo_model.topics import Topics
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from random import Random
 
+from deploy.demo_model.exchange import Exchange
 from deploy.demo_model.scene import Scene
 from deploy.demo_model.small_talk import small_talk
-from deploy.demo_model.topics import Exchange, Topics
+from deploy.demo_model.topics import Topics
 
 __all__ = ["Exchange", "conversation", "text_only"]
 

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from deploy.demo_model.topics import Exchange
+from deploy.demo_model.exchange import Exchange
 
 _Intents = tuple[tuple[tuple[str, ...], str], ...]  # (wordings, answer)
 

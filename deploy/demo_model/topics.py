@@ -1,9 +1,10 @@
 """What can be asked about a scene: each topic is a question, and questions that may follow it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from random import Random
 
+from deploy.demo_model.asker import Asker
+from deploy.demo_model.exchange import Exchange, Topic
+from deploy.demo_model.naming import described_places, name_of, place_of
 from deploy.demo_model.nouns import (
     BACKGROUND,
     BAR,
@@ -13,46 +14,22 @@ from deploy.demo_model.nouns import (
     Item,
     Noun,
     counts,
-    items,
 )
 from deploy.demo_model.palette import COLOURS, Colour
-from deploy.demo_model.scene import Bar, Box, Scene, Text
+from deploy.demo_model.scene import Bar
 from deploy.demo_model.shapes import SHAPES
 from deploy.demo_model.things import things
-from deploy.demo_model.wording import EXTREMES, ask, at, listed, sentence
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """A question, its answer, and the skill that answering it takes."""
-
-    question: str
-    answer: str
-    skill: str
-
-
-@dataclass(frozen=True)
-class Topic:
-    """An exchange, and those that make sense right behind it."""
-
-    first: Exchange
-    follow_ups: list[Exchange] = field(default_factory=list)
-
+from deploy.demo_model.wording import EXTREMES, at
 
 _PLACES = {
     "row": (("left", "right"), ("left", "middle", "right")),
     "column": (("top", "bottom"), ("top", "middle", "bottom")),
     "corners": ((), (), ("top left", "top right", "bottom left", "bottom right")),
 }
-NOTHING = {"en": "Nothing.", "zh": "什么也没有。"}
 
 
-class Topics:
+class Topics(Asker):
     """Finds all topics of one scene."""
-
-    def __init__(self, scene: Scene, rng: Random, language: str) -> None:
-        self._scene, self._rng, self._language = scene, rng, language
-        self._items = items(scene)
 
     def all(self) -> list[Topic]:
         """In no particular order."""
@@ -66,25 +43,6 @@ class Topics:
             self._chart,
         )
         return [topic for find in finders for topic in find()]
-
-    def _ask(
-        self, question: str, answer: str, skill: str, noun: Noun = THING, **slots: str
-    ) -> Exchange:
-        filled = {**noun.slots(self._language), **slots}
-        asked = ask(self._rng, self._language, question, **filled)
-        return Exchange(asked, sentence(answer, self._language), skill)
-
-    def _then(self, question: str, answer: str, noun: Noun = THING, **slots: str) -> Exchange:
-        return self._ask(question, answer, "follow_up", noun, **slots)
-
-    def _yes(self, is_so: bool, *, being: bool = False) -> str:
-        if self._language == "en":
-            return "yes" if is_so else "no"
-        word = "是" if being else "有"
-        return word if is_so else ("不是" if being else "没有")
-
-    def _amount(self, count: int, noun: Noun) -> str:
-        return f"{count}{noun.measure_word}" if self._language == "zh" else str(count)
 
     # what the picture shows
 
@@ -287,42 +245,3 @@ class Topics:
             yield Topic(self._ask("extreme", bar.letter, "chart", most=most), then)
             the = f"{most}的柱子" if language == "zh" else f"the {most} bar"
             yield Topic(self._ask("colour", colour, "chart", the=the))
-
-
-def place_of(box: Box) -> str:
-    """Where a single thing clearly is, or ""."""
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    if abs(x - 0.5) < 0.08 and abs(y - 0.5) < 0.08:
-        return "middle"
-    if abs(y - 0.5) < 0.1 and abs(x - 0.5) > 0.2:
-        return "left" if x < 0.5 else "right"
-    if abs(x - 0.5) < 0.1 and abs(y - 0.5) > 0.2:
-        return "top" if y < 0.5 else "bottom"
-    return ""
-
-
-def text_name(text: Text, language: str) -> str:
-    """ "the word CAT", "单词CAT"."""
-    noun = TEXTS[text.kind]
-    return f"{noun.chinese}{text.string}" if language == "zh" else f"{noun.english} {text.string}"
-
-
-def name_of(scene: Scene, language: str) -> str:
-    """What the picture shows, inside a sentence."""
-    if scene.bars:
-        many = BAR.counted(len(scene.bars), language)
-        return f"有{many}的柱状图" if language == "zh" else f"a bar chart with {many}"
-    parts = [noun.counted(count, language) for noun, count in counts(scene).items()]
-    parts += [text_name(text, language) for text in scene.texts]
-    return listed(parts, language) if parts else NOTHING[language].rstrip(".。")
-
-
-def described_places(placed: list[Item], places: tuple[str, ...], language: str) -> str:
-    """ "a dog on the left and an apple on the right", "左边是狗，右边是苹果"."""
-    pairs = [
-        (item.noun.one(language), at(place, language))
-        for item, place in zip(placed, places, strict=True)
-    ]
-    if language == "zh":
-        return "，".join(f"{where}是{name}" for name, where in pairs)
-    return listed([f"{name} {where}" for name, where in pairs], language)

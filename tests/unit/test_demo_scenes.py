@@ -17,9 +17,11 @@ from deploy.demo_model.labels import NUMBERS, cell_labels
 from deploy.demo_model.palette import COLOURS, distance
 from deploy.demo_model.samples import MIX, sample
 from deploy.demo_model.scene import Scene
-from deploy.demo_model.sources import VENDORS, SourceMissing, drawing, fetch, is_complete
+from deploy.demo_model.sources import SourceMissing, drawing, fetch, is_complete
 from deploy.demo_model.things import HELD_OUT as WITHHELD
 from deploy.demo_model.things import held_out, things, vendors_in_training
+from deploy.demo_model.vendors import VENDORS
+
 
 needs_sources = pytest.mark.skipif(
     not is_complete(), reason="python -m deploy.demo_model.sources says what is missing"

@@ -1,0 +1,20 @@
+"""Questions with their answers, and what may follow them."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question, its answer, and the skill that answering it takes."""
+
+    question: str
+    answer: str
+    skill: str
+
+
+@dataclass(frozen=True)
+class Topic:
+    """An exchange, and those that make sense right behind it."""
+
+    first: Exchange
+    follow_ups: list[Exchange] = field(default_factory=list)
