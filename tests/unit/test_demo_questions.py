@@ -6,12 +6,12 @@ from random import Random
 import pytest
 
 from deploy.demo_model.composer import compose
+from deploy.demo_model.exchange import Exchange
 from deploy.demo_model.palette import COLOURS
 from deploy.demo_model.questions import conversation, text_only
 from deploy.demo_model.scene import Background, PlacedThing, Scene, Shape, Text
 from deploy.demo_model.shapes import SHAPES
 from deploy.demo_model.things import Thing, things
-from deploy.demo_model.exchange import Exchange
 from deploy.demo_model.topics import Topics
 
 LEFT, RIGHT = (0.1, 0.3, 0.4, 0.6), (0.6, 0.3, 0.9, 0.6)

@@ -22,7 +22,6 @@ from deploy.demo_model.things import HELD_OUT as WITHHELD
 from deploy.demo_model.things import held_out, things, vendors_in_training
 from deploy.demo_model.vendors import VENDORS
 
-
 needs_sources = pytest.mark.skipif(
     not is_complete(), reason="python -m deploy.demo_model.sources says what is missing"
 )
