@@ -13,7 +13,7 @@ from glm4v.errors import InvalidRequest
 from glm4v.model_spec import ModelSpec
 from glm4v.vocabulary import SPECIAL_TOKENS, read_ranks
 
-_PATTERN = (
+PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -30,7 +30,7 @@ class Tokenizer:
     def __init__(self, ranks: dict[bytes, int], spec: ModelSpec) -> None:
         # Nothing is registered as special: "<|user|>" in a text is ordinary text.
         self._encoding = tiktoken.Encoding(
-            "glm-4v", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens={}
+            "glm-4v", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={}
         )
         self._bytes = sorted(ranks, key=ranks.__getitem__)
         self._special = {

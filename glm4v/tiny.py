@@ -68,7 +68,8 @@ def write_checkpoint(config: dict[str, Any], seed: int, tokenizer: bytes | None,
         out.mkdir(parents=True, exist_ok=True)
         _write_json(out / "config.json", config)
         spec = read_spec(out)
-        _write_tokenizer(spec, tokenizer, out)
+        (out / "tokenizer.model").write_bytes(tokenizer or _byte_vocabulary())
+        write_tokenizer_config(spec, out)
         _write_weights(spec, seed, out)
     except OSError as error:
         raise InvalidRequest(
@@ -76,8 +77,8 @@ def write_checkpoint(config: dict[str, Any], seed: int, tokenizer: bytes | None,
         ) from error
 
 
-def _write_tokenizer(spec: ModelSpec, tokenizer: bytes | None, out: Path) -> None:
-    (out / "tokenizer.model").write_bytes(tokenizer or _byte_vocabulary())
+def write_tokenizer_config(spec: ModelSpec, out: Path) -> None:
+    """Write what stands beside tokenizer.model: the special tokens, and how answers are drawn."""
     _write_json(
         out / "generation_config.json",
         {

@@ -1,0 +1,112 @@
+"""Batches of training: pictures with dense labels and conversations, made while they are needed."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from deploy.demo_model.questions import Exchange, text_only
+from deploy.demo_model.samples import sample
+from deploy.demo_model.turns import IGNORED, Lesson, lesson, padded
+from gateway.tokenizer import Tokenizer
+from glm4v.model_spec import ModelSpec, read_spec
+
+_MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)
+_STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1)
+
+_TEXT_ONLY_EVERY = 25  # one batch in so many has no pictures
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Conversations of one step, padded; without pictures the three last are empty."""
+
+    ids: torch.Tensor  # [batch, tokens]
+    targets: torch.Tensor  # [batch, rows of text]
+    owners: torch.Tensor  # [batch, rows of text]
+    skills: list[list[str]]  # of each conversation's exchanges
+    pixels: torch.Tensor  # uint8 [batch, side, side, 3]
+    kinds: torch.Tensor  # [batch, cells]
+    colours: torch.Tensor  # [batch, cells]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        names = ("ids", "targets", "owners", "pixels", "kinds", "colours")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 [batch, side, side, 3] -> [batch, 3, side, side], as the vision worker does it."""
+    device = pixels.device
+    channels = pixels.permute(0, 3, 1, 2).float() / 255
+    return (channels - _MEAN.to(device)) / _STD.to(device)
+
+
+class Batches(IterableDataset[Batch]):
+    """The batches of one process from a step on; what they hold depends on seed and step alone."""
+
+    def __init__(
+        self, model_dir: Path, *, seed: int, batch: int, share: int, shares: int, first: int
+    ) -> None:
+        self._model_dir = model_dir
+        self._seed, self._batch = seed, batch
+        self._share, self._shares = share, shares
+        self._first = first
+
+    def __iter__(self) -> Iterator[Batch]:
+        spec = read_spec(self._model_dir)
+        tokenizer = Tokenizer.read(self._model_dir, spec)
+        step = self._first
+        while True:
+            start = (step * self._shares + self._share) * self._batch
+            indices = range(start, start + self._batch)
+            make = text_batch if step % _TEXT_ONLY_EVERY == _TEXT_ONLY_EVERY - 1 else picture_batch
+            yield make(indices, self._seed, tokenizer, spec)
+            step += 1
+
+
+def loader(batches: Batches) -> Iterator[Batch]:
+    """The batches, made by a process beside the one that trains."""
+    return iter(DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4))
+
+
+def picture_batch(indices: range, seed: int, tokenizer: Tokenizer, spec: ModelSpec) -> Batch:
+    """One picture and one conversation about it for each index."""
+    samples = [sample(index, seed) for index in indices]
+    lessons = [lesson(each.exchanges, tokenizer, has_image=True) for each in samples]
+    return Batch(
+        *_conversations(lessons, spec),
+        [[exchange.skill for exchange in each.exchanges] for each in samples],
+        torch.from_numpy(np.stack([each.image for each in samples])),
+        torch.from_numpy(np.stack([each.kinds for each in samples])).long(),
+        torch.from_numpy(np.stack([each.colours for each in samples])).long(),
+    )
+
+
+def text_batch(indices: range, seed: int, tokenizer: Tokenizer, spec: ModelSpec) -> Batch:
+    """Conversations without a picture."""
+    told: list[list[Exchange]] = []
+    for index in indices:
+        rng = random.Random(f"{seed}:{index}")
+        told.append(text_only(rng, ("en", "zh")[index % 2]))
+    lessons = [lesson(exchanges, tokenizer, has_image=False) for exchanges in told]
+    nothing = torch.empty(0)
+    skills = [[exchange.skill for exchange in exchanges] for exchanges in told]
+    return Batch(*_conversations(lessons, spec), skills, nothing, nothing, nothing)
+
+
+def _conversations(
+    lessons: list[Lesson], spec: ModelSpec
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids = padded([each.ids for each in lessons], spec.first_special_id)
+    length = ids.shape[1] - (len(lessons[0].ids) - len(lessons[0].targets))
+    rows = []
+    for name in ("targets", "owners"):
+        values = padded([getattr(each, name) for each in lessons], IGNORED, 1)
+        fill = ((0, 0), (0, length - values.shape[1]))
+        rows.append(torch.from_numpy(np.pad(values, fill, constant_values=IGNORED)))
+    return torch.from_numpy(ids), rows[0], rows[1]

@@ -1,0 +1,47 @@
+"""How well training goes: running means between two lines of its log."""
+
+from collections import Counter
+
+import torch
+
+from deploy.demo_model.batches import Batch
+from deploy.demo_model.turns import IGNORED
+
+
+class Scores:
+    """Sums since the last `take`."""
+
+    def __init__(self) -> None:
+        self._loss = 0.0
+        self._batches = 0
+        self._cells: Counter[bool] = Counter()
+        self._right: Counter[str] = Counter()
+        self._asked: Counter[str] = Counter()
+
+    def add_cells(self, logits: torch.Tensor, kinds: torch.Tensor) -> None:
+        """logits [cells, kinds], kinds [cells]; background, which is easy, does not count."""
+        covered = kinds > 0
+        right = int((logits.argmax(-1) == kinds)[covered].sum())
+        self._cells[True] += right
+        self._cells[False] += int(covered.sum()) - right
+
+    def add_answers(self, logits: torch.Tensor, batch: Batch, loss: float) -> None:
+        """logits [batch, rows, vocabulary]. An answer is right when each of its tokens is."""
+        self._loss += loss
+        self._batches += 1
+        wrong = (logits.argmax(-1) != batch.targets) & (batch.targets != IGNORED)
+        for number, skills in enumerate(batch.skills):
+            missed = set(batch.owners[number][wrong[number]].tolist())
+            self._asked.update(skills)
+            self._right.update(skill for at, skill in enumerate(skills) if at not in missed)
+
+    def take(self) -> str:
+        """One line, and begin anew."""
+        cells = self._cells[True] / max(1, self._cells.total())
+        line = f"cells {cells:.1%}"
+        if self._batches:
+            line += f", loss {self._loss / self._batches:.3f}"
+        for skill in sorted(self._asked):
+            line += f", {skill} {self._right[skill] / self._asked[skill]:.0%}"
+        self.__init__()  # type: ignore[misc]
+        return line

@@ -1,0 +1,184 @@
+"""Trains the demo model: `python -m deploy.demo_model.train`; goes on where it was cut.
+
+First the tower alone learns what covers each cell of a picture (`labels`), which teaches it to see
+in a fraction of the time; then all of it learns to answer, with the cells as a smaller part of the
+loss. The rate is constant after a warm-up and falls over the last `decay` steps, so that a longer
+run passes through the same weights up to there.
+
+On CPUs each core is a process of one thread: they meet once a step, where threads would meet at
+every product. Pictures are trained at 224 pixels, an exact fifth of 1120: `export` widens the patch
+weights.
+"""
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import distributed, multiprocessing
+
+from deploy.demo_model.batches import Batch, Batches, loader
+from deploy.demo_model.learner import Learner, shrunk
+from deploy.demo_model.optimizers import make_optimizers, set_rate
+from deploy.demo_model.progress import load_progress, save_progress
+from deploy.demo_model.scores import Scores
+from glm4v.model_spec import read_spec
+
+_WARM_UP_STEPS = 300
+_SAVE_EVERY = 200
+_SCORE_EVERY = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run does."""
+
+    model_dir: Path  # config.json and tokenizer.model
+    out: Path
+    steps: int
+    tower_steps: int  # of these, for the tower alone
+    decay: int  # last steps, with a falling rate
+    batch: int  # pictures in a step, of all processes
+    rate: float
+    seed: int
+    device: str
+    processes: int
+
+
+def rate_at(step: int, plan: Plan) -> float:
+    """The learning rate: up, constant, down to nothing."""
+    rising = min(1.0, (step + 1) / _WARM_UP_STEPS)
+    falling = min(1.0, (plan.steps - step) / max(1, plan.decay))
+    return plan.rate * rising * falling
+
+
+def train(rank: int, plan: Plan, port: int) -> None:
+    """One process of a run."""
+    torch.set_num_threads(1 if plan.processes > 1 else os.cpu_count() or 1)
+    if plan.processes > 1:
+        distributed.init_process_group(
+            "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=plan.processes
+        )
+    torch.manual_seed(plan.seed)
+    learner = Learner(shrunk(read_spec(plan.model_dir))).to(plan.device)
+    optimizers = make_optimizers(learner, plan.rate)
+    first = load_progress(plan.out, learner, optimizers)
+    batches = Batches(
+        plan.model_dir,
+        seed=plan.seed,
+        batch=plan.batch // plan.processes,
+        share=rank,
+        shares=plan.processes,
+        first=first,
+    )
+    scores = Scores()
+    with _Bar(plan, first, is_shown=rank == 0) as bar:
+        for step, batch in zip(range(first, plan.steps), loader(batches), strict=False):
+            _learn(learner, optimizers, batch, scores, step, plan)
+            bar.update(step + 1, scores)
+            if rank == 0 and ((step + 1) % _SAVE_EVERY == 0 or step + 1 == plan.steps):
+                save_progress(plan.out, learner, optimizers, step + 1)
+
+
+def _learn(
+    learner: Learner,
+    optimizers: list[torch.optim.Optimizer],
+    batch: Batch,
+    scores: Scores,
+    step: int,
+    plan: Plan,
+) -> None:
+    tower_only = step < plan.tower_steps
+    if tower_only and not len(batch.pixels):
+        return
+    device = torch.device(plan.device)
+    with torch.autocast(device.type, torch.bfloat16):
+        loss = learner(batch.to(device), scores, tower_only=tower_only)
+    loss.backward()
+    _average_gradients(learner, plan.processes)
+    torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+    set_rate(optimizers, rate_at(step, plan))
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def _average_gradients(learner: Learner, processes: int) -> None:
+    if processes == 1:
+        return
+    gradients = [p.grad for p in learner.parameters() if p.grad is not None]
+    joined = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(joined)
+    joined /= processes
+    parts = torch.split(joined, [gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+class _Bar:
+    """What a person sees of the run: a bar, and a line of scores now and then."""
+
+    def __init__(self, plan: Plan, first: int, *, is_shown: bool) -> None:
+        self._console = Console(quiet=not is_shown, width=None if os.isatty(1) else 200)
+        columns = (
+            TextColumn("step {task.completed} of {task.total}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=self._console, disable=not is_shown)
+        self._task = self._bar.add_task("train", total=plan.steps, completed=first)
+        self._batch = plan.batch
+        self._since = time.monotonic()
+
+    def __enter__(self) -> "_Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, step: int, scores: Scores) -> None:
+        """After each step."""
+        self._bar.update(self._task, completed=step)
+        if step % _SCORE_EVERY == 0:
+            now = time.monotonic()
+            speed = _SCORE_EVERY * self._batch / (now - self._since)
+            self._since = now
+            self._console.print(f"{step}: {scores.take()}, {speed:.1f} pictures/s")
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("build/demo_model"),
+    model: Annotated[
+        Path, typer.Option(help="Folder of config.json and tokenizer.model.")
+    ] = Path("glm4v/demo_model"),
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 4000,
+    tower_steps: Annotated[int, typer.Option(help="First steps, for the tower alone.")] = 1000,
+    decay: Annotated[int, typer.Option(help="Last steps, with a falling rate.")] = 800,
+    batch: Annotated[int, typer.Option(help="Pictures in a step, of all processes.")] = 64,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of weights and pictures.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = (
+        "cuda" if torch.cuda.is_available() else "cpu"
+    ),
+    processes: Annotated[int, typer.Option(help="0: one for each core, one on a GPU.")] = 0,
+) -> None:
+    """Train, or go on training, the demo model."""
+    count = processes or (1 if device != "cpu" else os.cpu_count() or 1)
+    plan = Plan(model, out, steps, tower_steps, decay, batch, rate, seed, device, count)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    if count == 1:
+        train(0, plan, port)
+    else:
+        multiprocessing.spawn(train, (plan, port), nprocs=count)  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    typer.run(main)

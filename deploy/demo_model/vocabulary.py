@@ -1,0 +1,87 @@
+"""The vocabulary: byte pairs learnt from the questions and answers, as a tokenizer.model.
+
+What is read off pictures is left out, so that numbers and words of capitals are spelt letter by
+letter, whichever they are; the Chinese characters that can be read become tokens of their own.
+"""
+
+import base64
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+from deploy.demo_model.questions import conversation, text_only
+from deploy.demo_model.scene import Scene
+from deploy.demo_model.things import things
+from gateway.tokenizer import PATTERN
+
+_CONVERSATIONS = 30_000
+_NAMES_EVERY = 300  # conversations: names are rare in them, and what answers are made of
+_LONGEST = 12  # bytes of a token: whole questions would teach nothing
+_SEED = 1
+
+
+def train_vocabulary(scenes: Iterator[Scene], characters: str, count: int) -> bytes:
+    """A tokenizer.model of `count` tokens: lines of base64(token), a space, its rank."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=count,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=_LONGEST,
+        show_progress=True,
+    )
+    tokenizer.train_from_iterator(_texts(scenes, characters), trainer)
+    tokens = {_token_bytes(token): rank for token, rank in tokenizer.get_vocab().items()}
+    if len(tokens) != count:
+        raise ValueError(f"only {len(tokens)} of {count} tokens could be learnt")
+    ranked = sorted(tokens, key=lambda token: (len(token) > 1, tokens[token]))  # bytes come first
+    return b"".join(
+        base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(ranked)
+    )
+
+
+def write_vocabulary(content: bytes, out: Path) -> None:
+    """Put it where a checkpoint has it."""
+    (out / "tokenizer.model").write_bytes(content)
+
+
+def _texts(scenes: Iterator[Scene], characters: str) -> Iterator[str]:
+    rng = random.Random(_SEED)
+    for number, scene in zip(range(_CONVERSATIONS), scenes, strict=False):
+        language = ("en", "zh")[number % 2]
+        told = conversation(scene, rng, language) if number % 20 else text_only(rng, language)
+        for exchange in told:
+            yield exchange.question
+            if exchange.skill not in ("read", "describe"):
+                yield exchange.answer
+        yield from characters  # often enough to become tokens
+        if number % _NAMES_EVERY == 0:
+            for thing in things():
+                yield f"{thing.english.capitalize()}."
+                yield f"{thing.chinese}。"
+
+
+def _token_bytes(token: str) -> bytes:
+    """Undo the letters that stand for bytes in this library (GPT-2's table)."""
+    return bytes(_BYTES[letter] for letter in token)
+
+
+def _letters() -> Iterator[tuple[str, int]]:
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = 0
+    for value in range(256):
+        if value in printable:
+            yield chr(value), value
+        else:
+            yield chr(256 + others), value
+            others += 1
+
+
+_BYTES = dict(_letters())
