@@ -4,6 +4,8 @@ The arithmetic is that of modeling_chatglm.py and visual.py of THUDM/glm-4v-9b, 
 `lm_worker.model` and `vision_worker.model`, which serve what is trained here.
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -11,6 +13,7 @@ from torch.nn import functional
 from glm4v.model_spec import ModelSpec, VisionSpec
 
 _ADAPTER_NORM_EPS = 1e-5
+_ALIKE = 0.35  # correlation of keys and queries at the beginning
 
 Turn = tuple[torch.Tensor, torch.Tensor]  # cosines and sines of rotary positions
 
@@ -260,6 +263,37 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=0.5)
+    elif isinstance(module, VisionAttention):
+        _begin_alike(module.query_key_value.weight)
+    elif isinstance(module, PatchEmbedding):
+        _begin_with_waves(module.position_embedding.weight)
     elif isinstance(module, VisionLayer):  # the branches are normalised: they begin small
         nn.init.constant_(module.input_layernorm.weight, 0.5)
         nn.init.constant_(module.post_attention_layernorm.weight, 0.5)
+
+
+@torch.no_grad()
+def _begin_alike(query_key_value: torch.Tensor) -> None:
+    """Let keys begin akin to queries: a patch then looks at its neighbours and at its like.
+
+    The idea of mimetic initialisation (Trockman and Kolter, 2023), which small towers learn faster
+    from.
+    """
+    query, key, _ = query_key_value.chunk(3)
+    key.copy_(_ALIKE * query + math.sqrt(1 - _ALIKE**2) * key)
+
+
+@torch.no_grad()
+def _begin_with_waves(positions: torch.Tensor) -> None:
+    """Let positions begin as sines and cosines of row and column: neighbours are alike.
+
+    `positions` [1 + grid * grid, width]; waves are 3 to 4 * grid patches long.
+    """
+    rows, width = positions.shape
+    grid = math.isqrt(rows - 1)
+    lengths = torch.logspace(math.log10(3), math.log10(4 * grid), width // 4)
+    angles = 2 * math.pi * torch.arange(grid)[:, None] / lengths  # [grid, width / 4]
+    waves = torch.cat((angles.sin(), angles.cos()), dim=1)  # [grid, width / 2]
+    down = waves[:, None].expand(grid, grid, -1)
+    across = waves[None].expand(grid, grid, -1)
+    positions[1:] = torch.cat((down, across), dim=-1).flatten(0, 1) * math.sqrt(2)

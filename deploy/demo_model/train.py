@@ -30,7 +30,7 @@ from deploy.demo_model.progress import load_progress, save_progress
 from deploy.demo_model.scores import Scores
 from glm4v.model_spec import read_spec
 
-_WARM_UP_STEPS = 300
+_WARM_UP_STEPS = 100
 _SAVE_EVERY = 200
 _SCORE_EVERY = 100
 
