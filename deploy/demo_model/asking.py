@@ -1,9 +1,13 @@
 """Asks the cases of an evaluation through a running gateway, several at a time."""
 
+import asyncio
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deploy.demo_model.drawing import draw
 from deploy.demo_model.evaluation import Case
@@ -16,22 +20,28 @@ SIDE = 448  # pixels of a picture as it is sent
 
 _AT_ONCE = 8
 _MAX_TOKENS = 64
-_ROLES = (pb.ROLE_USER, pb.ROLE_ASSISTANT)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A case and what was answered to its last question."""
+    """A case, and what was answered to each of its questions."""
 
     case: Case
-    text: str
-    token_ids: tuple[int, ...]
-    margins: tuple[float, ...]  # log-probability of each token above that of the next best
+    texts: tuple[str, ...]
+    token_ids: tuple[int, ...]  # of the last answer
+    margins: tuple[float, ...]  # log-probability of each of them above that of the next best
 
-    @property
-    def is_right(self) -> bool:
-        """Whether it is the expected answer, to the letter."""
-        return self.text == self.case.turns[-1][1]
+    def is_right(self, turn: int = -1) -> bool:
+        """Whether an answer is the expected one, to the letter."""
+        return self.texts[turn] == self.case.turns[turn][1]
+
+
+async def ask_with_bar(target: str, cases: Sequence[Case], what: str) -> list[Asked]:
+    """Every case, greedily, with a bar on standard error."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=len(cases))
+        return await asyncio.to_thread(ask_all, target, cases, lambda: bar.advance(task))
 
 
 def ask_all(target: str, cases: Iterable[Case], tell: Callable[[], None]) -> list[Asked]:
@@ -56,18 +66,16 @@ def picture_of(scene: Scene) -> bytes:
 def _ask(client: Client, case: Case) -> Asked:
     """All turns; those before the last are answered by the model too."""
     picture = None if case.scene is None else picture_of(case.scene)
-    said: list[str] = []
+    messages: list[pb.Message] = []
+    texts: list[str] = []
     for wording, _ in case.turns:
-        said.append(wording)
-        messages = question(picture, said[0])
-        for number, text in enumerate(said[1:], 1):
-            part = pb.ContentPart(text=text)
-            messages.append(pb.Message(role=_ROLES[number % 2], parts=[part]))
+        messages += question(None if messages else picture, wording)
         with client.generate(
             messages, temperature=0, max_tokens=_MAX_TOKENS, top_logprobs=2
         ) as generation:
-            text = generation.text.strip()
-        said.append(text)
+            texts.append(generation.text.strip())
+        part = pb.ContentPart(text=texts[-1])
+        messages.append(pb.Message(role=pb.ROLE_ASSISTANT, parts=[part]))
     choice = generation.choices[0]
     margins = tuple(each.top[0].logprob - each.top[1].logprob for each in choice.logprobs)
-    return Asked(case, text, tuple(choice.token_ids), margins)
+    return Asked(case, tuple(texts), tuple(choice.token_ids), margins)

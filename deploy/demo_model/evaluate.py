@@ -6,20 +6,20 @@ empty picture and about the picture of another case, where only chance is left.
 
 import asyncio
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deploy.demo_model.asking import Asked, ask_all
+from deploy.demo_model.asking import Asked, ask_with_bar
 from deploy.demo_model.composer import compose
 from deploy.demo_model.evaluation import SKILLS, Case, evaluation
+from deploy.demo_model.scene import Scene
 from deploy.demo_model.scoring import table, write_card
 from glm4v.local.cluster import ClusterSettings, LocalCluster
+
+CONTROLS = ("control: empty picture", "control: another picture")
 
 _MODEL = Path("glm4v/demo_model")
 
@@ -30,7 +30,9 @@ def cases_of(skill: str, count: int) -> list[Case]:
         return list(evaluation(skill, count))
     cases = list(evaluation("naming", count))
     if skill == "control: empty picture":
-        return [replace(case, skill=skill, scene=_empty(number)) for number, case in enumerate(cases)]
+        return [
+            replace(case, skill=skill, scene=_empty(number)) for number, case in enumerate(cases)
+        ]
     scenes = [case.scene for case in cases]
     shift = count // 2 | 1  # another thing, in the other language's turn
     return [
@@ -39,24 +41,14 @@ def cases_of(skill: str, count: int) -> list[Case]:
     ]
 
 
-CONTROLS = ("control: empty picture", "control: another picture")
-
-
-def _empty(number: int):
+def _empty(number: int) -> Scene:
     return compose(random.Random(f"empty {number}"), "held_out", "blank")
 
 
-async def evaluate(target: str, cases: list[Case]) -> list[Asked]:
-    """Ask all, with a bar."""
-    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("asking", total=len(cases))
-        return await asyncio.to_thread(ask_all, target, cases, lambda: bar.advance(task))
-
-
-async def _with_cluster(model: Path, cases: list[Case]) -> list[Asked]:
+async def evaluate(model: Path, cases: list[Case]) -> list[Asked]:
+    """Start the system, ask all, stop it."""
     async with LocalCluster(ClusterSettings(model)) as cluster:
-        return await evaluate(cluster.target, cases)
+        return await ask_with_bar(cluster.target, cases, "asking")
 
 
 def main(
@@ -67,9 +59,7 @@ def main(
     ] = None,
     skill: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     wrong: Annotated[int, typer.Option(help="Wrong answers to show of each skill.")] = 0,
-    card: Annotated[
-        Path | None, typer.Option(help="Write the table into this model card.")
-    ] = None,
+    card: Annotated[Path | None, typer.Option(help="Write the table into this model card.")] = None,
 ) -> None:
     """Ask the demo model about pictures it has never seen, and print how often it is right."""
     skills = skill or [*SKILLS, *CONTROLS]
@@ -77,13 +67,13 @@ def main(
     if unknown:
         raise typer.BadParameter(f"no such skill: {', '.join(unknown)}; there are {SKILLS}")
     cases = [case for name in skills for case in cases_of(name, count)]
-    work = evaluate(server, cases) if server else _with_cluster(model, cases)
+    work = ask_with_bar(server, cases, "asking") if server else evaluate(model, cases)
     asked = asyncio.run(work)
     typer.echo(table(asked))
     for name in skills:
-        missed = [each for each in asked if each.case.skill == name and not each.is_right]
+        missed = [each for each in asked if each.case.skill == name and not each.is_right()]
         for each in missed[:wrong]:
-            typer.echo(f"{name}: {each.case.turns[-1]} -> {each.text!r}")
+            typer.echo(f"{name}: {each.case.turns[-1]} -> {each.texts[-1]!r}")
     if card is not None:
         write_card(card, table(asked))
 

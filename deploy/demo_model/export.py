@@ -56,9 +56,9 @@ def checkpoint_tensors(
 
 def main(
     run: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("build/demo_model"),
-    model: Annotated[
-        Path, typer.Option(help="Folder of config.json and tokenizer.model.")
-    ] = Path("glm4v/demo_model"),
+    model: Annotated[Path, typer.Option(help="Folder of config.json and tokenizer.model.")] = Path(
+        "glm4v/demo_model"
+    ),
 ) -> None:
     """Write the checkpoint of a run."""
     export(run, model)

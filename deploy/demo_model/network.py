@@ -29,8 +29,9 @@ class VisionAttention(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """[batch, rows, width] -> the same."""
-        parts = self.query_key_value(rows).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = _attend(parts[0], parts[1], parts[2])
+        parts = self.query_key_value(rows).view(*rows.shape[:2], 3, self.heads, -1)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        attended = _attend(query, key, value)
         return self.dense(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -123,7 +124,7 @@ class Vision(nn.Module):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """[batch, grid * grid, width] -> [batch, image rows + 2, hidden]."""
-        grid = patches.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        grid = patches.transpose(1, 2).reshape(len(patches), -1, self.grid, self.grid)
         rows = self.linear_proj(self.conv(grid).flatten(2).transpose(1, 2))
         begin, end = (token.expand(len(rows), 1, -1) for token in (self.boi, self.eoi))
         return torch.cat((begin.to(rows.dtype), rows, end.to(rows.dtype)), 1) / self.scaling_factor
@@ -141,8 +142,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, rows: torch.Tensor, turn: Turn, mask: torch.Tensor) -> torch.Tensor:
         """[batch, rows, hidden] -> the same."""
-        heads = self.query_key_value(rows).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        query, key, value = torch.split(heads, self.counts, dim=1)
+        heads = self.query_key_value(rows).view(*rows.shape[:2], -1, self.head_dim)
+        query, key, value = torch.split(heads.transpose(1, 2), self.counts, dim=1)
         query, key = _rotate(query, turn), _rotate(key, turn)
         share = query.shape[1] // key.shape[1]
         key, value = (part.repeat_interleave(share, dim=1) for part in (key, value))
@@ -201,9 +202,7 @@ class Network(nn.Module):
         """The tower and the adapter."""
         return self.transformer.vision  # type: ignore[return-value]
 
-    def forward(
-        self, ids: torch.Tensor, picture: torch.Tensor | None, slot: int
-    ) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, picture: torch.Tensor | None, slot: int) -> torch.Tensor:
         """Logits behind the rows of text: [batch, tokens - 3, vocabulary] with a picture.
 
         `ids` [batch, tokens] with the picture as 3 placeholders at `slot`, the same for all;
@@ -237,7 +236,8 @@ def _attend(
     scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores + mask.to(scores.dtype)
-    return scores.softmax(-1) @ value
+    attended: torch.Tensor = scores.softmax(-1) @ value
+    return attended
 
 
 def _turn(positions: torch.Tensor, spec: ModelSpec) -> Turn:
@@ -250,7 +250,8 @@ def _turn(positions: torch.Tensor, spec: ModelSpec) -> Turn:
 def _rotate(heads: torch.Tensor, turn: Turn) -> torch.Tensor:
     """Turn neighbouring pairs of the leading dimensions of [..., rows, head_dim]."""
     cosine, sine = turn
-    turned, kept = heads.split([2 * cosine.shape[-1], heads.shape[-1] - 2 * cosine.shape[-1]], -1)
+    count = 2 * cosine.shape[-1]
+    turned, kept = heads[..., :count], heads[..., count:]
     even, odd = turned[..., 0::2], turned[..., 1::2]
     pairs = torch.stack((even * cosine - odd * sine, odd * cosine + even * sine), dim=-1)
     return torch.cat((pairs.flatten(-2).to(heads.dtype), kept), dim=-1)

@@ -1,4 +1,4 @@
-"""A run's state on disk, so that a run that was cut goes on: no pickle, written whole or not at all."""
+"""A run's state on disk, so that a run that was cut goes on: written whole or not at all."""
 
 import os
 from pathlib import Path
@@ -27,9 +27,7 @@ def save_progress(
     os.replace(partial, out / FILE)
 
 
-def load_progress(
-    out: Path, learner: Learner, optimizers: list[torch.optim.Optimizer]
-) -> int:
+def load_progress(out: Path, learner: Learner, optimizers: list[torch.optim.Optimizer]) -> int:
     """Steps done; 0 where nothing was saved."""
     if not (out / FILE).exists():
         return 0
@@ -37,7 +35,7 @@ def load_progress(
         weights = {n: file.get_tensor(f"weight.{n}") for n in learner.state_dict()}
         learner.load_state_dict(weights)
         moments: dict[str, dict[str, torch.Tensor]] = {}  # by parameter
-        for saved in file.keys():
+        for saved in set(file.keys()):
             key, name = saved.split(".", 1)
             if key != "weight":
                 moments.setdefault(name, {})[key] = file.get_tensor(saved)
@@ -57,4 +55,5 @@ def load_weights(out: Path) -> dict[str, torch.Tensor]:
     """The weights of the network itself, by their names in a checkpoint."""
     start = "weight.network."
     with safe_open(out / FILE, "pt") as file:
-        return {n.removeprefix(start): file.get_tensor(n) for n in file.keys() if n.startswith(start)}
+        names = [name for name in sorted(file.keys()) if name.startswith(start)]
+        return {name.removeprefix(start): file.get_tensor(name) for name in names}

@@ -21,7 +21,8 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing import spawn  # type: ignore[attr-defined]
 
 from deploy.demo_model.batches import Batch, Batches, loader
 from deploy.demo_model.learner import Learner, shrunk
@@ -155,9 +156,9 @@ class _Bar:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("build/demo_model"),
-    model: Annotated[
-        Path, typer.Option(help="Folder of config.json and tokenizer.model.")
-    ] = Path("glm4v/demo_model"),
+    model: Annotated[Path, typer.Option(help="Folder of config.json and tokenizer.model.")] = Path(
+        "glm4v/demo_model"
+    ),
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 4000,
     tower_steps: Annotated[int, typer.Option(help="First steps, for the tower alone.")] = 1000,
     decay: Annotated[int, typer.Option(help="Last steps, with a falling rate.")] = 800,
@@ -177,7 +178,7 @@ def main(
     if count == 1:
         train(0, plan, port)
     else:
-        multiprocessing.spawn(train, (plan, port), nprocs=count)  # type: ignore[no-untyped-call]
+        spawn(train, (plan, port), nprocs=count)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -42,9 +42,7 @@ def train_vocabulary(scenes: Iterator[Scene], characters: str, count: int) -> by
     if len(tokens) != count:
         raise ValueError(f"only {len(tokens)} of {count} tokens could be learnt")
     ranked = sorted(tokens, key=lambda token: (len(token) > 1, tokens[token]))  # bytes come first
-    return b"".join(
-        base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(ranked)
-    )
+    return b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(ranked))
 
 
 def write_vocabulary(content: bytes, out: Path) -> None:

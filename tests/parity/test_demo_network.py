@@ -12,7 +12,6 @@ from glm4v.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
 from glm4v.weights import Weights
 from tests.parity.golden_plans import open_golden
 
-
 TOLERANCE = 1e-4
 
 
