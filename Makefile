@@ -1,17 +1,17 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test chaos bench-peers protos clean
+.PHONY: help setup demo check test chaos bench-peers demo-model demo-model-scores protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make the virtual environment
 	@deploy/setup.sh
 
-demo: setup ## Start the whole system with a tiny model and ask it about a picture
+demo: setup ## Start the whole system with the demo model and ask about a few pictures
 	@$(BIN)/glm4v demo
 
 check: setup ## Formatting, lint, types, import rules, contract, stubs
@@ -37,6 +37,16 @@ PEERS ?=
 
 bench-peers: setup ## Compare with running servers, in turns (SERVER=HOST:PORT PEERS="NAME=URL ...")
 	@$(BIN)/glm4v bench peers --server $(SERVER) $(foreach peer,$(PEERS),--peer $(peer))
+
+demo-model: setup ## Train the demo model from nothing (RUN=DIR, STEPS=N); hours on two cores
+	@deploy/demo_model/make.sh
+
+COUNT ?= 100
+
+demo-model-scores: setup ## Score the demo model on pictures it was never trained on (COUNT of each skill)
+	@$(BIN)/python -m deploy.demo_model.sources
+	@$(BIN)/python -m deploy.demo_model.evaluate --count $(COUNT)
+	@$(BIN)/python -m deploy.demo_model.agreement --count $(COUNT)
 
 protos: setup ## Generate the stubs again
 	deploy/protos.sh

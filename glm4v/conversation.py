@@ -23,6 +23,11 @@ def question(image: bytes | None, text: str) -> list[pb.Message]:
     return [pb.Message(role=pb.ROLE_USER, parts=parts)]
 
 
+def answered(text: str) -> pb.Message:
+    """What the model said, for the next question about the same picture."""
+    return pb.Message(role=pb.ROLE_ASSISTANT, parts=[pb.ContentPart(text=text)])
+
+
 def attach_image(messages: Sequence[pb.Message], image: bytes) -> None:
     """Put a picture into the first user message.
 

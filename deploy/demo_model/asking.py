@@ -13,7 +13,7 @@ from deploy.demo_model.drawing import draw
 from deploy.demo_model.evaluation import Case
 from deploy.demo_model.scene import Scene
 from glm4v.client import Client
-from glm4v.conversation import question
+from glm4v.conversation import answered, question
 from glm4v.v1 import inference_pb2 as pb
 
 SIDE = 448  # pixels of a picture as it is sent
@@ -74,8 +74,7 @@ def _ask(client: Client, case: Case) -> Asked:
             messages, temperature=0, max_tokens=_MAX_TOKENS, top_logprobs=2
         ) as generation:
             texts.append(generation.text.strip())
-        part = pb.ContentPart(text=texts[-1])
-        messages.append(pb.Message(role=pb.ROLE_ASSISTANT, parts=[part]))
+        messages.append(answered(texts[-1]))
     choice = generation.choices[0]
     margins = tuple(each.top[0].logprob - each.top[1].logprob for each in choice.logprobs)
     return Asked(case, tuple(texts), tuple(choice.token_ids), margins)

@@ -1,4 +1,4 @@
-"""The vocabulary: byte pairs learnt from the questions and answers, as a tokenizer.model.
+"""The vocabulary: `python -m deploy.demo_model.vocabulary` learns byte pairs from what is said.
 
 What is read off pictures is left out, so that numbers and words of capitals are spelt letter by
 letter, whichever they are; the Chinese characters that can be read become tokens of their own.
@@ -8,21 +8,26 @@ import base64
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
+import typer
+from rich.progress import track
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from deploy.demo_model.questions import conversation, text_only
-from deploy.demo_model.scene import Scene
+from deploy.demo_model.samples import scene_of
+from deploy.demo_model.strings import CHARACTERS
 from deploy.demo_model.things import things
 from gateway.tokenizer import PATTERN
+from glm4v.model_spec import read_spec
 
 _CONVERSATIONS = 30_000
 _NAMES_EVERY = 300  # conversations: names are rare in them, and what answers are made of
 _LONGEST = 12  # bytes of a token: whole questions would teach nothing
-_SEED = 1
+_SEED = 10**6  # of conversations that training does not see
 
 
-def train_vocabulary(scenes: Iterator[Scene], characters: str, count: int) -> bytes:
+def train_vocabulary(count: int) -> bytes:
     """A tokenizer.model of `count` tokens: lines of base64(token), a space, its rank."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -35,9 +40,9 @@ def train_vocabulary(scenes: Iterator[Scene], characters: str, count: int) -> by
         vocab_size=count,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         max_token_length=_LONGEST,
-        show_progress=True,
+        show_progress=False,  # the library's own is no help: it writes when it is done
     )
-    tokenizer.train_from_iterator(_texts(scenes, characters), trainer)
+    tokenizer.train_from_iterator(_texts(), trainer)
     tokens = {_token_bytes(token): rank for token, rank in tokenizer.get_vocab().items()}
     if len(tokens) != count:
         raise ValueError(f"only {len(tokens)} of {count} tokens could be learnt")
@@ -45,21 +50,16 @@ def train_vocabulary(scenes: Iterator[Scene], characters: str, count: int) -> by
     return b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(ranked))
 
 
-def write_vocabulary(content: bytes, out: Path) -> None:
-    """Put it where a checkpoint has it."""
-    (out / "tokenizer.model").write_bytes(content)
-
-
-def _texts(scenes: Iterator[Scene], characters: str) -> Iterator[str]:
+def _texts() -> Iterator[str]:
     rng = random.Random(_SEED)
-    for number, scene in zip(range(_CONVERSATIONS), scenes, strict=False):
-        language = ("en", "zh")[number % 2]
+    for number in track(range(_CONVERSATIONS), "reading conversations"):
+        scene, language = scene_of(number, _SEED), ("en", "zh")[number % 2]
         told = conversation(scene, rng, language) if number % 20 else text_only(rng, language)
         for exchange in told:
             yield exchange.question
             if exchange.skill not in ("read", "describe"):
                 yield exchange.answer
-        yield from characters  # often enough to become tokens
+        yield from CHARACTERS  # often enough to become tokens
         if number % _NAMES_EVERY == 0:
             for thing in things():
                 yield f"{thing.english.capitalize()}."
@@ -83,3 +83,15 @@ def _letters() -> Iterator[tuple[str, int]]:
 
 
 _BYTES = dict(_letters())
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="Folder of config.json.")] = Path("glm4v/demo_model"),
+) -> None:
+    """Write tokenizer.model beside config.json."""
+    content = train_vocabulary(read_spec(model).first_special_id)
+    (model / "tokenizer.model").write_bytes(content)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,99 @@
+"""The pictures and conversations of `glm4v demo`: `python -m deploy.demo_model.examples`.
+
+Writes the pictures beside the model, and examples.json with each question and its right answer.
+None of the pictures was trained on: they are of the held-out split.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Annotated
+
+import typer
+
+from deploy.demo_model.composer import compose
+from deploy.demo_model.drawing import draw
+from deploy.demo_model.parts import Subject
+from deploy.demo_model.things import things
+
+_SIDE = 448
+
+
+@dataclass(frozen=True)
+class Example:
+    """A scene, by what decides it, and a conversation about it."""
+
+    name: str  # of the picture; empty: there is none
+    kind: str
+    seed: int
+    turns: tuple[tuple[str, str], ...]
+    thing: str = ""  # its English name, for kinds that show things
+
+
+EXAMPLES = (
+    Example(
+        "dog",
+        "one thing",
+        1,
+        (("What is this?", "A dog."), ("Is there a cat?", "No."), ("这是什么？", "狗。")),
+        "a dog",
+    ),
+    Example(
+        "fruit",
+        "two things",
+        4,
+        (("What is on the left?", "A banana."), ("And on the right?", "An apple.")),
+        "an apple",
+    ),
+    Example("berries", "many things", 2, (("图片里有几个草莓？", "4个。"),), "a strawberry"),
+    Example("number", "number", 4, (("这是什么数字？", "920"), ("是什么颜色的？", "紫色。"))),
+    Example(
+        "characters",
+        "characters",
+        2,
+        (("What does the text say?", "人手天"), ("And what colour is it?", "Purple.")),
+    ),
+    Example(
+        "chart", "chart", 4, (("Which bar is the largest?", "C."), ("是什么颜色的？", "紫色。"))
+    ),
+    Example("", "", 0, (("你是谁？", "我是glm4v-serve的小型演示模型，可以回答关于图片的问题。"),)),
+)
+
+
+def write_examples(out: Path) -> None:
+    """Draw the pictures, and list them."""
+    out.mkdir(parents=True, exist_ok=True)
+    listed = []
+    for example in EXAMPLES:
+        turns = [{"question": asked, "answer": answer} for asked, answer in example.turns]
+        listed.append({"picture": _draw(example, out), "turns": turns})
+    text = json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
+    (out / "examples.json").write_text(text, encoding="utf-8")
+
+
+def _draw(example: Example, out: Path) -> str | None:
+    """The name of the picture's file; None for a conversation without one."""
+    if not example.name:
+        return None
+    scene = compose(Random(example.seed), "held_out", example.kind, _subject(example))
+    picture = f"{example.name}.png"
+    draw(scene, _SIDE, _SIDE).quantize(256).save(out / picture, optimize=True)
+    return picture
+
+
+def _subject(example: Example) -> Subject | None:
+    if not example.thing:
+        return None
+    return next(thing for thing in things() if thing.english == example.thing), "google"
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Where to.")] = Path("glm4v/demo_model/examples"),
+) -> None:
+    """Write the pictures and conversations of the demo."""
+    write_examples(out)
+
+
+if __name__ == "__main__":
+    typer.run(main)
