@@ -35,8 +35,14 @@ chaos: setup ## Break every process while clients use the system (SECONDS, SEED,
 SERVER ?= 127.0.0.1:8330
 PEERS ?=
 
-bench-peers: setup ## Compare with running servers, in turns (SERVER=HOST:PORT PEERS="NAME=URL ...")
-	@$(BIN)/glm4v bench peers --server $(SERVER) $(foreach peer,$(PEERS),--peer $(peer))
+NAME ?= peers
+COMPARE = $(BIN)/glm4v bench peers --server $(SERVER) $(foreach peer,$(PEERS),--peer $(peer)) --report docs/benchmarks/$(NAME)
+PICTURE = --picture 448 --tokens 64
+
+bench-peers: setup ## Compare with running servers (SERVER=HOST:PORT PEERS="NAME=URL ..." NAME=peers): tables and plots in docs/benchmarks
+	$(COMPARE)-text
+	$(COMPARE)-new-pictures $(PICTURE) --concurrency 10
+	$(COMPARE)-same-picture $(PICTURE) --same-picture --concurrency 1 --concurrency 10
 
 demo-model: setup ## Train the demo model from nothing (RUN=DIR, STEPS=N); hours on two cores
 	@deploy/demo_model/make.sh

@@ -2,7 +2,7 @@
 
 import asyncio
 import json as json_format
-import statistics
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +12,6 @@ import typer
 from glm4v.errors import InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from offline.peers import Load, Round, Server
 
 _ROUNDS_HELP = "Rounds of each server, in turns."
@@ -35,8 +33,15 @@ def peers(
         int, typer.Option(min=0, help="Side of a new picture in each request, pixels; 0: none.")
     ] = 0,
     rounds: Annotated[int, typer.Option(min=1, help=_ROUNDS_HELP)] = 3,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a plot as PNG; needs matplotlib.")
+    same_picture: Annotated[
+        bool, typer.Option("--same-picture", help="One picture for all requests of a server.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Of prompts and pictures; else what no cache knows yet.")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Write PATH.md and PATH.png; needs matplotlib."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
@@ -47,9 +52,11 @@ def peers(
     from rich.console import Console
 
     from offline.peers import Load, OpenAi, Ours, Server
+    from offline.peers_report import table, write_page
 
     named = [_split(text) for text in peer or ()]
-    load = Load(prompt, tokens, picture)
+    salt = time.time_ns() if seed is None else seed
+    load = Load(prompt, tokens, picture, same_picture=same_picture, seed=salt)
 
     async def compare() -> "list[Round]":
         servers: list[Server] = [Ours(server), *(OpenAi(n, url, model) for n, url in named)]
@@ -59,9 +66,9 @@ def peers(
     if json:
         typer.echo(json_format.dumps({**asdict(load), "rounds": [asdict(r) for r in results]}))
     else:
-        Console(width=120).print(_table(results, load))
-    if plot is not None:
-        _plot(results, load, plot)
+        Console(width=120).print(table(results, load))
+    if report is not None:
+        write_page(results, load, rounds, report)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -87,7 +94,7 @@ async def _compare(
         task = progress.add_task("warming up", total=len(concurrencies) * rounds)
         for server in servers:
             try:
-                await measure(server, load, max(concurrencies), max(concurrencies), seed=-1)
+                await measure(server, load, max(concurrencies), max(concurrencies), round_number=-1)
                 there.append(server)
             except (Unavailable, httpx.HTTPError) as error:
                 typer.echo(f"{server.name} is left out: {error!r}", err=True)
@@ -96,58 +103,6 @@ async def _compare(
                 progress.update(task, description=f"{concurrency} callers")
                 for server in there:
                     requests = max(2, 2 * concurrency)
-                    seed = 1000 * concurrency + number
-                    results.append(await measure(server, load, concurrency, requests, seed))
+                    results.append(await measure(server, load, concurrency, requests, number))
                 progress.advance(task)
     return results
-
-
-def _medians(results: list["Round"], concurrency: int) -> dict[str, tuple[float, float, float]]:
-    """For each server: tokens/s, time to the first token, and its paired ratio to the first."""
-    rounds: dict[str, list[Round]] = {}
-    for one in results:
-        if one.concurrency == concurrency:
-            rounds.setdefault(one.server, []).append(one)
-    ours = next(iter(rounds.values()))
-    return {
-        name: (
-            statistics.median(one.tokens_s for one in own),
-            statistics.median(one.first_token_s for one in own),
-            statistics.median(a.tokens_s / b.tokens_s for a, b in zip(ours, own, strict=True)),
-        )
-        for name, own in rounds.items()
-    }
-
-
-def _table(results: list["Round"], load: "Load") -> "Table":
-    from rich.table import Table
-
-    what = f", a new {load.picture_side} px picture each" if load.picture_side else ""
-    table = Table(title=f"{load.prompt_tokens} + {load.answer_tokens} tokens{what}")
-    for column in ("callers", "server", "tokens/s", "first token", "ours / theirs"):
-        table.add_column(column, justify="left" if column == "server" else "right")
-    for concurrency in sorted({one.concurrency for one in results}):
-        for name, (rate, first_s, ratio) in _medians(results, concurrency).items():
-            cells = (str(concurrency), name, f"{rate:.1f}", f"{first_s:.2f} s", f"{ratio:.2f}")
-            table.add_row(*cells)
-    return table
-
-
-def _plot(results: list["Round"], load: "Load", file: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    concurrencies = sorted({one.concurrency for one in results})
-    figure, axes = plt.subplots(figsize=(7, 4))
-    for name in dict.fromkeys(one.server for one in results):
-        rates = [_medians(results, concurrency)[name][0] for concurrency in concurrencies]
-        axes.plot(concurrencies, rates, marker="o", label=name)
-    axes.set_xlabel("callers")
-    axes.set_ylabel("tokens/s")
-    axes.set_ylim(bottom=0)
-    axes.set_title(f"{load.prompt_tokens} prompt + {load.answer_tokens} answer tokens")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)

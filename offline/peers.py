@@ -33,7 +33,24 @@ class Load:
 
     prompt_tokens: int
     answer_tokens: int
-    picture_side: int  # pixels of a new picture in each request; 0 for none
+    picture_side: int  # pixels of a picture in each request; 0 for none
+    same_picture: bool  # in all requests, else a new one in each
+    seed: int  # of prompts and pictures: another one is unknown to the servers' caches
+
+    @property
+    def name(self) -> str:
+        """In a few words."""
+        text = f"{self.prompt_tokens} prompt + {self.answer_tokens} answer tokens"
+        if not self.picture_side:
+            return text
+        which = "the same" if self.same_picture else "a new"
+        return f"{text}, {which} {self.picture_side} px picture in each request"
+
+    def picture(self, dice: random.Random) -> bytes | None:
+        """A PNG, where the load has one."""
+        if not self.picture_side:
+            return None
+        return _picture(random.Random(self.seed) if self.same_picture else dice, self.picture_side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +85,7 @@ class Ours(Server):
         """One request over gRPC."""
         empty = await self._stub.CountTokens(api.CountTokensRequest(messages=[_message("a", None)]))
         text = _letters(dice, max(1, load.prompt_tokens - empty.prompt_tokens + 1))
-        picture = _picture(dice, load.picture_side) if load.picture_side else None
+        picture = load.picture(dice)
         request = api.GenerateRequest(
             messages=[_message(text, picture)],
             sampling=api.SamplingParams(temperature=0),
@@ -118,10 +135,11 @@ class OpenAi(Server):
                     yield chunks
 
     def _body(self, load: Load, dice: random.Random) -> tuple[str, dict[str, object]]:
-        if not load.picture_side:
+        picture = load.picture(dice)
+        if picture is None:
             ids = [dice.randrange(97, 123) for _ in range(load.prompt_tokens)]
             return "/v1/completions", {"prompt": ids}
-        data = base64.b64encode(_picture(dice, load.picture_side)).decode()
+        data = base64.b64encode(picture).decode()
         url = {"url": f"data:image/png;base64,{data}"}
         content = [
             {"type": "image_url", "image_url": url},
@@ -130,8 +148,11 @@ class OpenAi(Server):
         return "/v1/chat/completions", {"messages": [{"role": "user", "content": content}]}
 
 
-async def measure(server: Server, load: Load, concurrency: int, requests: int, seed: int) -> Round:
+async def measure(
+    server: Server, load: Load, concurrency: int, requests: int, round_number: int
+) -> Round:
     """One round of `requests` requests; raises Unavailable when an answer is not complete."""
+    seed = f"{load.seed}:{concurrency}:{round_number}"
     left = [random.Random(f"{seed}:{number}") for number in range(requests)]
     first_s: list[float] = []
 
@@ -171,7 +192,7 @@ def _letters(dice: random.Random, count: int) -> str:
 
 
 def _picture(dice: random.Random, side: int) -> bytes:
-    """A PNG that no cache knows."""
+    """A PNG of squares."""
     from PIL import Image
 
     small = Image.frombytes("RGB", (8, 8), dice.randbytes(8 * 8 * 3))
