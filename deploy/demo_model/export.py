@@ -35,6 +35,13 @@ def export(run: Path, model_dir: Path) -> None:
     text = json.dumps(index, indent=2) + "\n"
     (model_dir / "model.safetensors.index.json").write_text(text, encoding="utf-8")
     write_tokenizer_config(spec, model_dir)
+    _answer_greedily(model_dir / "generation_config.json")
+
+
+def _answer_greedily(path: Path) -> None:
+    """The published checkpoint draws unless told otherwise; a small one is better off without."""
+    config = {**json.loads(path.read_text(encoding="utf-8")), "do_sample": False}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def checkpoint_tensors(

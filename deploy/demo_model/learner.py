@@ -49,7 +49,7 @@ class Learner(torch.nn.Module):
     def _answers(self, logits: torch.Tensor, batch: Batch, scores: Scores) -> torch.Tensor:
         logits = logits.float()
         loss = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
-        scores.add_answers(logits, batch, float(loss))
+        scores.add_answers(logits, batch, float(loss.detach()))
         return loss
 
 

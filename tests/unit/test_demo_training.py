@@ -1,0 +1,183 @@
+"""What the demo model learns from, how a run goes on, and what becomes of its weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from deploy.demo_model.batches import Batch
+from deploy.demo_model.exchange import Exchange
+from deploy.demo_model.export import checkpoint_tensors, export
+from deploy.demo_model.labels import KINDS
+from deploy.demo_model.learner import SHRUNK, Learner, shrunk
+from deploy.demo_model.optimizers import make_optimizers, set_rate
+from deploy.demo_model.palette import COLOURS
+from deploy.demo_model.progress import FILE, load_progress, load_weights, save_progress
+from deploy.demo_model.scores import Scores
+from deploy.demo_model.train import Plan, rate_at
+from deploy.demo_model.turns import IGNORED, IMAGE_SLOT, lesson, padded
+from gateway.prompt import Turn, render
+from gateway.tokenizer import Tokenizer
+from glm4v.checkpoint import Checkpoint
+from glm4v.model_spec import ModelSpec, read_spec
+from glm4v.tiny import write_tiny
+
+EXCHANGES = [
+    Exchange("What is this?", "A dog.", "name"),
+    Exchange("它是什么颜色的？", "红色。", "follow_up"),
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose pictures can be shrunk: 280 pixels, patches of 35."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"] |= {"image_size": 280, "patch_size": 35, "num_positions": 65}
+    (folder / "config.json").write_text(json.dumps(config))
+    for weights in folder.glob("*.safetensors*"):
+        weights.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spec(tiny: Path) -> ModelSpec:
+    return read_spec(tiny)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: Path, spec: ModelSpec) -> Tokenizer:
+    return Tokenizer.read(tiny, spec)
+
+
+@pytest.mark.parametrize("has_image", [True, False])
+def test_lessons_are_what_the_gateway_renders(tokenizer: Tokenizer, has_image: bool) -> None:
+    turns = [
+        Turn("user", EXCHANGES[0].question, has_image),
+        Turn("assistant", EXCHANGES[0].answer),
+        Turn("user", EXCHANGES[1].question),
+    ]
+    prompt = render(turns, tokenizer)
+    taught = lesson(EXCHANGES, tokenizer, has_image=has_image)
+    assert taught.ids[: len(prompt.ids)].tolist() == prompt.ids
+    assert prompt.image_slot == (IMAGE_SLOT if has_image else None)
+    answer = tokenizer.encode("\n") + tokenizer.encode(EXCHANGES[1].answer)
+    assert taught.ids[len(prompt.ids) :].tolist() == answer
+
+
+def test_targets_are_the_answers_and_the_turn_behind_them(tokenizer: Tokenizer) -> None:
+    taught = lesson(EXCHANGES, tokenizer, has_image=True)
+    assert len(taught.targets) == len(taught.owners) == len(taught.ids) - 3
+    for number, exchange in enumerate(EXCHANGES):
+        expected = tokenizer.encode("\n") + tokenizer.encode(exchange.answer)
+        mine = taught.targets[taught.owners == number].tolist()
+        assert mine == [*expected, tokenizer.special_id("<|user|>")]
+    assert (taught.targets[taught.owners == IGNORED] == IGNORED).all()
+    # Each row's target is the token of the next row.
+    text = [*taught.ids[:IMAGE_SLOT], *taught.ids[IMAGE_SLOT + 3 :]]
+    for row, target in enumerate(taught.targets[:-1]):
+        assert target in (IGNORED, text[row + 1])
+
+
+def batch_of(spec: ModelSpec, tokenizer: Tokenizer, seed: int) -> Batch:
+    """Two noisy pictures with the same conversation."""
+    dice = torch.Generator().manual_seed(seed)
+    taught = lesson(EXCHANGES, tokenizer, has_image=True)
+    side, cells = spec.vision.image_size, spec.vision.grid**2
+
+    def twice(values: object) -> torch.Tensor:
+        return torch.from_numpy(padded([values, values], 0, 1))  # type: ignore[list-item]
+
+    return Batch(
+        twice(taught.ids),
+        twice(taught.targets),
+        twice(taught.owners),
+        [[exchange.skill for exchange in EXCHANGES]] * 2,
+        torch.randint(256, (2, side, side, 3), dtype=torch.uint8, generator=dice),
+        torch.randint(len(KINDS), (2, cells), generator=dice),
+        torch.randint(-1, len(COLOURS), (2, cells), generator=dice),
+    )
+
+
+def steps(
+    learner: Learner,
+    optimizers: list[torch.optim.Optimizer],
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+    which: range,
+) -> list[float]:
+    losses = []
+    for step in which:
+        batch = batch_of(spec, tokenizer, step % 2)
+        loss = learner(batch, Scores(), tower_only=step < 2)
+        losses.append(float(loss.detach()))
+        loss.backward()
+        set_rate(optimizers, 1e-3)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    return losses
+
+
+def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(
+    spec: ModelSpec, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    small = shrunk(spec)
+    torch.manual_seed(1)
+    whole = Learner(small)
+    optimizers = make_optimizers(whole, 1e-3)
+    assert load_progress(tmp_path, whole, optimizers) == 0
+    steps(whole, optimizers, small, tokenizer, range(4))
+    save_progress(tmp_path, whole, optimizers, 4)
+    expected = steps(whole, optimizers, small, tokenizer, range(4, 7))
+
+    torch.manual_seed(2)
+    other = Learner(small)
+    others = make_optimizers(other, 1e-3)
+    assert load_progress(tmp_path, other, others) == 4
+    assert steps(other, others, small, tokenizer, range(4, 7)) == expected
+    assert list(tmp_path.iterdir()) == [tmp_path / FILE]
+
+
+def test_it_learns(spec: ModelSpec, tokenizer: Tokenizer) -> None:
+    small = shrunk(spec)
+    torch.manual_seed(1)
+    learner = Learner(small)
+    losses = steps(learner, make_optimizers(learner, 1e-3), small, tokenizer, range(2, 42))
+    assert losses[-1] < losses[0] / 2
+
+
+def test_the_rate_rises_stays_and_falls(tmp_path: Path) -> None:
+    plan = Plan(tmp_path, tmp_path, 1000, 0, 200, 4, 1e-3, 1, "cpu", 1)
+    rates = [rate_at(step, plan) for step in range(1000)]
+    assert rates[0] < rates[50] < rates[150] == rates[799] == 1e-3
+    assert 0 < rates[999] < rates[900] < 1e-3
+    longer = Plan(tmp_path, tmp_path, 2000, 0, 200, 4, 1e-3, 1, "cpu", 1)
+    assert [rate_at(step, longer) for step in range(800)] == rates[:800]
+
+
+def test_a_checkpoint_sees_the_mean_of_what_was_trained_on(
+    spec: ModelSpec, tokenizer: Tokenizer, tiny: Path, tmp_path: Path
+) -> None:
+    small = shrunk(spec)
+    torch.manual_seed(1)
+    learner = Learner(small)
+    save_progress(tmp_path, learner, [], 1)
+    weights = checkpoint_tensors(load_weights(tmp_path), spec)
+    name = "transformer.vision.patch_embedding.proj"
+    picture = torch.randn(1, 3, spec.vision.image_size, spec.vision.image_size)
+    seen = torch.nn.functional.conv2d(
+        picture,
+        weights[f"{name}.weight"].float(),
+        weights[f"{name}.bias"].float(),
+        stride=spec.vision.patch_size,
+    )
+    means = torch.nn.functional.avg_pool2d(picture, SHRUNK)
+    trained = learner.network.vision.patch_embedding.proj(means)
+    assert (seen - trained).abs().max() < 0.02  # rounding to bfloat16
+
+    export(tmp_path, tiny)
+    assert Checkpoint.open(tiny).spec == spec
+    assert json.loads((tiny / "generation_config.json").read_text())["do_sample"] is False
