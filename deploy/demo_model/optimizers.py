@@ -10,38 +10,53 @@ import torch
 from torch import nn
 
 _MATRICES_FASTER = 3.0  # than the rate of all else
+_LANGUAGE_FASTER = 2.0  # than the tower, which has learnt before it
 
 
 def make_optimizers(learner: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Each parameter belongs to one of them; `set_rate` changes both."""
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    for name, parameter in learner.named_parameters():
-        if parameter.dim() == 2 and (".layers." in name or ".linear_proj." in name):
-            matrices.append(parameter)
-        else:
-            (others if parameter.dim() > 1 else vectors).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": others},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    named = list(learner.named_parameters())
+    matrices = [(name, p) for name, p in named if _is_muons(name, p)]
+    others = [(name, p) for name, p in named if not _is_muons(name, p) and p.dim() > 1]
+    vectors = [(name, p) for name, p in named if p.dim() <= 1]
     return [
         torch.optim.Muon(
-            matrices, _MATRICES_FASTER * rate, weight_decay=0.03, adjust_lr_fn="match_rms_adamw"
+            _groups(matrices, _MATRICES_FASTER),
+            rate,
+            weight_decay=0.03,
+            adjust_lr_fn="match_rms_adamw",
         ),
         torch.optim.AdamW(
-            groups,
+            [*_groups(others, 1.0, weight_decay=0.03), *_groups(vectors, 1.0, weight_decay=0.0)],
             rate,
             betas=(0.9, 0.98),
-            weight_decay=0.03,
             fused=True,
         ),
     ]
 
 
 def set_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
-    """The learning rate of AdamW; Muon's follows."""
-    for optimizer, factor in zip(optimizers, (_MATRICES_FASTER, 1.0), strict=True):
+    """The learning rate of the tower's vectors; all others follow."""
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = factor * rate
+            group["lr"] = group["faster"] * rate
+
+
+def _is_muons(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.dim() == 2 and (".layers." in name or ".linear_proj." in name)
+
+
+def _is_towers(name: str) -> bool:
+    return ".vision.transformer." in name or ".patch_embedding." in name or "network" not in name
+
+
+def _groups(
+    named: list[tuple[str, nn.Parameter]], faster: float, **options: float
+) -> list[dict[str, Any]]:
+    """Those of the tower and those of the language model, as groups of an optimizer."""
+    tower = [parameter for name, parameter in named if _is_towers(name)]
+    language = [parameter for name, parameter in named if not _is_towers(name)]
+    return [
+        {"params": tower, "faster": faster, **options},
+        {"params": language, "faster": faster * _LANGUAGE_FASTER, **options},
+    ]
