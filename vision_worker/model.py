@@ -158,7 +158,5 @@ class VisionModel:
 
 def _linear(weights: Weights, name: str, device: Device, *, bias: bool = True) -> Linear:
     return device.linear(
-        weights.read(name + ".weight"),
-        weights.read(name + ".bias") if bias else None,
-        many_rows=True,
+        weights.read(name + ".weight"), weights.read(name + ".bias") if bias else None
     )

@@ -1,0 +1,222 @@
+#include "product.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "scratch.h"
+#include "team.h"
+#include "tile.h"
+
+namespace glm4v {
+namespace {
+
+constexpr int64_t K_BLOCK = 256;      // lines of a panel that stay in the first cache
+constexpr int64_t TILES_SHARED = 16;  // that use them while they are there
+constexpr int64_t PANELS_SHARED = 4;  // that use these tiles while they are in the second cache
+
+using Multiply = void (*)(const float* x, const void* panel, int64_t count, float* sums,
+                          bool from_zero);
+
+template <int ROWS>
+void multiply_floats(const float* x, const void* panel, int64_t count, float* sums, bool zero) {
+    const Floats lines{static_cast<const float*>(panel), PANEL};
+    multiply<ROWS, ROWS, 1>(x, lines, count, sums, zero);
+}
+
+template <int ROWS>
+void multiply_halves(const float* x, const void* panel, int64_t count, float* sums, bool zero) {
+    const Halves lines{static_cast<const uint32_t*>(panel)};
+    multiply<ROWS, ROWS, 1>(x, lines, count, sums, zero);
+}
+
+template <int... N>
+constexpr std::array<Multiply, MOST_ROWS> float_table(std::integer_sequence<int, N...>) {
+    return {multiply_floats<N + 1>...};
+}
+
+template <int... N>
+constexpr std::array<Multiply, MOST_ROWS> half_table(std::integer_sequence<int, N...>) {
+    return {multiply_halves<N + 1>...};
+}
+
+constexpr auto FLOATS = float_table(std::make_integer_sequence<int, MOST_ROWS>{});
+constexpr auto HALVES = half_table(std::make_integer_sequence<int, MOST_ROWS>{});
+
+// Rows in tiles that differ by one at most; tile t is [inputs][rows of it].
+struct Tiles {
+    int64_t rows;
+    int64_t inputs;
+    const float* values;
+
+    int64_t count() const { return up(rows, MOST_ROWS); }
+    int64_t first(int64_t tile) const { return rows * tile / count(); }
+    int64_t size(int64_t tile) const { return first(tile + 1) - first(tile); }
+    const float* tile(int64_t tile) const { return values + first(tile) * inputs; }
+};
+
+float scale_of(const Norm& norm, const float* row, int64_t inputs) {
+    Vec squares[2] = {};
+    int64_t k = 0;
+    for (; k + PANEL <= inputs; k += PANEL)
+        for (int v = 0; v < 2; v++) {
+            const Vec value = load(row + k + v * LANES);
+            squares[v] += value * value;
+        }
+    float total = sum(squares[0] + squares[1]);
+    for (; k < inputs; k++) total += row[k] * row[k];
+    return 1.0f / std::sqrt(total / static_cast<float>(inputs) + norm.eps);
+}
+
+// One tile, normed on the way.
+void lay_out(const Norm* norm, const float* x, int64_t rows, int64_t inputs, float* tile) {
+    for (int64_t r = 0; r < rows; r++) {
+        const float* row = x + r * inputs;
+        float* to = tile + r;
+        if (norm == nullptr) {
+            for (int64_t k = 0; k < inputs; k++) to[k * rows] = row[k];
+        } else {
+            const float scale = scale_of(*norm, row, inputs);
+            for (int64_t k = 0; k < inputs; k++) to[k * rows] = row[k] * scale * norm->weight[k];
+        }
+    }
+}
+
+Tiles lay_out(const Norm* norm, const float* x, int64_t rows, int64_t inputs) {
+    static thread_local Scratch scratch;
+    Tiles tiles{rows, inputs, x};
+    if (rows == 1 && norm == nullptr) return tiles;
+    float* values = scratch.floats(rows * inputs);
+    tiles.values = values;
+    team().run(tiles.count(), [&](int64_t t) {
+        const int64_t first = tiles.first(t);
+        lay_out(norm, x + first * inputs, tiles.size(t), inputs, values + first * inputs);
+    });
+    return tiles;
+}
+
+// Where the sums of a tile and a panel go.
+struct Target {
+    const Weight& weight;
+    const float* residual;
+    float* y;
+
+    void put(int64_t first_row, int64_t rows, int64_t panel, const float* sums) const {
+        const int64_t width = weight.is_gated ? LANES : PANEL;
+        const int64_t column = panel * width;
+        const int64_t count = std::min<int64_t>(width, weight.columns - column);
+        for (int64_t r = 0; r < rows; r++) {
+            float values[PANEL];
+            finish(sums + r * PANEL, column, count, values);
+            const int64_t at = (first_row + r) * weight.columns + column;
+            if (residual != nullptr)
+                for (int64_t i = 0; i < count; i++) y[at + i] = residual[at + i] + values[i];
+            else
+                std::memcpy(y + at, values, count * sizeof(float));
+        }
+    }
+
+    void finish(const float* sums, int64_t column, int64_t count, float* values) const {
+        const Vec first = load(sums), second = load(sums + LANES);
+        if (weight.is_gated) {
+            store(values, first / (exponential(-first) + 1.0f) * second);
+        } else {
+            store(values, first);
+            store(values + LANES, second);
+        }
+        if (weight.bias != nullptr)
+            for (int64_t i = 0; i < count; i++) values[i] += weight.bias[column + i];
+    }
+};
+
+// Panels [first_panel, last_panel) for tiles [first_tile, last_tile).
+struct Part {
+    int64_t first_tile, last_tile, first_panel, last_panel;
+};
+
+void do_part(const Weight& weight, const Tiles& tiles, const Part& part, int64_t block,
+             const Target& target) {
+    static thread_local Scratch scratch;
+    const auto& table = weight.bits == 16 ? HALVES : FLOATS;
+    const int64_t line_bytes = weight.bits == 16 ? LANES * 4 : PANEL * 4;
+    const int64_t panels = part.last_panel - part.first_panel;
+    float* all_sums =
+        scratch.floats((part.last_tile - part.first_tile) * panels * MOST_ROWS * PANEL);
+    for (int64_t k = 0; k < weight.inputs; k += block) {
+        const int64_t count = std::min(block, weight.inputs - k);
+        float* sums = all_sums;
+        for (int64_t p = part.first_panel; p < part.last_panel; p++) {
+            const char* panel = static_cast<const char*>(weight.panels) +
+                                (p * weight.inputs + k) * line_bytes;
+            for (int64_t t = part.first_tile; t < part.last_tile; t++) {
+                const int64_t rows = tiles.size(t);
+                table[rows - 1](tiles.tile(t) + k * rows, panel, count, sums, k == 0);
+                if (k + count == weight.inputs) target.put(tiles.first(t), rows, p, sums);
+                sums += MOST_ROWS * PANEL;
+            }
+        }
+    }
+}
+
+int64_t panel_count(const Weight& weight) {
+    return up(weight.columns, weight.is_gated ? LANES : PANEL);
+}
+
+constexpr int64_t LINES_PACKED = 64;  // of all lanes at once, so that lines stay in the cache
+
+// Lines [first, last) of one vector of a panel; columns beyond the last are zero.
+void pack_vector(const Weight& weight, const float* values, int64_t panel, int v, int64_t first,
+                 int64_t last, void* panels) {
+    const int64_t width = weight.is_gated ? LANES : PANEL;
+    for (int64_t lane = 0; lane < LANES; lane++) {
+        const int64_t column = panel * width + lane + (weight.is_gated ? 0 : v * LANES);
+        const int64_t row = column + (weight.is_gated ? v * weight.columns : 0);
+        for (int64_t k = first; k < last; k++) {
+            const float value = column < weight.columns ? values[row * weight.inputs + k] : 0.0f;
+            const int64_t at = (panel * weight.inputs + k) * PANEL;
+            if (weight.bits == 16) {
+                uint32_t bits;
+                std::memcpy(&bits, &value, sizeof bits);
+                static_cast<uint16_t*>(panels)[at + 2 * lane + v] = bits >> 16;
+            } else {
+                static_cast<float*>(panels)[at + v * LANES + lane] = value;
+            }
+        }
+    }
+}
+
+}  // namespace
+
+int64_t packed_bytes(const Weight& weight) {
+    return panel_count(weight) * weight.inputs * PANEL * (weight.bits / 8);
+}
+
+void pack(const Weight& weight, const float* values, void* panels) {
+    team().run(panel_count(weight), [&](int64_t panel) {
+        for (int64_t k = 0; k < weight.inputs; k += LINES_PACKED)
+            for (int v = 0; v < 2; v++)
+                pack_vector(weight, values, panel, v, k, std::min(k + LINES_PACKED, weight.inputs),
+                            panels);
+    });
+}
+
+void product(const Weight& weight, const Norm* norm, int64_t rows, const float* x,
+             const float* residual, float* y) {
+    if (rows == 0) return;
+    const Tiles tiles = lay_out(norm, x, rows, weight.inputs);
+    const Target target{weight, residual, y};
+    const int64_t panels = panel_count(weight);
+    const bool is_few = tiles.count() <= 2;
+    const int64_t shared = is_few ? 1 : PANELS_SHARED;
+    const int64_t block = is_few ? weight.inputs : K_BLOCK;
+    const int64_t across = up(panels, shared), down = up(tiles.count(), TILES_SHARED);
+    team().run(across * down, [&](int64_t task) {
+        const int64_t group = task / across, column = task % across * shared;
+        const Part part{tiles.count() * group / down, tiles.count() * (group + 1) / down, column,
+                        std::min(column + shared, panels)};
+        do_part(weight, tiles, part, block, target);
+    });
+}
+
+}  // namespace glm4v
