@@ -1,4 +1,4 @@
-"""Paged attention on the CPU against attention written out."""
+"""Paged attention on the CPU, by kernels and by torch, against attention written out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm4v.device import Attention, AttentionSegment, open_device
+from glm4v.device.cpu import CpuDevice
 from glm4v.device.cpu_attention import _ROW_BLOCK, _SHORT
+from glm4v.device.kernels import open_kernels
 from glm4v.errors import InvalidRequest
 
 HEADS, KV_HEADS, HEAD_DIM, LAYERS = 4, 2, 8, 2
+
+
+class Means:
+    """What attends."""
+
+    device = CpuDevice(torch.float32)
+
+
+@pytest.fixture(scope="module", autouse=True, params=["kernels", "torch"])
+def means(request: pytest.FixtureRequest) -> None:
+    kernels = open_kernels() if request.param == "kernels" else None
+    if request.param == "kernels" and kernels is None:
+        pytest.skip("no kernels")
+    Means.device = CpuDevice(torch.float32, kernels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +64,7 @@ def random_rows(count: int, seed: int) -> Rows:
 
 
 def allocated(blocks: int, block_size: int) -> Attention:
-    attention = open_device("cpu", "float32").paged_attention()
+    attention = Means.device.paged_attention()
     attention.allocate(
         layers=LAYERS,
         blocks=blocks,
