@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glm4v.errors import InvalidRequest
+from glm4v.threads import wait_briefly
 from offline.bench_journals import journals
 from offline.bench_peers import peers
 
@@ -57,6 +58,7 @@ def engine(
     of what a loop that only reads reaches in the same run; "neighbours" are the cores that other
     processes used meanwhile.
     """
+    wait_briefly()
     from rich.console import Console
 
     from offline.bench_engine import Load
