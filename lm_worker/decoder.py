@@ -6,7 +6,6 @@ Source of the arithmetic: modeling_chatglm.py of THUDM/glm-4v-9b.
 from collections.abc import Iterable
 
 import torch
-from torch.nn import functional
 
 from glm4v.device import Attention, Decoder, DecoderShape, Device, LayerWeights
 from glm4v.device.collectives import Collective
@@ -82,7 +81,7 @@ class _Layer:
         self._qkv = device.linear(weights.qkv, weights.qkv_bias)
         self._out = device.linear(weights.out)
         self._mlp_norm = RmsNorm(weights.mlp_norm, shape.norm_eps)
-        self._gate_up = device.linear(weights.gate_up)
+        self._gate_up = device.linear(weights.gate_up, then="silu_gate")
         self._down = device.linear(weights.down)
 
     def __call__(
@@ -94,8 +93,8 @@ class _Layer:
         """[rows, hidden] -> the same."""
         attended = self._attend(self._attention_norm(hidden), angles, attention)
         hidden = hidden + self._reduce(self._out(attended))
-        gate, up = self._gate_up(self._mlp_norm(hidden)).chunk(2, dim=-1)
-        return hidden + self._reduce(self._down(functional.silu(gate) * up))
+        gated = self._gate_up(self._mlp_norm(hidden))
+        return hidden + self._reduce(self._down(gated))
 
     def _attend(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from glm4v.device.collectives import Collective
-from glm4v.device.linear import Linear, PlainLinear
+from glm4v.device.linear import Linear, PlainLinear, Then
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,14 @@ class Device(ABC):
     def free_memory_bytes(self) -> int:
         """Memory that is free for weights and cache."""
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
-        """The product with `weight` [out, in] in `dtype`; takes the weight over."""
-        return PlainLinear(weight, bias)
+    def linear(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, then: Then = "nothing"
+    ) -> Linear:
+        """The product with `weight` [out, in] in `dtype`, and what follows it.
+
+        Takes the weight over. With "silu_gate" its rows are those of the gate, then as many more.
+        """
+        return PlainLinear(weight, bias, then=then)
 
     def decoder(
         self, layers: Iterable[LayerWeights], shape: DecoderShape, collective: Collective
@@ -120,10 +125,9 @@ class Device(ABC):
         """A new attention with a cache of its own."""
 
     @abstractmethod
-    def full_attention(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
+    def full_attention(self, heads: torch.Tensor) -> torch.Tensor:
         """Attention of every row to every row, for the vision tower.
 
-        Each [batch, heads, rows, head_dim] -> the same. Scale 1/sqrt(head_dim).
+        [batch, rows, 3, heads, head_dim], queries, keys and values -> [batch, rows, heads,
+        head_dim]. Scale 1/sqrt(head_dim).
         """

@@ -9,8 +9,14 @@ from torch.nn import functional
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
 from glm4v.device.collectives import Collective
 from glm4v.device.cpu_attention import CpuAttention
-from glm4v.device.kernels import KernelAttention, KernelDecoder, KernelLinear, Kernels
-from glm4v.device.linear import Linear, PlainLinear
+from glm4v.device.kernels import (
+    KernelAttention,
+    KernelDecoder,
+    KernelLinear,
+    Kernels,
+    attend_all,
+)
+from glm4v.device.linear import Linear, PlainLinear, Then
 from glm4v.device.memory import free_host_memory_bytes
 from glm4v.errors import InvalidRequest
 
@@ -39,17 +45,18 @@ class CpuDevice(Device):
         self.collective_backend = "gloo"
         self._kernels = kernels if dtype == torch.float32 else None
         self._bits = 16 if half_weights else 32
-        self._rounds = False
         self.weight_bytes = 2 if half_weights else dtype.itemsize
         self.arithmetic = self._describe()
         if self._kernels is not None:
             self._kernels.set_threads(torch.get_num_threads())
 
-    def linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Linear:
-        """The product with `weight` [out, in]."""
+    def linear(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, then: Then = "nothing"
+    ) -> Linear:
+        """The product with `weight` [out, in], and what follows it."""
         if self._kernels is None:
-            return PlainLinear(weight, bias)
-        return KernelLinear(self._kernels, weight, bias, bits=self._bits)
+            return PlainLinear(weight, bias, then=then)
+        return KernelLinear(self._kernels, weight, bias, bits=self._bits, then=then)
 
     def table(self, weight: torch.Tensor) -> torch.Tensor:
         """Rows to be looked up, in the dtype they are stored in."""
@@ -73,11 +80,12 @@ class CpuDevice(Device):
             return CpuAttention(self.dtype)
         return KernelAttention(self._kernels)
 
-    def full_attention(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
-        """Attention of every row to every row: [batch, heads, rows, head_dim] -> the same."""
-        return functional.scaled_dot_product_attention(query, key, value)
+    def full_attention(self, heads: torch.Tensor) -> torch.Tensor:
+        """[batch, rows, 3, heads, head_dim] -> [batch, rows, heads, head_dim]."""
+        if self._kernels is not None:
+            return attend_all(self._kernels, heads)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
     def _describe(self) -> str:
         name = str(self.dtype).removeprefix("torch.")

@@ -190,10 +190,13 @@ def test_layers_have_caches_of_their_own() -> None:
 
 
 def test_full_attention_lets_every_row_see_every_row() -> None:
-    query, key, value = torch.randn(3, 2, HEADS, 5, HEAD_DIM).unbind()
-    shares = (query @ key.mT / HEAD_DIM**0.5).softmax(dim=-1)
-    got = open_device("cpu", "float32").full_attention(query, key, value)
-    torch.testing.assert_close(got, shares @ value, atol=1e-5, rtol=0)
+    for rows, head_dim in ((5, HEAD_DIM), (600, 40)):
+        heads = torch.randn(2, rows, 3, HEADS, head_dim)
+        query, key, value = heads.double().permute(2, 0, 3, 1, 4)
+        shares = (query @ key.mT / head_dim**0.5).softmax(dim=-1)
+        got = Means.device.full_attention(heads)
+        expected = (shares @ value).transpose(1, 2).float()
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
 def test_unknown_devices_and_dtypes_are_refused() -> None:

@@ -19,6 +19,7 @@ from glm4v.device.collectives import SingleRank
 from glm4v.device.cpu import CpuDevice
 from glm4v.device.kernels import KernelDecoder, KernelLinear, Kernels, open_kernels
 from glm4v.device.kernels.build import load_library
+from glm4v.device.linear import PlainLinear, Then
 from lm_worker.decoder import TorchDecoder
 
 NATIVE = open_kernels()
@@ -64,6 +65,28 @@ def test_products_are_those_of_double_precision(
     expected = functional.linear(x.double(), kept.double(), None if bias is None else bias.double())
     product = KernelLinear(kernels, weight, bias, bits=bits)(x)
     torch.testing.assert_close(product.double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("then", ["gelu", "silu_gate"])
+@pytest.mark.parametrize("columns", [2, 38, 128])
+def test_what_follows_a_product_is_that_of_torch(
+    kernels: Kernels, then: Then, columns: int
+) -> None:
+    weight, bias, x = random(columns, 60), random(columns, seed=1), random(17, 60, seed=2)
+    expected = PlainLinear(weight.double(), bias.double(), then=then)(x.double())
+    ours = KernelLinear(kernels, weight, bias, bits=32, then=then)(x)
+    torch.testing.assert_close(ours.double(), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-30, 1e30, -1e30, math.nan])
+def test_extreme_values_go_through_gelu_and_gate_as_through_torch(
+    kernels: Kernels, value: float
+) -> None:
+    for then in ("gelu", "silu_gate"):
+        weight, x = torch.ones(2, 1), torch.tensor([[value]])
+        expected = PlainLinear(weight, then=then)(x)
+        ours = KernelLinear(kernels, weight, bits=32, then=then)(x)
+        torch.testing.assert_close(ours, expected, atol=1e-30, rtol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize("bits", [16, 32])

@@ -69,3 +69,16 @@ class KernelAttention(Attention):
             attended.data_ptr(),
         )
         return attended
+
+
+def attend_all(kernels: Kernels, heads: torch.Tensor) -> torch.Tensor:
+    """Attention of every row to every row.
+
+    [batch, rows, 3, heads, head_dim], queries, keys and values -> [batch, rows, heads, head_dim].
+    """
+    heads = heads.contiguous()
+    batch, rows, _, count, head_dim = heads.shape
+    attended = torch.empty(batch, rows, count, head_dim)
+    for one, to in zip(heads, attended, strict=True):
+        kernels.attend_all(rows, count, head_dim, one.data_ptr(), to.data_ptr())
+    return attended

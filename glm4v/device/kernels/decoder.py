@@ -80,7 +80,7 @@ class _PackedLayer:
         self._weights = (
             PackedWeight(kernels, weights.qkv, weights.qkv_bias, bits=bits),
             PackedWeight(kernels, weights.out, bits=bits),
-            PackedWeight(kernels, weights.gate_up, bits=bits, is_gated=True),
+            PackedWeight(kernels, weights.gate_up, bits=bits, then="silu_gate"),
             PackedWeight(kernels, weights.down, bits=bits),
         )
         norms = (norm.data_ptr() for norm in self._norms)

@@ -27,7 +27,7 @@ class Weight(ctypes.Structure):
         ("panels", c_void_p),
         ("bias", c_void_p),
         ("bits", c_int32),
-        ("is_gated", c_int32),
+        ("then", c_int32),
     )
 
 
@@ -88,19 +88,26 @@ class Kernels:
     """The library. Its calls let other Python threads run, and share one team of threads."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+        def function(name: str, result: Any, *arguments: Any) -> Any:
             found = getattr(library, f"glm4v_{name}")
             found.restype, found.argtypes = result, arguments
-            return cast(Callable[..., Any], found)
+            return found
+
+        def work(name: str, *arguments: Any) -> Callable[..., None]:
+            found = function(name, c_int, *arguments)
+            found.errcheck = _check_memory
+            return cast(Callable[..., None], found)
 
         pointer = c_void_p
         self.set_threads = function("set_threads", None, c_int)
-        self.packed_bytes = function("packed_bytes", c_int64, pointer)
-        self.pack = function("pack", None, pointer, pointer, pointer)
-        self.product = function("product", None, pointer, c_int64, pointer, pointer)
-        self.attend = function("attend", None, pointer, c_int64, pointer, c_int64, pointer, pointer)
-        self.run_halves = function(
-            "run_halves", None, pointer, pointer, pointer, c_int64, c_int64, pointer, pointer
+        self.panels = function("panels", c_int64, pointer)
+        self.pack = work("pack", pointer, pointer, pointer)
+        self.pack_bias = work("pack_bias", pointer, pointer, pointer)
+        self.product = work("product", pointer, c_int64, pointer, pointer)
+        self.attend = work("attend", pointer, c_int64, pointer, c_int64, pointer, pointer)
+        self.attend_all = work("attend_all", c_int64, c_int64, c_int64, pointer, pointer)
+        self.run_halves = work(
+            "run_halves", pointer, pointer, pointer, c_int64, c_int64, pointer, pointer
         )
         self._prefer_large_pages = function("prefer_large_pages", None, pointer, c_int64)
         self.lanes: int = function("lanes", c_int)()  # float32 values of a vector
@@ -115,6 +122,11 @@ class Kernels:
         if is_large:
             self._prefer_large_pages(whole.data_ptr() + start, len(whole) - unit)
         return whole[start : start + count]
+
+
+def _check_memory(was_there: int, function: Any, arguments: Any) -> None:
+    if not was_there:
+        raise MemoryError("the kernels have not enough memory")
 
 
 @functools.cache

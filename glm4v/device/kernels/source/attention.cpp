@@ -17,6 +17,7 @@ namespace {
 // Context rows whose scores are held at once. A row's sums are cut at multiples of this whatever
 // stands beside it, so its result is its own.
 constexpr int64_t CHUNK = 512;
+constexpr int64_t SCORES = CHUNK + LANES;  // from row to row: a power of two would collide in the cache
 constexpr int64_t ROWS_WRITTEN = 4;  // to the cache by one task
 constexpr float NOTHING = -std::numeric_limits<float>::infinity();
 
@@ -29,6 +30,7 @@ struct Call {
     int64_t query_heads;
     float* heads;
     float* attended;
+    Sight sight;
 
     int64_t group() const { return query_heads / cache.kv_heads; }  // query heads of a kv head
     float* row(int64_t row) const {
@@ -99,15 +101,17 @@ class TileAttention {
         const Cache& cache = call.cache;
         static thread_local Scratch scratch;
         const int64_t query = up(ROWS * cache.head_dim, LANES) * LANES;
-        query_ = scratch.floats(query + ROWS * (CHUNK + cache.width));
+        query_ = scratch.floats(query + ROWS * (SCORES + cache.width));
         scores_ = query_ + query;
-        sums_ = scores_ + ROWS * CHUNK;
+        sums_ = scores_ + ROWS * SCORES;
         std::fill(sums_, sums_ + ROWS * cache.width, 0.0f);
         const float scale = 1.0f / std::sqrt(static_cast<float>(cache.head_dim));
         for (int r = 0; r < ROWS; r++) {
             const float* from = call.row(row(r)) + head(r) * cache.head_dim;
             for (int64_t d = 0; d < cache.head_dim; d++) query_[d * ROWS + r] = from[d] * scale;
-            seen_[r] = tile.segment->start_row + row(r) - tile.first_row + 1;
+            seen_[r] = tile.segment->start_row + (call.sight == Sight::ALL
+                                                      ? tile.segment->rows
+                                                      : row(r) - tile.first_row + 1);
             most_[r] = NOTHING;
             total_[r] = 0.0f;
         }
@@ -132,27 +136,39 @@ class TileAttention {
 
     // scores[r][i] of the context rows start + i.
     void score(int64_t start, int64_t count) {
+        stretches(call_.step, *tile_.segment, start, count,
+                  [&](int64_t slot, int64_t place, int64_t here) {
+                      const int64_t end = slot + here;
+                      while (slot < end) {
+                          const bool are_two = slot % LANES == 0 && slot + 2 * LANES <= end;
+                          const int64_t done =
+                              are_two ? score_groups<2>(slot, end, scores_ + place)
+                                      : score_groups<1>(slot, end, scores_ + place);
+                          slot += done;
+                          place += done;
+                      }
+                  });
+    }
+
+    // The scores of the slots from `slot` on that lie in COUNT groups, to scores[r][0 ...]; how many.
+    template <int COUNT>
+    __attribute__((noinline)) int64_t score_groups(int64_t slot, int64_t end, float* scores) {
         const Cache& cache = call_.cache;
-        stretches(call_.step, *tile_.segment, start, count, [&](int64_t slot, int64_t place, int64_t here) {
-            const int64_t end = slot + here;
-            while (slot < end) {
-                const int64_t lane = slot % LANES;
-                const int64_t lanes = std::min<int64_t>(LANES - lane, end - slot);
-                alignas(64) float group[ROWS * LANES];
-                const Singles keys{cache.key_group(call_.layer, tile_.kv_head, slot)};
-                multiply<ROWS, ROWS, 1>(query_, keys, cache.head_dim, group, true);
-                for (int r = 0; r < ROWS; r++)
-                    std::memcpy(scores_ + r * CHUNK + place, group + r * LANES + lane,
-                                lanes * sizeof(float));
-                slot += lanes;
-                place += lanes;
-            }
-        });
+        const int64_t lane = slot % LANES;
+        const int64_t here = std::min<int64_t>(COUNT * LANES - lane, end - slot);
+        alignas(64) float sums[ROWS * COUNT * LANES];
+        const Groups<COUNT> keys{cache.key_group(call_.layer, tile_.kv_head, slot),
+                                 cache.head_dim};
+        multiply<ROWS, ROWS, 1>(query_, keys, cache.head_dim, sums, true);
+        for (int r = 0; r < ROWS; r++)
+            std::memcpy(scores + r * SCORES, sums + r * COUNT * LANES + lane,
+                        here * sizeof(float));
+        return here;
     }
 
     // Scores to shares e^(score - most), of the first `seen`; what was summed before shrinks.
     void take_shares(int r, int64_t seen, int64_t count) {
-        float* scores = scores_ + r * CHUNK;
+        float* scores = scores_ + r * SCORES;
         seen = std::min(seen, count);
         if (seen <= 0) {
             std::fill(scores, scores + count, 0.0f);
@@ -192,9 +208,14 @@ class TileAttention {
         stretches(call_.step, *tile_.segment, start, count, [&](int64_t slot, int64_t place, int64_t here) {
             const float* values = cache.value_row(call_.layer, tile_.kv_head, slot);
             for (int64_t at = 0; at < cache.width; at += PANEL)
-                multiply<ROWS, 1, CHUNK>(scores_ + place, Floats{values + at, cache.width}, here,
-                                         sum_at(0, at), false);
+                add_shares(scores_ + place, Floats{values + at, cache.width}, here, sum_at(0, at));
         });
+    }
+
+    // A function of its own, that the compiler may have all registers for it.
+    __attribute__((noinline)) static void add_shares(const float* shares, Floats values,
+                                                     int64_t count, float* sums) {
+        multiply<ROWS, 1, SCORES>(shares, values, count, sums, false);
     }
 
     void put(int r) {
@@ -212,7 +233,7 @@ class TileAttention {
     const Call& call_;
     const Tile& tile_;
     float* query_;   // [head_dim][ROWS], scaled
-    float* scores_;  // [ROWS][CHUNK]
+    float* scores_;  // [ROWS][SCORES]
     float* sums_;
     int64_t seen_[ROWS];
     float most_[ROWS];
@@ -262,13 +283,10 @@ void place(const Step& step, std::vector<int64_t>& slots) {
     }
 }
 
-}  // namespace
-
-void attend(const Cache& cache, int64_t layer, const Step& step, const Rotation& rotation,
-            int64_t query_heads, float* heads, float* attended) {
+void do_call(const Call& call) {
     static thread_local std::vector<Tile> own_tiles;
     static thread_local std::vector<int64_t> own_slots;
-    const Call call{cache, layer, step, rotation, query_heads, heads, attended};
+    const Step& step = call.step;
     cut(call, own_tiles);
     place(step, own_slots);
     // The caller's, not those of the thread that works.
@@ -280,6 +298,26 @@ void attend(const Cache& cache, int64_t layer, const Step& step, const Rotation&
     });
     team().run(static_cast<int64_t>(tiles.size()),
                [&](int64_t t) { ATTEND[tiles[t].count - 1](call, tiles[t]); });
+}
+
+}  // namespace
+
+void attend(const Cache& cache, int64_t layer, const Step& step, const Rotation& rotation,
+            int64_t query_heads, float* heads, float* attended) {
+    do_call({cache, layer, step, rotation, query_heads, heads, attended, Sight::UP_TO_ITSELF});
+}
+
+void attend_all(int64_t rows, int64_t count, int64_t head_dim, float* heads, float* attended) {
+    static thread_local Scratch scratch;
+    const int64_t slots = up(rows, LANES) * LANES, width = up(head_dim, PANEL) * PANEL;
+    float* keys = scratch.floats(count * slots * (head_dim + width));
+    float* values = keys + count * slots * head_dim;
+    const Cache cache{keys, values, slots, count, head_dim, width};
+    const int64_t block = 0;
+    const Segment segment{rows, 0, 0};
+    const Step step{rows, slots, 1, &segment, &block, nullptr};
+    if (width > head_dim) std::fill(values, values + count * slots * width, 0.0f);
+    do_call({cache, 0, step, Rotation{}, count, heads, attended, Sight::ALL});
 }
 
 }  // namespace glm4v

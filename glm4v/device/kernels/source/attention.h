@@ -41,6 +41,9 @@ struct Step {
     const int64_t* positions;  // [rows] of the rotation
 };
 
+// How many rows of its segment a row sees.
+enum class Sight { UP_TO_ITSELF, ALL };
+
 // Angles of every position, [positions][pairs] each; no pairs, no rotation.
 struct Rotation {
     const float* cosine;
@@ -52,5 +55,10 @@ struct Rotation {
 // values go into the cache, and attended [rows][query heads][head_dim] comes out.
 void attend(const Cache& cache, int64_t layer, const Step& step, const Rotation& rotation,
             int64_t query_heads, float* heads, float* attended);
+
+
+// Attention of every row to every row, for as many heads of keys as of queries:
+// heads [rows][3 * count][head_dim], queries, keys, values -> attended [rows][count][head_dim].
+void attend_all(int64_t rows, int64_t count, int64_t head_dim, float* heads, float* attended);
 
 }  // namespace glm4v

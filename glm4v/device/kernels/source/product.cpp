@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "scratch.h"
 #include "team.h"
@@ -96,6 +97,9 @@ Tiles lay_out(const Norm* norm, const float* x, int64_t rows, int64_t inputs) {
     return tiles;
 }
 
+// Of the result: a panel with a gate has half of them.
+int64_t columns_of_panel(const Weight& weight) { return weight.then == SILU_GATE ? LANES : PANEL; }
+
 // Where the sums of a tile and a panel go.
 struct Target {
     const Weight& weight;
@@ -103,12 +107,11 @@ struct Target {
     float* y;
 
     void put(int64_t first_row, int64_t rows, int64_t panel, const float* sums) const {
-        const int64_t width = weight.is_gated ? LANES : PANEL;
-        const int64_t column = panel * width;
-        const int64_t count = std::min<int64_t>(width, weight.columns - column);
+        const int64_t column = panel * columns_of_panel(weight);
+        const int64_t count = std::min(columns_of_panel(weight), weight.columns - column);
         for (int64_t r = 0; r < rows; r++) {
             float values[PANEL];
-            finish(sums + r * PANEL, column, count, values);
+            finish(sums + r * PANEL, panel, values);
             const int64_t at = (first_row + r) * weight.columns + column;
             if (residual != nullptr)
                 for (int64_t i = 0; i < count; i++) y[at + i] = residual[at + i] + values[i];
@@ -117,16 +120,20 @@ struct Target {
         }
     }
 
-    void finish(const float* sums, int64_t column, int64_t count, float* values) const {
-        const Vec first = load(sums), second = load(sums + LANES);
-        if (weight.is_gated) {
-            store(values, first / (exponential(-first) + 1.0f) * second);
-        } else {
-            store(values, first);
-            store(values + LANES, second);
+    void finish(const float* sums, int64_t panel, float* values) const {
+        Vec first = load(sums), second = load(sums + LANES);
+        if (weight.bias != nullptr) {
+            first += load(weight.bias + panel * PANEL);
+            second += load(weight.bias + panel * PANEL + LANES);
         }
-        if (weight.bias != nullptr)
-            for (int64_t i = 0; i < count; i++) values[i] += weight.bias[column + i];
+        if (weight.then == SILU_GATE) {
+            first = first / (exponential(-first) + 1.0f) * second;
+        } else if (weight.then == GELU) {
+            first = gelu(first);
+            second = gelu(second);
+        }
+        store(values, first);
+        store(values + LANES, second);
     }
 };
 
@@ -159,46 +166,66 @@ void do_part(const Weight& weight, const Tiles& tiles, const Part& part, int64_t
     }
 }
 
-int64_t panel_count(const Weight& weight) {
-    return up(weight.columns, weight.is_gated ? LANES : PANEL);
+// The row of the weight that a lane of a panel's lines is filled from; -1 beyond the last column.
+int64_t row_of(const Weight& weight, int64_t panel, int64_t v, int64_t lane) {
+    const bool is_gated = weight.then == SILU_GATE;
+    const int64_t column = panel * columns_of_panel(weight) + lane + (is_gated ? 0 : v * LANES);
+    if (column >= weight.columns) return -1;
+    return column + (is_gated ? v * weight.columns : 0);
 }
 
-constexpr int64_t LINES_PACKED = 64;  // of all lanes at once, so that lines stay in the cache
+using Rows = std::array<const float*, PANEL>;
 
-// Lines [first, last) of one vector of a panel; columns beyond the last are zero.
-void pack_vector(const Weight& weight, const float* values, int64_t panel, int v, int64_t first,
-                 int64_t last, void* panels) {
-    const int64_t width = weight.is_gated ? LANES : PANEL;
-    for (int64_t lane = 0; lane < LANES; lane++) {
-        const int64_t column = panel * width + lane + (weight.is_gated ? 0 : v * LANES);
-        const int64_t row = column + (weight.is_gated ? v * weight.columns : 0);
-        for (int64_t k = first; k < last; k++) {
-            const float value = column < weight.columns ? values[row * weight.inputs + k] : 0.0f;
-            const int64_t at = (panel * weight.inputs + k) * PANEL;
-            if (weight.bits == 16) {
-                uint32_t bits;
-                std::memcpy(&bits, &value, sizeof bits);
-                static_cast<uint16_t*>(panels)[at + 2 * lane + v] = bits >> 16;
-            } else {
-                static_cast<float*>(panels)[at + v * LANES + lane] = value;
-            }
+Rows rows_of(const Weight& weight, const float* values, int64_t panel, const float* none) {
+    Rows rows;
+    for (int64_t v = 0; v < 2; v++)
+        for (int64_t lane = 0; lane < LANES; lane++) {
+            const int64_t row = row_of(weight, panel, v, lane);
+            rows[v * LANES + lane] = row < 0 ? none : values + row * weight.inputs;
         }
+    return rows;
+}
+
+uint16_t upper_half(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits >> 16;
+}
+
+void pack_panel(const Weight& weight, const Rows& rows, int64_t panel, void* panels) {
+    const int64_t first = panel * weight.inputs * PANEL;
+    if (weight.bits == 16) {
+        uint16_t* line = static_cast<uint16_t*>(panels) + first;
+        for (int64_t k = 0; k < weight.inputs; k++, line += PANEL)
+            for (int lane = 0; lane < LANES; lane++) {
+                line[2 * lane] = upper_half(rows[lane][k]);
+                line[2 * lane + 1] = upper_half(rows[LANES + lane][k]);
+            }
+    } else {
+        float* line = static_cast<float*>(panels) + first;
+        for (int64_t k = 0; k < weight.inputs; k++, line += PANEL)
+            for (int i = 0; i < PANEL; i++) line[i] = rows[i][k];
     }
 }
 
 }  // namespace
 
-int64_t packed_bytes(const Weight& weight) {
-    return panel_count(weight) * weight.inputs * PANEL * (weight.bits / 8);
-}
+int64_t panel_count(const Weight& weight) { return up(weight.columns, columns_of_panel(weight)); }
 
 void pack(const Weight& weight, const float* values, void* panels) {
+    const std::vector<float> none(weight.inputs, 0.0f);
     team().run(panel_count(weight), [&](int64_t panel) {
-        for (int64_t k = 0; k < weight.inputs; k += LINES_PACKED)
-            for (int v = 0; v < 2; v++)
-                pack_vector(weight, values, panel, v, k, std::min(k + LINES_PACKED, weight.inputs),
-                            panels);
+        pack_panel(weight, rows_of(weight, values, panel, none.data()), panel, panels);
     });
+}
+
+void pack_bias(const Weight& weight, const float* bias, float* packed) {
+    for (int64_t panel = 0; panel < panel_count(weight); panel++)
+        for (int64_t v = 0; v < 2; v++)
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int64_t row = row_of(weight, panel, v, lane);
+                *packed++ = row < 0 ? 0.0f : bias[row];
+            }
 }
 
 void product(const Weight& weight, const Norm* norm, int64_t rows, const float* x,

@@ -34,11 +34,15 @@ struct Halves {
     }
 };
 
-// Single vectors of float32: [k][LANES].
-struct Singles {
+// Vectors of float32, [v][count][LANES].
+template <int COUNT>
+struct Groups {
     const float* at;
-    static constexpr int VECTORS = 1;
-    void line(int64_t k, Vec* one) const { one[0] = load(at + k * LANES); }
+    int64_t count;
+    static constexpr int VECTORS = COUNT;
+    void line(int64_t k, Vec* vectors) const {
+        for (int v = 0; v < COUNT; v++) vectors[v] = load(at + (v * count + k) * LANES);
+    }
 };
 
 // sums[r] += x[k][r] * line[k] for k in order, each row on its own: its sums are the same whatever

@@ -88,4 +88,16 @@ inline Vec exponential(Vec x) {
     return series * as_vec(power);
 }
 
+// x / 2 (1 + erf(x / sqrt 2)), by Abramowitz and Stegun 7.1.26: to 1.5e-7 of x.
+inline Vec gelu(Vec x) {
+    const Vec z = (x < 0.0f ? -x : x) * 0.70710678f;
+    const Vec t = 1.0f / (z * 0.3275911f + 1.0f);
+    Vec series = t * 1.061405429f - 1.453152027f;
+    series = series * t + 1.421413741f;
+    series = series * t - 0.284496736f;
+    series = series * t + 0.254829592f;
+    const Vec half = series * t * exponential(-z * z) * 0.5f;  // (1 - erf(z)) / 2
+    return x * (x < 0.0f ? half : 1.0f - half);
+}
+
 }  // namespace glm4v
