@@ -66,9 +66,9 @@ inline float largest(Vec value) {
     return lanes[0];
 }
 
-// e^x to 2 units in the last place; below -87 and above 88 as there; NaN stays NaN.
+// e^x to 2 units in the last place; below -87 as there, above 88.3 infinite; NaN stays NaN.
 inline Vec exponential(Vec x) {
-    const Vec low = all(-87.0f), high = all(88.0f);
+    const Vec low = all(-87.0f), high = all(89.0f);
     x = x < low ? low : x;
     x = x > high ? high : x;
     // x = n ln 2 + r with |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to the nearest integer.
