@@ -28,8 +28,9 @@ class KernelAttention(Attention):
         slots = -(-blocks * block_size // lanes) * lanes
         width = -(-head_dim // panel) * panel
         heads = layers * kv_heads * slots
-        self._keys = self._kernels.memory(heads * head_dim * 4).zero_()
-        self._values = self._kernels.memory(heads * width * 4).zero_()
+        # Not filled: nothing is read that was not written, and pages come when they are used.
+        self._keys = self._kernels.memory(heads * head_dim * 4)
+        self._values = self._kernels.memory(heads * width * 4)
         self._block_size = block_size
         self.cache = Cache(
             self._keys.data_ptr(), self._values.data_ptr(), slots, kv_heads, head_dim, width

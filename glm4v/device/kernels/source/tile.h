@@ -5,8 +5,8 @@
 
 namespace glm4v {
 
-// Bytes that a weight is asked for ahead: the processor's own prefetch ends at each page.
-constexpr int64_t AHEAD = 2048;
+// Bytes that memory is asked for ahead: the processor's own prefetch ends at each page.
+constexpr int64_t AHEAD = 8192;
 
 // Lines of float32: [k][stride].
 struct Floats {
@@ -41,7 +41,10 @@ struct Groups {
     int64_t count;
     static constexpr int VECTORS = COUNT;
     void line(int64_t k, Vec* vectors) const {
-        for (int v = 0; v < COUNT; v++) vectors[v] = load(at + (v * count + k) * LANES);
+        for (int v = 0; v < COUNT; v++) {
+            __builtin_prefetch(at + (v * count + k) * LANES + AHEAD / 4);
+            vectors[v] = load(at + (v * count + k) * LANES);
+        }
     }
 };
 
