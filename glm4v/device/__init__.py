@@ -48,6 +48,8 @@ def open_device(name: str, dtype: str, *, is_bfloat16: bool = False) -> Device:
     if dtype == "auto":
         dtype = "weights16" if kernels is not None and is_bfloat16 else "float32"
     half_weights = dtype == "weights16"
+    if half_weights and not is_bfloat16:
+        log.warning("weights are rounded to bfloat16, which this checkpoint's are not")
     device = CpuDevice(_DTYPES.get(dtype, torch.float32), kernels, half_weights=half_weights)
     log.info("device %s: %s", device.name, device.arithmetic)
     return device

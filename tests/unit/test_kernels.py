@@ -203,6 +203,16 @@ def test_layers_of_a_range_alone_are_those_of_all_together(kernels: Kernels) -> 
     assert decoder.layers_done == 2 * LAYERS
 
 
+@pytest.mark.parametrize("position", [-1, 2000])
+def test_a_position_without_angles_is_an_error(kernels: Kernels, position: int) -> None:
+    decoder = KernelDecoder(kernels, layers(), shape(), SingleRank(), bits=32)
+    attention = CpuDevice(torch.float32, kernels).paged_attention()
+    attention.allocate(layers=LAYERS, blocks=1, block_size=8, kv_heads=KV_HEADS, head_dim=HEAD_DIM)
+    attention.prepare([AttentionSegment(2, 0, (0,))])
+    with pytest.raises(IndexError, match="of 2000"):
+        decoder.run(range(1), random(2, HIDDEN), torch.tensor([1, position]), attention)
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_values_that_are_no_numbers_stay_visible(kernels: Kernels, poison: float) -> None:
     sequences = Sequences(CpuDevice(torch.float32, kernels), [5, 5], 16)

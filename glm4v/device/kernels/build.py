@@ -39,7 +39,7 @@ def load_library(cache: Path | None = None, flags: tuple[str, ...] = ()) -> ctyp
                 _compile(command, library)
             _check_ours(library)
             return ctypes.CDLL(str(library))
-    except OSError:
+    except (OSError, RuntimeError):
         # No home, a full or foreign one, or one that nothing may be run from.
         with tempfile.TemporaryDirectory(prefix="glm4v-kernels-") as ours:
             _compile(command, Path(ours) / name)

@@ -49,12 +49,18 @@ class KernelDecoder(Decoder):
     def run(
         self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
     ) -> torch.Tensor:
-        """[rows, hidden] -> the same, in the same memory where it can be."""
+        """[rows, hidden] -> the same, in the same memory where it can be.
+
+        Raises IndexError for positions that have no angles.
+        """
         assert isinstance(attention, KernelAttention)
         assert hidden.dtype == torch.float32
         hidden = hidden.contiguous()
         step = attention.step
         assert len(hidden) == len(positions) == step.rows
+        least, most = positions.aminmax()
+        if least < 0 or most >= len(self._angles[0]):
+            raise IndexError(f"positions {int(least)} to {int(most)} of {len(self._angles[0])}")
         step.positions = positions.data_ptr()
         halves = range(2 * layers.start, 2 * layers.stop)
         at_once = len(halves) if self._collective.size == 1 else 1

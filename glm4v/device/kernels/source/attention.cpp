@@ -292,11 +292,11 @@ void do_call(const Call& call) {
     // The caller's, not those of the thread that works.
     const std::vector<Tile>& tiles = own_tiles;
     const std::vector<int64_t>& slots = own_slots;
-    team().run(up(step.rows, ROWS_WRITTEN), [&](int64_t task) {
+    team()->run(up(step.rows, ROWS_WRITTEN), [&](int64_t task) {
         const int64_t end = std::min((task + 1) * ROWS_WRITTEN, step.rows);
         for (int64_t row = task * ROWS_WRITTEN; row < end; row++) write(call, row, slots[row]);
     });
-    team().run(static_cast<int64_t>(tiles.size()),
+    team()->run(static_cast<int64_t>(tiles.size()),
                [&](int64_t t) { ATTEND[tiles[t].count - 1](call, tiles[t]); });
 }
 

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t K_BLOCK = 256;      // lines of a panel that stay in the first cache
 constexpr int64_t TILES_SHARED = 16;  // that use them while they are there
+constexpr int64_t PIECE = 384;        // inputs of a tile laid out at once
 constexpr int64_t PANELS_SHARED = 4;  // that use these tiles while they are in the second cache
 
 using Multiply = void (*)(const float* x, const void* panel, int64_t count, float* sums,
@@ -70,17 +71,17 @@ float scale_of(const Norm& norm, const float* row, int64_t inputs) {
     return 1.0f / std::sqrt(total / static_cast<float>(inputs) + norm.eps);
 }
 
-// One tile, normed on the way.
-void lay_out(const Norm* norm, const float* x, int64_t rows, int64_t inputs, float* tile) {
+// Inputs [first, last) of one tile, normed on the way.
+void lay_out(const Norm* norm, const float* scales, const float* x, int64_t rows, int64_t inputs,
+             int64_t first, int64_t last, float* tile) {
     for (int64_t r = 0; r < rows; r++) {
         const float* row = x + r * inputs;
         float* to = tile + r;
-        if (norm == nullptr) {
-            for (int64_t k = 0; k < inputs; k++) to[k * rows] = row[k];
-        } else {
-            const float scale = scale_of(*norm, row, inputs);
-            for (int64_t k = 0; k < inputs; k++) to[k * rows] = row[k] * scale * norm->weight[k];
-        }
+        if (norm == nullptr)
+            for (int64_t k = first; k < last; k++) to[k * rows] = row[k];
+        else
+            for (int64_t k = first; k < last; k++)
+                to[k * rows] = row[k] * scales[r] * norm->weight[k];
     }
 }
 
@@ -88,11 +89,19 @@ Tiles lay_out(const Norm* norm, const float* x, int64_t rows, int64_t inputs) {
     static thread_local Scratch scratch;
     Tiles tiles{rows, inputs, x};
     if (rows == 1 && norm == nullptr) return tiles;
-    float* values = scratch.floats(rows * inputs);
+    float* values = scratch.floats(rows * inputs + rows);
+    float* scales = values + rows * inputs;
     tiles.values = values;
-    team().run(tiles.count(), [&](int64_t t) {
-        const int64_t first = tiles.first(t);
-        lay_out(norm, x + first * inputs, tiles.size(t), inputs, values + first * inputs);
+    if (norm != nullptr)
+        team()->run(tiles.count(), [&](int64_t t) {
+            for (int64_t row = tiles.first(t); row < tiles.first(t + 1); row++)
+                scales[row] = scale_of(*norm, x + row * inputs, inputs);
+        });
+    const int64_t pieces = up(inputs, PIECE);
+    team()->run(tiles.count() * pieces, [&](int64_t task) {
+        const int64_t t = task / pieces, k = task % pieces * PIECE, first = tiles.first(t);
+        lay_out(norm, scales + first, x + first * inputs, tiles.size(t), inputs, k,
+                std::min(k + PIECE, inputs), values + first * inputs);
     });
     return tiles;
 }
@@ -214,7 +223,7 @@ int64_t panel_count(const Weight& weight) { return up(weight.columns, columns_of
 
 void pack(const Weight& weight, const float* values, void* panels) {
     const std::vector<float> none(weight.inputs, 0.0f);
-    team().run(panel_count(weight), [&](int64_t panel) {
+    team()->run(panel_count(weight), [&](int64_t panel) {
         pack_panel(weight, rows_of(weight, values, panel, none.data()), panel, panels);
     });
 }
@@ -238,7 +247,7 @@ void product(const Weight& weight, const Norm* norm, int64_t rows, const float* 
     const int64_t shared = is_few ? 1 : PANELS_SHARED;
     const int64_t block = is_few ? weight.inputs : K_BLOCK;
     const int64_t across = up(panels, shared), down = up(tiles.count(), TILES_SHARED);
-    team().run(across * down, [&](int64_t task) {
+    team()->run(across * down, [&](int64_t task) {
         const int64_t group = task / across, column = task % across * shared;
         const Part part{tiles.count() * group / down, tiles.count() * (group + 1) / down, column,
                         std::min(column + shared, panels)};

@@ -138,34 +138,32 @@ void Team::leave() {
 namespace {
 
 std::mutex making;
-Team* current = nullptr;
+std::shared_ptr<Team> current;
 int wanted = 1;
 
 // Threads do not live on in a forked child: what is left of the team is nobody's.
 void forget() {
-    current = nullptr;
     new (&making) std::mutex;
+    new (&current) std::shared_ptr<Team>;
 }
 
 }  // namespace
 
-Team& team() {
+std::shared_ptr<Team> team() {
     std::lock_guard<std::mutex> lock(making);
     if (current == nullptr) {
         static const int registered = pthread_atfork(nullptr, nullptr, forget);
         (void)registered;
-        current = new Team(wanted);
+        current = std::make_shared<Team>(wanted);
     }
-    return *current;
+    return current;
 }
 
 void set_team_size(int threads) {
+    std::shared_ptr<Team> old;  // ends when the lock is gone
     std::lock_guard<std::mutex> lock(making);
     wanted = threads;
-    if (current != nullptr && current->size() != threads) {
-        delete current;
-        current = nullptr;
-    }
+    if (current != nullptr && current->size() != threads) old.swap(current);
 }
 
 }  // namespace glm4v

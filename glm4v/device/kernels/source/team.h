@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -67,10 +68,11 @@ class Team {
     std::vector<std::thread> helpers_;
 };
 
-// The team of this process; a forked child gets one of its own.
-Team& team();
+// The team of this process; a forked child gets one of its own. One that is replaced lives on until
+// its last job is done.
+std::shared_ptr<Team> team();
 
-// How many threads it has from the next use on.
+// How many threads it has from the next job on.
 void set_team_size(int threads);
 
 }  // namespace glm4v
