@@ -63,6 +63,13 @@ class Checkpoint:
         """What the checkpoint is called: its folder's name."""
         return self.directory.resolve().name
 
+    @property
+    def is_bfloat16(self) -> bool:
+        """Whether bfloat16 holds all weights as they are."""
+        return all(
+            place.dtype == "BF16" for name, place in self.tensors.items() if name != OPTIONAL_TENSOR
+        )
+
     def values(self, *, vision: bool) -> int:
         """Number of values in the tensors of the vision tower, or of the language model."""
         return sum(

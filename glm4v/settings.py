@@ -60,7 +60,7 @@ class DeviceSettings(ServiceSettings):
     dtype: Literal["auto", "float32", "weights16", "bfloat16", "float16"] = Field(
         "auto",
         description="of weights and activations; weights16 keeps weights in 16 bits and computes "
-        "in float32, auto is that where the processor can, else float32",
+        "in float32, auto is that where it loses nothing, else float32",
     )
     threads: int = Field(0, ge=0, description="arithmetic threads; 0 takes one for each core")
 

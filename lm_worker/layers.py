@@ -6,13 +6,12 @@ heads, ranks share copies.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
-from glm4v.device import Device
+from glm4v.device import Device, LayerWeights
 from glm4v.device.collectives import Collective
 from glm4v.errors import InvalidRequest
 from glm4v.model_spec import ModelSpec
@@ -57,49 +56,34 @@ class Shard:
         return start, start + max(1, spec.kv_heads // self.size)
 
 
-class ColumnParallel:
-    """A product whose output columns are split; `sections` are this rank's weight rows.
+def layer_weights(layer: int, spec: ModelSpec, weights: Weights, shard: Shard) -> LayerWeights:
+    """A rank's part of one decoder layer.
 
-    A fused weight (query, key and value; gate and up) has one range for each of its sections:
-    a contiguous part of the whole would mix them.
+    A fused weight (query, key and value; gate and up) has one range for each of its sections: a
+    contiguous part of the whole would mix them.
     """
-
-    def __init__(
-        self,
-        weights: Weights,
-        name: str,
-        sections: Sequence[tuple[int, int]],
-        device: Device,
-        *,
-        bias: bool,
-    ) -> None:
-        self._linear = device.linear(
-            weights.read(name + ".weight", rows=sections),
-            weights.read(name + ".bias", rows=sections) if bias else None,
-        )
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """[rows, in] -> [rows, this rank's out]."""
-        return self._linear(rows)
-
-
-class RowParallel:
-    """A product whose inputs are split; the ranks' results are summed."""
-
-    def __init__(
-        self,
-        weights: Weights,
-        name: str,
-        columns: tuple[int, int],
-        device: Device,
-        collective: Collective,
-    ) -> None:
-        self._linear = device.linear(weights.read(name + ".weight", columns=columns))
-        self._collective = collective
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """[rows, this rank's in] -> [rows, out]."""
-        return self._collective.all_reduce(self._linear(rows))
+    name = f"transformer.encoder.layers.{layer}."
+    attention, mlp = name + "self_attention.", name + "mlp."
+    dim = spec.head_dim
+    first, last = shard.heads(spec)
+    kv_first, kv_last = shard.kv_heads(spec)
+    keys, values = spec.heads, spec.heads + spec.kv_heads  # where their sections start
+    heads = [
+        (first * dim, last * dim),
+        ((keys + kv_first) * dim, (keys + kv_last) * dim),
+        ((values + kv_first) * dim, (values + kv_last) * dim),
+    ]
+    start, end = shard.span(spec.ffn_size)
+    gate_up = [(start, end), (spec.ffn_size + start, spec.ffn_size + end)]
+    return LayerWeights(
+        attention_norm=weights.read(name + "input_layernorm.weight"),
+        qkv=weights.read(attention + "query_key_value.weight", rows=heads),
+        qkv_bias=weights.read(attention + "query_key_value.bias", rows=heads),
+        out=weights.read(attention + "dense.weight", columns=heads[0]),
+        mlp_norm=weights.read(name + "post_attention_layernorm.weight"),
+        gate_up=weights.read(mlp + "dense_h_to_4h.weight", rows=gate_up),
+        down=weights.read(mlp + "dense_4h_to_h.weight", columns=(start, end)),
+    )
 
 
 class VocabParallelEmbedding:
@@ -145,6 +129,19 @@ class VocabParallelHead:
         return self._collective.all_gather(self._linear(rows), dim=-1)
 
 
+def rotary_angles(
+    spec: ModelSpec, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines [positions, pairs] of position / base^(2i / rotary_dim).
+
+    In single precision, rounded to the model's dtype as modeling_chatglm.py does.
+    """
+    pairs = torch.arange(0, spec.rotary_dim, 2, dtype=torch.float32) / spec.rotary_dim
+    positions = torch.arange(spec.context_tokens, dtype=torch.float32)
+    angles = torch.outer(positions, 1.0 / spec.rope_base**pairs)
+    return angles.cos().to(device, dtype), angles.sin().to(device, dtype)
+
+
 class RmsNorm:
     """x / rms(x) * weight, in single precision up to the last step.
 
@@ -153,8 +150,8 @@ class RmsNorm:
     on the device where torch's own norm takes seven.
     """
 
-    def __init__(self, weights: Weights, name: str, eps: float) -> None:
-        weight = weights.read(name + ".weight").float()
+    def __init__(self, weight: torch.Tensor, eps: float) -> None:
+        weight = weight.float()
         self._scaled = weight * math.sqrt(len(weight))
         self._least = torch.tensor(math.sqrt(len(weight) * eps), device=weight.device)
 
@@ -163,48 +160,3 @@ class RmsNorm:
         exact = rows.float()
         length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
         return (exact / torch.hypot(length, self._least) * self._scaled).to(rows.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """Cosines and sines of a step's rows, [rows, 1, pairs] each."""
-
-    cosine: torch.Tensor
-    sine: torch.Tensor
-    turn: torch.Tensor | None = None  # both as complex numbers, where one product does it all
-
-    def apply(self, heads: torch.Tensor) -> None:
-        """Rotate the leading dimensions of `heads` [rows, heads, head_dim] in place.
-
-        Neighbours are pairs: (a, b) -> (a cos - b sin, b cos + a sin).
-        """
-        turned = heads[..., : 2 * self.cosine.shape[-1]]
-        if self.turn is not None:
-            torch.view_as_complex(turned.view(*turned.shape[:-1], -1, 2)).mul_(self.turn)
-            return
-        even, odd = turned[..., 0::2], turned[..., 1::2]
-        new_even = even * self.cosine - odd * self.sine
-        new_odd = odd * self.cosine + even * self.sine
-        even.copy_(new_even)
-        odd.copy_(new_odd)
-
-
-class RotaryTable:
-    """Angles of every position: position / base^(2i / rotary_dim), in single precision.
-
-    Rounded to the model's dtype as modeling_chatglm.py does.
-    """
-
-    def __init__(self, spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> None:
-        pairs = torch.arange(0, spec.rotary_dim, 2, dtype=torch.float32) / spec.rotary_dim
-        positions = torch.arange(spec.context_tokens, dtype=torch.float32)
-        angles = torch.outer(positions, 1.0 / spec.rope_base**pairs)
-        self._cosine = angles.cos().to(device, dtype)
-        self._sine = angles.sin().to(device, dtype)
-
-    def at(self, positions: torch.Tensor) -> Rotation:
-        """The rotation of rows at `positions` [rows]."""
-        cosine, sine = self._cosine[positions][:, None], self._sine[positions][:, None]
-        # Eight small operations a layer become one; other dtypes have no complex partner.
-        is_single = cosine.dtype == torch.float32 and cosine.device.type == "cpu"
-        return Rotation(cosine, sine, torch.complex(cosine, sine) if is_single else None)

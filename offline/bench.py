@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glm4v.errors import InvalidRequest
+from glm4v.threads import wait_briefly
 from offline.bench_journals import journals
 from offline.bench_peers import peers
 
@@ -57,6 +58,7 @@ def engine(
     of what a loop that only reads reaches in the same run; "neighbours" are the cores that other
     processes used meanwhile.
     """
+    wait_briefly()
     from rich.console import Console
 
     from offline.bench_engine import Load
@@ -125,7 +127,7 @@ async def _sweep(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("loading", total=len(dtypes) * len(loads))
         for dtype in dtypes:
-            device = open_device("auto", dtype)
+            device = open_device("auto", dtype, is_bfloat16=checkpoint.is_bfloat16)
             async with Bench(checkpoint, device, dtype, loads, aside).running() as running:
                 for load in loads:
                     what = f"{device.arithmetic}: {load.batch} x {load.context}"

@@ -6,7 +6,6 @@ claims requests from a Redis and appends each step to their journals.
 
 import asyncio
 import json as json_format
-import os
 import statistics
 import tempfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from glm4v.local.cluster import waiting_threads
+from glm4v.threads import wait_briefly
 
 
 def journals(
@@ -29,7 +28,7 @@ def journals(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Output tokens/s with journals in Redis, and of the engine alone, in turns."""
-    os.environ.update(waiting_threads() | os.environ)  # before anything of torch is loaded
+    wait_briefly()
 
     from offline.bench_model import write_middle
 

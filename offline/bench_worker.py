@@ -43,9 +43,10 @@ class Bench:
         self._words = random.Random(0)
         self._left = 0
         self._done = asyncio.Event()
+        device = open_device("auto", dtype, is_bfloat16=checkpoint.is_bfloat16)
         self._blocks = requests * -(-(_PROMPT_TOKENS + tokens) // _BLOCK_ROWS)
         self._ranks = Ranks(
-            partial(Runner.load, checkpoint, open_device("auto", dtype), Shard(0, 1)),
+            partial(Runner.load, checkpoint, device, Shard(0, 1)),
             blocks=self._blocks,
             block_size=_BLOCK_ROWS,
         )

@@ -68,12 +68,15 @@ def command(
 def _pipeline(model: Path, device: str, dtype: str, threads: int) -> "Pipeline":
     import torch  # seconds that `glm4v --help` should not take
 
+    from glm4v.checkpoint import Checkpoint
     from glm4v.device import open_device
     from offline.pipeline import Pipeline
 
     if threads:
         torch.set_num_threads(threads)
-    return Pipeline(model, open_device(device, dtype), ImageLimits())
+    checkpoint = Checkpoint.open(model)
+    opened = open_device(device, dtype, is_bfloat16=checkpoint.is_bfloat16)
+    return Pipeline(checkpoint, opened, ImageLimits())
 
 
 @dataclass

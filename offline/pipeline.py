@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from gateway.admission import Admission, AdmissionLimits
 from gateway.replies import Replies
@@ -36,10 +35,10 @@ _DEADLINE_S = 3600.0
 class Pipeline:
     """Answers one request at a time; a journal in memory joins the parts."""
 
-    def __init__(self, model: Path, device: Device, limits: ImageLimits) -> None:
-        self._model = model
-        self._checkpoint = Checkpoint.open(model)
-        self._spec = self._checkpoint.spec
+    def __init__(self, checkpoint: Checkpoint, device: Device, limits: ImageLimits) -> None:
+        self._model = model = checkpoint.directory
+        self._checkpoint = checkpoint
+        self._spec = checkpoint.spec
         self._device = device
         self._limits = limits
         self._tokenizer = Tokenizer.read(model, self._spec)

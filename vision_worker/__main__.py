@@ -21,7 +21,7 @@ def build(settings: VisionSettings) -> Process:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
-    device = open_device(settings.device, settings.dtype)
+    device = open_device(settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     encoder = Encoder(checkpoint, device, limits, decoders=_DECODERS)
     connection = Connection(settings.redis_url.get_secret_value())

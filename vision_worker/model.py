@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from glm4v.device import Device
-from glm4v.device.linear import Linear
+from glm4v.device.linear import Linear, Then
 from glm4v.model_spec import ModelSpec, VisionSpec
 from glm4v.weights import Weights
 
@@ -61,22 +61,20 @@ class SelfAttention:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """[batch, rows, width] -> the same."""
-        # [batch, rows, 3, heads, head_dim] -> three of [batch, heads, rows, head_dim]
-        parts = self._qkv(rows).view(*rows.shape[:2], 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-        attended = self._device.full_attention(parts[0], parts[1], parts[2])
-        return self._out(attended.transpose(1, 2).flatten(2))
+        heads = self._qkv(rows).view(*rows.shape[:2], 3, self._heads, -1)
+        return self._out(self._device.full_attention(heads).flatten(2))
 
 
 class Mlp:
     """Up, exact GELU, down."""
 
     def __init__(self, name: str, weights: Weights, device: Device) -> None:
-        self._up = _linear(weights, name + "fc1", device)
+        self._up = _linear(weights, name + "fc1", device, then="gelu")
         self._down = _linear(weights, name + "fc2", device)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """[batch, rows, width] -> the same."""
-        return self._down(functional.gelu(self._up(rows)))
+        return self._down(self._up(rows))
 
 
 class Block:
@@ -116,14 +114,14 @@ class Adapter:
         name = _ROOT + "linear_proj."
         self._project = _linear(weights, name + "linear_proj", device, bias=False)
         self._norm = LayerNorm(weights, name + "norm1", _ADAPTER_NORM_EPS)
-        self._gate = _linear(weights, name + "gate_proj", device, bias=False)
-        self._up = _linear(weights, name + "dense_h_to_4h", device, bias=False)
+        gate_up = (weights.read(f"{name}{part}.weight") for part in ("gate_proj", "dense_h_to_4h"))
+        self._gate_up = device.linear(torch.cat(tuple(gate_up)), then="silu_gate")
         self._down = _linear(weights, name + "dense_4h_to_h", device, bias=False)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """[batch, rows, hidden] -> the same."""
         rows = functional.gelu(self._norm(self._project(rows)))
-        return self._down(functional.silu(self._gate(rows)) * self._up(rows))
+        return self._down(self._gate_up(rows))
 
 
 class VisionModel:
@@ -156,9 +154,9 @@ class VisionModel:
         return torch.cat((begin, patches, end), dim=1) / self._scaling_factor
 
 
-def _linear(weights: Weights, name: str, device: Device, *, bias: bool = True) -> Linear:
+def _linear(
+    weights: Weights, name: str, device: Device, *, bias: bool = True, then: Then = "nothing"
+) -> Linear:
     return device.linear(
-        weights.read(name + ".weight"),
-        weights.read(name + ".bias") if bias else None,
-        many_rows=True,
+        weights.read(name + ".weight"), weights.read(name + ".bias") if bias else None, then=then
     )

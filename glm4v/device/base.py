@@ -1,12 +1,13 @@
 """The seam between the models and what they run on: a device, and attention in its own layout."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from glm4v.device.linear import Linear, PlainLinear
+from glm4v.device.collectives import Collective
+from glm4v.device.linear import Linear, PlainLinear, Then
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,49 @@ class Attention(ABC):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One rank's part of a decoder layer; products are [out, in]."""
+
+    attention_norm: torch.Tensor  # [hidden]
+    qkv: torch.Tensor  # [(heads + 2 * kv_heads) * head_dim, hidden]: queries, keys, values
+    qkv_bias: torch.Tensor
+    out: torch.Tensor  # [hidden, heads * head_dim]
+    mlp_norm: torch.Tensor  # [hidden]
+    gate_up: torch.Tensor  # [2 * ffn, hidden]: gate, up
+    down: torch.Tensor  # [hidden, ffn]
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderShape:
+    """What a rank's layers have in common."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    norm_eps: float
+    cosine: torch.Tensor  # [positions, rotated pairs]
+    sine: torch.Tensor
+
+
+class Decoder(ABC):
+    """One rank's part of the decoder's layers."""
+
+    @property
+    @abstractmethod
+    def layers_done(self) -> int:
+        """Layers computed since the start: progress within a step, for leases."""
+
+    @abstractmethod
+    def run(
+        self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
+    ) -> torch.Tensor:
+        """Some neighbouring layers: [rows, hidden] -> the same; may reuse the memory of `hidden`.
+
+        positions [rows]. `attention` is this device's, and prepared for these rows.
+        """
+
+
 class Device(ABC):
     """One accelerator, or the CPU."""
 
@@ -58,13 +102,19 @@ class Device(ABC):
         """Memory that is free for weights and cache."""
 
     def linear(
-        self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, many_rows: bool = False
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, then: Then = "nothing"
     ) -> Linear:
-        """The product with `weight` [out, in] in `dtype`; takes the weight over.
+        """The product with `weight` [out, in] in `dtype`, and what follows it.
 
-        `many_rows` tells that it is never used for few rows, as in the vision tower.
+        Takes the weight over. With "silu_gate" its rows are those of the gate, then as many more.
         """
-        return PlainLinear(weight, bias)
+        return PlainLinear(weight, bias, then=then)
+
+    def decoder(
+        self, layers: Iterable[LayerWeights], shape: DecoderShape, collective: Collective
+    ) -> Decoder | None:
+        """The decoder's layers by means of this device; None: those of torch, one by one."""
+        return None
 
     def table(self, weight: torch.Tensor) -> torch.Tensor:
         """Rows to be looked up, in the dtype they are stored in; takes `weight` over."""
@@ -75,10 +125,9 @@ class Device(ABC):
         """A new attention with a cache of its own."""
 
     @abstractmethod
-    def full_attention(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
+    def full_attention(self, heads: torch.Tensor) -> torch.Tensor:
         """Attention of every row to every row, for the vision tower.
 
-        Each [batch, heads, rows, head_dim] -> the same. Scale 1/sqrt(head_dim).
+        [batch, rows, 3, heads, head_dim], queries, keys and values -> [batch, rows, heads,
+        head_dim]. Scale 1/sqrt(head_dim).
         """

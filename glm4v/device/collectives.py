@@ -13,6 +13,9 @@ from glm4v.errors import Unavailable
 class Collective(ABC):
     """One rank's end of a group; every rank has to make the same calls in the same order."""
 
+    rank: int
+    size: int
+
     @abstractmethod
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks; may reuse the memory of `tensor`."""
@@ -24,6 +27,9 @@ class Collective(ABC):
 
 class SingleRank(Collective):
     """A group of one."""
+
+    rank = 0
+    size = 1
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor itself."""
@@ -52,8 +58,8 @@ class ProcessGroup(Collective):
         timeout_s: float = 60.0,
         join_s: float = 60.0,
     ) -> None:
-        self._rank = rank
-        self._size = size
+        self.rank = rank
+        self.size = size
         try:
             self._store, _, _ = next(
                 rendezvous(address, rank, size, timeout=timedelta(seconds=join_s))
@@ -80,7 +86,7 @@ class ProcessGroup(Collective):
     def all_gather(self, tensor: torch.Tensor, dim: int) -> torch.Tensor:
         """The tensors of all ranks joined along `dim`."""
         tensor = tensor.contiguous()
-        parts = [torch.empty_like(tensor) for _ in range(self._size)]
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
         dist.all_gather(parts, tensor)
         return torch.cat(parts, dim)
 
@@ -101,13 +107,13 @@ class ProcessGroup(Collective):
     def meet(self, name: str, within_s: float) -> None:
         """Wait until all ranks have come here; raises Unavailable when one does not."""
         try:
-            self._store.set(f"{name}:{self._rank}", "here")
+            self._store.set(f"{name}:{self.rank}", "here")
             self._store.wait(
-                [f"{name}:{rank}" for rank in range(self._size)], timedelta(seconds=within_s)
+                [f"{name}:{rank}" for rank in range(self.size)], timedelta(seconds=within_s)
             )
         except dist.DistError as error:
             raise Unavailable(
-                f"rank {self._rank} of {self._size}: not all ranks were {name} in {within_s:g} s"
+                f"rank {self.rank} of {self.size}: not all ranks were {name} in {within_s:g} s"
             ) from error
 
     def close(self) -> None:

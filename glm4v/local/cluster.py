@@ -132,7 +132,6 @@ class LocalCluster:
         threads = str(threads_each(max(settings.vision_workers, settings.lm_workers)))
         return {
             "OMP_NUM_THREADS": threads,
-            **waiting_threads(),
             "GLM4V_THREADS": threads,
             **os.environ,
             **settings.environment,
@@ -154,15 +153,6 @@ class LocalCluster:
             )
             for name in names
         ]
-
-
-def waiting_threads() -> dict[str, str]:
-    """Variables that say how arithmetic threads wait for each other.
-
-    They spin for some microseconds, as long as the gaps between products are: longer takes the
-    cores from the processes beside them, and to sleep at once costs a tenth of the speed.
-    """
-    return {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
 
 
 def threads_each(workers: int) -> int:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -81,6 +82,12 @@ def target(command: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     yield address
     process.send_signal(signal.SIGINT)
     assert process.wait(30) in (0, 130)
+
+
+def test_the_sources_of_the_kernels_are_in_the_wheel(wheel: Path) -> None:
+    sources = ROOT / "glm4v" / "device" / "kernels" / "source"
+    packed = zipfile.ZipFile(wheel).namelist()
+    assert {str(file.relative_to(ROOT)) for file in sources.iterdir()} <= set(packed)
 
 
 def test_the_installed_command_serves_and_asks(command: Path, target: str, tmp_path: Path) -> None:

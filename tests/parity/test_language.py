@@ -119,15 +119,16 @@ def layer_outputs(model: Model, case: GoldenCase) -> list[torch.Tensor]:
     rows = len(case.row_ids)
     attention = allocated_attention(model.spec, model.device, blocks=rows, block_size=1)
     attention.prepare([AttentionSegment(rows, 0, tuple(reversed(range(rows))))])
-    rotation = model.model.rotary.at(torch.tensor(case.positions))
+    places = torch.tensor(case.positions)
     ids = torch.tensor(case.row_ids)
     hidden = model.model.embed(ids.clamp(min=0))
     if case.picture is not None:
         hidden[ids < 0] = case.picture
     outputs = []
-    for layer in model.model.layers:
-        hidden = layer(hidden, rotation, attention)
-        outputs.append(hidden)
+    for layer in range(model.spec.layers):
+        one = range(layer, layer + 1)
+        hidden = model.model.decoder.run(one, hidden, places, attention)
+        outputs.append(hidden.clone())
     return outputs
 
 

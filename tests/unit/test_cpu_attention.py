@@ -1,4 +1,4 @@
-"""Paged attention on the CPU against attention written out."""
+"""Paged attention on the CPU, by kernels and by torch, against attention written out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm4v.device import Attention, AttentionSegment, open_device
+from glm4v.device.cpu import CpuDevice
 from glm4v.device.cpu_attention import _ROW_BLOCK, _SHORT
+from glm4v.device.kernels import open_kernels
 from glm4v.errors import InvalidRequest
 
 HEADS, KV_HEADS, HEAD_DIM, LAYERS = 4, 2, 8, 2
+
+
+class Means:
+    """What attends."""
+
+    device = CpuDevice(torch.float32)
+
+
+@pytest.fixture(scope="module", autouse=True, params=["kernels", "torch"])
+def means(request: pytest.FixtureRequest) -> None:
+    kernels = open_kernels() if request.param == "kernels" else None
+    if request.param == "kernels" and kernels is None:
+        pytest.skip("no kernels")
+    Means.device = CpuDevice(torch.float32, kernels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +64,7 @@ def random_rows(count: int, seed: int) -> Rows:
 
 
 def allocated(blocks: int, block_size: int) -> Attention:
-    attention = open_device("cpu", "float32").paged_attention()
+    attention = Means.device.paged_attention()
     attention.allocate(
         layers=LAYERS,
         blocks=blocks,
@@ -174,10 +190,13 @@ def test_layers_have_caches_of_their_own() -> None:
 
 
 def test_full_attention_lets_every_row_see_every_row() -> None:
-    query, key, value = torch.randn(3, 2, HEADS, 5, HEAD_DIM).unbind()
-    shares = (query @ key.mT / HEAD_DIM**0.5).softmax(dim=-1)
-    got = open_device("cpu", "float32").full_attention(query, key, value)
-    torch.testing.assert_close(got, shares @ value, atol=1e-5, rtol=0)
+    for rows, head_dim in ((5, HEAD_DIM), (600, 40)):
+        heads = torch.randn(2, rows, 3, HEADS, head_dim)
+        query, key, value = heads.double().permute(2, 0, 3, 1, 4)
+        shares = (query @ key.mT / head_dim**0.5).softmax(dim=-1)
+        got = Means.device.full_attention(heads)
+        expected = (shares @ value).transpose(1, 2).float()
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
 def test_unknown_devices_and_dtypes_are_refused() -> None:

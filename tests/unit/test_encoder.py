@@ -39,15 +39,13 @@ class SteppedDevice(CpuDevice):
         self.failure: Exception | None = None
         self._loop = asyncio.get_running_loop()
 
-    def full_attention(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
+    def full_attention(self, heads: torch.Tensor) -> torch.Tensor:
         self._loop.call_soon_threadsafe(self.at_layer.release)
         self.go_on.acquire()
         if self.failure is not None:
             raise self.failure
         torch.empty(self.allocate, dtype=torch.uint8)
-        return super().full_attention(query, key, value)
+        return super().full_attention(heads)
 
     def free_run(self) -> None:
         """Stop no more."""

@@ -1,5 +1,7 @@
 """The layers against their definitions, whole and in the parts of several ranks."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,18 +11,17 @@ from safetensors.torch import save_file
 from glm4v.checkpoint import Checkpoint, TensorPlace
 from glm4v.device import open_device
 from glm4v.device.collectives import SingleRank
-from glm4v.device.linear import PackedLinear
 from glm4v.errors import InvalidRequest
 from glm4v.model_spec import ModelSpec, VisionSpec
 from glm4v.weights import Weights
+from lm_worker.decoder import rotate
 from lm_worker.layers import (
-    ColumnParallel,
     RmsNorm,
-    RotaryTable,
-    RowParallel,
     Shard,
     VocabParallelEmbedding,
     VocabParallelHead,
+    layer_weights,
+    rotary_angles,
 )
 from lm_worker.model import cache_row_bytes
 
@@ -62,14 +63,6 @@ def weights_of(tensors: dict[str, torch.Tensor], folder: Path) -> Weights:
     return Weights(Checkpoint(folder, SPEC, places, ""), torch.float32, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("rows", [0, 1, 3, 8, 300])
-def test_a_prepared_weight_multiplies_as_the_plain_one(rows: int) -> None:
-    weight, bias, x = torch.randn(48, 24), torch.randn(48), torch.randn(rows, 24)
-    expected = x @ weight.T + bias
-    torch.testing.assert_close(PackedLinear(weight, bias)(x), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(PackedLinear(weight)(x), expected - bias, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize(
     ("size", "kv_heads"),
     [
@@ -108,21 +101,31 @@ def test_a_cache_row_takes_the_documented_bytes(size: int, expected: int) -> Non
 
 
 def test_fused_weights_are_cut_section_by_section(tmp_path: Path) -> None:
-    weight, bias, x = torch.randn(12, 5), torch.randn(12), torch.randn(3, 5)
-    weights = weights_of({"fused.weight": weight, "fused.bias": bias}, tmp_path)
-    part = ColumnParallel(weights, "fused", [(2, 4), (9, 10)], CPU, bias=True)(x)
-    expected = (x @ weight.T + bias)[:, [2, 3, 9]]
-    torch.testing.assert_close(part, expected, atol=1e-5, rtol=0)
-
-
-def test_products_of_input_parts_sum_to_the_whole(tmp_path: Path) -> None:
-    weight, x = torch.randn(7, 6), torch.randn(3, 6)
-    weights = weights_of({"out.weight": weight}, tmp_path)
-    parts = [
-        RowParallel(weights, "out", (start, start + 2), CPU, SingleRank())(x[:, start : start + 2])
-        for start in (0, 2, 4)
-    ]
-    torch.testing.assert_close(sum(parts), x @ weight.T, atol=1e-5, rtol=0)
+    """Every value tells its row and column, so that each rank's part can be read off."""
+    spec = replace(
+        SPEC, layers=1, hidden_size=3, heads=4, kv_heads=2, head_dim=4, ffn_size=8, vocab_size=4
+    )
+    shapes = {
+        "input_layernorm.weight": (3,),
+        "post_attention_layernorm.weight": (3,),
+        "self_attention.query_key_value.weight": (32, 3),
+        "self_attention.query_key_value.bias": (32,),
+        "self_attention.dense.weight": (3, 16),
+        "mlp.dense_h_to_4h.weight": (16, 3),
+        "mlp.dense_4h_to_h.weight": (3, 8),
+    }
+    tensors = {
+        "transformer.encoder.layers.0." + name: torch.arange(float(math.prod(shape))).view(shape)
+        for name, shape in shapes.items()
+    }
+    part = layer_weights(0, spec, weights_of(tensors, tmp_path), Shard(1, 2))
+    heads = [*range(8, 16), *range(20, 24), *range(28, 32)]
+    assert part.qkv[:, 0].tolist() == [3 * row for row in heads]
+    assert part.qkv_bias.tolist() == heads
+    assert part.out[0].tolist() == [*range(8, 16)]
+    assert part.gate_up[:, 0].tolist() == [3 * row for row in (*range(4, 8), *range(12, 16))]
+    assert part.down[0].tolist() == [*range(4, 8)]
+    assert part.attention_norm.tolist() == part.mlp_norm.tolist() == [0, 1, 2]
 
 
 def test_each_id_is_known_to_one_rank(tmp_path: Path) -> None:
@@ -138,9 +141,9 @@ def test_each_id_is_known_to_one_rank(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.cat(scores, -1), table[:2] @ table.T, atol=1e-5, rtol=0)
 
 
-def test_the_norm_is_taken_in_single_precision_weight_included(tmp_path: Path) -> None:
+def test_the_norm_is_taken_in_single_precision_weight_included() -> None:
     weight = torch.randn(64)
-    norm = RmsNorm(weights_of({"norm.weight": weight}, tmp_path), "norm", 1e-3)
+    norm = RmsNorm(weight, 1e-3)
     x = (torch.randn(5, 64) * 0.05).bfloat16()  # small, so that eps counts
     exact = x.double()
     exact = exact / (exact.square().mean(-1, keepdim=True) + 1e-3).sqrt() * weight.double()
@@ -149,11 +152,11 @@ def test_the_norm_is_taken_in_single_precision_weight_included(tmp_path: Path) -
 
 
 def test_neighbours_are_rotated_and_the_second_half_of_a_head_is_not() -> None:
-    table = RotaryTable(SPEC, torch.float32, torch.device("cpu"))
+    cosine, sine = rotary_angles(SPEC, torch.float32, torch.device("cpu"))
     positions = torch.tensor([0, 1, 63])
     heads = torch.randn(3, 2, SPEC.head_dim)
     rotated = heads.clone()
-    table.at(positions).apply(rotated)
+    rotate(rotated, cosine[positions][:, None], sine[positions][:, None])
     pairs = torch.view_as_complex(heads[..., :64].reshape(3, 2, 32, 2).double())
     angles = positions[:, None].double() * 10000.0 ** (-torch.arange(32).double() / 32)
     turned = pairs * torch.polar(torch.ones_like(angles), angles)[:, None]
@@ -163,7 +166,7 @@ def test_neighbours_are_rotated_and_the_second_half_of_a_head_is_not() -> None:
 
 
 def test_angles_are_computed_in_single_precision_and_then_rounded() -> None:
-    rough = RotaryTable(SPEC, torch.bfloat16, torch.device("cpu")).at(torch.tensor([61]))
-    exact = RotaryTable(SPEC, torch.float32, torch.device("cpu")).at(torch.tensor([61]))
-    assert torch.equal(rough.cosine, exact.cosine.bfloat16())
-    assert torch.equal(rough.sine, exact.sine.bfloat16())
+    rough = rotary_angles(SPEC, torch.bfloat16, torch.device("cpu"))
+    exact = rotary_angles(SPEC, torch.float32, torch.device("cpu"))
+    for part, whole in zip(rough, exact, strict=True):
+        assert torch.equal(part, whole.bfloat16())

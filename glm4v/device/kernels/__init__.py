@@ -1,0 +1,15 @@
+"""The CPU's own arithmetic in C++, compiled for the processor it runs on when it is first used."""
+
+from glm4v.device.kernels.attention import KernelAttention, attend_all
+from glm4v.device.kernels.decoder import KernelDecoder
+from glm4v.device.kernels.library import Kernels, open_kernels
+from glm4v.device.kernels.linear import KernelLinear
+
+__all__ = [
+    "KernelAttention",
+    "KernelDecoder",
+    "KernelLinear",
+    "Kernels",
+    "attend_all",
+    "open_kernels",
+]
