@@ -19,7 +19,7 @@ class Scores:
         self._asked: Counter[str] = Counter()
 
     def add_cells(self, logits: torch.Tensor, kinds: torch.Tensor) -> None:
-        """logits [cells, kinds], kinds [cells]; background, which is easy, does not count."""
+        """logits [..., kinds], kinds [...]; background, which is easy, does not count."""
         covered = kinds > 0
         right = int((logits.argmax(-1) == kinds)[covered].sum())
         self._cells[True] += right
