@@ -1,6 +1,7 @@
 """What is trained: the network, and the two heads of the cells that only training needs."""
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch.nn import functional
@@ -15,6 +16,9 @@ from glm4v.model_spec import ModelSpec
 
 SHRUNK = 5  # pixels of a picture as it is served for one of training
 
+# The tower alone; then the adapter alone, on a tower that stays as it is; then everything.
+Stage = Literal["tower", "adapter", "all"]
+
 _BESIDE_ANSWERS = 0.3  # weight of the other losses once answers are learnt
 _CHARACTERS_COUNT = 4.0
 
@@ -22,8 +26,8 @@ _CHARACTERS_COUNT = 4.0
 class Learner(torch.nn.Module):
     """The network, and the heads that only training needs.
 
-    They say what covers each cell of the tower's output, in which colour, and what each picture row
-    of the language model shows.
+    They say what covers each cell of the tower's output, and in which colour, and the same of each
+    picture row of the language model.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -32,33 +36,47 @@ class Learner(torch.nn.Module):
         self.kinds = torch.nn.Linear(spec.vision.hidden_size, len(KINDS))
         self.colours = torch.nn.Linear(spec.vision.hidden_size, len(COLOURS))
         self.row_kinds = torch.nn.Linear(spec.hidden_size, len(KINDS))
+        self.row_colours = torch.nn.Linear(spec.hidden_size, len(COLOURS))
         self.register_buffer("weights", _weights(), persistent=False)
 
-    def forward(self, batch: Batch, scores: Scores, *, tower_only: bool) -> torch.Tensor:
+    def forward(self, batch: Batch, scores: Scores, stage: Stage) -> torch.Tensor:
         """The loss of a batch; `scores` hears how well it went."""
         if not len(batch.pixels):
             logits = self.network(batch.ids, None, IMAGE_SLOT)
             return self._answers(logits, batch, scores)
-        patches = self.network.vision.patches(normalised(batch.pixels))
-        cells = self._cells(patches, batch, scores)
-        if tower_only:
-            return cells
-        picture = self.network.vision(patches)
-        beside = cells + self._kinds_of(self.row_kinds(picture[:, 1:-1]), _of_rows(batch.kinds))
+        vision = self.network.vision
+        with torch.set_grad_enabled(stage != "adapter"):
+            patches = vision.patches(normalised(batch.pixels))
+        if stage == "tower":
+            return self._cells(patches, batch, scores)
+        picture = vision(patches)
+        if stage == "adapter":
+            return self._rows(picture, batch, scores)
+        beside = self._cells(patches, batch, scores) + self._rows(picture, batch, scores)
         logits = self.network(batch.ids, picture, IMAGE_SLOT)
         return self._answers(logits, batch, scores) + _BESIDE_ANSWERS * beside
 
     def _cells(self, patches: torch.Tensor, batch: Batch, scores: Scores) -> torch.Tensor:
-        kinds = self.kinds(patches)
-        colours = self.colours(patches).float().flatten(0, 1)
-        scores.add_cells(kinds, batch.kinds)
-        coloured = functional.cross_entropy(colours, batch.colours.flatten(), ignore_index=-1)
-        return self._kinds_of(kinds, batch.kinds) + 0.5 * coloured
+        kinds, colours = self.kinds(patches), self.colours(patches)
+        scores.add_kinds("cells", kinds, batch.kinds)
+        return self._shown(kinds, batch.kinds, colours, batch.colours)
 
-    def _kinds_of(self, logits: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-        """logits [batch, places, kinds], kinds [batch, places]."""
+    def _rows(self, picture: torch.Tensor, batch: Batch, scores: Scores) -> torch.Tensor:
+        rows = picture[:, 1:-1]
+        kinds, wanted = self.row_kinds(rows), _of_rows(batch.kinds)
+        scores.add_kinds("rows", kinds, wanted)
+        return self._shown(kinds, wanted, self.row_colours(rows), _of_rows(batch.colours))
+
+    def _shown(
+        self, kinds: torch.Tensor, kind: torch.Tensor, colours: torch.Tensor, colour: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits [batch, places, classes] of kinds and colours, and which ones are right."""
         weights = self.get_buffer("weights")
-        return functional.cross_entropy(logits.float().flatten(0, 1), kinds.flatten(), weights)
+        return functional.cross_entropy(
+            kinds.float().flatten(0, 1), kind.flatten(), weights
+        ) + 0.5 * functional.cross_entropy(
+            colours.float().flatten(0, 1), colour.flatten(), ignore_index=-1
+        )
 
     def _answers(self, logits: torch.Tensor, batch: Batch, scores: Scores) -> torch.Tensor:
         logits = logits.float()
@@ -73,10 +91,10 @@ def _weights() -> torch.Tensor:
     return torch.tensor(characters)
 
 
-def _of_rows(kinds: torch.Tensor) -> torch.Tensor:
-    """[batch, cells] -> [batch, cells / 4]: a picture row has 2 x 2; background counts least."""
-    grid = int(kinds.shape[1] ** 0.5)
-    return kinds.view(len(kinds), grid // 2, 2, grid // 2, 2).amax(dim=(2, 4)).flatten(1)
+def _of_rows(cells: torch.Tensor) -> torch.Tensor:
+    """[batch, cells] -> [batch, cells / 4]: a row has 2 x 2; what is no background comes first."""
+    grid = int(cells.shape[1] ** 0.5)
+    return cells.view(len(cells), grid // 2, 2, grid // 2, 2).amax(dim=(2, 4)).flatten(1)
 
 
 def shrunk(spec: ModelSpec) -> ModelSpec:

@@ -14,16 +14,16 @@ class Scores:
     def __init__(self) -> None:
         self._loss = 0.0
         self._batches = 0
-        self._cells: Counter[bool] = Counter()
+        self._kinds: Counter[tuple[str, bool]] = Counter()
         self._right: Counter[str] = Counter()
         self._asked: Counter[str] = Counter()
 
-    def add_cells(self, logits: torch.Tensor, kinds: torch.Tensor) -> None:
+    def add_kinds(self, places: str, logits: torch.Tensor, kinds: torch.Tensor) -> None:
         """logits [..., kinds], kinds [...]; background, which is easy, does not count."""
         covered = kinds > 0
         right = int((logits.argmax(-1) == kinds)[covered].sum())
-        self._cells[True] += right
-        self._cells[False] += int(covered.sum()) - right
+        self._kinds[places, True] += right
+        self._kinds[places, False] += int(covered.sum()) - right
 
     def add_answers(self, logits: torch.Tensor, batch: Batch, loss: float) -> None:
         """logits [batch, rows, vocabulary]. An answer is right when each of its tokens is."""
@@ -37,11 +37,13 @@ class Scores:
 
     def take(self) -> str:
         """One line, and begin anew."""
-        cells = self._cells[True] / max(1, self._cells.total())
-        line = f"cells {cells:.1%}"
+        parts = []
+        for places in sorted({places for places, _ in self._kinds}):
+            right, wrong = self._kinds[places, True], self._kinds[places, False]
+            parts.append(f"{places} {right / max(1, right + wrong):.1%}")
         if self._batches:
-            line += f", loss {self._loss / self._batches:.3f}"
+            parts.append(f"loss {self._loss / self._batches:.3f}")
         for skill in sorted(self._asked):
-            line += f", {skill} {self._right[skill] / self._asked[skill]:.0%}"
+            parts.append(f"{skill} {self._right[skill] / self._asked[skill]:.0%}")
         self.__init__()  # type: ignore[misc]
-        return line
+        return ", ".join(parts)

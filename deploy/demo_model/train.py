@@ -1,9 +1,10 @@
 """Trains the demo model: `python -m deploy.demo_model.train`; goes on where it was cut.
 
 First the tower alone learns what covers each cell of a picture (`labels`), which teaches it to see
-in a fraction of the time; then all of it learns to answer, with the cells as a smaller part of the
-loss. The rate is constant after a warm-up and falls over the last `decay` steps, so that a longer
-run passes through the same weights up to there.
+in a fraction of the time; then the adapter alone learns to keep that in the picture's rows; then
+all of it learns to answer, with the cells and rows as a smaller part of the loss. The rate is
+constant after a warm-up and falls over the last `decay` steps, so that a longer run passes through
+the same weights up to there.
 
 On CPUs each core is a process of one thread: they meet once a step, where threads would meet at
 every product. Pictures are trained at 224 pixels, an exact fifth of 1120: `export` widens the patch
@@ -25,7 +26,7 @@ from torch import distributed
 from torch.multiprocessing import spawn  # type: ignore[attr-defined]
 
 from deploy.demo_model.batches import Batch, Batches, loader
-from deploy.demo_model.learner import Learner, shrunk
+from deploy.demo_model.learner import Learner, Stage, shrunk
 from deploy.demo_model.optimizers import make_optimizers, set_rate
 from deploy.demo_model.progress import load_progress, save_progress
 from deploy.demo_model.scores import Scores
@@ -43,7 +44,8 @@ class Plan:
     model_dir: Path  # config.json and tokenizer.model
     out: Path
     steps: int
-    tower_steps: int  # of these, for the tower alone
+    tower_steps: int  # the first of these, for the tower alone
+    adapter_steps: int  # the next, for the adapter alone
     decay: int  # last steps, with a falling rate
     batch: int  # pictures in a step, of all processes
     rate: float
@@ -57,6 +59,13 @@ def rate_at(step: int, plan: Plan) -> float:
     rising = min(1.0, (step + 1) / _WARM_UP_STEPS)
     falling = min(1.0, (plan.steps - step) / max(1, plan.decay))
     return plan.rate * rising * falling
+
+
+def stage_at(step: int, plan: Plan) -> Stage:
+    """What is trained in a step."""
+    if step < plan.tower_steps:
+        return "tower"
+    return "adapter" if step < plan.tower_steps + plan.adapter_steps else "all"
 
 
 def train(rank: int, plan: Plan, port: int) -> None:
@@ -95,12 +104,12 @@ def _learn(
     step: int,
     plan: Plan,
 ) -> None:
-    tower_only = step < plan.tower_steps
-    if tower_only and not len(batch.pixels):
+    stage = stage_at(step, plan)
+    if stage != "all" and not len(batch.pixels):
         return
     device = torch.device(plan.device)
     with torch.autocast(device.type, torch.bfloat16):
-        loss = learner(batch.to(device), scores, tower_only=tower_only)
+        loss = learner(batch.to(device), scores, stage)
     loss.backward()
     _average_gradients(learner, plan.processes)
     torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -159,11 +168,12 @@ def main(
     model: Annotated[Path, typer.Option(help="Folder of config.json and tokenizer.model.")] = Path(
         "glm4v/demo_model"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 4000,
-    tower_steps: Annotated[int, typer.Option(help="First steps, for the tower alone.")] = 1000,
-    decay: Annotated[int, typer.Option(help="Last steps, with a falling rate.")] = 800,
-    batch: Annotated[int, typer.Option(help="Pictures in a step, of all processes.")] = 64,
-    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 6000,
+    tower_steps: Annotated[int, typer.Option(help="First steps, for the tower alone.")] = 1500,
+    adapter_steps: Annotated[int, typer.Option(help="The next, for the adapter alone.")] = 400,
+    decay: Annotated[int, typer.Option(help="Last steps, with a falling rate.")] = 1000,
+    batch: Annotated[int, typer.Option(help="Pictures in a step, of all processes.")] = 32,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 4e-4,
     seed: Annotated[int, typer.Option(help="Of weights and pictures.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = (
         "cuda" if torch.cuda.is_available() else "cpu"
@@ -172,7 +182,9 @@ def main(
 ) -> None:
     """Train, or go on training, the demo model."""
     count = processes or (1 if device != "cpu" else os.cpu_count() or 1)
-    plan = Plan(model, out, steps, tower_steps, decay, batch, rate, seed, device, count)
+    plan = Plan(
+        model, out, steps, tower_steps, adapter_steps, decay, batch, rate, seed, device, count
+    )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     if count == 1:

@@ -111,7 +111,7 @@ def steps(
     losses = []
     for step in which:
         batch = batch_of(spec, tokenizer, step % 2)
-        loss = learner(batch, Scores(), tower_only=step < 2)
+        loss = learner(batch, Scores(), "tower" if step < 2 else "all")
         losses.append(float(loss.detach()))
         loss.backward()
         set_rate(optimizers, 1e-3)
@@ -150,11 +150,11 @@ def test_it_learns(spec: ModelSpec, tokenizer: Tokenizer) -> None:
 
 
 def test_the_rate_rises_stays_and_falls(tmp_path: Path) -> None:
-    plan = Plan(tmp_path, tmp_path, 1000, 0, 200, 4, 1e-3, 1, "cpu", 1)
+    plan = Plan(tmp_path, tmp_path, 1000, 0, 0, 200, 4, 1e-3, 1, "cpu", 1)
     rates = [rate_at(step, plan) for step in range(1000)]
     assert rates[0] < rates[50] < rates[150] == rates[799] == 1e-3
     assert 0 < rates[999] < rates[900] < 1e-3
-    longer = Plan(tmp_path, tmp_path, 2000, 0, 200, 4, 1e-3, 1, "cpu", 1)
+    longer = Plan(tmp_path, tmp_path, 2000, 0, 0, 200, 4, 1e-3, 1, "cpu", 1)
     assert [rate_at(step, longer) for step in range(800)] == rates[:800]
 
 
