@@ -53,6 +53,9 @@ async def evaluate(model: Path, cases: list[Case]) -> list[Asked]:
 
 def main(
     count: Annotated[int, typer.Option(min=2, help="Cases of each skill.")] = 500,
+    naming: Annotated[
+        int, typer.Option(min=2, help="Cases of naming; 500 are all things in both languages.")
+    ] = 500,
     model: Annotated[Path, typer.Option(help="The checkpoint to start.")] = _MODEL,
     server: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="A running gateway instead.")
@@ -66,7 +69,8 @@ def main(
     unknown = set(skills) - {*SKILLS, *CONTROLS}
     if unknown:
         raise typer.BadParameter(f"no such skill: {', '.join(unknown)}; there are {SKILLS}")
-    cases = [case for name in skills for case in cases_of(name, count)]
+    counts = {"naming": naming}
+    cases = [case for name in skills for case in cases_of(name, counts.get(name, count))]
     work = ask_with_bar(server, cases, "asking") if server else evaluate(model, cases)
     asked = asyncio.run(work)
     typer.echo(table(asked))

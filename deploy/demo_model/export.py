@@ -13,7 +13,7 @@ import typer
 from safetensors.torch import save_file
 
 from deploy.demo_model.learner import SHRUNK
-from deploy.demo_model.progress import load_weights
+from deploy.demo_model.progress import RUN, load_weights
 from glm4v.model_spec import ModelSpec, read_spec
 from glm4v.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
 from glm4v.tiny import write_tokenizer_config
@@ -62,7 +62,7 @@ def checkpoint_tensors(
 
 
 def main(
-    run: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("build/demo_model"),
+    run: Annotated[Path, typer.Option(help="Folder of the run.")] = RUN,
     model: Annotated[Path, typer.Option(help="Folder of config.json and tokenizer.model.")] = Path(
         "glm4v/demo_model"
     ),

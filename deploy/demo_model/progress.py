@@ -8,8 +8,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from deploy.demo_model.learner import Learner
+from deploy.demo_model.sources import cache_folder
 
 FILE = "training.safetensors"
+RUN = cache_folder() / "run"  # where a run is kept unless another folder is named
 
 
 def save_progress(

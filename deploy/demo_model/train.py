@@ -28,7 +28,7 @@ from torch.multiprocessing import spawn  # type: ignore[attr-defined]
 from deploy.demo_model.batches import Batch, Batches, loader
 from deploy.demo_model.learner import Learner, Stage, shrunk
 from deploy.demo_model.optimizers import make_optimizers, set_rate
-from deploy.demo_model.progress import load_progress, save_progress
+from deploy.demo_model.progress import RUN, load_progress, save_progress
 from deploy.demo_model.scores import Scores
 from glm4v.model_spec import read_spec
 
@@ -164,7 +164,7 @@ class _Bar:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("build/demo_model"),
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = RUN,
     model: Annotated[Path, typer.Option(help="Folder of config.json and tokenizer.model.")] = Path(
         "glm4v/demo_model"
     ),
