@@ -1,7 +1,8 @@
 """The pictures and conversations of `glm4v demo`: `python -m deploy.demo_model.examples`.
 
 Writes the pictures beside the model, and examples.json with each question and its right answer.
-None of the pictures was trained on: they are of the held-out split.
+None of the pictures was trained on: they are of the held-out split. They were chosen among those
+that the model answers rightly.
 """
 
 import json
@@ -35,27 +36,38 @@ EXAMPLES = (
     Example(
         "dog",
         "one thing",
-        1,
-        (("What is this?", "A dog."), ("Is there a cat?", "No."), ("这是什么？", "狗。")),
+        7,
+        (("What can you see?", "A dog."), ("狗在哪里？", "在中间。")),
         "a dog",
     ),
     Example(
-        "fruit",
-        "two things",
-        4,
-        (("What is on the left?", "A banana."), ("And on the right?", "An apple.")),
-        "an apple",
+        "rocket",
+        "one thing",
+        7,
+        (("这张图片里有什么？", "火箭。"), ("它是火箭吗？", "是。")),
+        "a rocket",
     ),
-    Example("berries", "many things", 2, (("图片里有几个草莓？", "4个。"),), "a strawberry"),
-    Example("number", "number", 4, (("这是什么数字？", "920"), ("是什么颜色的？", "紫色。"))),
+    Example(
+        "shapes",
+        "shapes",
+        10,
+        (
+            ("What's on the left?", "A blue triangle."),
+            ("What about on the right?", "A green diamond."),
+        ),
+    ),
+    Example("number", "number", 16, (("数字什么颜色？", "红色。"),)),
     Example(
         "characters",
         "characters",
-        2,
-        (("What does the text say?", "人手天"), ("And what colour is it?", "Purple.")),
+        12,
+        (("What are the characters?", "你"), ("And what colour is it?", "Orange.")),
     ),
     Example(
-        "chart", "chart", 4, (("Which bar is the largest?", "C."), ("是什么颜色的？", "紫色。"))
+        "chart",
+        "chart",
+        18,
+        (("What is the biggest bar?", "D."), ("What colour is it?", "Yellow.")),
     ),
     Example("", "", 0, (("你是谁？", "我是glm4v-serve的小型演示模型，可以回答关于图片的问题。"),)),
 )

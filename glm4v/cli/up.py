@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from glm4v.cli.reading import INTERRUPTED
+from glm4v.demo import DEMO_MODEL
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.local.foreground import Foreground
 
@@ -16,7 +17,12 @@ _NAME_WIDTH = max(map(len, _COLOURS))
 
 
 def up(
-    model: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the checkpoint.")],
+    model: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", help="Folder of the checkpoint.", show_default="the demo model shipped"
+        ),
+    ] = DEMO_MODEL,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the gateway.")] = 8330,
     vision_workers: Annotated[int, typer.Option(min=0, help="How many.")] = 1,
     lm_workers: Annotated[int, typer.Option(min=0, help="How many.")] = 1,

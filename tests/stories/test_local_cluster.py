@@ -15,6 +15,7 @@ import pytest
 
 from glm4v.client import Client
 from glm4v.conversation import question
+from glm4v.demo import demo_examples
 from glm4v.errors import CheckpointError
 from glm4v.generation import Generation
 from glm4v.local.cluster import ClusterSettings, LocalCluster
@@ -68,19 +69,27 @@ def up(model: Path, temporary: Path, port: int) -> Iterator["subprocess.Popen[st
             process.kill()
 
 
-def test_demo_shows_an_answer_and_leaves_nothing(temporary: Path) -> None:
+def test_demo_shows_the_answers_and_leaves_nothing(temporary: Path) -> None:
     done = subprocess.run(
         (*GLM4V, "demo"), env=environment(temporary), capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    stages = re.findall(r"^  (\w+)", done.stdout, flags=re.MULTILINE)
-    assert stages[0] == "queued"
-    assert "encoding" in stages
-    assert "answering" in stages
-    assert "48 tokens in" in done.stdout
-    assert "the answer is noise" in done.stdout
+    said = re.findall(r"^  > (.+)\n    (.+?)   \(\d+ tokens in", done.stdout, flags=re.MULTILINE)
+    assert said == [turn for example in demo_examples() for turn in example.turns]
     assert list(temporary.iterdir()) == []
+
+
+def test_demo_of_another_checkpoint(model: Path, temporary: Path) -> None:
+    done = subprocess.run(
+        (*GLM4V, "demo", "--model", str(model)),
+        env=environment(temporary),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("tokens in") == sum(len(each.turns) for each in demo_examples())
 
 
 def test_up_answers_and_one_interrupt_stops_everything(model: Path, temporary: Path) -> None:
