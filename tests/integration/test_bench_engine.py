@@ -3,18 +3,22 @@
 import json
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from glm4v.checkpoint import Checkpoint
-from glm4v.tiny import write_tiny
+from glm4v.tiny import write_checkpoint
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bench") / "tiny"
-    write_tiny(folder)
+    """Steps of milliseconds: those of the tiny one are as short as the event loop's turns."""
+    folder = tmp_path_factory.mktemp("bench") / "model"
+    config = json.loads(resources.files("glm4v").joinpath("tiny_config.json").read_bytes())
+    wider = {"hidden_size": 512, "ffn_hidden_size": 2048, "kv_channels": 64, "num_layers": 4}
+    write_checkpoint(config | wider, 1, None, folder)
     return folder
 
 
