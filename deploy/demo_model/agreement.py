@@ -2,8 +2,9 @@
 
 The evaluation set is asked of the system in float32 on one rank, then in other precisions and on
 several ranks. An answer may differ only where the two best tokens were within rounding of each
-other: in bfloat16 a logit of 16 to 32 is rounded by up to 1/16 and sums of rounded values by some
-times that, in float16 by an eighth of it, in float32 by next to nothing.
+other. In bfloat16 a logit of 16 to 32 is rounded by up to 1/16 and sums of rounded values by some
+times that, in float16 by an eighth of it, in float32 by next to nothing; the bounds below are
+chosen with that in mind, not measured.
 """
 
 import asyncio

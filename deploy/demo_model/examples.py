@@ -2,7 +2,7 @@
 
 Writes the pictures beside the model, and examples.json with each question and its right answer.
 None of the pictures was trained on: they are of the held-out split. They were chosen among those
-that the model answers rightly.
+that the model answers rightly in every precision and number of ranks that tests ask in.
 """
 
 import json

@@ -232,7 +232,7 @@ def _attend(
 ) -> torch.Tensor:
     """[batch, heads, rows, head_dim] each -> the same.
 
-    Written out because torch's fused kernel takes three times as long to learn on a CPU.
+    Written out because torch's fused kernel takes two to three times as long to learn on a CPU.
     """
     scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
     if mask is not None:
