@@ -2,7 +2,7 @@
 
 from random import Random
 
-from deploy.demo_model.exchange import Exchange
+from deploy.demo_model.exchange import FOLLOW_UP, Exchange
 from deploy.demo_model.nouns import THING, Noun, items
 from deploy.demo_model.scene import Scene
 from deploy.demo_model.wording import ask, sentence
@@ -23,7 +23,7 @@ class Asker:
         return Exchange(asked, sentence(answer, self._language), skill)
 
     def _then(self, question: str, answer: str, noun: Noun = THING, **slots: str) -> Exchange:
-        return self._ask(question, answer, "follow_up", noun, **slots)
+        return self._ask(question, answer, FOLLOW_UP, noun, **slots)
 
     def _yes(self, is_so: bool, *, being: bool = False) -> str:
         if self._language == "en":

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from deploy.demo_model.questions import Exchange, text_only
 from deploy.demo_model.samples import sample
-from deploy.demo_model.turns import IGNORED, Lesson, lesson, padded
+from deploy.demo_model.turns import EVERYONE, IGNORED, Lesson, lesson, padded
 from gateway.tokenizer import Tokenizer
 from glm4v.model_spec import ModelSpec, read_spec
 
@@ -23,19 +23,20 @@ _TEXT_ONLY_EVERY = 25  # one batch in so many has no pictures
 
 @dataclass(frozen=True)
 class Batch:
-    """Conversations of one step, padded; without pictures the three last are empty."""
+    """Conversations of one step, padded; without pictures the two last are empty."""
 
     ids: torch.Tensor  # [batch, tokens]
+    positions: torch.Tensor  # [batch, tokens]
+    topics: torch.Tensor  # [batch, tokens]
     targets: torch.Tensor  # [batch, rows of text]
     owners: torch.Tensor  # [batch, rows of text]
     skills: list[list[str]]  # of each conversation's exchanges
     pixels: torch.Tensor  # uint8 [batch, side, side, 3]
-    kinds: torch.Tensor  # [batch, cells]
-    colours: torch.Tensor  # [batch, cells]
+    labels: torch.Tensor  # [batch, cells, 3]: kind, colour, anchor (see `labels`)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        names = ("ids", "targets", "owners", "pixels", "kinds", "colours")
+        names = ("ids", "positions", "topics", "targets", "owners", "pixels", "labels")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -77,13 +78,14 @@ def loader(batches: Batches) -> Iterator[Batch]:
 def picture_batch(indices: range, seed: int, tokenizer: Tokenizer, spec: ModelSpec) -> Batch:
     """One picture and one conversation about it for each index."""
     samples = [sample(index, seed) for index in indices]
-    lessons = [lesson(each.exchanges, tokenizer, has_image=True) for each in samples]
+    lessons = [
+        lesson(each.exchanges, tokenizer, has_image=True, apart=each.apart) for each in samples
+    ]
     return Batch(
         *_conversations(lessons, spec),
         [[exchange.skill for exchange in each.exchanges] for each in samples],
         torch.from_numpy(np.stack([each.image for each in samples])),
-        torch.from_numpy(np.stack([each.kinds for each in samples])).long(),
-        torch.from_numpy(np.stack([each.colours for each in samples])).long(),
+        torch.from_numpy(np.stack([each.labels.stacked() for each in samples])).long(),
     )
 
 
@@ -96,17 +98,24 @@ def text_batch(indices: range, seed: int, tokenizer: Tokenizer, spec: ModelSpec)
     lessons = [lesson(exchanges, tokenizer, has_image=False) for exchanges in told]
     nothing = torch.empty(0)
     skills = [[exchange.skill for exchange in exchanges] for exchanges in told]
-    return Batch(*_conversations(lessons, spec), skills, nothing, nothing, nothing)
+    return Batch(*_conversations(lessons, spec), skills, nothing, nothing)
 
 
-def _conversations(
-    lessons: list[Lesson], spec: ModelSpec
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _conversations(lessons: list[Lesson], spec: ModelSpec) -> list[torch.Tensor]:
+    """Ids, positions, topics, targets and owners, each [batch, longest]."""
     ids = padded([each.ids for each in lessons], spec.first_special_id)
-    length = ids.shape[1] - (len(lessons[0].ids) - len(lessons[0].targets))
-    rows = []
-    for name in ("targets", "owners"):
-        values = padded([getattr(each, name) for each in lessons], IGNORED, 1)
-        fill = ((0, 0), (0, length - values.shape[1]))
-        rows.append(torch.from_numpy(np.pad(values, fill, constant_values=IGNORED)))
-    return torch.from_numpy(ids), rows[0], rows[1]
+    length = ids.shape[1]
+    text = length - (len(lessons[0].ids) - len(lessons[0].targets))
+
+    def column(name: str, filler: int, length: int) -> torch.Tensor:
+        rows = padded([getattr(each, name) for each in lessons], filler, 1)
+        fill = ((0, 0), (0, length - rows.shape[1]))
+        return torch.from_numpy(np.pad(rows, fill, constant_values=filler))
+
+    return [
+        torch.from_numpy(ids),
+        column("positions", 0, length),
+        column("topics", EVERYONE, length),
+        column("targets", IGNORED, text),
+        column("owners", IGNORED, text),
+    ]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+FOLLOW_UP = "follow_up"  # the skill of what makes sense only behind the exchange before it
+
 
 @dataclass(frozen=True)
 class Exchange:

@@ -1,4 +1,6 @@
-"""Dense labels: what covers each of the 16x16 cells of a picture, and in which colour."""
+"""Dense labels: what covers each of the 16x16 cells of a picture, in which colour, and where."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,19 +35,37 @@ _ENOUGH_OF_TEXT = 0.25
 Cover = NDArray[np.floating]  # [GRID, GRID], 0 to 1
 
 
-def cell_labels(scene: Scene) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
-    """The number in KINDS, and in COLOURS or UNKNOWN, of each cell, row by row."""
+@dataclass(frozen=True)
+class CellLabels:
+    """Of each cell, row by row: [256] each."""
+
+    kinds: NDArray[np.int16]  # the number in KINDS
+    colours: NDArray[np.int8]  # the number in COLOURS, or UNKNOWN
+    anchors: NDArray[np.int8]  # 1 where something has its middle, or a bar its top; else 0
+
+    def stacked(self) -> NDArray[np.int16]:
+        """[256, 3]: kind, colour, anchor."""
+        return np.stack((self.kinds, self.colours, self.anchors), axis=-1)
+
+
+def cell_labels(scene: Scene) -> CellLabels:
+    """The labels of a scene's picture."""
     cells = _Cells(scene)
     for thing in scene.things:
         cells.put(_stencilled(thing), thing.thing.english, None, _ENOUGH)
+        cells.anchor(_middle(thing.box), thing.thing.english, None)
     for shape in scene.shapes:
         cells.put(_stencilled(shape), shape.kind.english, shape.colour.english, _ENOUGH)
+        cells.anchor(_middle(shape.box), shape.kind.english, shape.colour.english)
     for bar in scene.bars:
+        left, top, right, _ = bar.box
         cells.put(_boxed(bar.box), "bar", bar.colour.english, _ENOUGH)
+        cells.anchor(((left + right) / 2, top), "bar", bar.colour.english)
     for text in [*scene.texts, *(bar.label for bar in scene.bars)]:
         for character, box in zip(text.string, text.boxes, strict=True):
             cells.put(_boxed(box), character, text.colour.english, _ENOUGH_OF_TEXT)
-    return cells.kinds.reshape(-1), cells.colours.reshape(-1)
+            cells.anchor(_middle(box), character, text.colour.english)
+    return CellLabels(cells.kinds.reshape(-1), cells.colours.reshape(-1), cells.anchors.reshape(-1))
 
 
 class _Cells:
@@ -54,6 +74,7 @@ class _Cells:
         number = _COLOUR_NUMBERS[ground.english] if ground else UNKNOWN
         self.kinds = np.zeros((GRID, GRID), np.int16)
         self.colours = np.full((GRID, GRID), number, np.int8)
+        self.anchors = np.zeros((GRID, GRID), np.int8)
         self._best = np.zeros((GRID, GRID), np.float32)
 
     def put(self, cover: Cover, kind: str, colour: str | None, enough: float) -> None:
@@ -64,6 +85,17 @@ class _Cells:
         self._best = np.maximum(self._best, cover)
         self.kinds[won] = NUMBERS[kind]
         self.colours[won] = _COLOUR_NUMBERS[colour] if colour else UNKNOWN
+
+    def anchor(self, at: tuple[float, float], kind: str, colour: str | None) -> None:
+        """Say where something is counted; that cell shows it, whatever covers it."""
+        x, y = (min(max(int(part * GRID), 0), GRID - 1) for part in at)
+        self.anchors[y, x] = 1
+        self.kinds[y, x] = NUMBERS[kind]
+        self.colours[y, x] = _COLOUR_NUMBERS[colour] if colour else UNKNOWN
+
+
+def _middle(box: Box) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
 def _stencilled(placed: PlacedThing | Shape) -> Cover:

@@ -203,23 +203,30 @@ class Network(nn.Module):
         """The tower and the adapter."""
         return self.transformer.vision  # type: ignore[return-value]
 
-    def forward(self, ids: torch.Tensor, picture: torch.Tensor | None, slot: int) -> torch.Tensor:
+    def forward(
+        self,
+        ids: torch.Tensor,
+        picture: torch.Tensor | None,
+        slot: int,
+        positions: torch.Tensor,
+        topics: torch.Tensor,
+    ) -> torch.Tensor:
         """Logits behind the rows of text: [batch, tokens - 3, vocabulary] with a picture.
 
-        `ids` [batch, tokens] with the picture as 3 placeholders at `slot`, the same for all;
-        `picture` [batch, image rows + 2, hidden]. Without a picture [batch, tokens, vocabulary].
+        `ids`, `positions` and `topics` [batch, tokens] with the picture as 3 placeholders at
+        `slot`, the same for all (see `turns`); `picture` [batch, image rows + 2, hidden]. Without a
+        picture [batch, tokens, vocabulary].
         """
         root = self.transformer
         rows = root.embedding.word_embeddings(ids)  # type: ignore[union-attr, operator]
-        positions = torch.arange(ids.shape[1], device=ids.device)
         if picture is not None:
-            patches = picture.shape[1] - 2
             rows = torch.cat((rows[:, :slot], picture, rows[:, slot + 3 :]), dim=1)
-            repeats = torch.ones_like(positions)
-            repeats[slot + 1] = patches  # all patches share one position
-            positions = positions.repeat_interleave(repeats)
+            repeats = torch.ones_like(ids[0])
+            repeats[slot + 1] = picture.shape[1] - 2  # all patches share one position
+            positions = positions.repeat_interleave(repeats, dim=1)
+            topics = topics.repeat_interleave(repeats, dim=1)
         turn = _turn(positions, self.spec)
-        mask = torch.full((len(positions), len(positions)), -torch.inf, device=ids.device).triu(1)
+        mask = _mask(topics)
         for layer in root.encoder.layers:  # type: ignore[union-attr]
             rows = layer(rows, turn, mask)
         if picture is not None:
@@ -241,10 +248,20 @@ def _attend(
     return attended
 
 
+def _mask(topics: torch.Tensor) -> torch.Tensor:
+    """What is added to scores, [batch, 1, rows, rows]: nothing, or minus infinity.
+
+    A row sees those before it that are of topic 0, or of its own.
+    """
+    seen = (topics[:, None, :] == topics[:, :, None]) | (topics[:, None, :] == 0)
+    mask = torch.zeros(seen.shape, device=topics.device).masked_fill(~seen.tril(), -torch.inf)
+    return mask[:, None]
+
+
 def _turn(positions: torch.Tensor, spec: ModelSpec) -> Turn:
-    """Cosines and sines [rows, pairs]."""
+    """Cosines and sines [batch, 1, rows, pairs]."""
     pairs = torch.arange(0, spec.rotary_dim, 2, device=positions.device) / spec.rotary_dim
-    angles = torch.outer(positions.float(), 1.0 / spec.rope_base**pairs)
+    angles = positions[:, None, :, None].float() * (1.0 / spec.rope_base**pairs)
     return angles.cos(), angles.sin()
 
 

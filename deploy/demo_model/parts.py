@@ -15,9 +15,9 @@ Subject = tuple[Thing, str]  # a thing and the vendor whose drawing is wanted
 CLEAR = 190.0  # how far a flat colour must be from what it stands on
 VISIBLE = 100.0  # how far a drawing's mean colour must be
 READABLE = 45.0  # how much lighter or darker a text must be
-SMALLEST_TEXT = 0.13  # height of a character's box
+SMALLEST_CHARACTER = 1 / 8  # mean width: the model is given 8 x 8 rows of a picture
+SMALLEST_CHINESE = 0.2
 STRETCH = (0.78, 1.3)  # the aspects of training pictures
-OFTEN = {"google": 3, "twitter": 3}  # how often a vendor's drawings are shown; others 1
 
 
 @dataclass
@@ -118,7 +118,8 @@ class Parts:
         ratio = typeface.width_of(string, font)
         room = area[2] - area[0], area[3] - area[1]
         largest = min(room[0] / ratio, room[1] * 0.7)
-        smallest = min(largest, SMALLEST_TEXT if kind != "characters" else 0.16)
+        least = SMALLEST_CHINESE if kind == "characters" else SMALLEST_CHARACTER
+        smallest = min(largest, least * len(string) / ratio)
         height = rng.uniform(smallest, max(smallest, min(largest, 0.55)))
         if self._chance(0.5):
             height = (height + smallest) / 2
@@ -130,8 +131,7 @@ class Parts:
 
 
 def _vendor(rng: Random, thing: Thing) -> str:
-    vendors = vendors_in_training(thing)
-    return rng.choices(vendors, [OFTEN.get(vendor, 1) for vendor in vendors])[0]
+    return rng.choice(vendors_in_training(thing))
 
 
 def _apart(rgb: Rgb, ground: Background, least: float) -> bool:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from deploy.demo_model.composer import compose
 from deploy.demo_model.drawing import draw
-from deploy.demo_model.labels import cell_labels
+from deploy.demo_model.labels import CellLabels, cell_labels
 from deploy.demo_model.questions import Exchange, conversation
 from deploy.demo_model.scene import Scene
 
@@ -19,13 +19,14 @@ MIX = {  # how often each kind of scene is shown
     "many things": 13,
     "shapes": 8,
     "many shapes": 5,
-    "number": 12,
-    "word": 10,
-    "characters": 7,
+    "number": 13,
+    "word": 12,
+    "characters": 5,
     "text with thing": 4,
     "chart": 5,
     "blank": 1,
 }
+APART = 0.75  # how many conversations are taught as one for each topic (see `turns`)
 BOTH_LANGUAGES = 0.05  # how many conversations change their language on the way
 
 
@@ -34,9 +35,9 @@ class Sample:
     """A picture, its dense labels, and a conversation about it."""
 
     image: NDArray[np.uint8]  # [224, 224, 3]
-    kinds: NDArray[np.int16]  # [256]
-    colours: NDArray[np.int8]  # [256]
+    labels: CellLabels
     exchanges: list[Exchange]
+    apart: bool
 
 
 def scene_of(index: int, seed: int) -> Scene:
@@ -53,4 +54,4 @@ def sample(index: int, seed: int) -> Sample:
     exchanges = conversation(scene, rng, languages[0])
     if rng.random() < BOTH_LANGUAGES:
         exchanges = exchanges[:3] + conversation(scene, rng, languages[1])[:3]
-    return Sample(np.array(draw(scene)), *cell_labels(scene), exchanges)
+    return Sample(np.array(draw(scene)), cell_labels(scene), exchanges, rng.random() < APART)

@@ -168,10 +168,10 @@ def main(
     model: Annotated[Path, typer.Option(help="Folder of config.json and tokenizer.model.")] = Path(
         "glm4v/demo_model"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 6000,
-    tower_steps: Annotated[int, typer.Option(help="First steps, for the tower alone.")] = 1500,
-    adapter_steps: Annotated[int, typer.Option(help="The next, for the adapter alone.")] = 400,
-    decay: Annotated[int, typer.Option(help="Last steps, with a falling rate.")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 9800,
+    tower_steps: Annotated[int, typer.Option(help="First steps, for the tower alone.")] = 2500,
+    adapter_steps: Annotated[int, typer.Option(help="The next, for the adapter alone.")] = 300,
+    decay: Annotated[int, typer.Option(help="Last steps, with a falling rate.")] = 3000,
     batch: Annotated[int, typer.Option(help="Pictures in a step, of all processes.")] = 32,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 4e-4,
     seed: Annotated[int, typer.Option(help="Of weights and pictures.")] = 1,

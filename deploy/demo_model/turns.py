@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deploy.demo_model.questions import Exchange
+from deploy.demo_model.exchange import FOLLOW_UP, Exchange
 from gateway.tokenizer import Tokenizer
 
 IMAGE_SLOT = 4  # [gMASK] <sop> <|user|> \n, then the picture
 IGNORED = -100  # a target that does not count
+EVERYONE = 0  # the topic of what all topics see
 
 _PLACEHOLDERS = ("<|begin_of_image|>", "<|endoftext|>", "<|end_of_image|>")
 
@@ -22,29 +23,49 @@ class Lesson:
     """A conversation: ids, what has to follow each, and whose answer that is."""
 
     ids: Ids  # [tokens], with the picture as 3 placeholders at IMAGE_SLOT
+    positions: Ids  # [tokens]
+    topics: Ids  # [tokens]: a token sees those before it that are of EVERYONE or of its own topic
     targets: Ids  # [rows of text]: all tokens but the placeholders; IGNORED or an id
     owners: Ids  # [rows of text]: the exchange whose answer the target belongs to, or IGNORED
 
 
-def lesson(exchanges: Sequence[Exchange], tokenizer: Tokenizer, *, has_image: bool) -> Lesson:
+def lesson(
+    exchanges: Sequence[Exchange], tokenizer: Tokenizer, *, has_image: bool, apart: bool = False
+) -> Lesson:
     """One conversation; the model learns its answers, and that a new turn follows each.
 
     As in the original's training an answer begins with the newline of its header, which the model
     gives itself: <|assistant|> \\n answer <|user|>.
+
+    `apart`: each topic, an exchange and its follow-ups, is a conversation of its own about the same
+    picture, which is read once for all of them. Else what was answered first tells much of what
+    is asked next, and a model learns to read its own answers, not the picture.
     """
     special, newline = tokenizer.special_id, tokenizer.encode("\n")
-    ids = [special("[gMASK]"), special("<sop>")]
-    targets, owners = [IGNORED, IGNORED], [IGNORED, IGNORED]
+    header = [special("<|user|>"), *newline]
+    image = map(special, _PLACEHOLDERS) if has_image else ()
+    ids = [special("[gMASK]"), special("<sop>"), *header, *image]
+    shared = len(ids)
+    positions, topics = list(range(shared)), [EVERYONE] * shared
+    targets, owners = [IGNORED] * IMAGE_SLOT, [IGNORED] * IMAGE_SLOT
+    topic = EVERYONE
     for number, exchange in enumerate(exchanges):
-        header = [special("<|user|>"), *newline]
         asked = [*tokenizer.encode(exchange.question), special("<|assistant|>")]
         answer = [*newline, *tokenizer.encode(exchange.answer)]
-        image = map(special, _PLACEHOLDERS) if has_image and number == 0 else ()
-        ids += [*header, *image, *asked, *answer]
-        before = len(header) + len(asked) - 1
-        targets += [IGNORED] * before + answer + [special("<|user|>")]
-        owners += [IGNORED] * before + [number] * (len(answer) + 1)
-    return Lesson(*(np.array(numbers, np.int64) for numbers in (ids, targets, owners)))
+        position = positions[-1] + 1
+        if apart and exchange.skill != FOLLOW_UP:
+            topic += 1
+            position = shared
+        elif number:
+            asked = [*header, *asked]
+        length = len(asked) + len(answer)
+        ids += asked + answer
+        positions += range(position, position + length)
+        topics += [topic] * length
+        targets += [IGNORED] * (len(asked) - 1) + answer + [special("<|user|>")]
+        owners += [IGNORED] * (len(asked) - 1) + [number] * (len(answer) + 1)
+    columns = (ids, positions, topics, targets, owners)
+    return Lesson(*(np.array(numbers, np.int64) for numbers in columns))
 
 
 def padded(rows: Sequence[Ids], filler: int, multiple: int = 8) -> Ids:

@@ -25,12 +25,17 @@ def network(checkpoint_dir: Callable[[str], Path]) -> Network:
     return network
 
 
+def plain(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions and topics of one conversation."""
+    return torch.arange(ids.shape[1])[None], torch.zeros_like(ids)
+
+
 @pytest.mark.parametrize("case", ["text", "text_multi"])
 @torch.no_grad()
 def test_logits_behind_text(network: Network, case: str) -> None:
     golden = open_golden("bundled")
     ids = torch.from_numpy(golden[f"{case}/input_ids"]).long().view(1, -1)
-    logits = network(ids, None, 0)[0, -1]
+    logits = network(ids, None, 0, *plain(ids))[0, -1]
     expected = torch.from_numpy(golden[f"{case}/prefill_logits_last"])
     assert (logits - expected).abs().max() < TOLERANCE
 
@@ -45,7 +50,8 @@ def test_pictures_and_logits_behind_them(network: Network, case: str) -> None:
     picture = network.vision(network.vision.patches(pixels))
     embeddings = torch.from_numpy(golden[f"{case}/vision_embeddings"])
     assert (picture[0] - embeddings).abs().max() < TOLERANCE
-    logits = network(ids, picture, ids[0].tolist().index(network.spec.boi_id))
+    slot = ids[0].tolist().index(network.spec.boi_id)
+    logits = network(ids, picture, slot, *plain(ids))
     expected = torch.from_numpy(golden[f"{case}/prefill_logits_last"])
     assert logits.shape[1] == ids.shape[1] - 3, "a row of text each, none of the picture"
     assert (logits[0, -1] - expected).abs().max() < TOLERANCE

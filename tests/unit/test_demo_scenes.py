@@ -5,6 +5,7 @@ from random import Random
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from deploy.demo_model import strings
@@ -12,6 +13,7 @@ from deploy.demo_model.background import HELD_OUT, TRAINING
 from deploy.demo_model.composer import KINDS, compose
 from deploy.demo_model.drawing import draw
 from deploy.demo_model.evaluation import SKILLS, evaluation
+from deploy.demo_model.heads import of_rows
 from deploy.demo_model.labels import KINDS as CELL_KINDS
 from deploy.demo_model.labels import NUMBERS, cell_labels
 from deploy.demo_model.palette import COLOURS, distance
@@ -91,13 +93,37 @@ def test_a_scene_can_be_drawn_at_any_size() -> None:
 
 def test_labels_of_shapes() -> None:
     for scene in scenes("many shapes", 20):
-        kinds, colours = cell_labels(scene)
+        labels = cell_labels(scene)
+        kinds, colours = labels.kinds, labels.colours
         wanted = {NUMBERS[shape.kind.english] for shape in scene.shapes}
         assert set(kinds) == {0, *wanted}
         for shape in scene.shapes:
             x, y = (int(8 * (shape.box[i] + shape.box[i + 2])) for i in (0, 1))
             assert CELL_KINDS[kinds[16 * y + x]] == shape.kind.english
             assert COLOURS[colours[16 * y + x]] == shape.colour
+
+
+def test_a_picture_row_says_what_has_its_middle_there() -> None:
+    for scene in scenes("number", 20) + scenes("many shapes", 20):
+        stacked = torch.from_numpy(cell_labels(scene).stacked()).long()[None]
+        rows = of_rows(stacked)[0]
+        assert rows.shape == (64, 3)
+        parts = [(s.kind.english, s.box) for s in scene.shapes]
+        for text in scene.texts:
+            parts += zip(text.string, text.boxes, strict=True)
+        places = [int(4 * (box[1] + box[3])) * 8 + int(4 * (box[0] + box[2])) for _, box in parts]
+        assert rows[:, 2].sum() == len(set(places))
+        for place, (name, _) in zip(places, parts, strict=True):
+            if places.count(place) == 1:
+                assert CELL_KINDS[rows[place, 0]] == name
+
+
+def test_characters_are_no_narrower_than_a_picture_row() -> None:
+    for scene in scenes("number", 60) + scenes("word", 60, "held_out"):
+        for text in scene.texts:
+            left, _, right, _ = text.box
+            narrow = min(1.0, 1 / scene.aspect)
+            assert (right - left) / len(text.string) > 0.98 * narrow / 8
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
@@ -133,9 +159,9 @@ def test_samples_are_the_same_each_time() -> None:
     for index in range(30):
         one, other = sample(index, 7), sample(index, 7)
         assert one.image.shape == (224, 224, 3)
-        assert one.kinds.shape == one.colours.shape == (256,)
+        assert one.labels.stacked().shape == (256, 3)
         assert np.array_equal(one.image, other.image)
-        assert np.array_equal(one.kinds, other.kinds)
+        assert np.array_equal(one.labels.stacked(), other.labels.stacked())
         assert one.exchanges == other.exchanges
         assert 1 <= len(one.exchanges) <= 10
 

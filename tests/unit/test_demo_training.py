@@ -75,10 +75,34 @@ def test_targets_are_the_answers_and_the_turn_behind_them(tokenizer: Tokenizer) 
         mine = taught.targets[taught.owners == number].tolist()
         assert mine == [*expected, tokenizer.special_id("<|user|>")]
     assert (taught.targets[taught.owners == IGNORED] == IGNORED).all()
+    assert taught.positions.tolist() == list(range(len(taught.ids)))
     # Each row's target is the token of the next row.
     text = [*taught.ids[:IMAGE_SLOT], *taught.ids[IMAGE_SLOT + 3 :]]
     for row, target in enumerate(taught.targets[:-1]):
         assert target in (IGNORED, text[row + 1])
+
+
+@torch.no_grad()
+def test_topics_apart_are_conversations_of_their_own(spec: ModelSpec, tokenizer: Tokenizer) -> None:
+    other = Exchange("How many dogs are there?", "3.", "count")
+    torch.manual_seed(1)
+    network = Learner(shrunk(spec)).network
+    picture = torch.randn(1, (spec.vision.grid // 2) ** 2 + 2, spec.hidden_size)
+
+    def answers(exchanges: list[Exchange], *, apart: bool) -> dict[int, torch.Tensor]:
+        """The logits of each answer, by its number."""
+        taught = lesson(exchanges, tokenizer, has_image=True, apart=apart)
+        columns = (torch.from_numpy(part)[None] for part in (taught.positions, taught.topics))
+        logits = network(torch.from_numpy(taught.ids)[None], picture, IMAGE_SLOT, *columns)[0]
+        owners = torch.from_numpy(taught.owners)
+        return {number: logits[owners == number] for number in range(len(exchanges))}
+
+    together = answers([*EXCHANGES, other], apart=True)
+    first, second = answers(EXCHANGES, apart=False), answers([other], apart=False)
+    for mine, alone in ((together[0], first[0]), (together[1], first[1]), (together[2], second[0])):
+        assert torch.allclose(mine, alone, atol=1e-5)
+    told = answers([*EXCHANGES, other], apart=False)
+    assert not torch.allclose(told[2], second[0], atol=1e-2), "what was said before tells something"
 
 
 def batch_of(spec: ModelSpec, tokenizer: Tokenizer, seed: int) -> Batch:
@@ -92,12 +116,19 @@ def batch_of(spec: ModelSpec, tokenizer: Tokenizer, seed: int) -> Batch:
 
     return Batch(
         twice(taught.ids),
+        twice(taught.positions),
+        twice(taught.topics),
         twice(taught.targets),
         twice(taught.owners),
         [[exchange.skill for exchange in EXCHANGES]] * 2,
         torch.randint(256, (2, side, side, 3), dtype=torch.uint8, generator=dice),
-        torch.randint(len(KINDS), (2, cells), generator=dice),
-        torch.randint(-1, len(COLOURS), (2, cells), generator=dice),
+        torch.stack(
+            [
+                torch.randint(low, high, (2, cells), generator=dice)
+                for low, high in ((0, len(KINDS)), (-1, len(COLOURS)), (0, 2))
+            ],
+            dim=-1,
+        ),
     )
 
 
