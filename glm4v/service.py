@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import anyio
+import uvloop
 from anyio.abc import TaskGroup
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -56,7 +57,7 @@ def main(kind: type[_S], build: Callable[[_S], Process]) -> None:
             format="%(asctime)s %(levelname)s %(name)s %(message)s",
             stream=sys.stderr,
         )
-        asyncio.run(_Host(settings, build(settings)).run())
+        uvloop.run(_Host(settings, build(settings)).run())
     except Glm4vError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)

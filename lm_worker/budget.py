@@ -6,13 +6,17 @@ A step with decodes shares its time: the decodes have what they would take alone
     prefills / decodes            of that when it is more: as much for each as for each decode
 
 so that one long prompt stretches the steps of many by `stretch` at most, and many prompts are not
-held up by few answers. What rows cost is measured as it goes; nothing is assumed of the device.
+held up by few answers. When more than half as many as are being answered wait behind the first
+one, prefills have all of `step_rows`: each of them is an answer soon, and a step with more answers
+takes hardly longer, while steps with few of them keep everybody waiting. What rows cost is measured
+as it goes; nothing is assumed of the device.
 """
 
 import math
 
 _LEAST_ROWS = 8  # in fewer, what a chunk costs whatever its length would count for too much
 _KEEP = 0.9  # weight of what was known when a step's time comes in
+_LONGEST = 4.0  # steps of decodes alone count as so many times what was known, at most
 _FRESH_STEPS = 32  # mixed steps after which the decodes' own time is measured again
 
 
@@ -37,7 +41,8 @@ class StepBudget:
         Zero for a step now and then, to learn what the decodes take alone.
         """
         room = max(0, self.step_rows - decodes)
-        if not decodes or math.isinf(self._stretch):
+        is_crowded = 2 * (prefills - 1) > decodes
+        if not decodes or is_crowded or math.isinf(self._stretch):
             return room
         decode_s = self._decode_s.get(decodes.bit_length())
         if decode_s is None or self._mixed_steps >= _FRESH_STEPS:
@@ -49,7 +54,7 @@ class StepBudget:
         return min(room, max(_LEAST_ROWS, rows))
 
     def took(self, decodes: int, prefill_rows: int, seconds: float) -> None:
-        """Learn from a step that had so many rows of both kinds."""
+        """Learn from a step that had so many rows of both kinds, from the end of the one before."""
         known = self._decode_s.get(decodes.bit_length())
         if prefill_rows:
             self._mixed_steps += decodes > 0
@@ -59,4 +64,6 @@ class StepBudget:
         elif decodes:
             self._mixed_steps = 0
             before = seconds if known is None else known
-            self._decode_s[decodes.bit_length()] = _KEEP * before + (1.0 - _KEEP) * seconds
+            # A step that something held up says little of the next ones.
+            likely = min(seconds, _LONGEST * before)
+            self._decode_s[decodes.bit_length()] = _KEEP * before + (1.0 - _KEEP) * likely

@@ -7,6 +7,7 @@ publish        | 1      | 2      | 3          runs; step k+2 waits for them
 import asyncio
 import itertools
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Engine:
         self._work = asyncio.Event()
         self._stopping = False
         self._watch = Stopwatch()
+        self._step_ended: float | None = None  # None when nothing was to do since
 
     @property
     def is_idle(self) -> bool:
@@ -76,9 +78,9 @@ class Engine:
         return not self._sequences
 
     @property
-    def waiting(self) -> int:
-        """Sequences that have no room yet."""
-        return self._scheduler.waiting
+    def takes_more(self) -> bool:
+        """Whether a request that came now would wait for its turn, not for room."""
+        return self._scheduler.takes_more
 
     @property
     def progress(self) -> int:
@@ -167,6 +169,8 @@ class Engine:
                     for request_id in refused:
                         await self.remove(request_id)
                 publishing = asyncio.create_task(self._publish(tokens)) if tokens else None
+                if plan is None:
+                    self._step_ended = None
                 if plan is None and publishing is None and not self._stopping:
                     await self._work.wait()
         finally:
@@ -174,12 +178,13 @@ class Engine:
                 publishing.cancel()
 
     async def _step(self, plan: StepPlan) -> list[NewToken]:
-        before = self._watch["execute"]
+        start = time.perf_counter() if self._step_ended is None else self._step_ended
         with self._watch.time("execute"):
             result = await self._ranks.execute(plan)
-        seconds = self._watch["execute"] - before
+        self._step_ended = time.perf_counter()
         with self._watch.time("plan"):
-            grown = self._scheduler.apply(plan, result.tokens, seconds)
+            # From end to end of steps: that is how long those who are being answered wait.
+            grown = self._scheduler.apply(plan, result.tokens, self._step_ended - start)
         for score in result.prompt_scores:
             self._prompt_scores.setdefault(score.sequence_id, {})[score.prompt_index] = score
         tokens = []

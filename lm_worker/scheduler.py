@@ -46,6 +46,7 @@ class Scheduler:
         self._suspects: list[Sequence] = []
         self._steps = 0
         self._planned = (0, 0)  # rows of the last step: decodes, prefills
+        self._is_full = False  # whether one was to run and found no room
         self.preemptions = 0
 
     @property
@@ -57,6 +58,15 @@ class Scheduler:
     def running(self) -> int:
         """Sequences with blocks."""
         return len(self._running)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether a request that came now would wait for its turn here, not for room.
+
+        Those that wait count in how much of a step prefills get, so the queue must not end at the
+        first of them; but no more than run, as another worker may be idle.
+        """
+        return not self._is_full and len(self._waiting) < max(1, len(self._running))
 
     def can_ever_run(self, sequence: Sequence) -> bool:
         """Whether the cache can hold the sequence at its longest, alone."""
@@ -123,6 +133,7 @@ class Scheduler:
 
     def _together(self) -> list[Chunk]:
         preemptions = self.preemptions
+        self._is_full = False
         decodes: list[Sequence] = []
         prefills: list[Sequence] = []
         for sequence in self._running:
@@ -166,6 +177,7 @@ class Scheduler:
                 pictures |= {picture} - {None}
                 yield coming.popleft()
             else:
+                self._is_full = True
                 coming.clear()
 
     def _picture_hash(self, sequence: Sequence) -> bytes | None:

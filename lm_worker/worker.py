@@ -119,8 +119,8 @@ class Worker:
                 await stopping.wait()
 
     def _room(self, engine: Engine) -> int:
-        """Requests worth claiming: none while some wait here that another worker could run."""
-        if engine.waiting or self._stuck:
+        """Requests worth claiming: none that another worker might run sooner."""
+        if not engine.takes_more or self._stuck:
             return 0
         return self._max_sequences - len(self._held) - len(self._admitting)
 

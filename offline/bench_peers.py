@@ -5,7 +5,7 @@ import json as json_format
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,7 +59,7 @@ def peers(
     load = Load(prompt, tokens, picture, same_picture=same_picture, seed=salt)
 
     async def compare() -> "list[Round]":
-        servers: list[Server] = [Ours(server), *(OpenAi(n, url, model) for n, url in named)]
+        servers: list[Server[Any]] = [Ours(server), *(OpenAi(n, url, model) for n, url in named)]
         return await _compare(servers, load, concurrency or [1, 4, 10], rounds)
 
     results = asyncio.run(compare())
@@ -79,7 +79,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 async def _compare(
-    servers: list["Server"], load: "Load", concurrencies: list[int], rounds: int
+    servers: list["Server[Any]"], load: "Load", concurrencies: list[int], rounds: int
 ) -> list["Round"]:
     """Rounds in the order A B A B; the first of each server warms it up and does not count."""
     import httpx
@@ -88,7 +88,7 @@ async def _compare(
 
     from offline.peers import measure
 
-    there: list[Server] = []
+    there: list[Server[Any]] = []
     results = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("warming up", total=len(concurrencies) * rounds)

@@ -15,6 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import grpc
 import httpx
@@ -25,6 +26,8 @@ from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
 
 _TIMEOUT_S = 600.0
 _MAX_MESSAGE_BYTES = 64 * 2**20
+_JSON = {"content-type": "application/json"}
+_Request = TypeVar("_Request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +66,21 @@ class Round:
     first_token_s: float  # median
 
 
-class Server(ABC):
+class Server(ABC, Generic[_Request]):
     """Something that answers."""
 
     name: str
 
     @abstractmethod
-    def ask(self, load: Load, dice: random.Random) -> AsyncIterator[int]:
-        """One request; yields the number of tokens so far, as they come."""
+    async def request(self, load: Load, dice: random.Random) -> _Request:
+        """A request of a load, complete, so that what is timed is only the answer to it."""
+
+    @abstractmethod
+    def ask(self, request: _Request) -> AsyncIterator[int]:
+        """Send it; yields the number of tokens so far, as they come."""
 
 
-class Ours(Server):
+class Ours(Server[api.GenerateRequest]):
     """A gateway of this project."""
 
     def __init__(self, target: str) -> None:
@@ -81,17 +88,20 @@ class Ours(Server):
         options = [("grpc.max_send_message_length", _MAX_MESSAGE_BYTES)]
         self._stub = InferenceServiceStub(grpc.aio.insecure_channel(target, options=options))
 
-    async def ask(self, load: Load, dice: random.Random) -> AsyncIterator[int]:
-        """One request over gRPC."""
+    async def request(self, load: Load, dice: random.Random) -> api.GenerateRequest:
+        """A message of a picture, where there is one, and text."""
         empty = await self._stub.CountTokens(api.CountTokensRequest(messages=[_message("a", None)]))
         text = _letters(dice, max(1, load.prompt_tokens - empty.prompt_tokens + 1))
         picture = load.picture(dice)
-        request = api.GenerateRequest(
+        return api.GenerateRequest(
             messages=[_message(text, picture)],
             sampling=api.SamplingParams(temperature=0),
             max_tokens=load.answer_tokens,
             ignore_eos=True,
         )
+
+    async def ask(self, request: api.GenerateRequest) -> AsyncIterator[int]:
+        """Over gRPC."""
         count = 0
         async for reply in self._stub.Generate(request, timeout=_TIMEOUT_S):
             if reply.event.HasField("delta"):
@@ -99,7 +109,7 @@ class Ours(Server):
                 yield count
 
 
-class OpenAi(Server):
+class OpenAi(Server[tuple[str, bytes]]):
     """A server with OpenAI's HTTP interface; prompts go as token ids where there is no picture."""
 
     def __init__(self, name: str, url: str, model: str) -> None:
@@ -109,8 +119,8 @@ class OpenAi(Server):
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits)
 
-    async def ask(self, load: Load, dice: random.Random) -> AsyncIterator[int]:
-        """One request over HTTP, streamed."""
+    async def request(self, load: Load, dice: random.Random) -> tuple[str, bytes]:
+        """Path and body."""
         path, body = self._body(load, dice)
         body |= {
             "model": self._model,
@@ -120,8 +130,13 @@ class OpenAi(Server):
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        return path, json.dumps(body).encode()
+
+    async def ask(self, request: tuple[str, bytes]) -> AsyncIterator[int]:
+        """Over HTTP, streamed."""
+        path, body = request
         chunks = 0
-        async with self._client.stream("POST", path, json=body) as reply:
+        async with self._client.stream("POST", path, content=body, headers=_JSON) as reply:
             if reply.status_code != httpx.codes.OK:
                 raise Unavailable(f"{self.name} answered {reply.status_code} to {path}")
             async for line in reply.aiter_lines():
@@ -149,7 +164,7 @@ class OpenAi(Server):
 
 
 async def measure(
-    server: Server, load: Load, concurrency: int, requests: int, round_number: int
+    server: Server[Any], load: Load, concurrency: int, requests: int, round_number: int
 ) -> Round:
     """One round of `requests` requests; raises Unavailable when an answer is not complete."""
     seed = f"{load.seed}:{concurrency}:{round_number}"
@@ -158,10 +173,10 @@ async def measure(
 
     async def caller() -> None:
         while left:
-            dice = left.pop()
+            request = await server.request(load, left.pop())
             start = time.perf_counter()
             count = 0
-            async for count in server.ask(load, dice):
+            async for count in server.ask(request):
                 if len(first_s) < requests and count and start:
                     first_s.append(time.perf_counter() - start)
                     start = 0.0

@@ -18,6 +18,7 @@ from glm4v.model_spec import ModelSpec, read_spec
 _MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)
 _STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1)
 
+_Columns = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 _TEXT_ONLY_EVERY = 25  # one batch in so many has no pictures
 
 
@@ -101,7 +102,7 @@ def text_batch(indices: range, seed: int, tokenizer: Tokenizer, spec: ModelSpec)
     return Batch(*_conversations(lessons, spec), skills, nothing, nothing)
 
 
-def _conversations(lessons: list[Lesson], spec: ModelSpec) -> list[torch.Tensor]:
+def _conversations(lessons: list[Lesson], spec: ModelSpec) -> _Columns:
     """Ids, positions, topics, targets and owners, each [batch, longest]."""
     ids = padded([each.ids for each in lessons], spec.first_special_id)
     length = ids.shape[1]
@@ -112,10 +113,10 @@ def _conversations(lessons: list[Lesson], spec: ModelSpec) -> list[torch.Tensor]
         fill = ((0, 0), (0, length - rows.shape[1]))
         return torch.from_numpy(np.pad(rows, fill, constant_values=filler))
 
-    return [
+    return (
         torch.from_numpy(ids),
         column("positions", 0, length),
         column("topics", EVERYONE, length),
         column("targets", IGNORED, text),
         column("owners", IGNORED, text),
-    ]
+    )

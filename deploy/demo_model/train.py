@@ -168,8 +168,8 @@ def main(
     model: Annotated[Path, typer.Option(help="Folder of config.json and tokenizer.model.")] = Path(
         "glm4v/demo_model"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 9800,
-    tower_steps: Annotated[int, typer.Option(help="First steps, for the tower alone.")] = 2500,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 10900,
+    tower_steps: Annotated[int, typer.Option(help="First steps, for the tower alone.")] = 4000,
     adapter_steps: Annotated[int, typer.Option(help="The next, for the adapter alone.")] = 300,
     decay: Annotated[int, typer.Option(help="Last steps, with a falling rate.")] = 3000,
     batch: Annotated[int, typer.Option(help="Pictures in a step, of all processes.")] = 32,

@@ -27,6 +27,7 @@ class Program:
     environment: Mapping[str, str]  # all of it
     is_ready: Callable[[], bool]  # quick; called in a thread
     stop_s: float = 15.0  # from SIGTERM to SIGKILL
+    nice: int = 0  # above 0: it gives way to those below
 
 
 class Child:
@@ -59,7 +60,7 @@ class Child:
         )
         try:
             process = await asyncio.create_subprocess_exec(
-                *tethered(program.command),
+                *tethered(program.command, program.nice),
                 env=program.environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=write_end,

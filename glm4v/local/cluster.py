@@ -23,6 +23,9 @@ from glm4v.local.supervisor import Supervisor
 _HOST = "127.0.0.1"
 _HEALTH_TIMEOUT_S = 1.0
 _DRAIN_S = 10.0  # default of GLM4V_DRAIN_S
+# Language workers give way to vision workers: all who ask about a picture wait for it, and a step
+# that then has more answers in it takes hardly longer.
+_LANGUAGE_NICE = 10
 _AFTER_DRAIN_S = 5.0  # what a process may take beyond its drain
 
 
@@ -112,7 +115,7 @@ class LocalCluster:
         environment = self._environment(redis_url)
         await self._supervisor.start(
             *self._workers("vision_worker", settings.vision_workers, environment),
-            *self._workers("lm_worker", settings.lm_workers, environment),
+            *self._workers("lm_worker", settings.lm_workers, environment, _LANGUAGE_NICE),
         )
         await self._supervisor.start(_service("gateway", "gateway", self.target, environment))
         await self._supervisor.ready(settings.start_timeout_s)
@@ -142,7 +145,9 @@ class LocalCluster:
             **_import_path(),
         }
 
-    def _workers(self, module: str, count: int, environment: Mapping[str, str]) -> list[Program]:
+    def _workers(
+        self, module: str, count: int, environment: Mapping[str, str], nice: int = 0
+    ) -> list[Program]:
         names = [module if index == 0 else f"{module}-{index + 1}" for index in range(count)]
         return [
             _service(
@@ -150,6 +155,7 @@ class LocalCluster:
                 module,
                 f"unix:{check_socket_path(self._folder / f'{name}.sock')}",
                 environment,
+                nice,
             )
             for name in names
         ]
@@ -176,13 +182,16 @@ def is_serving(target: str) -> bool:
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _service(name: str, module: str, listen: str, environment: Mapping[str, str]) -> Program:
+def _service(
+    name: str, module: str, listen: str, environment: Mapping[str, str], nice: int = 0
+) -> Program:
     return Program(
         name,
         (sys.executable, "-m", module),
         {**environment, "GLM4V_LISTEN": listen},
         lambda: is_serving(listen),
         _drain_s(environment) + _AFTER_DRAIN_S,
+        nice,
     )
 
 

@@ -50,10 +50,24 @@ def test_where_rows_cost_nothing_a_step_is_full() -> None:
 
 
 def test_many_prompts_get_as_much_time_each_as_an_answer() -> None:
-    few, many = (StepBudget(STEP_ROWS, 1.75) for _ in range(2))
-    alone = run(few, SLOW, decodes=2, prefills=1, steps=30)[-1]
-    beside = run(many, SLOW, decodes=2, prefills=8, steps=30)[-1]
-    assert beside == pytest.approx(4 / 0.75 * alone, rel=0.3)
+    few, many = (StepBudget(STEP_ROWS, 1.2) for _ in range(2))
+    alone = run(few, SLOW, decodes=10, prefills=1, steps=30)[-1]
+    beside = run(many, SLOW, decodes=10, prefills=6, steps=30)[-1]
+    assert beside == pytest.approx(0.6 / 0.2 * alone, rel=0.3)
+
+
+def test_when_many_wait_prefills_go_first() -> None:
+    budget = StepBudget(STEP_ROWS, 1.75)
+    run(budget, SLOW, decodes=4, prefills=1, steps=30)
+    assert budget.prefill_rows(decodes=4, prefills=3) < 50
+    assert budget.prefill_rows(decodes=4, prefills=4) == STEP_ROWS - 4
+
+
+def test_a_step_that_something_held_up_is_soon_forgotten() -> None:
+    budget = StepBudget(STEP_ROWS, 1.75)
+    before = run(budget, SLOW, decodes=8, prefills=1, steps=60)[-1]
+    budget.took(8, 0, 5.0)
+    assert budget.prefill_rows(8, 1) < 3 * before
 
 
 def test_a_chunk_that_is_too_dear_at_any_length_still_comes_forward() -> None:

@@ -78,7 +78,7 @@ def test_a_program_whose_parent_is_gone_already_does_not_start(folder: Path) -> 
     mark = folder / "started"
     tether = Path(redis_server.__file__).with_name("tether.py")
     stranger = "1" if os.getpid() != 1 else "2"
-    done = subprocess.run([sys.executable, tether, stranger, "/usr/bin/touch", str(mark)])
+    done = subprocess.run([sys.executable, tether, stranger, "0", "/usr/bin/touch", str(mark)])
     assert done.returncode == 1
     assert not mark.exists()
 
