@@ -44,8 +44,15 @@ EXAMPLES = (
         "rocket",
         "one thing",
         7,
-        (("这张图片里有什么？", "火箭。"), ("它是火箭吗？", "是。")),
+        (("这张图片里有什么？", "火箭。"), ("Where is the rocket?", "In the middle.")),
         "a rocket",
+    ),
+    Example(
+        "cats",
+        "many things",
+        3,
+        (("What does the picture show?", "5 cats."), ("How many are there?", "5.")),
+        "a cat",
     ),
     Example(
         "shapes",
@@ -56,12 +63,23 @@ EXAMPLES = (
             ("What about on the right?", "A green diamond."),
         ),
     ),
-    Example("number", "number", 16, (("数字什么颜色？", "红色。"),)),
+    Example(
+        "number",
+        "number",
+        16,
+        (("图片里写着什么？", "16210"), ("那它是什么颜色的？", "红色。")),
+    ),
+    Example(
+        "word",
+        "word",
+        4,
+        (("Which word do you see?", "GRAPE"), ("And what colour is it?", "Blue.")),
+    ),
     Example(
         "characters",
         "characters",
-        12,
-        (("What are the characters?", "你"), ("And what colour is it?", "Orange.")),
+        14,
+        (("What are the characters?", "中红"), ("And what colour is it?", "Purple.")),
     ),
     Example(
         "chart",
