@@ -9,6 +9,7 @@ import torch
 from glm4v.broker import Connection, Keys
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import LmQueue
+from glm4v.broker.patience import patiently
 from glm4v.checkpoint import Checkpoint
 from glm4v.device import open_device
 from glm4v.service import Process, main
@@ -54,6 +55,7 @@ def build(settings: LmSettings) -> Process:
 
     async def answer() -> None:
         await ranks.start()
+        await patiently(queue.ready)  # `ready` makes sure too, but not before this begins
         await worker.run(engine, process.stopping)
 
     async def ready() -> None:

@@ -4,6 +4,7 @@ import torch
 
 from glm4v.broker import Connection, Keys
 from glm4v.broker.blobs import Blobs
+from glm4v.broker.patience import patiently
 from glm4v.broker.vision_queue import VisionQueue
 from glm4v.checkpoint import Checkpoint
 from glm4v.device import open_device
@@ -39,6 +40,7 @@ def build(settings: VisionSettings) -> Process:
 
     async def encode() -> None:
         await encoder.start()
+        await patiently(queue.ready)  # `ready` makes sure too, but not before this begins
         await worker.run(process.stopping)
 
     async def ready() -> None:
