@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
@@ -15,11 +14,6 @@ async def merge(
 
     The first error of a stream ends it. All streams are closed at its end.
     """
-    if len(streams) == 1:  # by far the most: no task for each of its items
-        async with aclosing(streams[0]) as stream:
-            async for item in stream:
-                yield item
-        return
     coming: dict[asyncio.Task[_Item], AsyncGenerator[_Item, None]] = {}
 
     def follow(stream: AsyncGenerator[_Item, None]) -> None:

@@ -4,9 +4,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
-
-import anyio
+from typing import Any
 
 from glm4v.broker.connection import BLOCK_S, Connection, translated
 from glm4v.broker.keys import Keys
@@ -25,7 +23,6 @@ _KINDS: dict[bytes, type[Event]] = {
 _BATCH = 256  # entries of one journal in one read
 _TOUCH_S = 1.0
 _RETRY_S = 0.2
-_RETURN_S = 0.002
 
 RawEntry = tuple[bytes, dict[bytes, bytes]]
 
@@ -33,14 +30,6 @@ RawEntry = tuple[bytes, dict[bytes, bytes]]
 def parse(fields: dict[bytes, bytes]) -> Event:
     """The message in an entry."""
     return _KINDS[fields[b"k"]].FromString(fields[b"d"])
-
-
-class _Waiter(NamedTuple):
-    """A reader that has everything up to the entry `after`."""
-
-    reader: object
-    after: bytes
-    arrival: asyncio.Future[list[RawEntry]]
 
 
 class JournalHub:
@@ -56,10 +45,8 @@ class JournalHub:
         self._keys = keys
         self._bell = keys.bell(uuid.uuid4().hex)
         self._bell_at: str | bytes = "0"
-        self._waiting: dict[str, list[_Waiter]] = {}
+        self._waiting: dict[str, list[tuple[bytes, asyncio.Future[list[RawEntry]]]]] = {}
         self._followed: dict[object, tuple[str, int]] = {}  # reader -> request id, linger_ms
-        self._away: set[object] = set()  # readers that were given news and ask for no more yet
-        self._all_back = asyncio.Event()
         self._blocked = False
         self._registered = asyncio.Event()
         self._is_closed = False
@@ -84,9 +71,8 @@ class JournalHub:
                     yield event
                     if isinstance(event, pb.JournalEnd):
                         return
-                entries = await self._next(reader, key, entries[-1][0])
+                entries = await self._next(key, entries[-1][0])
         finally:
-            self._come_back(reader)
             del self._followed[reader]
 
     async def first(self, request_id: str) -> pb.Job:
@@ -104,12 +90,11 @@ class JournalHub:
             )
         return entries
 
-    async def _next(self, reader: object, key: str, after: bytes) -> list[RawEntry]:
+    async def _next(self, key: str, after: bytes) -> list[RawEntry]:
         if self._is_closed:
             raise _draining()
-        self._come_back(reader)
         arrival: asyncio.Future[list[RawEntry]] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(reader, after, arrival)
+        waiter = (after, arrival)
         self._waiting.setdefault(key, []).append(waiter)
         self._registered.set()
         try:
@@ -119,11 +104,6 @@ class JournalHub:
         finally:
             if not arrival.done() or arrival.cancelled():
                 self._forget(key, waiter)
-
-    def _come_back(self, reader: object) -> None:
-        self._away.discard(reader)
-        if not self._away:
-            self._all_back.set()
 
     async def _ring(self) -> None:
         """Wake the read that is under way; unheard, it ends by itself within a second."""
@@ -137,12 +117,12 @@ class JournalHub:
         """End all reading that waits, now and from now on, with Unavailable."""
         self._is_closed = True
         for waiters in self._waiting.values():
-            for waiter in waiters:
-                if not waiter.arrival.done():
-                    waiter.arrival.set_exception(_draining())
+            for _, arrival in waiters:
+                if not arrival.done():
+                    arrival.set_exception(_draining())
         self._waiting.clear()
 
-    def _forget(self, key: str, waiter: "_Waiter") -> None:
+    def _forget(self, key: str, waiter: tuple[bytes, asyncio.Future[list[RawEntry]]]) -> None:
         waiters = self._waiting.get(key, [])
         if waiter in waiters:
             waiters.remove(waiter)
@@ -163,7 +143,7 @@ class JournalHub:
 
     async def _deliver_once(self) -> None:
         streams: dict[Any, Any] = {
-            key: min((waiter.after for waiter in waiters), key=_entry_order)
+            key: min((after for after, _ in waiters), key=_entry_order)
             for key, waiters in self._waiting.items()
         }
         streams[self._bell] = self._bell_at
@@ -181,25 +161,16 @@ class JournalHub:
                 self._bell_at = entries[-1][0]
             else:
                 self._hand_out(key, entries)
-        await self._let_come_back()
-
-    async def _let_come_back(self) -> None:
-        """Wait a moment for the readers: each that comes during a read has to ring it off."""
-        self._all_back.clear()
-        if self._away:
-            with anyio.move_on_after(_RETURN_S):
-                await self._all_back.wait()
-        self._away.clear()
+        await asyncio.sleep(0)  # let the readers come back before the next read
 
     def _hand_out(self, key: str, entries: list[RawEntry]) -> None:
-        still: list[_Waiter] = []
-        for waiter in self._waiting.pop(key, []):
-            news = [e for e in entries if _entry_order(e[0]) > _entry_order(waiter.after)]
+        still: list[tuple[bytes, asyncio.Future[list[RawEntry]]]] = []
+        for after, arrival in self._waiting.pop(key, []):
+            news = [e for e in entries if _entry_order(e[0]) > _entry_order(after)]
             if not news:
-                still.append(waiter)
-            elif not waiter.arrival.done():
-                waiter.arrival.set_result(news)
-                self._away.add(waiter.reader)
+                still.append((after, arrival))
+            elif not arrival.done():
+                arrival.set_result(news)
         if still:
             self._waiting[key] = still
 

@@ -14,6 +14,7 @@ import pytest
 from glm4v.errors import InvalidRequest, Unavailable
 from glm4v.local import redis_server
 from glm4v.local.redis_server import RedisServer, check_url
+from glm4v.local.tether import tethered
 from tests.processes import is_running, wait_until
 
 
@@ -81,6 +82,15 @@ def test_a_program_whose_parent_is_gone_already_does_not_start(folder: Path) -> 
     done = subprocess.run([sys.executable, tether, stranger, "0", "/usr/bin/touch", str(mark)])
     assert done.returncode == 1
     assert not mark.exists()
+
+
+def test_a_program_gives_way_as_it_is_told() -> None:
+    show = "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    for nice in (0, 3):
+        command = tethered([sys.executable, "-c", show], nice)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        assert int(done.stdout) == min(own + nice, 19)
 
 
 def test_the_reason_it_does_not_start_is_in_the_error(folder: Path) -> None:
