@@ -48,14 +48,15 @@ def test_the_least_urgent_and_youngest_gives_way_first() -> None:
 def test_more_are_taken_while_fewer_wait_than_run_and_there_is_room() -> None:
     scheduler = Scheduler(BlockPool(8, 1), max_sequences=4, step_rows=8)
     device = PretendedDevice(1, 8)
-    assert scheduler.takes_more
     sequences = [Sequence(n, make_request(f"r{n}", (n + 10,), most=4), 0, ()) for n in range(2)]
-    scheduler.add(sequences[0])
-    assert not scheduler.takes_more, "one waits, none runs"
+    taken = [scheduler.takes_more]
+    scheduler.add(sequences[0])  # one waits, none runs
+    taken.append(scheduler.takes_more)
     run_one(scheduler, device)
-    assert scheduler.takes_more
-    scheduler.add(sequences[1])
-    assert not scheduler.takes_more, "as many wait as run"
+    taken.append(scheduler.takes_more)
+    scheduler.add(sequences[1])  # as many wait as run
+    taken.append(scheduler.takes_more)
+    assert taken == [True, False, True, False]
 
 
 def test_none_are_taken_while_the_cache_is_full() -> None:
@@ -66,11 +67,11 @@ def test_none_are_taken_while_the_cache_is_full() -> None:
         scheduler.add(Sequence(number, make_request(f"r{number}", ids, most=2), 0, ()))
     run_one(scheduler, device)
     assert (scheduler.running, scheduler.waiting) == (2, 1)
-    assert not scheduler.takes_more
+    when_full = scheduler.takes_more
     while scheduler.running or scheduler.waiting:
         run_one(scheduler, device)
     assert scheduler.plan() is None
-    assert scheduler.takes_more
+    assert (when_full, scheduler.takes_more) == (False, True)
 
 
 def test_the_youngest_gives_way_when_blocks_run_out() -> None:
