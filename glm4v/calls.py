@@ -76,10 +76,21 @@ def seconds_until(deadline: float) -> float:
     return max(deadline - time.monotonic(), _MIN_TIMEOUT_S)
 
 
+def is_nobody_there(error: grpc.RpcError) -> bool:
+    """Whether the call has to be made again, here or elsewhere, for an answer.
+
+    A gateway that stops drops what has arrived and nobody has looked at; gRPC calls that CANCELLED,
+    in this word alone, where the gateway's own cancellations say more.
+    """
+    code = error.code()
+    is_dropped = code == grpc.StatusCode.CANCELLED and error.details() == "CANCELLED"
+    return bool(code == grpc.StatusCode.UNAVAILABLE or is_dropped)
+
+
 def error_of(error: grpc.RpcError, target: str, timeout_s: float, away_s: float) -> Glm4vError:
     """One of ours for a failed call; `away_s` is how long nobody has answered."""
     code, details = error.code(), error.details() or "no reason given"
-    if code == grpc.StatusCode.UNAVAILABLE:
+    if is_nobody_there(error):
         _, is_grpcs, last = details.partition("last error: ")
         reason = last.rpartition(": ")[2] if is_grpcs else details
         return Unavailable(

@@ -22,6 +22,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from glm4v.draining import DrainInterceptor
 from glm4v.errors import Glm4vError, Unavailable
 from glm4v.rpc_errors import ErrorInterceptor
 from glm4v.settings import ServiceSettings, read_settings
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 _S = TypeVar("_S", bound=ServiceSettings)
 _Task = Callable[[], Awaitable[None]]
 _READY_RETRY_S = 0.2
+_REFUSING_S = 0.25  # callers are sent elsewhere before gRPC stops (see `draining`)
 MAX_CALLS = 4096  # at once; more are RESOURCE_EXHAUSTED
 _HEALTH = "grpc.health.v1.Health"
 
@@ -76,7 +78,7 @@ class _Host:
     async def run(self) -> None:
         self._install_signals()
         server = aio.server(
-            interceptors=[ErrorInterceptor()],
+            interceptors=[DrainInterceptor(self._process.stopping), ErrorInterceptor()],
             options=[
                 ("grpc.max_receive_message_length", self._process.max_message_bytes),
                 ("grpc.so_reuseport", 0),
@@ -117,6 +119,7 @@ class _Host:
         log.info("draining for at most %.1f s", self._settings.drain_s)
         with anyio.move_on_after(self._settings.drain_s):
             await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+            await asyncio.sleep(min(_REFUSING_S, self._settings.drain_s / 4))
             with anyio.CancelScope(shield=True):  # gRPC's own task does not stand a cancellation
                 await server.stop(self._settings.drain_s / 2)
             if self._parts_left:

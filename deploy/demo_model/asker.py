@@ -3,7 +3,7 @@
 from random import Random
 
 from deploy.demo_model.exchange import FOLLOW_UP, Exchange
-from deploy.demo_model.nouns import THING, Noun, items
+from deploy.demo_model.nouns import THING, Noun, items, middles
 from deploy.demo_model.scene import Scene
 from deploy.demo_model.wording import ask, sentence
 
@@ -18,9 +18,11 @@ class Asker:
     def _ask(
         self, question: str, answer: str, skill: str, noun: Noun = THING, **slots: str
     ) -> Exchange:
+        """A question about what has that noun."""
         filled = {**noun.slots(self._language), **slots}
         asked = ask(self._rng, self._language, question, **filled)
-        return Exchange(asked, sentence(answer, self._language), skill)
+        about = middles(self._scene, noun)
+        return Exchange(asked, sentence(answer, self._language), skill, about)
 
     def _then(self, question: str, answer: str, noun: Noun = THING, **slots: str) -> Exchange:
         return self._ask(question, answer, FOLLOW_UP, noun, **slots)

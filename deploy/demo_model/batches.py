@@ -7,11 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, IterableDataset
 
 from deploy.demo_model.questions import Exchange, text_only
 from deploy.demo_model.samples import sample
-from deploy.demo_model.turns import EVERYONE, IGNORED, Lesson, lesson, padded
+from deploy.demo_model.turns import (
+    ANYWHERE,
+    EVERYONE,
+    IGNORED,
+    Lesson,
+    lesson,
+    padded,
+    places,
+)
 from gateway.tokenizer import Tokenizer
 from glm4v.model_spec import ModelSpec, read_spec
 
@@ -24,7 +33,7 @@ _TEXT_ONLY_EVERY = 25  # one batch in so many has no pictures
 
 @dataclass(frozen=True)
 class Batch:
-    """Conversations of one step, padded; without pictures the two last are empty."""
+    """Conversations of one step, padded; without pictures the last three are empty."""
 
     ids: torch.Tensor  # [batch, tokens]
     positions: torch.Tensor  # [batch, tokens]
@@ -34,10 +43,11 @@ class Batch:
     skills: list[list[str]]  # of each conversation's exchanges
     pixels: torch.Tensor  # uint8 [batch, side, side, 3]
     labels: torch.Tensor  # [batch, cells, 3]: kind, colour, anchor (see `labels`)
+    places: torch.Tensor  # [batch, exchanges, image rows]: what is asked about (see `turns`)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        names = ("ids", "positions", "topics", "targets", "owners", "pixels", "labels")
+        names = ("ids", "positions", "topics", "targets", "owners", "pixels", "labels", "places")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -87,6 +97,11 @@ def picture_batch(indices: range, seed: int, tokenizer: Tokenizer, spec: ModelSp
         [[exchange.skill for exchange in each.exchanges] for each in samples],
         torch.from_numpy(np.stack([each.image for each in samples])),
         torch.from_numpy(np.stack([each.labels.stacked() for each in samples])).long(),
+        pad_sequence(
+            [torch.from_numpy(places(each.exchanges, spec.vision.grid // 2)) for each in samples],
+            batch_first=True,
+            padding_value=ANYWHERE,
+        ),
     )
 
 
@@ -99,7 +114,7 @@ def text_batch(indices: range, seed: int, tokenizer: Tokenizer, spec: ModelSpec)
     lessons = [lesson(exchanges, tokenizer, has_image=False) for exchanges in told]
     nothing = torch.empty(0)
     skills = [[exchange.skill for exchange in exchanges] for exchanges in told]
-    return Batch(*_conversations(lessons, spec), skills, nothing, nothing)
+    return Batch(*_conversations(lessons, spec), skills, nothing, nothing, nothing)
 
 
 def _conversations(lessons: list[Lesson], spec: ModelSpec) -> _Columns:

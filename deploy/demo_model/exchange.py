@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from deploy.demo_model.scene import Point
+
 FOLLOW_UP = "follow_up"  # the skill of what makes sense only behind the exchange before it
 
 
@@ -12,6 +14,7 @@ class Exchange:
     question: str
     answer: str
     skill: str
+    about: tuple[Point, ...] | None = None  # where what it asks for has its middles; None: anywhere
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 
 from deploy.demo_model.learner import SHRUNK
 from deploy.demo_model.progress import RUN, load_weights
+from glm4v.checkpoint import Checkpoint
 from glm4v.model_spec import ModelSpec, read_spec
 from glm4v.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
 from glm4v.tiny import write_tokenizer_config
+from glm4v.weights import Weights
 
 _PATCHES = "transformer.vision.patch_embedding.proj.weight"
 _FILE = "model-00001-of-00001.safetensors"
@@ -59,6 +61,17 @@ def checkpoint_tensors(
             raise ValueError(f"{name}: {tuple(tensor.shape)} was trained, {shape} is needed")
         tensors[name] = tensor.bfloat16().contiguous()
     return tensors
+
+
+def read_weights(model_dir: Path) -> dict[str, torch.Tensor]:
+    """The way back: the weights of `Network` from those of a checkpoint, rounded as they are."""
+    checkpoint = Checkpoint.open(model_dir)
+    reader = Weights(checkpoint, torch.float32, torch.device("cpu"))
+    names = [name for name, _ in expected_tensors(checkpoint.spec) if name != OPTIONAL_TENSOR]
+    weights = {name: reader.read(name) for name in names}
+    wide = weights[_PATCHES]
+    weights[_PATCHES] = torch.nn.functional.avg_pool2d(wide, SHRUNK) * SHRUNK**2
+    return weights
 
 
 def main(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from deploy.demo_model.drawing import stencil
 from deploy.demo_model.palette import COLOURS
-from deploy.demo_model.scene import Box, PlacedThing, Scene, Shape
+from deploy.demo_model.scene import Box, PlacedThing, Point, Scene, Shape, middle
 from deploy.demo_model.shapes import SHAPES
 from deploy.demo_model.strings import CHARACTERS, DIGITS, LETTERS
 from deploy.demo_model.things import things
@@ -53,18 +53,17 @@ def cell_labels(scene: Scene) -> CellLabels:
     cells = _Cells(scene)
     for thing in scene.things:
         cells.put(_stencilled(thing), thing.thing.english, None, _ENOUGH)
-        cells.anchor(_middle(thing.box), thing.thing.english, None)
+        cells.anchor(middle(thing.box), thing.thing.english, None)
     for shape in scene.shapes:
         cells.put(_stencilled(shape), shape.kind.english, shape.colour.english, _ENOUGH)
-        cells.anchor(_middle(shape.box), shape.kind.english, shape.colour.english)
+        cells.anchor(middle(shape.box), shape.kind.english, shape.colour.english)
     for bar in scene.bars:
-        left, top, right, _ = bar.box
         cells.put(_boxed(bar.box), "bar", bar.colour.english, _ENOUGH)
-        cells.anchor(((left + right) / 2, top), "bar", bar.colour.english)
+        cells.anchor(bar.top, "bar", bar.colour.english)
     for text in [*scene.texts, *(bar.label for bar in scene.bars)]:
         for character, box in zip(text.string, text.boxes, strict=True):
             cells.put(_boxed(box), character, text.colour.english, _ENOUGH_OF_TEXT)
-            cells.anchor(_middle(box), character, text.colour.english)
+            cells.anchor(middle(box), character, text.colour.english)
     return CellLabels(cells.kinds.reshape(-1), cells.colours.reshape(-1), cells.anchors.reshape(-1))
 
 
@@ -86,16 +85,12 @@ class _Cells:
         self.kinds[won] = NUMBERS[kind]
         self.colours[won] = _COLOUR_NUMBERS[colour] if colour else UNKNOWN
 
-    def anchor(self, at: tuple[float, float], kind: str, colour: str | None) -> None:
+    def anchor(self, at: Point, kind: str, colour: str | None) -> None:
         """Say where something is counted; that cell shows it, whatever covers it."""
         x, y = (min(max(int(part * GRID), 0), GRID - 1) for part in at)
         self.anchors[y, x] = 1
         self.kinds[y, x] = NUMBERS[kind]
         self.colours[y, x] = _COLOUR_NUMBERS[colour] if colour else UNKNOWN
-
-
-def _middle(box: Box) -> tuple[float, float]:
-    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
 def _stencilled(placed: PlacedThing | Shape) -> Cover:

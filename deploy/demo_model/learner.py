@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch.nn import functional
 
+from deploy.demo_model import grounding
 from deploy.demo_model.batches import Batch, normalised
 from deploy.demo_model.heads import Heads, of_rows
 from deploy.demo_model.network import Network
@@ -15,8 +16,9 @@ from glm4v.model_spec import ModelSpec
 
 SHRUNK = 5  # pixels of a picture as it is served for one of training
 
-# The tower alone; then the adapter alone, on a tower that stays as it is; then everything.
-Stage = Literal["tower", "adapter", "all"]
+# The tower alone; then the adapter alone, on a tower that stays as it is; then everything; and in a
+# run of its own all but the tower.
+Stage = Literal["tower", "adapter", "all", "language"]
 
 _BESIDE_ANSWERS = 0.3  # weight of the other losses once answers are learnt
 
@@ -38,18 +40,20 @@ class Learner(torch.nn.Module):
     def forward(self, batch: Batch, scores: Scores, stage: Stage) -> torch.Tensor:
         """The loss of a batch; `scores` hears how well it went."""
         if not len(batch.pixels):
-            logits = self.network(batch.ids, None, IMAGE_SLOT, batch.positions, batch.topics)
+            logits, _ = self.network(batch.ids, None, IMAGE_SLOT, batch.positions, batch.topics)
             return self._answers(logits, batch, scores)
         vision = self.network.vision
-        with torch.set_grad_enabled(stage != "adapter"):
+        with torch.set_grad_enabled(stage in ("tower", "all")):
             patches = vision.patches(normalised(batch.pixels))
         if stage == "tower":
             return self._cells(patches, batch, scores)
         picture = vision(patches)
         if stage == "adapter":
             return self._rows(picture, batch, scores)
-        beside = self._cells(patches, batch, scores) + self._rows(picture, batch, scores)
-        logits = self.network(batch.ids, picture, IMAGE_SLOT, batch.positions, batch.topics)
+        logits, looks = self.network(batch.ids, picture, IMAGE_SLOT, batch.positions, batch.topics)
+        beside = grounding.loss(looks[grounding.LAYER], batch.owners, batch.places, scores)
+        if stage == "all":
+            beside += self._cells(patches, batch, scores) + self._rows(picture, batch, scores)
         return self._answers(logits, batch, scores) + _BESIDE_ANSWERS * beside
 
     def _cells(self, patches: torch.Tensor, batch: Batch, scores: Scores) -> torch.Tensor:

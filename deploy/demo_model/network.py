@@ -17,6 +17,7 @@ _PICTURES_LOUDER = 32.0  # against the 8 they are divided by, and what the adapt
 _ALIKE = 0.35  # correlation of keys and queries at the beginning
 
 Turn = tuple[torch.Tensor, torch.Tensor]  # cosines and sines of rotary positions
+_Attended = tuple[torch.Tensor, torch.Tensor]  # rows, and shares [batch, heads, rows, rows]
 
 
 class VisionAttention(nn.Module):
@@ -32,7 +33,7 @@ class VisionAttention(nn.Module):
         """[batch, rows, width] -> the same."""
         parts = self.query_key_value(rows).view(*rows.shape[:2], 3, self.heads, -1)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        attended = _attend(query, key, value)
+        attended = _shares(query, key) @ value
         return self.dense(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -141,15 +142,15 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(spec.hidden_size, sum(self.counts) * spec.head_dim)
         self.dense = nn.Linear(spec.heads * spec.head_dim, spec.hidden_size, bias=False)
 
-    def forward(self, rows: torch.Tensor, turn: Turn, mask: torch.Tensor) -> torch.Tensor:
-        """[batch, rows, hidden] -> the same."""
+    def forward(self, rows: torch.Tensor, turn: Turn, mask: torch.Tensor) -> _Attended:
+        """[batch, rows, hidden] -> the same, and the shares of attention."""
         heads = self.query_key_value(rows).view(*rows.shape[:2], -1, self.head_dim)
         query, key, value = torch.split(heads.transpose(1, 2), self.counts, dim=1)
         query, key = _rotate(query, turn), _rotate(key, turn)
         share = query.shape[1] // key.shape[1]
         key, value = (part.repeat_interleave(share, dim=1) for part in (key, value))
-        attended = _attend(query, key, value, mask)
-        return self.dense(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        shares = _shares(query, key, mask)
+        return self.dense((shares @ value).transpose(1, 2).flatten(2)), shares
 
 
 class GatedMlp(nn.Module):
@@ -176,10 +177,11 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(spec.hidden_size, spec.norm_eps)
         self.mlp = GatedMlp(spec)
 
-    def forward(self, rows: torch.Tensor, turn: Turn, mask: torch.Tensor) -> torch.Tensor:
-        """[batch, rows, hidden] -> the same."""
-        rows = rows + self.self_attention(self.input_layernorm(rows), turn, mask)
-        return rows + self.mlp(self.post_attention_layernorm(rows))  # type: ignore[no-any-return]
+    def forward(self, rows: torch.Tensor, turn: Turn, mask: torch.Tensor) -> _Attended:
+        """[batch, rows, hidden] -> the same, and the shares of attention."""
+        attended, shares = self.self_attention(self.input_layernorm(rows), turn, mask)
+        rows = rows + attended
+        return rows + self.mlp(self.post_attention_layernorm(rows)), shares
 
 
 class Network(nn.Module):
@@ -210,12 +212,15 @@ class Network(nn.Module):
         slot: int,
         positions: torch.Tensor,
         topics: torch.Tensor,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Logits behind the rows of text: [batch, tokens - 3, vocabulary] with a picture.
+
+        And of each layer, what these rows give of their attention to the picture: [batch, heads,
+        tokens - 3, image rows + 2].
 
         `ids`, `positions` and `topics` [batch, tokens] with the picture as 3 placeholders at
         `slot`, the same for all (see `turns`); `picture` [batch, image rows + 2, hidden]. Without a
-        picture [batch, tokens, vocabulary].
+        picture there are logits of all tokens, and no attention to it.
         """
         root = self.transformer
         rows = root.embedding.word_embeddings(ids)  # type: ignore[union-attr, operator]
@@ -227,25 +232,36 @@ class Network(nn.Module):
             topics = topics.repeat_interleave(repeats, dim=1)
         turn = _turn(positions, self.spec)
         mask = _mask(topics)
+        looks: list[torch.Tensor] = []
         for layer in root.encoder.layers:  # type: ignore[union-attr]
-            rows = layer(rows, turn, mask)
+            rows, shares = layer(rows, turn, mask)
+            if picture is not None:
+                end = slot + picture.shape[1]
+                looks.append(_text_of(shares[..., slot:end], slot, end, 2))
         if picture is not None:
-            rows = torch.cat((rows[:, :slot], rows[:, slot + picture.shape[1] :]), dim=1)
-        return root.output_layer(root.encoder.final_layernorm(rows))  # type: ignore
+            rows = _text_of(rows, slot, end, 1)
+        return root.output_layer(root.encoder.final_layernorm(rows)), looks  # type: ignore
 
 
-def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+def _text_of(rows: torch.Tensor, slot: int, end: int, dim: int) -> torch.Tensor:
+    """All rows but those of the picture, `slot` to `end` in dimension `dim`."""
+    behind = rows.narrow(dim, end, rows.shape[dim] - end)
+    return torch.cat((rows.narrow(dim, 0, slot), behind), dim)
+
+
+def _shares(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """[batch, heads, rows, head_dim] each -> the same.
+    """What each row gives of its attention to each: [batch, heads, rows, rows], 1 in all.
 
-    Written out because torch's fused kernel takes two to three times as long to learn on a CPU.
+    Written out because torch's fused kernel takes two to three times as long to learn on a CPU, and
+    because `grounding` looks at it.
     """
     scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores + mask.to(scores.dtype)
-    attended: torch.Tensor = scores.softmax(-1) @ value
-    return attended
+    shares: torch.Tensor = scores.softmax(-1)
+    return shares
 
 
 def _mask(topics: torch.Tensor) -> torch.Tensor:

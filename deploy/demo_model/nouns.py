@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deploy.demo_model.palette import Colour
-from deploy.demo_model.scene import Box, Scene
+from deploy.demo_model.scene import Bar, Box, Point, Scene, middle
 
 
 class Named(Protocol):
@@ -112,6 +112,32 @@ def items(scene: Scene) -> list[Item]:
     for shape in scene.shapes:
         placed.append(Item(Noun.of(shape.kind, shape.colour), shape.box, False))
     return placed
+
+
+def bar_noun(bar: Bar) -> Noun:
+    """ "bar A", "柱子A"."""
+    return Noun(f"bar {bar.letter}", "bars", f"柱子{bar.letter}")
+
+
+def middles(scene: Scene, noun: Noun) -> tuple[Point, ...] | None:
+    """Where all that a noun speaks of has its middle; None where that is no place of the picture.
+
+    Nothing that is absent has one, a text has one for each character, a bar its top.
+    """
+    found = [
+        *((THING, middle(item.box)) for item in items(scene)),
+        *((SHAPE, middle(shape.box)) for shape in scene.shapes),
+        *((TEXTS[text.kind], middle(box)) for text in scene.texts for box in text.boxes),
+        *((BAR, bar.top) for bar in scene.bars),
+    ]
+    known = {each for each, _ in found}
+    if noun in known:
+        return tuple(point for each, point in found if each == noun)
+    if noun in (THING, BACKGROUND):
+        return None
+    bars = [bar.top for bar in scene.bars if bar_noun(bar) == noun]
+    named = [i.box for i in items(scene) if noun in (i.noun, i.noun.plain())]
+    return (*bars, *map(middle, named))
 
 
 def counts(scene: Scene) -> dict[Noun, int]:

@@ -1,13 +1,14 @@
 """What changes the weights: Muon for the matrices inside layers, AdamW for everything else.
 
-Muon is momentum made orthogonal; it is in torch from 2.9 on. The model card says what trials of the
-two gave, and why they prove little.
+The model card says what trials of the two gave, and why they prove little.
 """
 
 from typing import Any
 
 import torch
 from torch import nn
+
+from deploy.demo_model.muon import Muon
 
 _MATRICES_FASTER = 3.0  # than the rate of all else
 _LANGUAGE_FASTER = 2.0  # than the tower, which has learnt before it
@@ -20,12 +21,7 @@ def make_optimizers(learner: nn.Module, rate: float) -> list[torch.optim.Optimiz
     others = [(name, p) for name, p in named if not _is_muons(name, p) and p.dim() > 1]
     vectors = [(name, p) for name, p in named if p.dim() <= 1]
     return [
-        torch.optim.Muon(
-            _groups(matrices, _MATRICES_FASTER),
-            rate,
-            weight_decay=0.03,
-            adjust_lr_fn="match_rms_adamw",
-        ),
+        Muon(_groups(matrices, _MATRICES_FASTER), rate, weight_decay=0.03),
         torch.optim.AdamW(
             [*_groups(others, 1.0, weight_decay=0.03), *_groups(vectors, 1.0, weight_decay=0.0)],
             rate,

@@ -23,11 +23,11 @@ _FOLLOWED = 0.5  # how many of the questions that can be followed up are
 
 
 def conversation(scene: Scene, rng: Random, language: str) -> list[Exchange]:
-    """3 to 7 exchanges about one picture."""
+    """4 to 10 exchanges about one picture."""
     topics = Topics(scene, rng, language).all()
     rng.shuffle(topics)
     topics.sort(key=lambda topic: topic.first.skill not in _ALWAYS.get(scene.kind, ()))
-    wanted = rng.randint(3, 5)
+    wanted = rng.randint(4, 6)
     topics = rng.sample(topics[:wanted], min(wanted, len(topics)))
     told: list[Exchange] = []
     for topic in topics:

@@ -11,6 +11,12 @@ from deploy.demo_model.palette import Colour, Rgb
 from deploy.demo_model.things import Thing
 
 Box = tuple[float, float, float, float]
+Point = tuple[float, float]  # x and y
+
+
+def middle(box: Box) -> Point:
+    """Of a box."""
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,12 @@ class Bar:
     def height(self) -> float:
         """How tall it is."""
         return self.box[3] - self.box[1]
+
+    @property
+    def top(self) -> Point:
+        """The middle of its upper edge."""
+        left, top, right, _ = self.box
+        return (left + right) / 2, top
 
 
 @dataclass(frozen=True)

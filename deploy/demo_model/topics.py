@@ -13,10 +13,10 @@ from deploy.demo_model.nouns import (
     THING,
     Item,
     Noun,
+    bar_noun,
     counts,
 )
 from deploy.demo_model.palette import COLOURS, Colour
-from deploy.demo_model.scene import Bar
 from deploy.demo_model.shapes import SHAPES
 from deploy.demo_model.things import things
 from deploy.demo_model.wording import EXTREMES, at
@@ -122,10 +122,8 @@ class Topics(Asker):
             j = rng.choice([j for j in range(len(places)) if j != i])
             one, other = self._items[i].noun, self._items[j].noun
             here, there = at(place, language), at(places[j], language)
-            yield Topic(
-                self._ask("what at", one.one(language), "where", at=here),
-                [self._then("then at", other.one(language), at=there)],
-            )
+            what = self._ask("what at", one.one(language), "where", one, at=here)
+            yield Topic(what, [self._then("then at", other.one(language), other, at=there)])
             yield Topic(
                 self._ask("where", self._is_at(here), "where", one.plain()),
                 [self._then("then this", self._is_at(there), other.plain())],
@@ -205,7 +203,7 @@ class Topics(Asker):
         if len({noun.plain() for noun in shapes}) == len(shapes) == len(self._items):
             coloured += [(noun.plain(), noun.colour) for noun in shapes if noun.colour]
         coloured += [(TEXTS[text.kind], text.colour) for text in self._scene.texts]
-        coloured += [(self._bar(bar), bar.colour) for bar in self._scene.bars]
+        coloured += [(bar_noun(bar), bar.colour) for bar in self._scene.bars]
         if self._scene.background.colour:
             coloured.append((BACKGROUND, self._scene.background.colour))
         for noun, colour in coloured:
@@ -216,14 +214,12 @@ class Topics(Asker):
             ]
             yield Topic(self._ask("colour", colour.named(self._language), "colour", noun), then)
 
-    def _bar(self, bar: Bar) -> Noun:
-        return Noun(f"bar {bar.letter}", "bars", f"柱子{bar.letter}")
-
     # what is written
 
     def _texts(self) -> Iterator[Topic]:
         for text in self._scene.texts:
-            then = [self._then("then colour", text.colour.named(self._language))]
+            noun = TEXTS[text.kind]
+            then = [self._then("then colour", text.colour.named(self._language), noun)]
             question = f"read {text.kind}" if self._rng.random() < 0.7 else "read"
             asked = self._ask(question, "x", "read")
             yield Topic(Exchange(asked.question, text.string, "read"), then)

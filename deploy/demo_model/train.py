@@ -26,6 +26,7 @@ from torch import distributed
 from torch.multiprocessing import spawn  # type: ignore[attr-defined]
 
 from deploy.demo_model.batches import Batch, Batches, loader
+from deploy.demo_model.export import read_weights
 from deploy.demo_model.learner import Learner, Stage, shrunk
 from deploy.demo_model.optimizers import make_optimizers, set_rate
 from deploy.demo_model.progress import RUN, load_progress, save_progress
@@ -52,6 +53,7 @@ class Plan:
     seed: int
     device: str
     processes: int
+    start: Path | None = None  # a checkpoint whose tower stays as it is, and whose rest goes on
 
 
 def rate_at(step: int, plan: Plan) -> float:
@@ -63,6 +65,8 @@ def rate_at(step: int, plan: Plan) -> float:
 
 def stage_at(step: int, plan: Plan) -> Stage:
     """What is trained in a step."""
+    if plan.start:
+        return "language"
     if step < plan.tower_steps:
         return "tower"
     return "adapter" if step < plan.tower_steps + plan.adapter_steps else "all"
@@ -77,6 +81,8 @@ def train(rank: int, plan: Plan, port: int) -> None:
         )
     torch.manual_seed(plan.seed)
     learner = Learner(shrunk(read_spec(plan.model_dir))).to(plan.device)
+    if plan.start:
+        learner.network.load_state_dict(read_weights(plan.start))
     optimizers = make_optimizers(learner, plan.rate)
     first = load_progress(plan.out, learner, optimizers)
     batches = Batches(
@@ -105,10 +111,10 @@ def _learn(
     plan: Plan,
 ) -> None:
     stage = stage_at(step, plan)
-    if stage != "all" and not len(batch.pixels):
+    if stage in ("tower", "adapter") and not len(batch.pixels):
         return
     device = torch.device(plan.device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
         loss = learner(batch.to(device), scores, stage)
     loss.backward()
     _average_gradients(learner, plan.processes)
@@ -117,6 +123,11 @@ def _learn(
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether it computes with it; a CPU without takes thirty times as long, not less."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
 
 def _average_gradients(learner: Learner, processes: int) -> None:
@@ -168,6 +179,9 @@ def main(
     model: Annotated[Path, typer.Option(help="Folder of config.json and tokenizer.model.")] = Path(
         "glm4v/demo_model"
     ),
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of a checkpoint that goes on, all but its tower.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 10900,
     tower_steps: Annotated[int, typer.Option(help="First steps, for the tower alone.")] = 4000,
     adapter_steps: Annotated[int, typer.Option(help="The next, for the adapter alone.")] = 300,
@@ -183,7 +197,18 @@ def main(
     """Train, or go on training, the demo model."""
     count = processes or (1 if device != "cpu" else os.cpu_count() or 1)
     plan = Plan(
-        model, out, steps, tower_steps, adapter_steps, decay, batch, rate, seed, device, count
+        model_dir=model,
+        out=out,
+        steps=steps,
+        tower_steps=tower_steps,
+        adapter_steps=adapter_steps,
+        decay=decay,
+        batch=batch,
+        rate=rate,
+        seed=seed,
+        device=device,
+        processes=count,
+        start=start,
     )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

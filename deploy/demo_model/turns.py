@@ -12,6 +12,7 @@ from gateway.tokenizer import Tokenizer
 IMAGE_SLOT = 4  # [gMASK] <sop> <|user|> \n, then the picture
 IGNORED = -100  # a target that does not count
 EVERYONE = 0  # the topic of what all topics see
+ANYWHERE = -1  # in the places of an exchange that is about nothing in particular
 
 _PLACEHOLDERS = ("<|begin_of_image|>", "<|endoftext|>", "<|end_of_image|>")
 
@@ -66,6 +67,21 @@ def lesson(
         owners += [IGNORED] * (len(asked) - 1) + [number] * (len(answer) + 1)
     columns = (ids, positions, topics, targets, owners)
     return Lesson(*(np.array(numbers, np.int64) for numbers in columns))
+
+
+def places(exchanges: Sequence[Exchange], grid: int) -> Ids:
+    """How many things each question asks about are in each picture row: [exchanges, grid * grid].
+
+    ANYWHERE in all of them where it asks about nothing in particular.
+    """
+    found = np.zeros((len(exchanges), grid * grid), np.int64)
+    for number, exchange in enumerate(exchanges):
+        if exchange.about is None:
+            found[number] = ANYWHERE
+        for point in exchange.about or ():
+            x, y = (min(max(int(part * grid), 0), grid - 1) for part in point)
+            found[number, y * grid + x] += 1
+    return found
 
 
 def padded(rows: Sequence[Ids], filler: int, multiple: int = 8) -> Ids:

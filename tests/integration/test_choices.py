@@ -140,7 +140,7 @@ async def test_a_cancel_ends_all(system: System) -> None:
         async for _ in call:
             pass
     assert refused.value.code() == grpc.StatusCode.CANCELLED
-    await nothing_is_left(system)
+    await nothing_is_left(system, within_s=10)
 
 
 async def test_journals_of_one_request_expire_together(system: System) -> None:

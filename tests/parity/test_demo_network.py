@@ -35,7 +35,7 @@ def plain(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def test_logits_behind_text(network: Network, case: str) -> None:
     golden = open_golden("bundled")
     ids = torch.from_numpy(golden[f"{case}/input_ids"]).long().view(1, -1)
-    logits = network(ids, None, 0, *plain(ids))[0, -1]
+    logits = network(ids, None, 0, *plain(ids))[0][0, -1]
     expected = torch.from_numpy(golden[f"{case}/prefill_logits_last"])
     assert (logits - expected).abs().max() < TOLERANCE
 
@@ -51,7 +51,11 @@ def test_pictures_and_logits_behind_them(network: Network, case: str) -> None:
     embeddings = torch.from_numpy(golden[f"{case}/vision_embeddings"])
     assert (picture[0] - embeddings).abs().max() < TOLERANCE
     slot = ids[0].tolist().index(network.spec.boi_id)
-    logits = network(ids, picture, slot, *plain(ids))
+    logits, looks = network(ids, picture, slot, *plain(ids))
     expected = torch.from_numpy(golden[f"{case}/prefill_logits_last"])
     assert logits.shape[1] == ids.shape[1] - 3, "a row of text each, none of the picture"
+    for shares in looks:
+        assert shares.shape[2:] == (ids.shape[1] - 3, picture.shape[1])
+        assert (shares[0, :, :slot] == 0).all(), "what stands before a picture does not see it"
+        assert (shares[0, :, slot:].sum(-1) < 1).all()
     assert (logits[0, -1] - expected).abs().max() < TOLERANCE

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from glm4v.calls import is_nobody_there
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
 
@@ -109,7 +110,7 @@ class Reader:
                     yield reply.event
             except grpc.aio.AioRpcError as error:
                 reading.interruptions += 1
-                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                if not is_nobody_there(error) or time.monotonic() > deadline:
                     reading.terminal.append(error.code().name)
                     reading.details = error.details() or ""
                     return
@@ -123,7 +124,7 @@ class Reader:
             try:
                 reply = await stub.Cancel(api.CancelRequest(request_id=request_id), timeout=10)
             except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                if not is_nobody_there(error):
                     raise
                 await asyncio.sleep(_PAUSE_S)
             else:

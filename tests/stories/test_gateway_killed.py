@@ -2,10 +2,16 @@
 
 import asyncio
 import signal
+from collections import Counter
+from typing import Any
 
+import anyio
+import grpc
 import pytest
 
+from glm4v.calls import is_nobody_there
 from glm4v.client import Client
+from glm4v.v1 import inference_pb2 as api
 from tests.stories.asking import TOKENS, again, ask, assert_unharmed, draw
 from tests.stories.fleet import Fleet
 from tests.stories.reading import Reader, Reading
@@ -94,3 +100,27 @@ async def test_the_python_client_comes_back_by_itself(fleet: Fleet) -> None:
     await fleet.kill("gateway")
     await fleet.start("gateway")
     assert await reading == undisturbed.token_ids
+
+
+async def test_who_calls_a_draining_gateway_is_told_to_come_back(fleet: Fleet) -> None:
+    """Whatever arrives while it ends: nobody is told that somebody cancelled the call."""
+    codes: Counter[grpc.StatusCode] = Counter()
+
+    async def call(stub: Any) -> None:
+        while "gateway" in fleet.running:
+            try:
+                await stub.Cancel(api.CancelRequest(request_id="unknown"), timeout=10)
+            except grpc.aio.AioRpcError as error:
+                is_away = is_nobody_there(error)
+                codes[grpc.StatusCode.UNAVAILABLE if is_away else error.code()] += 1
+                await asyncio.sleep(0.01)
+
+    for _ in range(3):
+        await fleet.only("gateway")
+        async with Reader([fleet.target()] * 8) as reader, anyio.create_task_group() as group:
+            for stub in reader.stubs * 8:
+                group.start_soon(call, stub)
+            await asyncio.sleep(0.2)
+            fleet.signal("gateway", signal.SIGTERM)
+            assert await fleet.ended("gateway") == 0
+    assert codes.keys() == {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE}

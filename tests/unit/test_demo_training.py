@@ -3,20 +3,23 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from deploy.demo_model import grounding
 from deploy.demo_model.batches import Batch
 from deploy.demo_model.exchange import Exchange
-from deploy.demo_model.export import checkpoint_tensors, export
+from deploy.demo_model.export import checkpoint_tensors, export, read_weights
 from deploy.demo_model.labels import KINDS
 from deploy.demo_model.learner import SHRUNK, Learner, shrunk
+from deploy.demo_model.muon import orthogonal
 from deploy.demo_model.optimizers import make_optimizers, set_rate
 from deploy.demo_model.palette import COLOURS
 from deploy.demo_model.progress import FILE, load_progress, load_weights, save_progress
 from deploy.demo_model.scores import Scores
 from deploy.demo_model.train import Plan, rate_at
-from deploy.demo_model.turns import IGNORED, IMAGE_SLOT, lesson, padded
+from deploy.demo_model.turns import ANYWHERE, IGNORED, IMAGE_SLOT, lesson, padded, places
 from gateway.prompt import Turn, render
 from gateway.tokenizer import Tokenizer
 from glm4v.checkpoint import Checkpoint
@@ -24,7 +27,7 @@ from glm4v.model_spec import ModelSpec, read_spec
 from glm4v.tiny import write_tiny
 
 EXCHANGES = [
-    Exchange("What is this?", "A dog.", "name"),
+    Exchange("What is this?", "A dog.", "name", about=((0.3, 0.8),)),
     Exchange("它是什么颜色的？", "红色。", "follow_up"),
 ]
 
@@ -36,6 +39,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny(folder)
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"] |= {"image_size": 280, "patch_size": 35, "num_positions": 65}
+    config["num_layers"] = grounding.LAYER + 1
     (folder / "config.json").write_text(json.dumps(config))
     for weights in folder.glob("*.safetensors*"):
         weights.unlink()
@@ -93,7 +97,7 @@ def test_topics_apart_are_conversations_of_their_own(spec: ModelSpec, tokenizer:
         """The logits of each answer, by its number."""
         taught = lesson(exchanges, tokenizer, has_image=True, apart=apart)
         columns = (torch.from_numpy(part)[None] for part in (taught.positions, taught.topics))
-        logits = network(torch.from_numpy(taught.ids)[None], picture, IMAGE_SLOT, *columns)[0]
+        logits = network(torch.from_numpy(taught.ids)[None], picture, IMAGE_SLOT, *columns)[0][0]
         owners = torch.from_numpy(taught.owners)
         return {number: logits[owners == number] for number in range(len(exchanges))}
 
@@ -129,6 +133,7 @@ def batch_of(spec: ModelSpec, tokenizer: Tokenizer, seed: int) -> Batch:
             ],
             dim=-1,
         ),
+        torch.from_numpy(np.stack([places(EXCHANGES, spec.vision.grid // 2)] * 2)),
     )
 
 
@@ -178,6 +183,67 @@ def test_it_learns(spec: ModelSpec, tokenizer: Tokenizer) -> None:
     learner = Learner(small)
     losses = steps(learner, make_optimizers(learner, 1e-3), small, tokenizer, range(2, 42))
     assert losses[-1] < losses[0] / 2
+
+
+def test_places_are_the_rows_of_what_is_asked_about() -> None:
+    asked = [
+        Exchange("How many?", "2.", "count", about=((0.1, 0.1), (0.12, 0.1), (1.0, 0.6))),
+        Exchange("Is there a dog?", "No.", "exists", about=()),
+        Exchange("Read it.", "8", "read"),
+    ]
+    found = places(asked, 4)
+    assert found[0].nonzero()[0].tolist() == [0, 11]
+    assert found[0][[0, 11]].tolist() == [2, 1]
+    assert not found[1].any()
+    assert (found[2] == ANYWHERE).all()
+
+
+def test_heads_learn_to_look_at_what_is_asked_about() -> None:
+    owners = torch.tensor([[IGNORED, 0, 0, 0, IGNORED, 1, 1, 1]])
+    wanted = torch.tensor([[[0, 2, 1, 0], [0, 0, 0, 0]]])
+    logits = torch.zeros(1, 2, 8, 6, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], 0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        grounding.loss(logits.softmax(-1), owners, wanted, Scores()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    which, how_many = logits.softmax(-1)[0].detach()
+    for row in (1, 2):  # what the first answer begins with
+        assert which[row].tolist() == pytest.approx([0, 0, 2 / 3, 1 / 3, 0, 0], abs=0.03)
+        assert how_many[row].tolist() == pytest.approx([5 / 8, 0, 2 / 8, 1 / 8, 0, 0], abs=0.03)
+    for row in (5, 6):  # there is nothing of what the second asks about
+        assert which[row, 0] > 0.95 < how_many[row, 0]
+    assert which[0].tolist() == which[3].tolist() == pytest.approx([1 / 6] * 6)
+
+
+def test_a_run_that_starts_with_a_checkpoint_leaves_its_tower(
+    spec: ModelSpec, tokenizer: Tokenizer, tiny: Path, tmp_path: Path
+) -> None:
+    small = shrunk(spec)
+    learner = Learner(small)
+    save_progress(tmp_path, learner, [], 1)
+    export(tmp_path, tiny)
+    learner.network.load_state_dict(read_weights(tiny))
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    optimizers = make_optimizers(learner, 1e-3)
+    learner(batch_of(small, tokenizer, 0), Scores(), "language").backward()
+    set_rate(optimizers, 1e-3)
+    for optimizer in optimizers:
+        optimizer.step()
+    changed = {n for n, value in learner.network.state_dict().items() if (value != before[n]).any()}
+    assert not any("patch_embedding" in name or "vision.transformer" in name for name in changed)
+    assert any("vision.linear_proj" in name for name in changed)
+    assert any("encoder.layers.0" in name for name in changed)
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8, 24)])
+def test_orthogonal_keeps_directions_alone(shape: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    stretched = u * torch.linspace(0.2, 3, 8) @ v
+    values = torch.linalg.svdvals(orthogonal(stretched))
+    assert 0.6 < values.min() < values.max() < 1.3
+    assert (u.T @ orthogonal(stretched) @ v.T).diag().min() > 0.6
 
 
 def test_the_rate_rises_stays_and_falls(tmp_path: Path) -> None:
