@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from offline.peers import Load, Round, Server
 
 _ROUNDS_HELP = "Rounds of each server, in turns."
+_SETTLE_S = (
+    1.0  # between turns: threads of the server before spin for a while after its last answer
+)
+_FEWEST = 4  # requests of a turn, so that the median is none of its first or last
 
 
 def peers(
@@ -102,7 +106,8 @@ async def _compare(
             for number in range(rounds):
                 progress.update(task, description=f"{concurrency} callers")
                 for server in there:
-                    requests = max(2, 2 * concurrency)
+                    await asyncio.sleep(_SETTLE_S)
+                    requests = max(_FEWEST, 2 * concurrency)
                     results.append(await measure(server, load, concurrency, requests, number))
                 progress.advance(task)
     return results
