@@ -21,8 +21,14 @@ class Asker:
         """A question about what has that noun."""
         filled = {**noun.slots(self._language), **slots}
         asked = ask(self._rng, self._language, question, **filled)
-        about = middles(self._scene, noun)
-        return Exchange(asked, sentence(answer, self._language), skill, about)
+        is_named = any(filled[slot] in asked for slot in ("a", "the", "many"))
+        return Exchange(
+            asked,
+            sentence(answer, self._language),
+            skill,
+            about=middles(self._scene, noun),
+            named=noun if is_named else None,
+        )
 
     def _then(self, question: str, answer: str, noun: Noun = THING, **slots: str) -> Exchange:
         return self._ask(question, answer, FOLLOW_UP, noun, **slots)

@@ -16,8 +16,10 @@ from deploy.demo_model.turns import (
     ANYWHERE,
     EVERYONE,
     IGNORED,
+    Ids,
     Lesson,
     lesson,
+    named,
     padded,
     places,
 )
@@ -33,7 +35,7 @@ _TEXT_ONLY_EVERY = 25  # one batch in so many has no pictures
 
 @dataclass(frozen=True)
 class Batch:
-    """Conversations of one step, padded; without pictures the last three are empty."""
+    """Conversations of one step, padded; without pictures the last four are empty."""
 
     ids: torch.Tensor  # [batch, tokens]
     positions: torch.Tensor  # [batch, tokens]
@@ -44,11 +46,12 @@ class Batch:
     pixels: torch.Tensor  # uint8 [batch, side, side, 3]
     labels: torch.Tensor  # [batch, cells, 3]: kind, colour, anchor (see `labels`)
     places: torch.Tensor  # [batch, exchanges, image rows]: what is asked about (see `turns`)
+    named: torch.Tensor  # [batch, exchanges, 2]: kind and colour (see `turns`)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        names = ("ids", "positions", "topics", "targets", "owners", "pixels", "labels", "places")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        moved = {name: part.to(device) for name, part in vars(self).items() if name != "skills"}
+        return replace(self, **moved)
 
 
 def normalised(pixels: torch.Tensor) -> torch.Tensor:
@@ -97,11 +100,8 @@ def picture_batch(indices: range, seed: int, tokenizer: Tokenizer, spec: ModelSp
         [[exchange.skill for exchange in each.exchanges] for each in samples],
         torch.from_numpy(np.stack([each.image for each in samples])),
         torch.from_numpy(np.stack([each.labels.stacked() for each in samples])).long(),
-        pad_sequence(
-            [torch.from_numpy(places(each.exchanges, spec.vision.grid // 2)) for each in samples],
-            batch_first=True,
-            padding_value=ANYWHERE,
-        ),
+        _stacked([places(each.exchanges, spec.vision.grid // 2) for each in samples], ANYWHERE),
+        _stacked([named(each.exchanges) for each in samples], IGNORED),
     )
 
 
@@ -114,7 +114,13 @@ def text_batch(indices: range, seed: int, tokenizer: Tokenizer, spec: ModelSpec)
     lessons = [lesson(exchanges, tokenizer, has_image=False) for exchanges in told]
     nothing = torch.empty(0)
     skills = [[exchange.skill for exchange in exchanges] for exchanges in told]
-    return Batch(*_conversations(lessons, spec), skills, nothing, nothing, nothing)
+    return Batch(*_conversations(lessons, spec), skills, nothing, nothing, nothing, nothing)
+
+
+def _stacked(columns: list[Ids], filler: int) -> torch.Tensor:
+    """[batch, most exchanges, ...]."""
+    tensors = list(map(torch.from_numpy, columns))
+    return pad_sequence(tensors, batch_first=True, padding_value=filler)
 
 
 def _conversations(lessons: list[Lesson], spec: ModelSpec) -> _Columns:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from deploy.demo_model.nouns import Noun
 from deploy.demo_model.scene import Point
 
 FOLLOW_UP = "follow_up"  # the skill of what makes sense only behind the exchange before it
@@ -15,6 +16,7 @@ class Exchange:
     answer: str
     skill: str
     about: tuple[Point, ...] | None = None  # where what it asks for has its middles; None: anywhere
+    named: Noun | None = None  # what the question names
 
 
 @dataclass(frozen=True)

@@ -1,58 +1,94 @@
 """Where the language model looks before it answers: taught, because it is hard to find alone.
 
 To say how many tigers there are among cats, one has to look for tigers. Nothing but the answer
-tells a small model so, and it then prefers to guess from all it sees. So two heads of one layer are
-told where to look in the rows that begin an answer: one at everything the question asks about, and
-at the row before the picture where there is nothing of it; the other at each such thing with the
-same weight, so that the more there are the less it looks elsewhere, which is what counting needs.
+tells a small model so, and it then prefers to guess from all it sees. So the rows that begin an
+answer are told to know what the question names, and in the next layer two heads are told where to
+look for it: one at everything the question asks about, and at the row before the picture where
+there is nothing of it; the other at each such thing with the same weight, so that the more there
+are the less it looks elsewhere, which is what counting needs.
 """
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch.nn import functional
+
+from deploy.demo_model.batches import Batch
+from deploy.demo_model.labels import KINDS
+from deploy.demo_model.network import Glance
+from deploy.demo_model.palette import COLOURS
 from deploy.demo_model.scores import Scores
 from deploy.demo_model.turns import ANYWHERE, IGNORED
 
-LAYER = 2  # the third: the first two bring together what is asked for
+LAYER = 2  # that looks: the third, behind two that bring together what is asked for
 
 _WHICH, _HOW_MANY = 0, -1  # heads; they belong to different keys
 _EACH = 1 / 8  # the weight of each thing for the head that counts
 _LEAST = 1e-6  # of a share, so that its logarithm is finite
 
 
-def loss(
-    shares: torch.Tensor, owners: torch.Tensor, places: torch.Tensor, scores: Scores
-) -> torch.Tensor:
+class Grounding(torch.nn.Module):
+    """Of a language model of width `hidden`."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.kinds = torch.nn.Linear(hidden, len(KINDS))
+        self.colours = torch.nn.Linear(hidden, len(COLOURS) + 1)  # the last: of no colour
+
+    def loss(self, glances: Sequence[Glance], batch: Batch, scores: Scores) -> torch.Tensor:
+        """How far the rows that begin answers are from knowing, and looking at, what is asked."""
+        number, rows = _beginnings(batch.owners)
+        owners = batch.owners[number, rows]
+        known = glances[LAYER - 1].rows[number, rows]
+        places = batch.places[number, owners]
+        looks = glances[LAYER].looks[number, :, rows, :-1]
+        return self._named(known, batch.named[number, owners], scores) + looked(
+            looks, places, scores
+        )
+
+    def _named(self, known: torch.Tensor, named: torch.Tensor, scores: Scores) -> torch.Tensor:
+        """`known` [answers, hidden], `named` [answers, 2]: kind and colour, IGNORED or not."""
+        kinds = self.kinds(known).float()
+        kind, colour = named.unbind(-1)
+        is_named = kind != IGNORED
+        scores.add_share("named", (kinds.argmax(-1) == kind)[is_named])
+        count = is_named.sum().clamp(min=1)
+        losses = functional.cross_entropy(kinds, kind, reduction="sum", ignore_index=IGNORED)
+        losses = losses + functional.cross_entropy(
+            self.colours(known).float(), colour, reduction="sum", ignore_index=IGNORED
+        )
+        return losses / count
+
+
+def looked(looks: torch.Tensor, places: torch.Tensor, scores: Scores) -> torch.Tensor:
     """How far the two heads look from where they should.
 
     Args:
-        shares: [batch, heads, rows of text, picture rows + 2], what each head gives of its
-            attention to the picture.
-        owners: [batch, rows of text], as in `Lesson`.
-        places: [batch, exchanges, picture rows], of each conversation's exchanges.
+        looks: [answers, heads, 1 + picture rows], what each head gives of its attention to the row
+            before the picture and to the picture.
+        places: [answers, picture rows] (see `turns.places`).
         scores: Hears how often the first head looks most at something it should.
     """
-    batch, rows = _beginnings(owners)
-    wanted = places[batch, owners[batch, rows]]
-    taught = (wanted != ANYWHERE).all(-1)
-    batch, rows, wanted = batch[taught], rows[taught], wanted[taught].float()
-    if not len(batch):
-        return shares.sum() * 0.0
+    taught = (places != ANYWHERE).all(-1)
+    looks, wanted = looks[taught], places[taught].float()
+    if not len(looks):
+        return looks.sum()
     count = wanted.sum(-1, keepdim=True)
     which = torch.cat((count == 0, wanted / count.clamp(min=1)), -1)
     how_many = torch.cat((1 - count * _EACH, wanted * _EACH), -1).clamp(min=0)
-    total = shares.new_zeros(())
-    for head, target in ((_WHICH, which), (_HOW_MANY, how_many)):
-        looked = shares[batch, head, rows, :-1]
-        total = total - (target * (looked + _LEAST).log()).sum(-1).mean()
-        if head == _WHICH:
-            best = looked.argmax(-1, keepdim=True)
-            scores.add_looks(target.gather(-1, best) > 0)
-    return total
+    best = looks[:, _WHICH].argmax(-1, keepdim=True)
+    scores.add_share("looks", which.gather(-1, best) > 0)
+    return _far(looks[:, _WHICH], which) + _far(looks[:, _HOW_MANY], how_many)
+
+
+def _far(shares: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The mean cross entropy of shares [answers, rows]."""
+    return -(wanted * (shares + _LEAST).log()).sum(-1).mean()
 
 
 def _beginnings(owners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The first two rows of each answer: that of <|assistant|> and that of its newline."""
     before = torch.full_like(owners, IGNORED)
     before[:, 2:] = owners[:, :-2]
-    batch, rows = ((owners != IGNORED) & (before != owners)).nonzero(as_tuple=True)
-    return batch, rows
+    number, rows = ((owners != IGNORED) & (before != owners)).nonzero(as_tuple=True)
+    return number, rows

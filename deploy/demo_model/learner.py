@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch.nn import functional
 
-from deploy.demo_model import grounding
 from deploy.demo_model.batches import Batch, normalised
+from deploy.demo_model.grounding import Grounding
 from deploy.demo_model.heads import Heads, of_rows
 from deploy.demo_model.network import Network
 from deploy.demo_model.scores import Scores
@@ -20,7 +20,7 @@ SHRUNK = 5  # pixels of a picture as it is served for one of training
 # run of its own all but the tower.
 Stage = Literal["tower", "adapter", "all", "language"]
 
-_BESIDE_ANSWERS = 0.3  # weight of the other losses once answers are learnt
+_BESIDE_ANSWERS = 0.3  # weight of what cells and rows show once answers are learnt
 
 
 class Learner(torch.nn.Module):
@@ -36,6 +36,7 @@ class Learner(torch.nn.Module):
         grid = spec.vision.grid
         self.cells = Heads(spec.vision.hidden_size, grid)
         self.rows = Heads(spec.hidden_size, grid // 2)
+        self.grounding = Grounding(spec.hidden_size)
 
     def forward(self, batch: Batch, scores: Scores, stage: Stage) -> torch.Tensor:
         """The loss of a batch; `scores` hears how well it went."""
@@ -50,11 +51,15 @@ class Learner(torch.nn.Module):
         picture = vision(patches)
         if stage == "adapter":
             return self._rows(picture, batch, scores)
-        logits, looks = self.network(batch.ids, picture, IMAGE_SLOT, batch.positions, batch.topics)
-        beside = grounding.loss(looks[grounding.LAYER], batch.owners, batch.places, scores)
-        if stage == "all":
-            beside += self._cells(patches, batch, scores) + self._rows(picture, batch, scores)
-        return self._answers(logits, batch, scores) + _BESIDE_ANSWERS * beside
+        logits, glances = self.network(
+            batch.ids, picture, IMAGE_SLOT, batch.positions, batch.topics
+        )
+        answers = self._answers(logits, batch, scores)
+        answers += self.grounding.loss(glances, batch, scores)
+        if stage == "language":
+            return answers
+        beside = self._cells(patches, batch, scores) + self._rows(picture, batch, scores)
+        return answers + _BESIDE_ANSWERS * beside
 
     def _cells(self, patches: torch.Tensor, batch: Batch, scores: Scores) -> torch.Tensor:
         return self.cells.loss(patches, batch.labels, "cells", scores)

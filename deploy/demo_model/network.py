@@ -5,6 +5,7 @@ The arithmetic is that of modeling_chatglm.py and visual.py of THUDM/glm-4v-9b, 
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -18,6 +19,13 @@ _ALIKE = 0.35  # correlation of keys and queries at the beginning
 
 Turn = tuple[torch.Tensor, torch.Tensor]  # cosines and sines of rotary positions
 _Attended = tuple[torch.Tensor, torch.Tensor]  # rows, and shares [batch, heads, rows, rows]
+
+
+class Glance(NamedTuple):
+    """The rows of text behind a layer, and what they gave of their attention to the picture."""
+
+    rows: torch.Tensor  # [batch, tokens - 3, hidden]
+    looks: torch.Tensor  # [batch, heads, tokens - 3, image rows + 2]
 
 
 class VisionAttention(nn.Module):
@@ -212,15 +220,14 @@ class Network(nn.Module):
         slot: int,
         positions: torch.Tensor,
         topics: torch.Tensor,
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    ) -> tuple[torch.Tensor, list[Glance]]:
         """Logits behind the rows of text: [batch, tokens - 3, vocabulary] with a picture.
 
-        And of each layer, what these rows give of their attention to the picture: [batch, heads,
-        tokens - 3, image rows + 2].
+        And what each layer knows of the picture.
 
         `ids`, `positions` and `topics` [batch, tokens] with the picture as 3 placeholders at
         `slot`, the same for all (see `turns`); `picture` [batch, image rows + 2, hidden]. Without a
-        picture there are logits of all tokens, and no attention to it.
+        picture there are logits of all tokens, and no glances.
         """
         root = self.transformer
         rows = root.embedding.word_embeddings(ids)  # type: ignore[union-attr, operator]
@@ -232,15 +239,16 @@ class Network(nn.Module):
             topics = topics.repeat_interleave(repeats, dim=1)
         turn = _turn(positions, self.spec)
         mask = _mask(topics)
-        looks: list[torch.Tensor] = []
+        glances: list[Glance] = []
         for layer in root.encoder.layers:  # type: ignore[union-attr]
             rows, shares = layer(rows, turn, mask)
             if picture is not None:
                 end = slot + picture.shape[1]
-                looks.append(_text_of(shares[..., slot:end], slot, end, 2))
+                looks = _text_of(shares[..., slot:end], slot, end, 2)
+                glances.append(Glance(_text_of(rows, slot, end, 1), looks))
         if picture is not None:
             rows = _text_of(rows, slot, end, 1)
-        return root.output_layer(root.encoder.final_layernorm(rows)), looks  # type: ignore
+        return root.output_layer(root.encoder.final_layernorm(rows)), glances  # type: ignore
 
 
 def _text_of(rows: torch.Tensor, slot: int, end: int, dim: int) -> torch.Tensor:

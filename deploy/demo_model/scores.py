@@ -17,7 +17,7 @@ class Scores:
         self._kinds: Counter[tuple[str, bool]] = Counter()
         self._right: Counter[str] = Counter()
         self._asked: Counter[str] = Counter()
-        self._looks: Counter[bool] = Counter()
+        self._shares: dict[str, Counter[bool]] = {}
 
     def add_kinds(self, places: str, logits: torch.Tensor, kinds: torch.Tensor) -> None:
         """logits [..., kinds], kinds [...]; background, which is easy, does not count."""
@@ -26,10 +26,11 @@ class Scores:
         self._kinds[places, True] += right
         self._kinds[places, False] += int(covered.sum()) - right
 
-    def add_looks(self, right: torch.Tensor) -> None:
-        """Whether each look of the head that `grounding` teaches went where it should."""
+    def add_share(self, name: str, right: torch.Tensor) -> None:
+        """Which of some things went right."""
         found = int(right.sum())
-        self._looks.update({True: found, False: right.numel() - found})
+        counts = self._shares.setdefault(name, Counter())
+        counts.update({True: found, False: right.numel() - found})
 
     def add_answers(self, logits: torch.Tensor, batch: Batch, loss: float) -> None:
         """logits [batch, rows, vocabulary]. An answer is right when each of its tokens is."""
@@ -47,8 +48,8 @@ class Scores:
         for places in sorted({places for places, _ in self._kinds}):
             right, wrong = self._kinds[places, True], self._kinds[places, False]
             parts.append(f"{places} {right / max(1, right + wrong):.1%}")
-        if self._looks:
-            parts.append(f"looks {self._looks[True] / self._looks.total():.1%}")
+        for name, counts in sorted(self._shares.items()):
+            parts.append(f"{name} {counts[True] / max(1, counts.total()):.1%}")
         if self._batches:
             parts.append(f"loss {self._loss / self._batches:.3f}")
         for skill in sorted(self._asked):

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.demo_model.exchange import FOLLOW_UP, Exchange
+from deploy.demo_model.labels import NUMBERS
+from deploy.demo_model.palette import COLOURS
 from gateway.tokenizer import Tokenizer
 
 IMAGE_SLOT = 4  # [gMASK] <sop> <|user|> \n, then the picture
@@ -81,6 +83,21 @@ def places(exchanges: Sequence[Exchange], grid: int) -> Ids:
         for point in exchange.about or ():
             x, y = (min(max(int(part * grid), 0), grid - 1) for part in point)
             found[number, y * grid + x] += 1
+    return found
+
+
+def named(exchanges: Sequence[Exchange]) -> Ids:
+    """Kind and colour of what each question names: [exchanges, 2].
+
+    The number of KINDS or IGNORED; that of COLOURS, or the one behind them where none is said, or
+    IGNORED where nothing is named.
+    """
+    found = np.full((len(exchanges), 2), IGNORED, np.int64)
+    for number, exchange in enumerate(exchanges):
+        noun = exchange.named
+        if noun and (kind := NUMBERS.get(noun.english)):
+            colour = COLOURS.index(noun.colour) if noun.colour else len(COLOURS)
+            found[number] = kind, colour
     return found
 
 

@@ -51,10 +51,11 @@ def test_pictures_and_logits_behind_them(network: Network, case: str) -> None:
     embeddings = torch.from_numpy(golden[f"{case}/vision_embeddings"])
     assert (picture[0] - embeddings).abs().max() < TOLERANCE
     slot = ids[0].tolist().index(network.spec.boi_id)
-    logits, looks = network(ids, picture, slot, *plain(ids))
+    logits, glances = network(ids, picture, slot, *plain(ids))
     expected = torch.from_numpy(golden[f"{case}/prefill_logits_last"])
     assert logits.shape[1] == ids.shape[1] - 3, "a row of text each, none of the picture"
-    for shares in looks:
+    for glance in glances:
+        shares = glance.looks
         assert shares.shape[2:] == (ids.shape[1] - 3, picture.shape[1])
         assert (shares[0, :, :slot] == 0).all(), "what stands before a picture does not see it"
         assert (shares[0, :, slot:].sum(-1) < 1).all()

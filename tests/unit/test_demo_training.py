@@ -1,25 +1,28 @@
 """What the demo model learns from, how a run goes on, and what becomes of its weights."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from deploy.demo_model import grounding
 from deploy.demo_model.batches import Batch
 from deploy.demo_model.exchange import Exchange
 from deploy.demo_model.export import checkpoint_tensors, export, read_weights
+from deploy.demo_model.grounding import LAYER, looked
 from deploy.demo_model.labels import KINDS
 from deploy.demo_model.learner import SHRUNK, Learner, shrunk
 from deploy.demo_model.muon import orthogonal
+from deploy.demo_model.nouns import Noun
 from deploy.demo_model.optimizers import make_optimizers, set_rate
 from deploy.demo_model.palette import COLOURS
 from deploy.demo_model.progress import FILE, load_progress, load_weights, save_progress
 from deploy.demo_model.scores import Scores
+from deploy.demo_model.things import things
 from deploy.demo_model.train import Plan, rate_at
-from deploy.demo_model.turns import ANYWHERE, IGNORED, IMAGE_SLOT, lesson, padded, places
+from deploy.demo_model.turns import ANYWHERE, IGNORED, IMAGE_SLOT, lesson, named, padded, places
 from gateway.prompt import Turn, render
 from gateway.tokenizer import Tokenizer
 from glm4v.checkpoint import Checkpoint
@@ -39,7 +42,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny(folder)
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"] |= {"image_size": 280, "patch_size": 35, "num_positions": 65}
-    config["num_layers"] = grounding.LAYER + 1
+    config["num_layers"] = LAYER + 1
     (folder / "config.json").write_text(json.dumps(config))
     for weights in folder.glob("*.safetensors*"):
         weights.unlink()
@@ -134,6 +137,7 @@ def batch_of(spec: ModelSpec, tokenizer: Tokenizer, seed: int) -> Batch:
             dim=-1,
         ),
         torch.from_numpy(np.stack([places(EXCHANGES, spec.vision.grid // 2)] * 2)),
+        torch.from_numpy(np.stack([named(EXCHANGES)] * 2)),
     )
 
 
@@ -198,22 +202,32 @@ def test_places_are_the_rows_of_what_is_asked_about() -> None:
     assert (found[2] == ANYWHERE).all()
 
 
+def test_what_a_question_names() -> None:
+    dog = next(Noun.of(thing) for thing in things() if thing.english == "a dog")
+    asked = [
+        Exchange("Where is the dog?", "On the left.", "where", named=dog),
+        Exchange(
+            "And the red dog?", "On the left.", "where", named=replace(dog, colour=COLOURS[1])
+        ),
+        Exchange("What is this?", "A dog.", "name"),
+    ]
+    kind = KINDS.index("a dog")
+    assert named(asked).tolist() == [[kind, len(COLOURS)], [kind, 1], [IGNORED, IGNORED]]
+
+
 def test_heads_learn_to_look_at_what_is_asked_about() -> None:
-    owners = torch.tensor([[IGNORED, 0, 0, 0, IGNORED, 1, 1, 1]])
-    wanted = torch.tensor([[[0, 2, 1, 0], [0, 0, 0, 0]]])
-    logits = torch.zeros(1, 2, 8, 6, requires_grad=True)
+    wanted = torch.tensor([[0, 2, 1, 0], [0, 0, 0, 0], [ANYWHERE] * 4])
+    logits = torch.zeros(3, 2, 5, requires_grad=True)
     optimizer = torch.optim.Adam([logits], 0.1)
     for _ in range(300):
         optimizer.zero_grad()
-        grounding.loss(logits.softmax(-1), owners, wanted, Scores()).backward()  # type: ignore[no-untyped-call]
+        looked(logits.softmax(-1), wanted, Scores()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    which, how_many = logits.softmax(-1)[0].detach()
-    for row in (1, 2):  # what the first answer begins with
-        assert which[row].tolist() == pytest.approx([0, 0, 2 / 3, 1 / 3, 0, 0], abs=0.03)
-        assert how_many[row].tolist() == pytest.approx([5 / 8, 0, 2 / 8, 1 / 8, 0, 0], abs=0.03)
-    for row in (5, 6):  # there is nothing of what the second asks about
-        assert which[row, 0] > 0.95 < how_many[row, 0]
-    assert which[0].tolist() == which[3].tolist() == pytest.approx([1 / 6] * 6)
+    which, how_many = logits.softmax(-1).detach().unbind(1)
+    assert which[0].tolist() == pytest.approx([0, 0, 2 / 3, 1 / 3, 0], abs=0.03)
+    assert how_many[0].tolist() == pytest.approx([5 / 8, 0, 2 / 8, 1 / 8, 0], abs=0.03)
+    assert which[1, 0] > 0.95 < how_many[1, 0], "there is nothing of what it asks about"
+    assert which[2].tolist() == how_many[2].tolist() == pytest.approx([1 / 5] * 5)
 
 
 def test_a_run_that_starts_with_a_checkpoint_leaves_its_tower(
