@@ -63,6 +63,9 @@ class DeviceSettings(ServiceSettings):
         "in float32, auto is that where it loses nothing, else float32",
     )
     threads: int = Field(0, ge=0, description="arithmetic threads; 0 takes one for each core")
+    core_turns: Path | None = Field(
+        None, description="file by which workers on the same cores take turns; left out, none do"
+    )
 
 
 class VisionSettings(DeviceSettings, PictureSettings):

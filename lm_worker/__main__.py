@@ -11,6 +11,7 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import LmQueue
 from glm4v.broker.patience import patiently
 from glm4v.checkpoint import Checkpoint
+from glm4v.core_turns import CoreTurns
 from glm4v.device import open_device
 from glm4v.service import Process, main
 from glm4v.settings import LmSettings
@@ -41,6 +42,7 @@ def build(settings: LmSettings) -> Process:
         fingerprint=checkpoint.fingerprint,
         max_sequences=settings.max_sequences,
         lease_s=settings.lease_s,
+        turns=CoreTurns(settings.core_turns),
     )
     size = settings.tensor_parallel
     place = place_from(os.environ, size)

@@ -78,6 +78,11 @@ class Engine:
         return not self._sequences
 
     @property
+    def is_prefilling(self) -> bool:
+        """Whether somebody waits for a first token, and not for room."""
+        return self._scheduler.is_prefilling
+
+    @property
     def takes_more(self) -> bool:
         """Whether a request that came now would wait for its turn, not for room."""
         return self._scheduler.takes_more

@@ -60,6 +60,12 @@ class Scheduler:
         return len(self._running)
 
     @property
+    def is_prefilling(self) -> bool:
+        """Whether the next steps have prefills."""
+        is_waiting = bool(self._waiting) and not self._is_full
+        return is_waiting or any(sequence.remaining > 1 for sequence in self._running)
+
+    @property
     def takes_more(self) -> bool:
         """Whether a request that came now would wait for its turn here, not for room.
 

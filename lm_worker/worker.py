@@ -9,6 +9,7 @@ import anyio
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import Append, Lease, LmQueue, Resumed
 from glm4v.broker.patience import patiently
+from glm4v.core_turns import CoreTurns
 from glm4v.errors import CheckpointError, Glm4vError, RequestFailed
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.model_spec import ModelSpec
@@ -35,6 +36,7 @@ class Worker:
         fingerprint: str,
         max_sequences: int,
         lease_s: float,
+        turns: CoreTurns | None = None,
     ) -> None:
         self._queue = queue
         self._blobs = blobs
@@ -42,6 +44,8 @@ class Worker:
         self._fingerprint = fingerprint
         self._max_sequences = max_sequences
         self._lease_s = lease_s
+        self._turns = turns or CoreTurns(None)
+        self._engine: Engine | None = None  # while it runs
         self._held: dict[str, Held] = {}
         self._admitting: dict[str, Lease] = {}
         self._admissions: set[anyio.CancelScope] = set()
@@ -56,6 +60,7 @@ class Worker:
         later, within a second; what it still brings is handed back too.
         """
         log.info("consumer=%s", self._queue.consumer)
+        self._engine = engine
         async with anyio.create_task_group() as group:
             group.start_soon(self._renew_forever, engine)
             async with anyio.create_task_group() as claiming:
@@ -89,7 +94,12 @@ class Worker:
                 refused.add(request_id)
             if answer != "ok" or append.end is not None:
                 self._held.pop(request_id, None)
+        self._say_whether_prefilling()
         return refused
+
+    def _say_whether_prefilling(self) -> None:
+        is_prefilling = self._engine is not None and self._engine.is_prefilling
+        self._turns.prefilling(bool(self._admitting) or is_prefilling)
 
     async def _drain(self, engine: Engine, stopping: asyncio.Event) -> None:
         await stopping.wait()
@@ -100,6 +110,7 @@ class Worker:
 
     async def _claim_new(self, engine: Engine, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
+            self._say_whether_prefilling()
             room = self._room(engine)
             if room <= 0:
                 await asyncio.sleep(_IDLE_S)
@@ -137,6 +148,7 @@ class Worker:
                     if lease.request_id in self._admitting:  # it will find its lease lost
                         continue
                     self._admitting[lease.request_id] = lease
+                    self._turns.prefilling(True)
                     if not self._is_draining:
                         group.start_soon(admit, lease)
         self._admissions.discard(scope)

@@ -7,6 +7,7 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.patience import patiently
 from glm4v.broker.vision_queue import VisionQueue
 from glm4v.checkpoint import Checkpoint
+from glm4v.core_turns import CoreTurns
 from glm4v.device import open_device
 from glm4v.images import ImageLimits
 from glm4v.service import Process, main
@@ -24,7 +25,8 @@ def build(settings: VisionSettings) -> Process:
     checkpoint = Checkpoint.open(settings.model)
     device = open_device(settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    encoder = Encoder(checkpoint, device, limits, decoders=_DECODERS)
+    turns = CoreTurns(settings.core_turns)
+    encoder = Encoder(checkpoint, device, limits, decoders=_DECODERS, turns=turns)
     connection = Connection(settings.redis_url.get_secret_value())
     queue = VisionQueue(
         connection, Keys(), lease_s=settings.lease_s, retention_s=settings.retention_s

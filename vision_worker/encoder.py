@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from glm4v.checkpoint import Checkpoint
+from glm4v.core_turns import CoreTurns
 from glm4v.device import Device
 from glm4v.errors import Overloaded
 from glm4v.images import ImageLimits
@@ -38,11 +39,18 @@ class Encoder:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: Device, limits: ImageLimits, *, decoders: int = 2
+        self,
+        checkpoint: Checkpoint,
+        device: Device,
+        limits: ImageLimits,
+        *,
+        decoders: int = 2,
+        turns: CoreTurns | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._device = device
         self._limits = limits
+        self._turns = turns or CoreTurns(None)
         self._decode_threads = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
         self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._room = asyncio.Semaphore(decoders + 1)
@@ -99,11 +107,15 @@ class Encoder:
             if gone.is_set():
                 raise _CallerGone
 
+        self._turns.wait()
+        layer_done()  # its caller may have gone meanwhile
         batch = torch.from_numpy(pixels)[None]
         rows = self._model.encode(
             batch.to(self._device.torch_device, self._device.dtype), layer_done
         )
-        return _to_host(rows[0])
+        embedding = _to_host(rows[0])
+        self._turns.left()
+        return embedding
 
 
 class _CallerGone(Exception):

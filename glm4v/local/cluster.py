@@ -26,6 +26,9 @@ _DRAIN_S = 10.0  # default of GLM4V_DRAIN_S
 # Language workers give way to vision workers: all who ask about a picture wait for it, and a step
 # that then has more answers in it takes hardly longer.
 _LANGUAGE_NICE = 10
+# Pictures wait for prefills here (see `core_turns`), so prefills must be short: answers under way
+# wait longer for a step of theirs, and less for pictures.
+_STEP_STRETCH = "8"
 _AFTER_DRAIN_S = 5.0  # what a process may take beyond its drain
 
 
@@ -136,6 +139,8 @@ class LocalCluster:
         return {
             "OMP_NUM_THREADS": threads,
             "GLM4V_THREADS": threads,
+            "GLM4V_CORE_TURNS": str(self._folder / "turns"),
+            "GLM4V_STEP_STRETCH": _STEP_STRETCH,
             **os.environ,
             **settings.environment,
             "GLM4V_MODEL": str(settings.model.absolute()),

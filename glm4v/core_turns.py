@@ -1,0 +1,73 @@
+"""Turns on cores that language and vision workers share: prefills go before the next picture.
+
+A picture that is encoded while the one before waits for its prefill takes the cores from it, and
+the first token of both comes late: with ten callers all pictures would be encoded first, then all
+prefilled. So a vision worker lets prefills end before it begins its next picture. Answers are
+decoded beside both.
+
+Language workers hold a shared lock on a file while they have prefills; a vision worker waits until
+nobody does. The kernel lets go for a process that dies, and the wait has an end for one that
+stands still: then the worst is what there would be without turns.
+"""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from glm4v.errors import InvalidRequest
+
+_LOOK_EVERY_S = 0.005
+_NOTICE_S = 0.04  # from the end of one picture until its prefill is known of
+_LONGEST_S = 2.0
+
+
+class CoreTurns:
+    """`path` is a file of all who share cores; without one nobody waits for anybody.
+
+    Raises InvalidRequest when it cannot be opened.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._file: int | None = None  # open as long as the process lives
+        self._left = 0.0
+        self._is_held = False
+        if path is not None:
+            try:
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise InvalidRequest(f"GLM4V_CORE_TURNS: {path}: {error.strerror}") from None
+
+    def prefilling(self, is_so: bool) -> None:
+        """Say whether there is something to prefill; called by language workers."""
+        if self._file is None or is_so == self._is_held:
+            return
+        if not is_so:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            self._is_held = False
+        else:
+            self._is_held = self._lock(fcntl.LOCK_SH)
+
+    def wait(self) -> None:
+        """Return when nobody prefills, or after two seconds; called before each picture."""
+        if self._file is None:
+            return
+        until = time.monotonic() + _LONGEST_S
+        time.sleep(max(0.0, self._left + _NOTICE_S - time.monotonic()))
+        while not self._lock(fcntl.LOCK_EX):
+            if time.monotonic() >= until:
+                return
+            time.sleep(_LOOK_EVERY_S)
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def left(self) -> None:
+        """Say that a picture is encoded; called behind each."""
+        self._left = time.monotonic()
+
+    def _lock(self, kind: int) -> bool:
+        assert self._file is not None
+        try:
+            fcntl.flock(self._file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
