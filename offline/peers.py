@@ -64,6 +64,7 @@ class Round:
     concurrency: int
     tokens_s: float
     first_token_s: float  # median
+    pause_s: float  # between two tokens of an answer: 99 of 100 are shorter
 
 
 class Server(ABC, Generic[_Request]):
@@ -170,16 +171,17 @@ async def measure(
     seed = f"{load.seed}:{concurrency}:{round_number}"
     left = [random.Random(f"{seed}:{number}") for number in range(requests)]
     first_s: list[float] = []
+    pauses_s: list[float] = []
 
     async def caller() -> None:
         while left:
             request = await server.request(load, left.pop())
-            start = time.perf_counter()
-            count = 0
+            news = time.perf_counter()
+            count = known = 0
             async for count in server.ask(request):
-                if len(first_s) < requests and count and start:
-                    first_s.append(time.perf_counter() - start)
-                    start = 0.0
+                if count > known:
+                    (pauses_s if known else first_s).append(time.perf_counter() - news)
+                    news, known = time.perf_counter(), count
             if count != load.answer_tokens:
                 raise Unavailable(f"{server.name} gave {count} tokens of {load.answer_tokens}")
 
@@ -191,6 +193,7 @@ async def measure(
         concurrency,
         requests * load.answer_tokens / seconds,
         statistics.median(first_s),
+        sorted(pauses_s)[int(0.99 * len(pauses_s))] if pauses_s else 0.0,
     )
 
 

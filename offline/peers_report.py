@@ -13,18 +13,21 @@ from rich.table import Table
 from glm4v.errors import InvalidRequest
 from offline.peers import Load, Round
 
-COLUMNS = ("callers", "server", "tokens/s", "first token", "ours / theirs")
+COLUMNS = ("callers", "server", "tokens/s", "first token", "pauses", "ours / theirs")
 
 
 def rows(results: Sequence[Round]) -> Iterator[tuple[str, ...]]:
     """Medians of each server under each number of callers, in the order of COLUMNS."""
     for concurrency in sorted({one.concurrency for one in results}):
-        for name, (rate, first_s, ratio) in medians(results, concurrency).items():
-            yield str(concurrency), name, f"{rate:.1f}", f"{first_s:.2f} s", f"{ratio:.2f}"
+        for name, (rate, first_s, pause_s, ratio) in medians(results, concurrency).items():
+            times = f"{first_s:.2f} s", f"{pause_s:.2f} s"
+            yield str(concurrency), name, f"{rate:.1f}", *times, f"{ratio:.2f}"
 
 
-def medians(results: Sequence[Round], concurrency: int) -> dict[str, tuple[float, float, float]]:
-    """For each server: tokens/s, time to the first token, and its paired ratio to the first."""
+def medians(
+    results: Sequence[Round], concurrency: int
+) -> dict[str, tuple[float, float, float, float]]:
+    """For each server: tokens/s, time to the first token, pauses, and paired ratio to the first."""
     rounds: dict[str, list[Round]] = {}
     for one in results:
         if one.concurrency == concurrency:
@@ -34,6 +37,7 @@ def medians(results: Sequence[Round], concurrency: int) -> dict[str, tuple[float
         name: (
             statistics.median(one.tokens_s for one in own),
             statistics.median(one.first_token_s for one in own),
+            statistics.median(one.pause_s for one in own),
             statistics.median(a.tokens_s / b.tokens_s for a, b in zip(ours, own, strict=True)),
         )
         for name, own in rounds.items()
@@ -61,12 +65,13 @@ def write_page(results: Sequence[Round], load: Load, rounds: int, path: Path) ->
         f"# {load.name}",
         "",
         f"{time.strftime('%Y-%m-%d')}, {_machine()}; {rounds} rounds of each server in turns,",
-        'medians; "ours / theirs" is the median of paired ratios of tokens/s.',
+        'medians; 99 of 100 pauses between two tokens are shorter than "pauses";',
+        '"ours / theirs" is the median of paired ratios of tokens/s.',
         "",
         f"```sh\n{command}\n```",
         "",
         f"| {' | '.join(COLUMNS)} |",
-        "|---:|---|---:|---:|---:|",
+        "|---:|---|---:|---:|---:|---:|",
         *(f"| {' | '.join(row)} |" for row in rows(results)),
         "",
         f"![tokens/s by callers]({plotted.name})",

@@ -10,18 +10,21 @@ from offline.peers_report import medians, rows, write_page
 
 LOAD = Load(64, 128, 0, same_picture=False, seed=1)
 RESULTS = [
-    Round("ours", 4, 100.0, 0.2),
-    Round("theirs", 4, 50.0, 0.4),
-    Round("ours", 4, 90.0, 0.1),
-    Round("theirs", 4, 90.0, 0.5),
-    Round("ours", 4, 30.0, 0.3),
-    Round("theirs", 4, 60.0, 0.6),
+    Round("ours", 4, 100.0, 0.2, 0.01),
+    Round("theirs", 4, 50.0, 0.4, 0.01),
+    Round("ours", 4, 90.0, 0.1, 0.01),
+    Round("theirs", 4, 90.0, 0.5, 0.01),
+    Round("ours", 4, 30.0, 0.3, 0.01),
+    Round("theirs", 4, 60.0, 0.6, 0.01),
 ]
 
 
 def test_ratios_are_of_rounds_side_by_side() -> None:
     # 2, 1 and 0.5: the medians of either server would give 90 / 60.
-    assert medians(RESULTS, 4) == {"ours": (90.0, 0.2, 1.0), "theirs": (60.0, 0.5, 1.0)}
+    assert medians(RESULTS, 4) == {
+        "ours": (90.0, 0.2, 0.01, 1.0),
+        "theirs": (60.0, 0.5, 0.01, 1.0),
+    }
 
 
 def test_page_has_every_row_the_command_and_a_plot(
