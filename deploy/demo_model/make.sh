@@ -1,14 +1,18 @@
 #!/bin/sh
 # The demo model from nothing: drawings, vocabulary, training, checkpoint, examples, scores.
-# RUN is the folder of the run (else one in the cache), which goes on where it was cut; STEPS its length.
+# RUN is the folder of the first run (else one in the cache), which goes on where it was cut; STEPS its
+# length. The second run, of all but the tower, is kept beside it.
 set -eu
 cd "$(dirname "$0")/../.."
 
 python="${VENV:-.venv}/bin/python"
+run="${RUN:-${GLM4V_DEMO_CACHE:-$HOME/.cache/glm4v-demo-model}/run}"
 
 "$python" -m deploy.demo_model.sources
 "$python" -m deploy.demo_model.vocabulary
-"$python" -m deploy.demo_model.train ${RUN:+--out "$RUN"} ${STEPS:+--steps "$STEPS"}
-"$python" -m deploy.demo_model.export ${RUN:+--run "$RUN"}
+"$python" -m deploy.demo_model.train --out "$run" ${STEPS:+--steps "$STEPS"}
+"$python" -m deploy.demo_model.export --run "$run"
+"$python" -m deploy.demo_model.train --out "$run-language" --start glm4v/demo_model --seed 2 --steps 2250 --decay 1650 --batch 16
+"$python" -m deploy.demo_model.export --run "$run-language"
 "$python" -m deploy.demo_model.examples
 "$python" -m deploy.demo_model.evaluate --card glm4v/demo_model/README.md

@@ -1,0 +1,158 @@
+// The kernels against loops in double precision, for processors that Python does not run on here.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "attention.h"
+#include "product.h"
+#include "team.h"
+
+using namespace glm4v;
+
+namespace {
+
+std::mt19937 dice(1);
+int wrong = 0, compared = 0;
+
+std::vector<float> random_floats(int64_t count) {
+    std::normal_distribution<float> normal;
+    std::vector<float> values(count);
+    for (float& value : values) value = normal(dice);
+    return values;
+}
+
+void compare(const char* what, float found, double expected) {
+    compared++;
+    if (std::abs(found - expected) <= 5e-4 * std::max(1.0, std::abs(expected))) return;
+    if (wrong++ < 10) std::printf("%s: %g instead of %g\n", what, found, expected);
+}
+
+float rounded(float value) {  // to bfloat16, towards zero
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    bits &= 0xffff0000u;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+double activated(Then then, double value, double gated) {
+    if (then == GELU) return value / 2 * (1 + std::erf(value / std::sqrt(2.0)));
+    if (then == SILU_GATE) return value / (1 + std::exp(-value)) * gated;
+    return value;
+}
+
+void check_product(int64_t rows, int64_t inputs, int64_t columns, int32_t bits, Then then) {
+    const int64_t kept = then == SILU_GATE ? 2 * columns : columns;
+    std::vector<float> values = random_floats(kept * inputs), bias = random_floats(kept);
+    if (bits == 16)
+        for (float& value : values) value = rounded(value);
+    const std::vector<float> x = random_floats(rows * inputs);
+    Weight weight{columns, inputs, nullptr, nullptr, bits, then};
+    const int64_t panels = panel_count(weight);
+    std::vector<float> packed(panels * inputs * PANEL), packed_bias(panels * PANEL);
+    pack(weight, values.data(), packed.data());
+    pack_bias(weight, bias.data(), packed_bias.data());
+    weight.panels = packed.data();
+    weight.bias = packed_bias.data();
+    std::vector<float> y(rows * columns);
+    product(weight, nullptr, rows, x.data(), nullptr, y.data());
+    const auto sum = [&](int64_t row, int64_t column) {
+        double total = bias[column];
+        for (int64_t k = 0; k < inputs; k++)
+            total += double(x[row * inputs + k]) * values[column * inputs + k];
+        return total;
+    };
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t column = 0; column < columns; column++) {
+            const double gated = then == SILU_GATE ? sum(row, columns + column) : 0;
+            compare("product", y[row * columns + column],
+                    activated(then, sum(row, column), gated));
+        }
+}
+
+// One query's attention to the first `seen` rows; key(i), value(i) are theirs.
+template <class Key, class Value>
+void check_row(const char* what, const float* query, const float* found, int64_t seen, int64_t dim,
+               Key key, Value value) {
+    std::vector<double> weights(seen);
+    double total = 0;
+    for (int64_t i = 0; i < seen; i++) {
+        double score = 0;
+        for (int64_t d = 0; d < dim; d++) score += double(query[d]) * key(i)[d];
+        total += weights[i] = std::exp(score / std::sqrt(double(dim)));
+    }
+    for (int64_t d = 0; d < dim; d++) {
+        double expected = 0;
+        for (int64_t i = 0; i < seen; i++) expected += weights[i] / total * value(i)[d];
+        compare(what, found[d], expected);
+    }
+}
+
+void check_attend_all(int64_t rows, int64_t count, int64_t dim) {
+    std::vector<float> heads = random_floats(rows * 3 * count * dim);
+    const std::vector<float> before = heads;
+    std::vector<float> attended(rows * count * dim);
+    attend_all(rows, count, dim, heads.data(), attended.data());
+    const auto at = [&](int64_t row, int64_t head) {
+        return before.data() + (row * 3 * count + head) * dim;
+    };
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t head = 0; head < count; head++)
+            check_row(
+                "attend_all", at(row, head), &attended[(row * count + head) * dim], rows, dim,
+                [&](int64_t i) { return at(i, count + head); },
+                [&](int64_t i) { return at(i, 2 * count + head); });
+}
+
+// A sequence in two steps: `first` rows, then one row that sees them all.
+void check_paged(int64_t first, int64_t query_heads, int64_t kv_heads, int64_t dim) {
+    const int64_t block = 16, blocks_needed = first / block + 1, slots = (blocks_needed + 2) * block;
+    const int64_t width = (dim + PANEL - 1) / PANEL * PANEL, all = query_heads + 2 * kv_heads;
+    std::vector<float> keys(kv_heads * slots * dim), values(kv_heads * slots * width);
+    const Cache cache{keys.data(), values.data(), slots, kv_heads, dim, width};
+    std::vector<int64_t> table(blocks_needed);
+    for (int64_t i = 0; i < blocks_needed; i++) table[i] = blocks_needed + 1 - i;  // from behind
+    const std::vector<float> before = random_floats((first + 1) * all * dim);
+    std::vector<float> heads = before, attended((first + 1) * query_heads * dim);
+    std::vector<int64_t> positions(first + 1);
+    for (int64_t start : {int64_t(0), first}) {
+        const int64_t rows = start == 0 ? first : 1;
+        const Segment segment{rows, start, 0};
+        const Step step{rows, block, 1, &segment, table.data(), positions.data()};
+        attend(cache, 0, step, Rotation{}, query_heads, &heads[start * all * dim],
+               &attended[start * query_heads * dim]);
+    }
+    const auto at = [&](int64_t row, int64_t head) {
+        return before.data() + (row * all + head) * dim;
+    };
+    for (int64_t row = 0; row <= first; row++)
+        for (int64_t head = 0; head < query_heads; head++) {
+            const int64_t shared = query_heads + head * kv_heads / query_heads;
+            check_row(
+                "attend", at(row, head), &attended[(row * query_heads + head) * dim], row + 1, dim,
+                [&](int64_t i) { return at(i, shared); },
+                [&](int64_t i) { return at(i, shared + kv_heads); });
+        }
+}
+
+}  // namespace
+
+int main() {
+    set_team_size(2);
+    for (int64_t rows : {1, 2, 7, 13, 30})
+        for (int32_t bits : {16, 32})
+            for (Then then : {NOTHING, GELU, SILU_GATE}) {
+                check_product(rows, 77, 45, bits, then);
+                check_product(rows, 530, 16, bits, then);
+            }
+    for (int64_t rows : {1, 5, 40}) check_attend_all(rows, 2, 20);
+    for (int64_t rows : {1, 17, 70}) {
+        check_paged(rows, 6, 2, 12);
+        check_paged(rows, 4, 4, 32);
+    }
+    std::printf("lanes %d, %d numbers compared, %d wrong\n", int(LANES), compared, wrong);
+    return wrong == 0 ? 0 : 1;
+}

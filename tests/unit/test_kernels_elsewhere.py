@@ -1,0 +1,28 @@
+"""The kernels on a processor that this machine is not: aarch64, as servers of NPUs often have."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from glm4v.device.kernels import build
+
+COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
+CHECK = Path(__file__).with_name("kernels_elsewhere.cpp")
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-static", "-pthread")
+
+
+@pytest.mark.timeout(300)
+def test_aarch64(tmp_path: Path) -> None:
+    for program in (COMPILER, EMULATOR):
+        if shutil.which(program) is None:
+            pytest.skip(f"there is no {program}; apt install g++-aarch64-linux-gnu qemu-user")
+    sources = sorted(build._SOURCE.glob("*.cpp"))
+    program = tmp_path / "check"
+    command = [COMPILER, *FLAGS, "-I", build._SOURCE, CHECK, *sources, "-o", program]
+    subprocess.run(command, check=True, timeout=200)
+    run = subprocess.run([EMULATOR, program], capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stdout
+    assert run.stdout.startswith("lanes 4, ")
+    assert run.stdout.endswith(", 0 wrong\n")
