@@ -19,10 +19,10 @@ def test_aarch64(tmp_path: Path) -> None:
         if shutil.which(program) is None:
             pytest.skip(f"there is no {program}; apt install g++-aarch64-linux-gnu qemu-user")
     sources = map(str, sorted(build._SOURCE.glob("*.cpp")))
-    program = tmp_path / "check"
-    command = [COMPILER, *FLAGS, "-I", str(build._SOURCE), str(CHECK), *sources, "-o", str(program)]
+    check = str(tmp_path / "check")
+    command = [COMPILER, *FLAGS, "-I", str(build._SOURCE), str(CHECK), *sources, "-o", check]
     subprocess.run(command, check=True, timeout=200)
-    run = subprocess.run([EMULATOR, str(program)], capture_output=True, text=True, timeout=200)
+    run = subprocess.run([EMULATOR, check], capture_output=True, text=True, timeout=200)
     assert run.returncode == 0, run.stdout
     assert run.stdout.startswith("lanes 4, ")
     assert run.stdout.endswith(", 0 wrong\n")
