@@ -46,6 +46,9 @@ def engine(
         typer.Option(min=1, help="Prompt tokens; may be repeated. Default: 64 1024."),
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Decode steps at each point.")] = 64,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Times each point is measured; the middle one is shown.")
+    ] = 1,
     threads: Annotated[int, typer.Option(help="Arithmetic threads; 0: one for each core.")] = 0,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a plot as PNG; needs matplotlib.")
@@ -55,8 +58,8 @@ def engine(
     """Prefill and decode speed by batch size and context, and where a step's time goes.
 
     One process, no Redis. "roofline" is the share of the memory bandwidth that decode steps reach,
-    of what a loop that only reads reaches in the same run; "neighbours" are the cores that other
-    processes used meanwhile.
+    of what a loop that only reads reaches right before and after; "neighbours" are the cores that
+    other processes used meanwhile.
     """
     wait_briefly()
     from rich.console import Console
@@ -66,7 +69,7 @@ def engine(
     from offline.bench_report import table
 
     loads = [Load(b, c, steps) for c in context or (64, 1024) for b in batch or (1, 4, 10)]
-    figures, title = _measure_all(model, dtype or ["auto"], loads, threads)
+    figures, title = _measure_all(model, dtype or ["auto"], loads, rounds, threads)
     if json:
         points = [
             {
@@ -84,7 +87,11 @@ def engine(
 
 
 def _measure_all(
-    model: Path | None, dtypes: Sequence[str], loads: Sequence["Load"], threads: int
+    model: Path | None,
+    dtypes: Sequence[str],
+    loads: Sequence["Load"],
+    rounds: int,
+    threads: int,
 ) -> tuple[list["Figures"], str]:
     """All points, and what they were measured on."""
     import torch
@@ -102,12 +109,16 @@ def _measure_all(
         if model is None:
             model = Path(folder) / "middle"
             aside.call(write_middle, model)
-        figures = asyncio.run(_sweep(model, dtypes, loads, aside))
+        figures = asyncio.run(_sweep(model, dtypes, loads, rounds, aside))
     return figures, f"{model.name}, {used} threads"
 
 
 async def _sweep(
-    model: Path, dtypes: Sequence[str], loads: Sequence["Load"], aside: "SideProcess"
+    model: Path,
+    dtypes: Sequence[str],
+    loads: Sequence["Load"],
+    rounds: int,
+    aside: "SideProcess",
 ) -> list["Figures"]:
     from rich.console import Console
     from rich.progress import Progress
@@ -132,6 +143,8 @@ async def _sweep(
                 for load in loads:
                     what = f"{device.arithmetic}: {load.batch} x {load.context}"
                     progress.update(task, description=what)
-                    figures.append(await running.measure(load))
+                    measured = [await running.measure(load) for _ in range(rounds)]
+                    measured.sort(key=lambda at: at.roofline_share)
+                    figures.append(measured[rounds // 2])
                     progress.advance(task)
     return figures
