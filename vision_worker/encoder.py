@@ -102,13 +102,16 @@ class Encoder:
     def _encode(self, pixels: npt.NDArray[np.float32], gone: threading.Event) -> TensorBytes:
         assert self._model is not None, "start() comes first"
 
-        def layer_done() -> None:
-            self._layers_done += 1
+        def stop_if_gone() -> None:
             if gone.is_set():
                 raise _CallerGone
 
+        def layer_done() -> None:
+            self._layers_done += 1
+            stop_if_gone()
+
         self._turns.wait()
-        layer_done()  # its caller may have gone meanwhile
+        stop_if_gone()
         batch = torch.from_numpy(pixels)[None]
         rows = self._model.encode(
             batch.to(self._device.torch_device, self._device.dtype), layer_done
