@@ -51,8 +51,9 @@ async def test_answers(way: Way) -> None:
     async with LocalCluster(settings) as cluster:
         with Client(cluster.target) as client:
             await asyncio.to_thread(answers_are_those_of_the_examples, client)
-            await asyncio.to_thread(an_empty_picture_shows_nothing, client)
-            await asyncio.to_thread(it_looks_at_the_picture_and_not_at_the_question, client)
+            if way == WAYS[0]:  # once: bfloat16 is slow on processors without it
+                await asyncio.to_thread(an_empty_picture_shows_nothing, client)
+                await asyncio.to_thread(it_looks_at_the_picture_and_not_at_the_question, client)
 
 
 def answers_are_those_of_the_examples(client: Client) -> None:

@@ -31,7 +31,8 @@ def seconds_of(turns: CoreTurns) -> float:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(core_turns, "_LONGEST_S", 1.0)
     return tmp_path / "turns"
 
 
