@@ -6,8 +6,9 @@ prefilled. So a vision worker lets prefills end before it begins its next pictur
 decoded beside both.
 
 Language workers hold a shared lock on a file while they have prefills; a vision worker waits until
-nobody does. The kernel lets go for a process that dies, and the wait has an end for one that
-stands still: then the worst is what there would be without turns.
+nobody does. The kernel lets go for a process that dies. The wait ends after twice the time that a
+picture takes, so that pictures have a third of the cores however many prompts there are, and a
+language worker that stands still holds up nobody for long.
 """
 
 import fcntl
@@ -20,6 +21,7 @@ from glm4v.errors import InvalidRequest
 _LOOK_EVERY_S = 0.005
 _NOTICE_S = 0.04  # from the end of one picture until its prefill is known of
 _LONGEST_S = 2.0
+_PATIENCE = 2.0  # times what the picture before took
 
 
 class CoreTurns:
@@ -30,7 +32,7 @@ class CoreTurns:
 
     def __init__(self, path: Path | None) -> None:
         self._file: int | None = None  # open as long as the process lives
-        self._left = 0.0
+        self._began, self._left = 0.0, _LONGEST_S  # of the picture before: when
         self._is_held = False
         if path is not None:
             try:
@@ -49,16 +51,17 @@ class CoreTurns:
             self._is_held = self._lock(fcntl.LOCK_SH)
 
     def wait(self) -> None:
-        """Return when nobody prefills, or after two seconds; called before each picture."""
+        """Return when nobody prefills, or when it has been long enough; called before a picture."""
         if self._file is None:
             return
-        until = time.monotonic() + _LONGEST_S
-        time.sleep(max(0.0, self._left + _NOTICE_S - time.monotonic()))
-        while not self._lock(fcntl.LOCK_EX):
-            if time.monotonic() >= until:
-                return
+        longest_s = min(_LONGEST_S, _PATIENCE * (self._left - self._began))
+        until = time.monotonic() + longest_s
+        time.sleep(max(0.0, min(until, self._left + _NOTICE_S) - time.monotonic()))
+        while not (is_free := self._lock(fcntl.LOCK_EX)) and time.monotonic() < until:
             time.sleep(_LOOK_EVERY_S)
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+        if is_free:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._began = time.monotonic()
 
     def left(self) -> None:
         """Say that a picture is encoded; called behind each."""

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from offline.peers import Load, Round, Server
 
 _ROUNDS_HELP = "Rounds of each server, in turns."
-_SETTLE_S = (
-    1.0  # between turns: threads of the server before spin for a while after its last answer
-)
+# Between turns: threads of the last server spin for a while after its last answer.
+_SETTLE_S = 1.0
 _FEWEST = 4  # requests of a turn, so that the median is none of its first or last
 
 

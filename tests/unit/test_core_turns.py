@@ -37,22 +37,33 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_picture_waits_until_all_prefills_have_ended(path: Path) -> None:
-    languages, vision = [CoreTurns(path), CoreTurns(path)], CoreTurns(path)
-    assert seconds_of(vision) < 0.5
+    languages = [CoreTurns(path), CoreTurns(path)]
+    assert seconds_of(CoreTurns(path)) < 0.5
     for language in languages:
         language.prefilling(True)
         language.prefilling(True)
-    assert seconds_of(vision) >= core_turns._LONGEST_S
+    assert seconds_of(CoreTurns(path)) >= core_turns._LONGEST_S
     languages[0].prefilling(False)
-    assert seconds_of(vision) >= core_turns._LONGEST_S
+    assert seconds_of(CoreTurns(path)) >= core_turns._LONGEST_S
     languages[1].prefilling(False)
-    assert seconds_of(vision) < 0.5
+    assert seconds_of(CoreTurns(path)) < 0.5
     languages[0].prefilling(True)  # again, after a picture looked
-    assert seconds_of(vision) >= core_turns._LONGEST_S
+    assert seconds_of(CoreTurns(path)) >= core_turns._LONGEST_S
+
+
+def test_a_picture_waits_no_longer_than_twice_what_one_takes(path: Path) -> None:
+    language, vision = CoreTurns(path), CoreTurns(path)
+    vision.wait()
+    time.sleep(0.1)
+    vision.left()
+    language.prefilling(True)  # and never ends: there is always another prompt
+    assert 0.2 <= seconds_of(vision) < 0.8 * core_turns._LONGEST_S
 
 
 def test_a_picture_gives_the_one_before_time_to_become_a_prefill(path: Path) -> None:
     vision = CoreTurns(path)
+    vision.wait()
+    time.sleep(0.05)
     vision.left()
     assert seconds_of(vision) >= 0.9 * core_turns._NOTICE_S
 
