@@ -59,6 +59,18 @@ def test_more_are_taken_while_fewer_wait_than_run_and_there_is_room() -> None:
     assert taken == [True, False, True, False]
 
 
+def test_prefills_are_there_until_the_last_row_of_a_prompt_is_computed() -> None:
+    scheduler = Scheduler(BlockPool(8, 1), max_sequences=4, step_rows=2)
+    device = PretendedDevice(1, 8)
+    seen = [scheduler.is_prefilling]
+    scheduler.add(Sequence(0, make_request("r", (1, 2, 3, 4), most=4), 0, ()))
+    seen.append(scheduler.is_prefilling)  # it waits
+    for _ in range(2):  # two rows each
+        run_one(scheduler, device)
+        seen.append(scheduler.is_prefilling)
+    assert seen == [False, True, True, False]
+
+
 def test_none_are_taken_while_the_cache_is_full() -> None:
     scheduler = Scheduler(BlockPool(8, 1), max_sequences=4, step_rows=8)
     device = PretendedDevice(1, 8)
@@ -68,6 +80,7 @@ def test_none_are_taken_while_the_cache_is_full() -> None:
     run_one(scheduler, device)
     assert (scheduler.running, scheduler.waiting) == (2, 1)
     when_full = scheduler.takes_more
+    assert not scheduler.is_prefilling, "what waits for room holds up no picture"
     while scheduler.running or scheduler.waiting:
         run_one(scheduler, device)
     assert scheduler.plan() is None
