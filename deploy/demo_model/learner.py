@@ -16,8 +16,8 @@ from glm4v.model_spec import ModelSpec
 
 SHRUNK = 5  # pixels of a picture as it is served for one of training
 
-# The tower alone; then the adapter alone, on a tower that stays as it is; then everything; and in a
-# run of its own all but the tower.
+# The tower alone; then the adapter alone, on a tower that stays as it is; then everything. Where a
+# checkpoint goes on: first all but the tower, so that the heads, which no checkpoint has, know it.
 Stage = Literal["tower", "adapter", "all", "language"]
 
 _BESIDE_ANSWERS = 0.3  # weight of what cells and rows show once answers are learnt
@@ -56,8 +56,6 @@ class Learner(torch.nn.Module):
         )
         answers = self._answers(logits, batch, scores)
         answers += self.grounding.loss(glances, batch, scores)
-        if stage == "language":
-            return answers
         beside = self._cells(patches, batch, scores) + self._rows(picture, batch, scores)
         return answers + _BESIDE_ANSWERS * beside
 

@@ -33,6 +33,9 @@ FONT_PACKAGES = {  # folder under /usr/share/fonts: (Debian package, licence)
     "truetype/dejavu": ("fonts-dejavu-core", "Bitstream Vera"),
     "truetype/lato": ("fonts-lato", "OFL-1.1"),
     "truetype/open-sans": ("fonts-open-sans", "Apache-2.0"),
+    "truetype/liberation": ("fonts-liberation", "OFL-1.1"),
+    "opentype/cabin": ("fonts-cabin", "OFL-1.1"),
+    "opentype/inter": ("fonts-inter", "OFL-1.1"),
     "truetype/roboto/unhinted": ("fonts-roboto-unhinted", "Apache-2.0"),
     "opentype/noto": ("fonts-noto-cjk", "OFL-1.1"),
 }

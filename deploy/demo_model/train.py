@@ -53,7 +53,8 @@ class Plan:
     seed: int
     device: str
     processes: int
-    start: Path | None = None  # a checkpoint whose tower stays as it is, and whose rest goes on
+    start: Path | None = None  # a checkpoint that goes on
+    language_steps: int = 0  # its first steps, for all but the tower
 
 
 def rate_at(step: int, plan: Plan) -> float:
@@ -66,7 +67,7 @@ def rate_at(step: int, plan: Plan) -> float:
 def stage_at(step: int, plan: Plan) -> Stage:
     """What is trained in a step."""
     if plan.start:
-        return "language"
+        return "language" if step < plan.language_steps else "all"
     if step < plan.tower_steps:
         return "tower"
     return "adapter" if step < plan.tower_steps + plan.adapter_steps else "all"
@@ -179,9 +180,10 @@ def main(
     model: Annotated[Path, typer.Option(help="Folder of config.json and tokenizer.model.")] = Path(
         "glm4v/demo_model"
     ),
-    start: Annotated[
-        Path | None, typer.Option(help="Folder of a checkpoint that goes on, all but its tower.")
-    ] = None,
+    start: Annotated[Path | None, typer.Option(help="Folder of a checkpoint that goes on.")] = None,
+    language_steps: Annotated[
+        int, typer.Option(help="With --start: first steps, for all but the tower.")
+    ] = 200,
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 10900,
     tower_steps: Annotated[int, typer.Option(help="First steps, for the tower alone.")] = 4000,
     adapter_steps: Annotated[int, typer.Option(help="The next, for the adapter alone.")] = 300,
@@ -209,6 +211,7 @@ def main(
         device=device,
         processes=count,
         start=start,
+        language_steps=language_steps,
     )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

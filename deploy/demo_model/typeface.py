@@ -23,6 +23,10 @@ LATIN = {
         "truetype/lato/Lato-Black.ttf",
         "truetype/open-sans/OpenSans-Semibold.ttf",
         "truetype/open-sans/OpenSans-Bold.ttf",
+        "truetype/liberation/LiberationSans-Bold.ttf",
+        "opentype/cabin/Cabin-Bold.otf",
+        "opentype/inter/Inter-SemiBold.otf",
+        "opentype/inter/Inter-ExtraBold.otf",
     ),
     "held_out": ("truetype/roboto/unhinted/RobotoTTF/Roboto-Bold.ttf",),
 }

@@ -12,7 +12,7 @@ from deploy.demo_model.batches import Batch
 from deploy.demo_model.exchange import Exchange
 from deploy.demo_model.export import checkpoint_tensors, export, read_weights
 from deploy.demo_model.grounding import LAYER, looked
-from deploy.demo_model.labels import KINDS
+from deploy.demo_model.labels import KINDS, MOST
 from deploy.demo_model.learner import SHRUNK, Learner, shrunk
 from deploy.demo_model.muon import orthogonal
 from deploy.demo_model.nouns import Noun
@@ -132,7 +132,12 @@ def batch_of(spec: ModelSpec, tokenizer: Tokenizer, seed: int) -> Batch:
         torch.stack(
             [
                 torch.randint(low, high, (2, cells), generator=dice)
-                for low, high in ((0, len(KINDS)), (-1, len(COLOURS)), (0, 2))
+                for low, high in (
+                    (0, len(KINDS)),
+                    (-1, len(COLOURS)),
+                    (0, 2),
+                    *[(0, MOST + 1)] * 3,
+                )
             ],
             dim=-1,
         ),
