@@ -207,8 +207,11 @@ class TileAttention {
         const Cache& cache = call_.cache;
         stretches(call_.step, *tile_.segment, start, count, [&](int64_t slot, int64_t place, int64_t here) {
             const float* values = cache.value_row(call_.layer, tile_.kv_head, slot);
-            for (int64_t at = 0; at < cache.width; at += PANEL)
-                add_shares(scores_ + place, Floats{values + at, cache.width}, here, sum_at(0, at));
+            for (int64_t at = 0; at < cache.width; at += PANEL) {
+                const Ahead ahead{values + at + AHEAD / 4, cache.width * 4};
+                const Floats lines{values + at, cache.width, ahead};
+                add_shares(scores_ + place, lines, here, sum_at(0, at));
+            }
         });
     }
 

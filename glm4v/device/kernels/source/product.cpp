@@ -15,36 +15,49 @@ namespace {
 
 constexpr int64_t K_BLOCK = 256;      // lines of a panel that stay in the first cache
 constexpr int64_t TILES_SHARED = 16;  // that use them while they are there
+constexpr int64_t FEW_TILES = 2;      // or fewer: memory is what they wait for
+constexpr int64_t FEW_BLOCK = 1024;   // lines that stay, with those behind, in the second cache
 constexpr int64_t PIECE = 384;        // inputs of a tile laid out at once
 constexpr int64_t PANELS_SHARED = 4;  // that use these tiles while they are in the second cache
 
-using Multiply = void (*)(const float* x, const void* panel, int64_t count, float* sums,
-                          bool from_zero);
+// How many panels a tile of so many rows is multiplied with at once: their sums are registers.
+constexpr int beside(int64_t rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 
-template <int ROWS>
-void multiply_floats(const float* x, const void* panel, int64_t count, float* sums, bool zero) {
-    const Floats lines{static_cast<const float*>(panel), PANEL};
-    multiply<ROWS, ROWS, 1>(x, lines, count, sums, zero);
+// Some lines of a panel, and of those beside it.
+struct Strip {
+    const char* first;
+    int64_t step;  // bytes from a panel to the next
+    int64_t count;
+    Ahead ahead;
+};
+
+// sums [rows][panels][PANEL]; x [count][rows]
+using Multiply = void (*)(const float* x, const Strip& strip, float* sums, bool from_zero);
+
+template <class Lines, int ROWS, int PANELS>
+void multiply_strip(const float* x, const Strip& strip, float* sums, bool from_zero) {
+    if constexpr (PANELS == 1) {
+        const auto lines = Lines::of_panel(strip.first, strip.ahead);
+        multiply<ROWS, ROWS, 1>(x, lines, strip.count, sums, from_zero);
+    } else {
+        const Beside<Lines, PANELS> lines{strip.first, strip.step};
+        multiply<ROWS, ROWS, 1>(x, lines, strip.count, sums, from_zero);
+    }
 }
 
-template <int ROWS>
-void multiply_halves(const float* x, const void* panel, int64_t count, float* sums, bool zero) {
-    const Halves lines{static_cast<const uint32_t*>(panel)};
-    multiply<ROWS, ROWS, 1>(x, lines, count, sums, zero);
-}
+// By rows, for one panel and for as many as there may be.
+struct Table {
+    std::array<Multiply, MOST_ROWS> one, beside;
 
-template <int... N>
-constexpr std::array<Multiply, MOST_ROWS> float_table(std::integer_sequence<int, N...>) {
-    return {multiply_floats<N + 1>...};
-}
+    template <class Lines, int... N>
+    static constexpr Table of(std::integer_sequence<int, N...>) {
+        return {{multiply_strip<Lines, N + 1, 1>...},
+                {multiply_strip<Lines, N + 1, glm4v::beside(N + 1)>...}};
+    }
+};
 
-template <int... N>
-constexpr std::array<Multiply, MOST_ROWS> half_table(std::integer_sequence<int, N...>) {
-    return {multiply_halves<N + 1>...};
-}
-
-constexpr auto FLOATS = float_table(std::make_integer_sequence<int, MOST_ROWS>{});
-constexpr auto HALVES = half_table(std::make_integer_sequence<int, MOST_ROWS>{});
+constexpr auto FLOATS = Table::of<Floats>(std::make_integer_sequence<int, MOST_ROWS>{});
+constexpr auto HALVES = Table::of<Halves>(std::make_integer_sequence<int, MOST_ROWS>{});
 
 // Rows in tiles that differ by one at most; tile t is [inputs][rows of it].
 struct Tiles {
@@ -115,12 +128,14 @@ struct Target {
     const float* residual;
     float* y;
 
-    void put(int64_t first_row, int64_t rows, int64_t panel, const float* sums) const {
+    // sums [rows][panels][PANEL], one panel's of them.
+    void put(int64_t first_row, int64_t rows, int64_t panel, int64_t panels,
+             const float* sums) const {
         const int64_t column = panel * columns_of_panel(weight);
         const int64_t count = std::min(columns_of_panel(weight), weight.columns - column);
         for (int64_t r = 0; r < rows; r++) {
             float values[PANEL];
-            finish(sums + r * PANEL, panel, values);
+            finish(sums + r * panels * PANEL, panel, values);
             const int64_t at = (first_row + r) * weight.columns + column;
             if (residual != nullptr)
                 for (int64_t i = 0; i < count; i++) y[at + i] = residual[at + i] + values[i];
@@ -146,6 +161,10 @@ struct Target {
     }
 };
 
+int64_t panels_at_once(const Tiles& tiles) {
+    return tiles.count() == 1 ? beside(tiles.rows) : 1;
+}
+
 // Panels [first_panel, last_panel) for tiles [first_tile, last_tile).
 struct Part {
     int64_t first_tile, last_tile, first_panel, last_panel;
@@ -154,22 +173,33 @@ struct Part {
 void do_part(const Weight& weight, const Tiles& tiles, const Part& part, int64_t block,
              const Target& target) {
     static thread_local Scratch scratch;
-    const auto& table = weight.bits == 16 ? HALVES : FLOATS;
-    const int64_t line_bytes = weight.bits == 16 ? LANES * 4 : PANEL * 4;
+    const Table& table = weight.bits == 16 ? HALVES : FLOATS;
+    const int64_t line_bytes = weight.bits == 16 ? Halves::BYTES : Floats::BYTES;
+    const int64_t panel_bytes = weight.inputs * line_bytes;
+    const int64_t tile_count = part.last_tile - part.first_tile;
     const int64_t panels = part.last_panel - part.first_panel;
-    float* all_sums =
-        scratch.floats((part.last_tile - part.first_tile) * panels * MOST_ROWS * PANEL);
+    const int64_t most = panels_at_once(tiles);
+    float* all_sums = scratch.floats(tile_count * panels * MOST_ROWS * PANEL);
     for (int64_t k = 0; k < weight.inputs; k += block) {
         const int64_t count = std::min(block, weight.inputs - k);
         float* sums = all_sums;
-        for (int64_t p = part.first_panel; p < part.last_panel; p++) {
-            const char* panel = static_cast<const char*>(weight.panels) +
-                                (p * weight.inputs + k) * line_bytes;
+        int64_t at_once = 1;
+        for (int64_t p = part.first_panel; p < part.last_panel; p += at_once) {
+            at_once = p + most <= part.last_panel ? most : 1;
+            const auto& multiply = at_once == 1 ? table.one : table.beside;
+            const char* lines =
+                static_cast<const char*>(weight.panels) + p * panel_bytes + k * line_bytes;
             for (int64_t t = part.first_tile; t < part.last_tile; t++) {
                 const int64_t rows = tiles.size(t);
-                table[rows - 1](tiles.tile(t) + k * rows, panel, count, sums, k == 0);
-                if (k + count == weight.inputs) target.put(tiles.first(t), rows, p, sums);
-                sums += MOST_ROWS * PANEL;
+                // Each tile asks for its share of what comes behind these lines.
+                const int64_t share = count * (t - part.first_tile) / tile_count;
+                const Ahead ahead{lines + (count + share) * line_bytes, line_bytes / tile_count};
+                multiply[rows - 1](tiles.tile(t) + k * rows, {lines, panel_bytes, count, ahead},
+                                   sums, k == 0);
+                if (k + count == weight.inputs)
+                    for (int64_t n = 0; n < at_once; n++)
+                        target.put(tiles.first(t), rows, p + n, at_once, sums + n * PANEL);
+                sums += at_once * MOST_ROWS * PANEL;
             }
         }
     }
@@ -243,9 +273,9 @@ void product(const Weight& weight, const Norm* norm, int64_t rows, const float* 
     const Tiles tiles = lay_out(norm, x, rows, weight.inputs);
     const Target target{weight, residual, y};
     const int64_t panels = panel_count(weight);
-    const bool is_few = tiles.count() <= 2;
-    const int64_t shared = is_few ? 1 : PANELS_SHARED;
-    const int64_t block = is_few ? weight.inputs : K_BLOCK;
+    const bool is_few = tiles.count() <= FEW_TILES;
+    const int64_t shared = is_few ? panels_at_once(tiles) : PANELS_SHARED;
+    const int64_t block = is_few ? FEW_BLOCK : K_BLOCK;
     const int64_t across = up(panels, shared), down = up(tiles.count(), TILES_SHARED);
     team()->run(across * down, [&](int64_t task) {
         const int64_t group = task / across, column = task % across * shared;
