@@ -23,7 +23,7 @@ check: setup ## Formatting, lint, types, import rules, contract, stubs
 	deploy/check-stubs.sh
 
 test: setup ## All tests that need no accelerator
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
 
 SECONDS ?= 60
 SEED ?= 1

@@ -67,6 +67,19 @@ def test_products_are_those_of_double_precision(
     torch.testing.assert_close(product.double(), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("columns", [7, 150, 171])
+@pytest.mark.parametrize("bits", [16, 32])
+def test_few_rows_take_panels_together_and_in_parts(
+    kernels: Kernels, rows: int, columns: int, bits: int
+) -> None:
+    weight, x = random(columns, 2100) / 45, random(rows, 2100, seed=1)
+    kept = weight.bfloat16() if bits == 16 else weight
+    product = KernelLinear(kernels, weight, None, bits=bits)(x)
+    expected = functional.linear(x.double(), kept.double())
+    torch.testing.assert_close(product.double(), expected, atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("then", ["gelu", "silu_gate"])
 @pytest.mark.parametrize("columns", [2, 38, 128])
 def test_what_follows_a_product_is_that_of_torch(
@@ -91,9 +104,9 @@ def test_extreme_values_go_through_gelu_and_gate_as_through_torch(
 
 @pytest.mark.parametrize("bits", [16, 32])
 def test_a_row_gets_the_same_result_whatever_stands_beside_it(kernels: Kernels, bits: int) -> None:
-    linear, x = KernelLinear(kernels, random(200, 700), None, bits=bits), random(150, 700, seed=1)
+    linear, x = KernelLinear(kernels, random(200, 2100), None, bits=bits), random(150, 2100, seed=1)
     together = linear(x)
-    for first, last in ((0, 1), (1, 3), (3, 20), (20, 150), (7, 42)):
+    for first, last in ((0, 1), (1, 3), (3, 6), (6, 20), (20, 150), (7, 42)):
         assert torch.equal(linear(x[first:last]), together[first:last])
 
 
