@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from deploy.demo_model.batches import Batch, normalised
+from deploy.demo_model.beginning import initialise
 from deploy.demo_model.grounding import Grounding
 from deploy.demo_model.heads import Heads, of_rows
 from deploy.demo_model.network import Network
@@ -33,6 +34,7 @@ class Learner(torch.nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.network = Network(spec)
+        initialise(self.network)
         grid = spec.vision.grid
         self.cells = Heads(spec.vision.hidden_size, grid)
         self.rows = Heads(spec.hidden_size, grid // 2)

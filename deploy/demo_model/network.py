@@ -4,7 +4,6 @@ The arithmetic is that of modeling_chatglm.py and visual.py of THUDM/glm-4v-9b, 
 `lm_worker.model` and `vision_worker.model`, which serve what is trained here.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -14,8 +13,6 @@ from torch.nn import functional
 from glm4v.model_spec import ModelSpec, VisionSpec
 
 _ADAPTER_NORM_EPS = 1e-5
-_PICTURES_LOUDER = 32.0  # against the 8 they are divided by, and what the adapter's gates let go
-_ALIKE = 0.35  # correlation of keys and queries at the beginning
 
 Turn = tuple[torch.Tensor, torch.Tensor]  # cosines and sines of rotary positions
 _Attended = tuple[torch.Tensor, torch.Tensor]  # rows, and shares [batch, heads, rows, rows]
@@ -206,7 +203,6 @@ class Network(nn.Module):
         root.encoder.final_layernorm = nn.RMSNorm(spec.hidden_size, spec.norm_eps)
         root.output_layer = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
         root.vision = Vision(spec)
-        self.apply(_initialise)
 
     @property
     def vision(self) -> Vision:
@@ -297,48 +293,3 @@ def _rotate(heads: torch.Tensor, turn: Turn) -> torch.Tensor:
     even, odd = turned[..., 0::2], turned[..., 1::2]
     pairs = torch.stack((even * cosine - odd * sine, odd * cosine + even * sine), dim=-1)
     return torch.cat((pairs.flatten(-2).to(heads.dtype), kept), dim=-1)
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=0.5)
-    elif isinstance(module, Adapter):  # so that pictures enter as loud as words
-        module.dense_4h_to_h.weight.data *= _PICTURES_LOUDER
-    elif isinstance(module, VisionAttention):
-        _begin_alike(module.query_key_value.weight)
-    elif isinstance(module, PatchEmbedding):
-        _begin_with_waves(module.position_embedding.weight)
-    elif isinstance(module, VisionLayer):  # the branches are normalised: they begin small
-        nn.init.constant_(module.input_layernorm.weight, 0.5)
-        nn.init.constant_(module.post_attention_layernorm.weight, 0.5)
-
-
-@torch.no_grad()
-def _begin_alike(query_key_value: torch.Tensor) -> None:
-    """Let keys begin akin to queries: a patch then looks at its neighbours and at its like.
-
-    The idea of mimetic initialisation (Trockman and Kolter, 2023), which small towers learn faster
-    from.
-    """
-    query, key, _ = query_key_value.chunk(3)
-    key.copy_(_ALIKE * query + math.sqrt(1 - _ALIKE**2) * key)
-
-
-@torch.no_grad()
-def _begin_with_waves(positions: torch.Tensor) -> None:
-    """Let positions begin as sines and cosines of row and column: neighbours are alike.
-
-    `positions` [1 + grid * grid, width]; waves are 3 to 4 * grid patches long.
-    """
-    rows, width = positions.shape
-    grid = math.isqrt(rows - 1)
-    lengths = torch.logspace(math.log10(3), math.log10(4 * grid), width // 4)
-    angles = 2 * math.pi * torch.arange(grid)[:, None] / lengths  # [grid, width / 4]
-    waves = torch.cat((angles.sin(), angles.cos()), dim=1)  # [grid, width / 2]
-    down = waves[:, None].expand(grid, grid, -1)
-    across = waves[None].expand(grid, grid, -1)
-    positions[1:] = torch.cat((down, across), dim=-1).flatten(0, 1) * math.sqrt(2)
