@@ -12,7 +12,8 @@ from deploy.demo_model.batches import Batch
 from deploy.demo_model.exchange import Exchange
 from deploy.demo_model.export import checkpoint_tensors, export, read_weights
 from deploy.demo_model.grounding import LAYER, looked
-from deploy.demo_model.labels import KINDS, MOST
+from deploy.demo_model.heads import Heads
+from deploy.demo_model.labels import KINDS, MOST, UNKNOWN
 from deploy.demo_model.learner import SHRUNK, Learner, shrunk
 from deploy.demo_model.muon import orthogonal
 from deploy.demo_model.nouns import Noun
@@ -21,7 +22,7 @@ from deploy.demo_model.palette import COLOURS
 from deploy.demo_model.progress import FILE, load_progress, load_weights, save_progress
 from deploy.demo_model.scores import Scores
 from deploy.demo_model.things import things
-from deploy.demo_model.train import Plan, rate_at
+from deploy.demo_model.train import Plan, rate_at, stage_at
 from deploy.demo_model.turns import ANYWHERE, IGNORED, IMAGE_SLOT, lesson, named, padded, places
 from gateway.prompt import Turn, render
 from gateway.tokenizer import Tokenizer
@@ -272,6 +273,34 @@ def test_the_rate_rises_stays_and_falls(tmp_path: Path) -> None:
     assert 0 < rates[999] < rates[900] < 1e-3
     longer = Plan(tmp_path, tmp_path, 2000, 0, 0, 200, 4, 1e-3, 1, "cpu", 1)
     assert [rate_at(step, longer) for step in range(800)] == rates[:800]
+
+
+def test_what_is_trained_when(tmp_path: Path) -> None:
+    plan = Plan(tmp_path, tmp_path, 9, 2, 1, 1, 4, 1e-3, 1, "cpu", 1)
+    assert [stage_at(step, plan) for step in range(4)] == ["tower", "tower", "adapter", "all"]
+    goes_on = replace(plan, start=tmp_path, language_steps=2)
+    assert [stage_at(step, goes_on) for step in range(3)] == ["language", "language", "all"]
+
+
+def test_heads_learn_how_many_there_are() -> None:
+    torch.manual_seed(1)
+    heads, rows = Heads(16, 4), torch.randn(1, 16, 16)
+    labels = torch.zeros(1, 16, 6, dtype=torch.long)
+    labels[..., 3:] = UNKNOWN
+    nothing = heads.loss(rows, labels, "cells", Scores())
+    assert nothing.isfinite()
+    labels[0, 3, 3:] = torch.tensor((2, 3, 5))
+    losses = []
+    optimizer = torch.optim.SGD(heads.parameters(), 0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = heads.loss(rows, labels, "cells", Scores())
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    found = heads.numbers(rows[0, 3]).view(3, -1).argmax(-1)
+    assert found.tolist() == [2, 3, 5]
+    assert losses[-1] < losses[0]
 
 
 def test_a_checkpoint_sees_the_mean_of_what_was_trained_on(
