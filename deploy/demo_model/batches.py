@@ -44,7 +44,7 @@ class Batch:
     owners: torch.Tensor  # [batch, rows of text]
     skills: list[list[str]]  # of each conversation's exchanges
     pixels: torch.Tensor  # uint8 [batch, side, side, 3]
-    labels: torch.Tensor  # [batch, cells, 6] (see `labels.CellLabels`)
+    labels: torch.Tensor  # [batch, cells, 3]: kind, colour, anchor (see `labels`)
     places: torch.Tensor  # [batch, exchanges, image rows]: what is asked about (see `turns`)
     named: torch.Tensor  # [batch, exchanges, 2]: kind and colour (see `turns`)
 

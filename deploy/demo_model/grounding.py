@@ -5,7 +5,8 @@ tells a small model so, and it then prefers to guess from all it sees. So the ro
 answer are told to know what the question names, and in the next layer two heads are told where to
 look for it: one at everything the question asks about, and at the row before the picture where
 there is nothing of it; the other at each such thing with the same weight, so that the more there
-are the less it looks elsewhere, which is what counting needs.
+are the less it looks elsewhere, which is what counting needs. And behind that layer the rows are
+told how many things they found: a digit is one word of a hundred that a picture teaches.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from deploy.demo_model.turns import ANYWHERE, IGNORED
 LAYER = 2  # that looks: the third, behind two that bring together what is asked for
 
 _WHICH, _HOW_MANY = 0, -1  # heads; they belong to different keys
+_MOST = 9  # things in a picture
+_ONE_COUNTS = 0.2  # against other numbers: most questions are about one thing
 _EACH = 1 / 8  # the weight of each thing for the head that counts
 _LEAST = 1e-6  # of a share, so that its logarithm is finite
 
@@ -34,17 +37,35 @@ class Grounding(torch.nn.Module):
         super().__init__()
         self.kinds = torch.nn.Linear(hidden, len(KINDS))
         self.colours = torch.nn.Linear(hidden, len(COLOURS) + 1)  # the last: of no colour
+        self.numbers = torch.nn.Linear(hidden, _MOST + 1)
+        weights = torch.ones(_MOST + 1)
+        weights[1] = _ONE_COUNTS
+        self.register_buffer("weights", weights, persistent=False)
 
     def loss(self, glances: Sequence[Glance], batch: Batch, scores: Scores) -> torch.Tensor:
-        """How far the rows that begin answers are from knowing, and looking at, what is asked."""
+        """How far the rows that begin answers are from knowing and seeing what is asked about."""
         number, rows = _beginnings(batch.owners)
         owners = batch.owners[number, rows]
         known = glances[LAYER - 1].rows[number, rows]
         places = batch.places[number, owners]
         looks = glances[LAYER].looks[number, :, rows, :-1]
-        return self._named(known, batch.named[number, owners], scores) + looked(
-            looks, places, scores
-        )
+        seen = glances[LAYER].rows[number, rows]
+        named = self._named(known, batch.named[number, owners], scores)
+        return named + looked(looks, places, scores) + self.counted(seen, places, scores)
+
+    def counted(self, seen: torch.Tensor, places: torch.Tensor, scores: Scores) -> torch.Tensor:
+        """How far rows are from telling how many they looked at.
+
+        `seen` [answers, hidden], `places` [answers, picture rows] (see `turns.places`).
+        """
+        taught = (places != ANYWHERE).all(-1)
+        numbers = places[taught].sum(-1)
+        found: torch.Tensor = self.numbers(seen[taught]).float()
+        if not len(numbers):
+            return found.sum()
+        several = numbers > 1
+        scores.add_share("numbers", (found.argmax(-1) == numbers)[several])
+        return functional.cross_entropy(found, numbers, self.get_buffer("weights"))
 
     def _named(self, known: torch.Tensor, named: torch.Tensor, scores: Scores) -> torch.Tensor:
         """`known` [answers, hidden], `named` [answers, 2]: kind and colour, IGNORED or not."""

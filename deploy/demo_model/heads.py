@@ -1,4 +1,4 @@
-"""Heads that only training needs: what a place shows, in which colour, where, and how many more.
+"""Heads that only training needs: what a place of a picture shows, in which colour, and where.
 
 Answers alone teach a tower slowly: one look at a picture is one word learnt. These teach it at
 every place, and that a place has to say all that a question may ask for.
@@ -7,14 +7,14 @@ every place, and that a place has to say all that a question may ask for.
 import torch
 from torch.nn import functional
 
-from deploy.demo_model.labels import KINDS, MOST, UNKNOWN
+from deploy.demo_model.labels import KINDS
 from deploy.demo_model.palette import COLOURS
 from deploy.demo_model.scores import Scores
 
 _CHARACTERS_COUNT = 4.0  # against other kinds: they are small and hard to tell
 _ANCHORS_COUNT = 8.0  # against places that are none, which are many
 
-Labels = torch.Tensor  # [batch, places, 6] (see `labels.CellLabels`)
+Labels = torch.Tensor  # [batch, places, 3]: kind, colour or -1, anchor or not (see `labels`)
 
 
 class Heads(torch.nn.Module):
@@ -26,35 +26,22 @@ class Heads(torch.nn.Module):
         self.kinds = torch.nn.Linear(width, len(KINDS))
         self.colours = torch.nn.Linear(width, len(COLOURS))
         self.anchors = torch.nn.Linear(width, 1)
-        self.numbers = torch.nn.Linear(width, 3 * (MOST + 1))
         self.across = torch.nn.Linear(width, grid)
         self.down = torch.nn.Linear(width, grid)
         self.register_buffer("weights", _weights(), persistent=False)
 
     def loss(self, rows: torch.Tensor, labels: Labels, name: str, scores: Scores) -> torch.Tensor:
         """How wrong `rows` [batch, grid * grid, width] are about `labels`."""
-        kind, colour, anchor = labels[..., :3].unbind(-1)
+        kind, colour, anchor = labels.unbind(-1)
         kinds = self.kinds(rows)
         scores.add_kinds(name, kinds, kind)
         anchors = self.anchors(rows).float().squeeze(-1)
         return (
             _cross_entropy(kinds, kind, weight=self.get_buffer("weights"))
-            + 0.5 * _cross_entropy(self.colours(rows), colour, ignore_index=UNKNOWN)
+            + 0.5 * _cross_entropy(self.colours(rows), colour, ignore_index=-1)
             + 0.5 * _anchored(anchors, anchor)
             + 0.1 * self._places(rows)
-            + 0.5 * self._counted(rows, labels[..., 3:], name, scores)
         )
-
-    def _counted(
-        self, rows: torch.Tensor, numbers: torch.Tensor, name: str, scores: Scores
-    ) -> torch.Tensor:
-        is_counted = numbers[..., 0] != UNKNOWN
-        numbers = numbers[is_counted]  # [counted, 3]
-        if not len(numbers):
-            return rows.sum() * 0.0
-        logits = self.numbers(rows[is_counted]).unflatten(-1, (3, MOST + 1))
-        scores.add_share(f"{name} count", logits.argmax(-1) == numbers)
-        return functional.cross_entropy(logits.float().flatten(0, 1), numbers.flatten())
 
     def _places(self, rows: torch.Tensor) -> torch.Tensor:
         numbers = torch.arange(self.grid, device=rows.device)
@@ -64,7 +51,7 @@ class Heads(torch.nn.Module):
 
 
 def of_rows(labels: Labels) -> Labels:
-    """[batch, 4 * places, 6] -> [batch, places, 6]: of 2 x 2 cells the one that tells most.
+    """[batch, 4 * places, 3] -> [batch, places, 3]: of 2 x 2 cells the one that tells most.
 
     That is the anchor, or else a cell with something on it.
     """

@@ -1,6 +1,5 @@
-"""Dense labels: what covers each of 16x16 cells of a picture, in which colour, how many more."""
+"""Dense labels: what covers each of the 16x16 cells of a picture, in which colour, and where."""
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,7 @@ from deploy.demo_model.strings import CHARACTERS, DIGITS, LETTERS
 from deploy.demo_model.things import things
 
 GRID = 16
-UNKNOWN = -1  # a colour that has no name, as a drawing's; a number of what is not counted
-MOST = 9  # things in one picture
+UNKNOWN = -1  # a colour that has no name: a drawing's, a pattern's
 KINDS = (
     "background",
     *(thing.english for thing in things()),
@@ -44,12 +42,10 @@ class CellLabels:
     kinds: NDArray[np.int16]  # the number in KINDS
     colours: NDArray[np.int8]  # the number in COLOURS, or UNKNOWN
     anchors: NDArray[np.int8]  # 1 where something has its middle, or a bar its top; else 0
-    numbers: NDArray[np.int8]  # [256, 3]: how many of that kind and colour there are, how many of
-    # that kind, and how many things in all; UNKNOWN where nothing is counted
 
     def stacked(self) -> NDArray[np.int16]:
-        """[256, 6]: kind, colour, anchor, three numbers."""
-        return np.column_stack((self.kinds, self.colours, self.anchors, self.numbers))
+        """[256, 3]: kind, colour, anchor."""
+        return np.stack((self.kinds, self.colours, self.anchors), axis=-1)
 
 
 def cell_labels(scene: Scene) -> CellLabels:
@@ -68,24 +64,7 @@ def cell_labels(scene: Scene) -> CellLabels:
         for character, box in zip(text.string, text.boxes, strict=True):
             cells.put(_boxed(box), character, text.colour.english, _ENOUGH_OF_TEXT)
             cells.anchor(middle(box), character, text.colour.english)
-    kinds, colours = cells.kinds.reshape(-1), cells.colours.reshape(-1)
-    return CellLabels(kinds, colours, cells.anchors.reshape(-1), _numbers(scene, kinds, colours))
-
-
-def _numbers(scene: Scene, kinds: NDArray[np.int16], colours: NDArray[np.int8]) -> NDArray[np.int8]:
-    """How many there are of what each cell shows (see `CellLabels`)."""
-    found = [(NUMBERS[thing.thing.english], UNKNOWN) for thing in scene.things]
-    found += [
-        (NUMBERS[shape.kind.english], _COLOUR_NUMBERS[shape.colour.english])
-        for shape in scene.shapes
-    ]
-    found += [(NUMBERS["bar"], _COLOUR_NUMBERS[bar.colour.english]) for bar in scene.bars]
-    alike, akin = Counter(found), Counter(kind for kind, _ in found)
-    numbers = np.full((len(kinds), 3), UNKNOWN, np.int8)
-    for cell, (kind, colour) in enumerate(zip(kinds.tolist(), colours.tolist(), strict=True)):
-        if kind in akin:
-            numbers[cell] = alike[kind, colour], akin[kind], len(found)
-    return numbers
+    return CellLabels(cells.kinds.reshape(-1), cells.colours.reshape(-1), cells.anchors.reshape(-1))
 
 
 class _Cells:

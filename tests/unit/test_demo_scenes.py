@@ -15,7 +15,7 @@ from deploy.demo_model.drawing import draw
 from deploy.demo_model.evaluation import SKILLS, evaluation
 from deploy.demo_model.heads import of_rows
 from deploy.demo_model.labels import KINDS as CELL_KINDS
-from deploy.demo_model.labels import NUMBERS, UNKNOWN, cell_labels
+from deploy.demo_model.labels import NUMBERS, cell_labels
 from deploy.demo_model.palette import COLOURS, distance
 from deploy.demo_model.samples import MIX, sample
 from deploy.demo_model.scene import Scene
@@ -103,23 +103,11 @@ def test_labels_of_shapes() -> None:
             assert COLOURS[colours[16 * y + x]] == shape.colour
 
 
-def test_labels_say_how_many_there_are() -> None:
-    for scene in scenes("many shapes", 20):
-        labels = cell_labels(scene)
-        for shape in scene.shapes:
-            akin = [other for other in scene.shapes if other.kind == shape.kind]
-            alike = [other for other in akin if other.colour == shape.colour]
-            x, y = (int(8 * (shape.box[i] + shape.box[i + 2])) for i in (0, 1))
-            numbers = labels.numbers[16 * y + x].tolist()
-            assert numbers == [len(alike), len(akin), len(scene.shapes)]
-        assert (labels.numbers[labels.kinds == 0] == UNKNOWN).all()
-
-
 def test_a_picture_row_says_what_has_its_middle_there() -> None:
     for scene in scenes("number", 20) + scenes("many shapes", 20):
         stacked = torch.from_numpy(cell_labels(scene).stacked()).long()[None]
         rows = of_rows(stacked)[0]
-        assert rows.shape == (64, 6)
+        assert rows.shape == (64, 3)
         parts = [(s.kind.english, s.box) for s in scene.shapes]
         for text in scene.texts:
             parts += zip(text.string, text.boxes, strict=True)
@@ -171,7 +159,7 @@ def test_samples_are_the_same_each_time() -> None:
     for index in range(30):
         one, other = sample(index, 7), sample(index, 7)
         assert one.image.shape == (224, 224, 3)
-        assert one.labels.stacked().shape == (256, 6)
+        assert one.labels.stacked().shape == (256, 3)
         assert np.array_equal(one.image, other.image)
         assert np.array_equal(one.labels.stacked(), other.labels.stacked())
         assert one.exchanges == other.exchanges
