@@ -12,6 +12,7 @@ from deploy.demo_model.muon import Muon
 
 _MATRICES_FASTER = 3.0  # than the rate of all else
 _LANGUAGE_FASTER = 2.0  # than the tower, which has learnt before it
+_HEADS_FASTER = 10.0  # than the tower: what they do not know yet disturbs it
 
 
 def make_optimizers(learner: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
@@ -43,16 +44,27 @@ def _is_muons(name: str, parameter: nn.Parameter) -> bool:
 
 
 def _is_towers(name: str) -> bool:
-    return ".vision.transformer." in name or ".patch_embedding." in name or "network" not in name
+    return ".vision.transformer." in name or ".patch_embedding." in name
+
+
+def _is_heads(name: str) -> bool:
+    return not name.startswith("network.")
 
 
 def _groups(
     named: list[tuple[str, nn.Parameter]], faster: float, **options: float
 ) -> list[dict[str, Any]]:
-    """Those of the tower and those of the language model, as groups of an optimizer."""
-    tower = [parameter for name, parameter in named if _is_towers(name)]
-    language = [parameter for name, parameter in named if not _is_towers(name)]
+    """Those of the tower, the heads and the language model, as groups of an optimizer."""
+    groups: dict[float, list[nn.Parameter]] = {1.0: [], _HEADS_FASTER: [], _LANGUAGE_FASTER: []}
+    for name, parameter in named:
+        speed = _LANGUAGE_FASTER
+        if _is_heads(name):
+            speed = _HEADS_FASTER
+        elif _is_towers(name):
+            speed = 1.0
+        groups[speed].append(parameter)
     return [
-        {"params": tower, "faster": faster, **options},
-        {"params": language, "faster": faster * _LANGUAGE_FASTER, **options},
+        {"params": parameters, "faster": faster * speed, **options}
+        for speed, parameters in groups.items()
+        if parameters
     ]
