@@ -5,6 +5,7 @@ where there is one.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from lm_worker.draw import draw
@@ -92,8 +93,13 @@ def _choose(logits: torch.Tensor, specs: Sequence[SampleSpec], tokens: int) -> l
 
 
 def _best(logits: torch.Tensor) -> list[int]:
-    best = logits.argmax(dim=-1, keepdim=True)
     # The best of a row with a NaN is the NaN.
-    sound = logits.gather(1, best).isfinite()
-    ids: list[int] = best.masked_fill(~sound, NO_TOKEN).flatten().tolist()
+    if logits.device.type == "cpu":  # torch's own takes twenty times as long
+        rows = logits.float().numpy()
+        best = rows.argmax(-1)
+        sound = np.isfinite(rows[np.arange(len(rows)), best])
+        return [int(at) if is_sound else NO_TOKEN for at, is_sound in zip(best, sound, strict=True)]
+    found = logits.argmax(dim=-1, keepdim=True)
+    finite = logits.gather(1, found).isfinite()
+    ids: list[int] = found.masked_fill(~finite, NO_TOKEN).flatten().tolist()
     return ids
