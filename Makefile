@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test chaos bench-peers demo-model demo-model-scores protos clean
+.PHONY: help setup demo check test chaos simulation bench-peers demo-model demo-model-scores protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,11 @@ CLIENTS ?= 32
 
 chaos: setup ## Break every process while clients use the system (SECONDS, SEED, CLIENTS)
 	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS)
+
+SCHEDULES ?= 50000
+
+simulation: setup ## Run the queue's protocol under seeded schedules of crashes and lost replies (SCHEDULES)
+	SCHEDULES=$(SCHEDULES) $(BIN)/python -m pytest tests/simulation
 
 SERVER ?= 127.0.0.1:8330
 PEERS ?=
