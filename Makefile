@@ -32,9 +32,9 @@ CLIENTS ?= 32
 chaos: setup ## Break every process while clients use the system (SECONDS, SEED, CLIENTS)
 	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS)
 
-SCHEDULES ?= 50000
+SCHEDULES ?= 10000
 
-simulation: setup ## Run the queue's protocol under seeded schedules of crashes and lost replies (SCHEDULES)
+simulation: setup ## Run the queue's protocol under seeded schedules of crashes and lost replies (SCHEDULES), five minutes
 	SCHEDULES=$(SCHEDULES) $(BIN)/python -m pytest tests/simulation
 
 SERVER ?= 127.0.0.1:8330
