@@ -178,6 +178,7 @@ def test_followers_end_when_rank_0_is_killed(model: Path, redis: str, tmp_path: 
     with started(model, redis, tmp_path) as worker:
         worker.wait_until_ready()
         followers = worker.followers
+        assert followers
         worker.process.kill()
         wait_until(lambda: not any(is_running(pid) for pid in followers))
 
