@@ -12,7 +12,7 @@ from deploy.demo_model.grounding import Grounding
 from deploy.demo_model.heads import Heads, of_rows
 from deploy.demo_model.network import Network
 from deploy.demo_model.scores import Scores
-from deploy.demo_model.turns import IMAGE_SLOT
+from deploy.demo_model.turns import IGNORED, IMAGE_SLOT
 from glm4v.model_spec import ModelSpec
 
 SHRUNK = 5  # pixels of a picture as it is served for one of training
@@ -21,6 +21,7 @@ SHRUNK = 5  # pixels of a picture as it is served for one of training
 # checkpoint goes on: first all but the tower, so that the heads, which no checkpoint has, know it.
 Stage = Literal["tower", "adapter", "all", "language"]
 
+_FIRST_WORD = 3.0  # against the others: it is what a picture decides most often
 _BESIDE_ANSWERS = 0.3  # weight of what cells and rows show once answers are learnt
 
 
@@ -69,9 +70,21 @@ class Learner(torch.nn.Module):
 
     def _answers(self, logits: torch.Tensor, batch: Batch, scores: Scores) -> torch.Tensor:
         logits = logits.float()
-        loss = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+        losses = functional.cross_entropy(
+            logits.transpose(1, 2), batch.targets, reduction="none", ignore_index=IGNORED
+        )
+        weights = (batch.targets != IGNORED) * torch.where(
+            _says_first(batch.owners), _FIRST_WORD, 1.0
+        )
+        loss = (losses * weights).sum() / weights.sum()
         scores.add_answers(logits, batch, float(loss.detach()))
         return loss
+
+
+def _says_first(owners: torch.Tensor) -> torch.Tensor:
+    """Which rows say the first word of an answer: those of the newline that answers begin with."""
+    before = functional.pad(owners, (2, 0), value=IGNORED)
+    return (owners != IGNORED) & (owners == before[:, 1:-1]) & (owners != before[:, :-2])
 
 
 def shrunk(spec: ModelSpec) -> ModelSpec:

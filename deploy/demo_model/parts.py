@@ -116,6 +116,8 @@ class Parts:
         }
         string, font = drawers[kind](rng, self.split), typeface.choose(rng, self.split, kind)
         ratio = typeface.width_of(string, font)
+        if self._train:
+            ratio *= rng.uniform(0.85, 1.15)
         room = area[2] - area[0], area[3] - area[1]
         largest = min(room[0] / ratio, room[1] * 0.7)
         least = SMALLEST_CHINESE if kind == "characters" else SMALLEST_CHARACTER

@@ -13,17 +13,17 @@ from deploy.demo_model.questions import Exchange, conversation
 from deploy.demo_model.scene import Scene
 
 MIX = {  # how often each kind of scene is shown
-    "one thing": 14,
-    "two things": 13,
-    "some things": 9,
-    "many things": 17,
-    "shapes": 13,
-    "many shapes": 7,
-    "number": 5,
-    "word": 13,
+    "one thing": 9,
+    "two things": 9,
+    "some things": 6,
+    "many things": 24,
+    "shapes": 8,
+    "many shapes": 10,
+    "number": 4,
+    "word": 22,
     "characters": 4,
     "text with thing": 3,
-    "chart": 3,
+    "chart": 2,
     "blank": 1,
 }
 APART = 0.75  # how many conversations are taught as one for each topic (see `turns`)
