@@ -45,7 +45,7 @@ class Engine:
     """Continuous batching over one group of ranks.
 
     `publish` is given every step's tokens and answers with the ids of requests that are over for
-    other reasons; those are removed at once.
+    other reasons; those are removed at once, and not what has come back under their ids.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Engine:
 
     async def run(self) -> None:
         """Step until `stop`; an error of the device or of `publish` ends it."""
-        publishing: asyncio.Task[set[str]] | None = None
+        publishing: asyncio.Task[None] | None = None
         try:
             while not self._stopping or publishing is not None:
                 self._work.clear()  # before the plan: what comes while we wait below is not in it
@@ -170,10 +170,8 @@ class Engine:
                 tokens = [] if plan is None else await self._step(plan)
                 if publishing is not None:
                     with self._watch.time("publish"):
-                        refused = await publishing
-                    for request_id in refused:
-                        await self.remove(request_id)
-                publishing = asyncio.create_task(self._publish(tokens)) if tokens else None
+                        await publishing
+                publishing = asyncio.create_task(self._hand_out(tokens)) if tokens else None
                 if plan is None:
                     self._step_ended = None
                 if plan is None and publishing is None and not self._stopping:
@@ -209,6 +207,18 @@ class Engine:
             if is_last:
                 await self._drop_picture(sequence)
         return tokens
+
+    async def _hand_out(self, tokens: Sequence[NewToken]) -> None:
+        """Publish a step's tokens, and remove the sequences that are over for others.
+
+        Without waiting for the step in progress: in the meantime a request whose lease lapsed may
+        have been claimed and added anew.
+        """
+        owners = {token.request_id: self._sequences.get(token.request_id) for token in tokens}
+        for request_id in await self._publish(tokens):
+            owner = owners[request_id]
+            if owner is not None and self._sequences.get(request_id) is owner:
+                await self.remove(request_id)
 
     async def _open_grammar(
         self, number: int, form: AnswerForm, token_ids: tuple[int, ...]
