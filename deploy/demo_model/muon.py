@@ -57,14 +57,14 @@ def _together(wanted: list[torch.Tensor]) -> list[torch.Tensor]:
     rank, processes = distributed.get_rank(), distributed.get_world_size()
     found = torch.cat(
         [
-            (orthogonal(matrix) if number % processes == rank else matrix.new_zeros(()))
-            .expand_as(matrix)
-            .flatten()
+            orthogonal(matrix).flatten()
+            if number % processes == rank
+            else torch.zeros(matrix.numel(), device=matrix.device)
             for number, matrix in enumerate(wanted)
         ]
     )
     distributed.all_reduce(found)
-    parts = found.split([matrix.numel() for matrix in wanted])
+    parts = torch.split(found, [matrix.numel() for matrix in wanted])
     return [part.view_as(matrix) for part, matrix in zip(parts, wanted, strict=True)]
 
 
