@@ -4,9 +4,10 @@ To say how many tigers there are among cats, one has to look for tigers. Nothing
 tells a small model so, and it then prefers to guess from all it sees. So the rows that begin an
 answer are told to know what the question names, and in the next layer three heads are told where to
 look for it: one at everything the question asks about, and at the row before the picture where
-there is nothing of it; two others at each such thing with the same weight, so that the more there
-are the less they look elsewhere, which is what counting needs. And behind that layer the rows are
-told how many things they found: a digit is one word of a hundred that a picture teaches.
+there is nothing of it; one at the last such thing, which knows the how-manieth of its kind it is
+(`tally`); one at each with the same weight, so that the more there are the less it looks elsewhere.
+And behind that layer the rows are told how many things they found: a digit is one word of a hundred
+that a picture teaches.
 """
 
 from collections.abc import Sequence
@@ -23,12 +24,10 @@ from deploy.demo_model.turns import ANYWHERE, IGNORED
 
 LAYER = 2  # that looks: the third, behind two that bring together what is asked for
 
-_WHICH = 0  # head; the others belong to other keys
-_HOW_MANY = (-2, -1)
+_WHICH, _LAST, _HOW_MANY = 0, 1, -1  # heads; the last belongs to other keys
 _MOST = 9  # things in a picture
 _ONE_COUNTS = 0.2  # against other numbers: most questions are about one thing
-_EACH = 1 / 10  # the weight of each thing for a head that counts
-_BLUR = 0.06  # how far from it a sum may be and still tell its number
+_EACH = 1 / 8  # the weight of each thing for the head that counts
 _LEAST = 1e-6  # of a share, so that its logarithm is finite
 
 
@@ -90,8 +89,7 @@ def looked(looks: torch.Tensor, places: torch.Tensor, scores: Scores) -> torch.T
         looks: [answers, heads, 1 + picture rows], what each head gives of its attention to the row
             before the picture and to the picture.
         places: [answers, picture rows] (see `turns.places`).
-        scores: Hears how often the first head looks most at something it should, and how often the
-            sum of the others tells how many there are.
+        scores: Hears how often the first head looks most at something it should.
     """
     taught = (places != ANYWHERE).all(-1)
     looks, wanted = looks[taught], places[taught].float()
@@ -99,30 +97,21 @@ def looked(looks: torch.Tensor, places: torch.Tensor, scores: Scores) -> torch.T
         return looks.sum()
     count = wanted.sum(-1, keepdim=True)
     which = torch.cat((count == 0, wanted / count.clamp(min=1)), -1)
-    how_many = torch.cat((1 - count * _EACH, wanted * _EACH), -1)
+    how_many = torch.cat((1 - count * _EACH, wanted * _EACH), -1).clamp(min=0)
     best = looks[:, _WHICH].argmax(-1, keepdim=True)
     scores.add_share("looks", which.gather(-1, best) > 0)
-    losses = _far(looks[:, _WHICH], which)
-    for head in _HOW_MANY:
-        losses = losses + _far(looks[:, head], how_many) / len(_HOW_MANY)
-    return losses + _summed(looks[:, _HOW_MANY, 1:].sum(-1), count.squeeze(-1).long(), scores)
+    last = functional.one_hot(_last(wanted), looks.shape[-1]).float()
+    return (
+        _far(looks[:, _WHICH], which)
+        + _far(looks[:, _HOW_MANY], how_many)
+        + _far(looks[:, _LAST], last)
+    )
 
 
-def _summed(sums: torch.Tensor, numbers: torch.Tensor, scores: Scores) -> torch.Tensor:
-    """How far sums [answers, heads that count] are from telling the numbers [answers].
-
-    That each thing gets about the same says little against how many there are: it is the sum that
-    what follows can read.
-    """
-    steps = torch.arange(_MOST + 1, device=sums.device) * _EACH
-    likely = -((sums[..., None] - steps) ** 2) / (2 * _BLUR**2)
-    scores.add_share("sums", (likely.mean(1).argmax(-1) == numbers)[numbers > 1])
-    weights = torch.where(numbers == 1, _ONE_COUNTS, 1.0)
-    heads = sums.shape[1]
-    losses = functional.cross_entropy(
-        likely.flatten(0, 1), numbers.repeat_interleave(heads), reduction="none"
-    ).view(-1, heads)
-    return (losses.mean(1) * weights).sum() / weights.sum()
+def _last(wanted: torch.Tensor) -> torch.Tensor:
+    """The last place of [answers, picture rows] where there is something, behind nowhere: 0."""
+    numbers = torch.arange(1, wanted.shape[-1] + 1, device=wanted.device)
+    return ((wanted > 0) * numbers).amax(-1)
 
 
 def _far(shares: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from deploy.demo_model.grounding import Grounding
 from deploy.demo_model.heads import Heads, of_rows
 from deploy.demo_model.network import Network
 from deploy.demo_model.scores import Scores
+from deploy.demo_model.tally import Tally
 from deploy.demo_model.turns import IGNORED, IMAGE_SLOT
 from glm4v.model_spec import ModelSpec
 
@@ -21,7 +22,7 @@ SHRUNK = 5  # pixels of a picture as it is served for one of training
 # checkpoint goes on: first all but the tower, so that the heads, which no checkpoint has, know it.
 Stage = Literal["tower", "adapter", "all", "language"]
 
-_FIRST_WORD = 3.0  # against the others: it is what a picture decides most often
+_FIRST_WORD = 2.0  # against the others: it is what a picture decides most often
 _BESIDE_ANSWERS = 0.3  # weight of what cells and rows show once answers are learnt
 
 
@@ -40,6 +41,7 @@ class Learner(torch.nn.Module):
         self.cells = Heads(spec.vision.hidden_size, grid)
         self.rows = Heads(spec.hidden_size, grid // 2)
         self.grounding = Grounding(spec.hidden_size)
+        self.tally = Tally(spec.hidden_size)
 
     def forward(self, batch: Batch, scores: Scores, stage: Stage) -> torch.Tensor:
         """The loss of a batch; `scores` hears how well it went."""
@@ -59,6 +61,7 @@ class Learner(torch.nn.Module):
         )
         answers = self._answers(logits, batch, scores)
         answers += self.grounding.loss(glances, batch, scores)
+        answers += self.tally.loss(glances, batch.labels, scores)
         beside = self._cells(patches, batch, scores) + self._rows(picture, batch, scores)
         return answers + _BESIDE_ANSWERS * beside
 

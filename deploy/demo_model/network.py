@@ -19,10 +19,12 @@ _Attended = tuple[torch.Tensor, torch.Tensor]  # rows, and shares [batch, heads,
 
 
 class Glance(NamedTuple):
-    """The rows of text behind a layer, and what they gave of their attention to the picture."""
+    """The rows behind a layer, and what they gave of their attention to the picture."""
 
-    rows: torch.Tensor  # [batch, tokens - 3, hidden]
-    looks: torch.Tensor  # [batch, heads, tokens - 3, image rows + 2]
+    rows: torch.Tensor  # of text: [batch, tokens - 3, hidden]
+    looks: torch.Tensor  # of text: [batch, heads, tokens - 3, image rows + 2]
+    picture: torch.Tensor  # [batch, image rows + 2, hidden]
+    among: torch.Tensor  # of the picture: [batch, heads, image rows + 2, image rows + 2]
 
 
 class VisionAttention(nn.Module):
@@ -240,8 +242,15 @@ class Network(nn.Module):
             rows, shares = layer(rows, turn, mask)
             if picture is not None:
                 end = slot + picture.shape[1]
-                looks = _text_of(shares[..., slot:end], slot, end, 2)
-                glances.append(Glance(_text_of(rows, slot, end, 1), looks))
+                given = shares[..., slot:end]
+                glances.append(
+                    Glance(
+                        _text_of(rows, slot, end, 1),
+                        _text_of(given, slot, end, 2),
+                        rows[:, slot:end],
+                        given[:, :, slot:end],
+                    )
+                )
         if picture is not None:
             rows = _text_of(rows, slot, end, 1)
         return root.output_layer(root.encoder.final_layernorm(rows)), glances  # type: ignore
