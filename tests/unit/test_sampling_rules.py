@@ -204,7 +204,7 @@ def test_ties_are_kept_from_the_lowest_id_up_before_typical_p_too() -> None:
 @pytest.mark.parametrize("typical_p", [0.05, 0.5, 0.99])
 def test_typical_tokens_of_a_large_vocabulary(spread: float, typical_p: float) -> None:
     logits = (np.random.default_rng(1).normal(size=20000) * spread).astype(np.float32)
-    for index in range(20):
+    for index in range(8):
         rule = SamplingRules(temperature=1.0, typical_p=typical_p, seed=3)
         spec = SampleSpec(rule, index)
         choice = sample(torch.from_numpy(logits)[None], [spec], len(logits))[0]
