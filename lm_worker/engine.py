@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
+
 from glm4v.errors import Glm4vError, InvalidRequest, Overloaded, RequestFailed
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.grammar import Grammars
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 class NewToken:
     """A token of one sequence, and whether it is the last; or that there is none, and why."""
 
+    sequence_id: int
     request_id: str
     index: int
     sampled: SampledToken  # NO_TOKEN only with an error
@@ -38,14 +41,15 @@ class NewToken:
     prompt_scores: tuple[PromptScore, ...] = ()  # with the first token, when they are wanted
 
 
-Publish = Callable[[Sequence[NewToken]], Coroutine[Any, Any, set[str]]]
+Publish = Callable[[Sequence[NewToken]], Coroutine[Any, Any, set[int]]]
 
 
 class Engine:
     """Continuous batching over one group of ranks.
 
-    `publish` is given every step's tokens and answers with the ids of requests that are over for
-    other reasons; those are removed at once, and not what has come back under their ids.
+    A request that is lost and comes back is another sequence, with an id of its own. `publish` is
+    given every step's tokens and answers with the ids of sequences that are over for other reasons;
+    those are removed at once.
     """
 
     def __init__(
@@ -63,9 +67,9 @@ class Engine:
         self._picture_rows = picture_rows
         self._grammars = grammars
         self._numbers = itertools.count()
-        self._sequences: dict[str, EngineSequence] = {}
+        self._sequences: dict[int, EngineSequence] = {}
         self._pictures: Counter[str] = Counter()
-        self._trials: dict[str, asyncio.Event] = {}
+        self._trials: dict[int, asyncio.Event] = {}
         self._prompt_scores: dict[int, dict[int, PromptScore]] = {}  # by sequence, by index
         self._work = asyncio.Event()
         self._stopping = False
@@ -105,8 +109,8 @@ class Engine:
         picture: TensorBytes | None,
         *,
         is_suspect: bool = False,
-    ) -> None:
-        """Take a request in, with the tokens it has already.
+    ) -> int:
+        """Take a request in, with the tokens it has already; its sequence's id.
 
         Raises Overloaded if it never fits, InvalidRequest if its response format cannot be used.
         """
@@ -124,21 +128,23 @@ class Engine:
         if picture is not None:
             self._pictures[request.picture] += 1
             if self._pictures[request.picture] == 1:
-                await self._ranks.add_picture(request.picture, picture)
-        self._sequences[request.request_id] = sequence
+                with anyio.CancelScope(shield=True):  # others may count on it by now
+                    await self._ranks.add_picture(request.picture, picture)
+        self._sequences[sequence.number] = sequence
         if is_suspect:
-            self._trials[request.request_id] = asyncio.Event()
+            self._trials[sequence.number] = asyncio.Event()
         self._scheduler.add(sequence)
         self._work.set()
+        return sequence.number
 
-    async def trial_over(self, request_id: str) -> None:
+    async def trial_over(self, sequence_id: int) -> None:
         """Wait until a suspect has its token, or has left."""
-        if request_id in self._trials:
-            await self._trials[request_id].wait()
+        if sequence_id in self._trials:
+            await self._trials[sequence_id].wait()
 
-    async def remove(self, request_id: str) -> None:
-        """Take a request out, if it is there; its blocks are free at once."""
-        sequence = self._sequences.get(request_id)
+    async def remove(self, sequence_id: int) -> None:
+        """Take a sequence out, if it is there; its blocks are free at once."""
+        sequence = self._sequences.get(sequence_id)
         if sequence is not None:
             self._scheduler.remove(sequence)
             self._forget(sequence)
@@ -161,7 +167,7 @@ class Engine:
 
     async def run(self) -> None:
         """Step until `stop`; an error of the device or of `publish` ends it."""
-        publishing: asyncio.Task[None] | None = None
+        publishing: asyncio.Task[set[int]] | None = None
         try:
             while not self._stopping or publishing is not None:
                 self._work.clear()  # before the plan: what comes while we wait below is not in it
@@ -170,8 +176,10 @@ class Engine:
                 tokens = [] if plan is None else await self._step(plan)
                 if publishing is not None:
                     with self._watch.time("publish"):
-                        await publishing
-                publishing = asyncio.create_task(self._hand_out(tokens)) if tokens else None
+                        refused = await publishing
+                    for sequence_id in refused:
+                        await self.remove(sequence_id)
+                publishing = asyncio.create_task(self._publish(tokens)) if tokens else None
                 if plan is None:
                     self._step_ended = None
                 if plan is None and publishing is None and not self._stopping:
@@ -192,13 +200,20 @@ class Engine:
             self._prompt_scores.setdefault(score.sequence_id, {})[score.prompt_index] = score
         tokens = []
         for sequence, token, is_last in grown:
-            request_id = sequence.request.request_id
-            self._end_trial(request_id)
+            self._end_trial(sequence.number)
             error = _failure(sequence, token)
             index = len(sequence.token_ids) - (token.token_id != NO_TOKEN)
             scores = self._prompt_scores.pop(sequence.number, {})
             tokens.append(
-                NewToken(request_id, index, token, is_last, error, tuple(scores.values()))
+                NewToken(
+                    sequence.number,
+                    sequence.request.request_id,
+                    index,
+                    token,
+                    is_last,
+                    error,
+                    tuple(scores.values()),
+                )
             )
             if is_last:
                 self._forget(sequence)
@@ -207,18 +222,6 @@ class Engine:
             if is_last:
                 await self._drop_picture(sequence)
         return tokens
-
-    async def _hand_out(self, tokens: Sequence[NewToken]) -> None:
-        """Publish a step's tokens, and remove the sequences that are over for others.
-
-        Without waiting for the step in progress: in the meantime a request whose lease lapsed may
-        have been claimed and added anew.
-        """
-        owners = {token.request_id: self._sequences.get(token.request_id) for token in tokens}
-        for request_id in await self._publish(tokens):
-            owner = owners[request_id]
-            if owner is not None and self._sequences.get(request_id) is owner:
-                await self.remove(request_id)
 
     async def _open_grammar(
         self, number: int, form: AnswerForm, token_ids: tuple[int, ...]
@@ -229,8 +232,8 @@ class Engine:
 
     def _forget(self, sequence: EngineSequence) -> None:
         """Know a sequence no more that the scheduler has let go."""
-        del self._sequences[sequence.request.request_id]
-        self._end_trial(sequence.request.request_id)
+        del self._sequences[sequence.number]
+        self._end_trial(sequence.number)
         self._prompt_scores.pop(sequence.number, None)
         if self._grammars is not None:
             self._grammars.close(sequence.number)
@@ -244,8 +247,8 @@ class Engine:
             del self._pictures[digest]
             await self._ranks.drop_picture(digest)
 
-    def _end_trial(self, request_id: str) -> None:
-        if (over := self._trials.pop(request_id, None)) is not None:
+    def _end_trial(self, sequence_id: int) -> None:
+        if (over := self._trials.pop(sequence_id, None)) is not None:
             over.set()
 
 

@@ -16,12 +16,13 @@ from lm_worker.sequence import SequenceRequest
 _DEFAULT_PRIORITY = 3  # of a job that an older gateway wrote
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Held:
-    """A request this worker answers."""
+    """A request this worker answers under one lease."""
 
     lease: Lease
     job: pb.Job
+    sequence_id: int | None = None  # once the engine has it
 
 
 def step_append(held: Held, token: NewToken, at_ms: int) -> Append:

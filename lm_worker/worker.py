@@ -10,7 +10,7 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import Append, Lease, LmQueue, Resumed
 from glm4v.broker.patience import patiently
 from glm4v.core_turns import CoreTurns
-from glm4v.errors import CheckpointError, Glm4vError, RequestFailed
+from glm4v.errors import CheckpointError, Glm4vError, RequestFailed, Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.model_spec import ModelSpec
 from glm4v.tensor_bytes import CorruptTensor, TensorBytes
@@ -74,26 +74,30 @@ class Worker:
         free, total = engine.blocks
         log.info("cache: %d of %d blocks free, %d wrong", free, total, len(engine.audit()))
 
-    async def publish(self, tokens: Sequence[NewToken]) -> set[str]:
-        """Append a step's tokens to the journals; ids of requests that are over for others."""
+    async def publish(self, tokens: Sequence[NewToken]) -> set[int]:
+        """Append a step's tokens to the journals; sequences of requests that are over for others.
+
+        A token of a sequence whose request was lost and came back is nobody's.
+        """
         at_ms = now_ms()
-        appends = [
-            step_append(self._held[token.request_id], token, at_ms)
+        appending = [
+            (held, step_append(held, token, at_ms))
             for token in tokens
-            if token.request_id in self._held
+            if (held := self._held.get(token.request_id)) is not None
+            and held.sequence_id == token.sequence_id
         ]
-        answers = await patiently(self._queue.append, appends)
+        answers = await patiently(self._queue.append, [append for _, append in appending])
         refused = set()
-        for append, answer in zip(appends, answers, strict=True):
+        for (held, append), answer in zip(appending, answers, strict=True):
             request_id = append.lease.request_id
-            held = self._held.get(request_id)
-            if held is None or held.lease is not append.lease:  # settled while this was under way
+            if self._held.get(request_id) is not held:  # settled while this was under way
                 continue
             if answer != "ok":  # "behind": its lease lapses, and who takes over resumes
                 log.info("request=%s dropped: %s", request_id, answer)
-                refused.add(request_id)
+                assert held.sequence_id is not None
+                refused.add(held.sequence_id)
             if answer != "ok" or append.end is not None:
-                self._held.pop(request_id, None)
+                del self._held[request_id]
         self._say_whether_prefilling()
         return refused
 
@@ -155,9 +159,9 @@ class Worker:
 
     async def _admit(self, engine: Engine, lease: Lease) -> None:
         """Read the journal and let the engine continue from what it finds."""
-        if self._held.pop(lease.request_id, None) is not None:
+        if (lost := self._held.pop(lease.request_id, None)) is not None:
             # Our own lease lapsed and came back to us. Others may have written since: start anew.
-            await engine.remove(lease.request_id)
+            await _leave(engine, lost)
         resumed = await patiently(self._queue.resume, lease)
         if resumed is None:
             return
@@ -174,7 +178,10 @@ class Worker:
             else:
                 async with self._trial:
                     await self._start(engine, held, resumed, picture, alone=True)
-                    await engine.trial_over(lease.request_id)
+                    if held.sequence_id is not None:
+                        await engine.trial_over(held.sequence_id)
+        except Unavailable:  # a rank is lost: the group goes down, and the next one resumes
+            raise
         except Glm4vError as error:
             await self._fail(held, len(resumed.token_ids), error)
 
@@ -192,9 +199,11 @@ class Worker:
         request_id = held.lease.request_id
         if await patiently(self._queue.renew, [held.lease], stage) == ["ok"]:
             request = sequence_request(resumed.job, self._spec)
-            await engine.add(request, resumed.token_ids, picture, is_suspect=alone)
+            held.sequence_id = await engine.add(
+                request, resumed.token_ids, picture, is_suspect=alone
+            )
             if self._held.get(request_id) is not held:  # it ended meanwhile
-                await engine.remove(request_id)
+                await _leave(engine, held)
         else:
             self._held.pop(request_id, None)
 
@@ -260,13 +269,21 @@ class Worker:
             if answer != "ok" and self._held.get(request_id) is one:
                 log.info("request=%s dropped: %s", request_id, answer)
                 del self._held[request_id]
-                await engine.remove(request_id)
+                await _leave(engine, one)
 
     async def _hand_back(self, engine: Engine) -> None:
-        leases = self._admitting | {name: held.lease for name, held in self._held.items()}
+        held = list(self._held.values())
+        # Those that are being admitted have the newer lease, where ours lapsed and came back.
+        leases = {one.lease.request_id: one.lease for one in held} | self._admitting
         self._admitting.clear()
         self._held.clear()
         count = await patiently(self._queue.hand_back, list(leases.values()))
-        for request_id in leases:
-            await engine.remove(request_id)
+        for one in held:
+            await _leave(engine, one)
         log.info("handed back %d requests", count)
+
+
+async def _leave(engine: Engine, held: Held) -> None:
+    """Take a request that is no longer held out of the engine, if it is there."""
+    if held.sequence_id is not None:
+        await engine.remove(held.sequence_id)

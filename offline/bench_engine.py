@@ -158,7 +158,7 @@ class Bench:
             neighbours=neighbours,
         )
 
-    async def _publish(self, tokens: Sequence[NewToken]) -> set[str]:
+    async def _publish(self, tokens: Sequence[NewToken]) -> set[int]:
         self._steps.append(_Step(time.perf_counter(), len(tokens), self._engine.seconds))
         self._left -= sum(token.is_last for token in tokens)
         if self._left == 0:

@@ -106,12 +106,12 @@ class Bench:
         assert self._left == 0, "an engine ended"
         return self._requests * self._tokens / (time.perf_counter() - start)
 
-    async def _publish(self, tokens: Sequence[NewToken]) -> set[str]:
+    async def _publish(self, tokens: Sequence[NewToken]) -> set[int]:
         refused = await self._worker.publish(tokens)
         assert not refused, "nobody else has these requests"
         return await self._count(tokens)
 
-    async def _count(self, tokens: Sequence[NewToken]) -> set[str]:
+    async def _count(self, tokens: Sequence[NewToken]) -> set[int]:
         self._left -= sum(token.is_last for token in tokens)
         if self._left == 0:
             self._done.set()

@@ -89,7 +89,7 @@ class Pipeline:
         held = Held(Lease(job.request_id, entry="", lives=0), job)
         produced: asyncio.Queue[NewToken] = asyncio.Queue()  # bounded by the request's max_tokens
 
-        async def publish(tokens: Sequence[NewToken]) -> set[str]:
+        async def publish(tokens: Sequence[NewToken]) -> set[int]:
             for token in tokens:
                 produced.put_nowait(token)
             return set()

@@ -55,7 +55,7 @@ class Answers:
     errors: dict[str, str] = field(default_factory=dict)
     ended: dict[str, asyncio.Event] = field(default_factory=dict)
 
-    async def publish(self, tokens: Sequence[NewToken]) -> set[str]:
+    async def publish(self, tokens: Sequence[NewToken]) -> set[int]:
         """Keep tokens in the order they come in."""
         for token in tokens:
             if token.error is None:

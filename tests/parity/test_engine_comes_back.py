@@ -13,6 +13,7 @@ from lm_worker.plan import StepPlan
 from tests.parity.engine_runs import Answers, Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
 
+FIRST = 0  # sequence of an engine
 KNOWN = 3  # tokens that were published before the lease lapsed
 
 
@@ -28,14 +29,14 @@ async def test_a_request_comes_back_while_a_step_runs(
 
         async def come_back() -> None:
             await refused.wait()
-            await run.engine.remove(text)
+            await run.engine.remove(FIRST)
             await run.engine.add(asked.request, tuple(expected[:KNOWN]), None, is_suspect=True)
             is_back.set()
 
-        async def refuse_once(tokens: Sequence[NewToken]) -> set[str]:
+        async def refuse_once(tokens: Sequence[NewToken]) -> set[int]:
             if tokens[0].index == KNOWN and not refused.is_set():
                 refused.set()
-                return {text}
+                return {tokens[0].sequence_id}
             return await publish(run.answers, tokens)
 
         async def execute_until_it_is_back(plan: StepPlan) -> Any:

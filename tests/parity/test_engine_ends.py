@@ -28,8 +28,8 @@ async def test_a_request_is_removed_while_another_ones_picture_is_dropped(
 
         async def drop_and_remove(digest: str) -> None:
             dropped.append(digest)
-            for one in (first, second):  # as a worker does that learns their leases are lost
-                await run.engine.remove(one.request.request_id)
+            for sequence_id in (0, 1):  # as a worker does that learns their leases are lost
+                await run.engine.remove(sequence_id)
             await drop(digest)
 
         plan, both = run.scheduler.plan, False

@@ -39,7 +39,7 @@ class TimedAnswers(Answers):
     times: dict[str, list[float]] = field(default_factory=dict)
     more: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def publish(self, tokens: Sequence[NewToken]) -> set[str]:
+    async def publish(self, tokens: Sequence[NewToken]) -> set[int]:
         """Take the time of every token."""
         now = time.perf_counter()
         for token in tokens:

@@ -27,7 +27,7 @@ class Scored(Answers):
 
     scores: dict[str, tuple[PromptScore, ...]] = field(default_factory=dict)
 
-    async def publish(self, tokens: Sequence[NewToken]) -> set[str]:
+    async def publish(self, tokens: Sequence[NewToken]) -> set[int]:
         for token in tokens:
             if token.index == 0:
                 self.scores[token.request_id] = token.prompt_scores

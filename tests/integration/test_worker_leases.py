@@ -1,0 +1,157 @@
+"""What a language worker does with requests that come back to it, and when a rank is lost."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import pytest
+
+from glm4v.broker import Broker, Connection, Keys
+from glm4v.broker.blobs import Blobs
+from glm4v.broker.keys import LM_GROUP
+from glm4v.broker.lm_queue import LmQueue
+from glm4v.checkpoint import Checkpoint
+from glm4v.errors import Unavailable
+from glm4v.internal.v1 import journal_pb2 as pb
+from lm_worker.engine import NewToken
+from lm_worker.worker import Worker
+from tests.parity.engine_runs import GOLDEN_TOKENS, Answers, Layout, Running
+from tests.parity.golden_plans import cases, open_golden
+from tests.stories.journals import Journal, read_journal
+
+LEASE_S = 600.0  # leases lapse only when the test says so
+KNOWN = 3  # tokens in the journal when it does
+NAME = "request"
+
+
+class Late(Answers):
+    """Publishes one token only when its request's lease has lapsed and was claimed anew."""
+
+    def __init__(self, connection: Connection, keys: Keys, worker: Worker, queue: LmQueue) -> None:
+        super().__init__()
+        self._connection, self._keys = connection, keys
+        self._worker, self._queue = worker, queue
+        self.run: Running
+        self.taking_over: asyncio.Task[None] | None = None
+        self.written: list[list[int]] = []  # in the journal before and after the late token
+
+    async def publish(self, tokens: Sequence[NewToken]) -> set[int]:
+        if tokens[0].index != KNOWN or self.taking_over is not None:
+            return await self._worker.publish(tokens)
+        self.taking_over = asyncio.create_task(self._lapse_and_take_over())
+        before = await self.journal("trials")
+        refused = await self._worker.publish(tokens)
+        self.written = [before.token_ids, (await self.journal("token_ids")).token_ids]
+        return refused
+
+    async def _lapse_and_take_over(self) -> None:
+        commands = self._connection.commands
+        [entry] = await commands.xpending_range(self._keys.jobs_lm, LM_GROUP, "-", "+", 2)
+        await commands.xclaim(
+            self._keys.jobs_lm,
+            LM_GROUP,
+            entry["consumer"],
+            0,
+            [entry["message_id"]],
+            idle=int(2000 * LEASE_S),
+            justid=True,
+        )
+        await self._worker._admit_all(self.run.engine, await self._queue.take_over(1))
+
+    async def journal(self, part: str) -> Journal:
+        """Of the one request, once it has this."""
+        while True:
+            journal = await read_journal(self._connection, self._keys, NAME)
+            if journal is not None and getattr(journal, part):
+                return journal
+            await asyncio.sleep(0.01)
+
+
+@dataclass
+class Bench:
+    """A worker, its queue, and a request in it."""
+
+    queue: LmQueue
+    worker: Worker
+    folder: Path
+    expected: list[int]
+
+    def running(self, answers: Answers) -> Running:
+        """An engine for it."""
+        return Running(self.folder, Layout(), None, 60.0, answers)
+
+
+@pytest.fixture
+async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[str], Path]) -> Bench:
+    golden, folder = open_golden("bundled"), checkpoint_dir("micro-glm4v")
+    text = next(case for case in cases(golden) if f"{case}/vision_embeddings" not in golden)
+    queue = LmQueue(connection, keys, lease_s=LEASE_S, retention_s=60)
+    await queue.ready()
+    worker = Worker(
+        queue,
+        Blobs(connection, keys),
+        spec=Checkpoint.open(folder).spec,
+        fingerprint="model",
+        max_sequences=4,
+        lease_s=LEASE_S,
+    )
+    now_ms = int(time.time() * 1000)
+    job = pb.Job(
+        request_id=NAME,
+        fingerprint="model",
+        prompt_ids=[int(i) for i in golden[f"{text}/input_ids"]],
+        max_tokens=GOLDEN_TOKENS,
+        accepted_ms=now_ms,
+        deadline_ms=now_ms + 60_000,
+        linger_ms=60_000,
+        content_digest=b"asked",
+        sampling=pb.Sampling(temperature=0, top_p=1, repetition_penalty=1),
+    )
+    broker = Broker(connection, keys, max_open_requests=3, retention_s=60)
+    assert await broker.submit(job, None)
+    return Bench(queue, worker, folder, golden[f"{text}/greedy_tokens"].tolist())
+
+
+async def test_a_late_token_of_the_old_sequence_is_nobodys(
+    bench: Bench, connection: Connection, keys: Keys
+) -> None:
+    late = Late(connection, keys, bench.worker, bench.queue)
+    run = late.run = bench.running(late)
+    stopping = asyncio.Event()
+    await run.ranks.start()
+    try:
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                group.start_soon(bench.worker.run, run.engine, stopping)
+                journal = await late.journal("ends")
+                stopping.set()
+    finally:
+        run.ranks.close()
+    known = bench.expected[:KNOWN]
+    assert late.written == [known, known], "the old sequence wrote"
+    assert journal.token_ids == bench.expected
+    assert (journal.duplicated, journal.missing, len(journal.ends)) == (0, 0, 1)
+    assert run.engine.audit() == []
+
+
+async def test_a_rank_that_is_lost_while_a_request_comes_in_ends_the_worker_and_not_the_request(
+    bench: Bench, connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def add(*_: object, **__: object) -> int:
+        raise Unavailable("a rank has died or hangs")
+
+    run = bench.running(Answers())
+    monkeypatch.setattr(run.engine, "add", add)
+    await run.ranks.start()
+    lost = pytest.RaisesExc(Unavailable, match="a rank has died")
+    try:
+        with anyio.fail_after(30), pytest.RaisesGroup(lost, flatten_subgroups=True):
+            await bench.worker.run(run.engine, asyncio.Event())
+    finally:
+        run.ranks.close()
+    journal = await read_journal(connection, keys, NAME)
+    assert journal is not None
+    assert not journal.ends, "others can answer it"
