@@ -1,7 +1,7 @@
 #!/bin/sh
 # The demo model from nothing: drawings, vocabulary, training, checkpoint, examples, scores.
 # RUN is the folder of the first run (else one in the cache), which goes on where it was cut; STEPS its
-# length. The second run, of all but the tower, is kept beside it.
+# length. The second run, of all but the tower, and the third, of all, are kept beside it.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -15,5 +15,8 @@ run="${RUN:-${GLM4V_DEMO_CACHE:-$HOME/.cache/glm4v-demo-model}/run}"
 "$python" -m deploy.demo_model.train --out "$run-language" --start glm4v/demo_model --language-steps 2250 \
     --seed 2 --batch 16 --steps 2250 --decay 1650
 "$python" -m deploy.demo_model.export --run "$run-language"
+"$python" -m deploy.demo_model.train --out "$run-all" --start glm4v/demo_model --language-steps 200 \
+    --seed 5 --batch 24 --rate 2e-4 --steps 1650 --decay 1300
+"$python" -m deploy.demo_model.export --run "$run-all"
 "$python" -m deploy.demo_model.examples
 "$python" -m deploy.demo_model.evaluate --card glm4v/demo_model/README.md
