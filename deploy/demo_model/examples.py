@@ -55,6 +55,13 @@ EXAMPLES = (
         "a cat",
     ),
     Example(
+        "rockets",
+        "many things",
+        38,
+        (("How many rockets are there?", "4."), ("And the strawberries?", "3.")),
+        "a rocket",
+    ),
+    Example(
         "shapes",
         "shapes",
         10,
