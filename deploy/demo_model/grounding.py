@@ -16,19 +16,18 @@ import torch
 from torch.nn import functional
 
 from deploy.demo_model.batches import Batch
+from deploy.demo_model.beginnings import begin
 from deploy.demo_model.labels import KINDS
 from deploy.demo_model.network import Glance
 from deploy.demo_model.palette import COLOURS
 from deploy.demo_model.scores import Scores
+from deploy.demo_model.shares import MOST, counting, far
 from deploy.demo_model.turns import ANYWHERE, IGNORED
 
 LAYER = 2  # that looks: the third, behind two that bring together what is asked for
 
-_WHICH, _LAST, _HOW_MANY = 0, 1, -1  # heads; the last belongs to other keys
-_MOST = 9  # things in a picture
+_WHICH, _LAST, _HOW_MANY = 0, 1, -1  # heads; the third one's keys are not those of the others
 _ONE_COUNTS = 0.2  # against other numbers: most questions are about one thing
-_EACH = 1 / 8  # the weight of each thing for the head that counts
-_LEAST = 1e-6  # of a share, so that its logarithm is finite
 
 
 class Grounding(torch.nn.Module):
@@ -38,14 +37,14 @@ class Grounding(torch.nn.Module):
         super().__init__()
         self.kinds = torch.nn.Linear(hidden, len(KINDS))
         self.colours = torch.nn.Linear(hidden, len(COLOURS) + 1)  # the last: of no colour
-        self.numbers = torch.nn.Linear(hidden, _MOST + 1)
-        weights = torch.ones(_MOST + 1)
+        self.numbers = torch.nn.Linear(hidden, MOST + 1)
+        weights = torch.ones(MOST + 1)
         weights[1] = _ONE_COUNTS
         self.register_buffer("weights", weights, persistent=False)
 
     def loss(self, glances: Sequence[Glance], batch: Batch, scores: Scores) -> torch.Tensor:
         """How far the rows that begin answers are from knowing and seeing what is asked about."""
-        number, rows = _beginnings(batch.owners)
+        number, rows = begin(batch.owners).nonzero(as_tuple=True)
         owners = batch.owners[number, rows]
         known = glances[LAYER - 1].rows[number, rows]
         places = batch.places[number, owners]
@@ -83,7 +82,7 @@ class Grounding(torch.nn.Module):
 
 
 def looked(looks: torch.Tensor, places: torch.Tensor, scores: Scores) -> torch.Tensor:
-    """How far the two heads look from where they should.
+    """How far the three heads look from where they should.
 
     Args:
         looks: [answers, heads, 1 + picture rows], what each head gives of its attention to the row
@@ -97,31 +96,18 @@ def looked(looks: torch.Tensor, places: torch.Tensor, scores: Scores) -> torch.T
         return looks.sum()
     count = wanted.sum(-1, keepdim=True)
     which = torch.cat((count == 0, wanted / count.clamp(min=1)), -1)
-    how_many = torch.cat((1 - count * _EACH, wanted * _EACH), -1).clamp(min=0)
     best = looks[:, _WHICH].argmax(-1, keepdim=True)
     scores.add_share("looks", which.gather(-1, best) > 0)
     last = functional.one_hot(_last(wanted), looks.shape[-1]).float()
-    return (
-        _far(looks[:, _WHICH], which)
-        + _far(looks[:, _HOW_MANY], how_many)
-        + _far(looks[:, _LAST], last)
+    losses = (
+        far(looks[:, _WHICH], which)
+        + far(looks[:, _LAST], last)
+        + far(looks[:, _HOW_MANY], counting(wanted))
     )
+    return losses.mean()
 
 
 def _last(wanted: torch.Tensor) -> torch.Tensor:
     """The last place of [answers, picture rows] where there is something, behind nowhere: 0."""
     numbers = torch.arange(1, wanted.shape[-1] + 1, device=wanted.device)
     return ((wanted > 0) * numbers).amax(-1)
-
-
-def _far(shares: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """The mean cross entropy of shares [answers, rows]."""
-    return -(wanted * (shares + _LEAST).log()).sum(-1).mean()
-
-
-def _beginnings(owners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first two rows of each answer: that of <|assistant|> and that of its newline."""
-    before = torch.full_like(owners, IGNORED)
-    before[:, 2:] = owners[:, :-2]
-    number, rows = ((owners != IGNORED) & (before != owners)).nonzero(as_tuple=True)
-    return number, rows

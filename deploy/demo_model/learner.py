@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from deploy.demo_model.batches import Batch, normalised
 from deploy.demo_model.beginning import initialise
+from deploy.demo_model.beginnings import say_first_word
 from deploy.demo_model.grounding import Grounding
 from deploy.demo_model.heads import Heads, of_rows
 from deploy.demo_model.network import Network
@@ -77,17 +78,11 @@ class Learner(torch.nn.Module):
             logits.transpose(1, 2), batch.targets, reduction="none", ignore_index=IGNORED
         )
         weights = (batch.targets != IGNORED) * torch.where(
-            _says_first(batch.owners), _FIRST_WORD, 1.0
+            say_first_word(batch.owners), _FIRST_WORD, 1.0
         )
         loss = (losses * weights).sum() / weights.sum()
         scores.add_answers(logits, batch, float(loss.detach()))
         return loss
-
-
-def _says_first(owners: torch.Tensor) -> torch.Tensor:
-    """Which rows say the first word of an answer: those of the newline that answers begin with."""
-    before = functional.pad(owners, (2, 0), value=IGNORED)
-    return (owners != IGNORED) & (owners == before[:, 1:-1]) & (owners != before[:, :-2])
 
 
 def shrunk(spec: ModelSpec) -> ModelSpec:

@@ -16,13 +16,11 @@ from deploy.demo_model.heads import of_rows
 from deploy.demo_model.network import Glance
 from deploy.demo_model.palette import COLOURS
 from deploy.demo_model.scores import Scores
+from deploy.demo_model.shares import MOST, counting, far
 
 _LOOKS, _KNOWS = 0, 1  # layers
 _HEADS = (0, -1)  # that look; they belong to different keys
-_EACH = 1 / 8  # the weight of each thing
-_MOST = 9  # things in a picture
 _ALONE = 0.2  # against others: most things are the only one of their kind
-_LEAST = 1e-6  # of a share, so that its logarithm is finite
 
 
 class Tally(torch.nn.Module):
@@ -30,7 +28,7 @@ class Tally(torch.nn.Module):
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.numbers = torch.nn.Linear(hidden, _MOST + 1)
+        self.numbers = torch.nn.Linear(hidden, MOST + 1)
 
     def loss(self, glances: Sequence[Glance], labels: torch.Tensor, scores: Scores) -> torch.Tensor:
         """How far things are from seeing and knowing their number; `labels` as in a batch."""
@@ -38,16 +36,14 @@ class Tally(torch.nn.Module):
         before = alike.tril()
         number, row = alike.diagonal(dim1=1, dim2=2).nonzero(as_tuple=True)
         before = before[number, row].float()
-        counts = before.sum(-1)
+        counts = before.sum(-1).long().clamp(max=MOST)
         several = alike[number, row].sum(-1) > 1
         weights = torch.where(several, 1.0, _ALONE)
         looks = glances[_LOOKS].among[:, _HEADS, 1:-1, :-1].transpose(1, 2)[number, row]
-        wanted = torch.cat((1 - counts[:, None] * _EACH, before * _EACH), -1).clamp(min=0)
-        far = -(wanted[:, None] * (looks.float() + _LEAST).log()).sum(-1).mean(-1)
         told = self.numbers(glances[_KNOWS].picture[:, 1:-1][number, row]).float()
-        counts = counts.long().clamp(max=_MOST)
         scores.add_share("tally", (told.argmax(-1) == counts)[several])
-        losses = far + functional.cross_entropy(told, counts, reduction="none")
+        losses = far(looks, counting(before)[:, None]).mean(-1)
+        losses = losses + functional.cross_entropy(told, counts, reduction="none")
         return (losses * weights).sum() / weights.sum().clamp(min=1)
 
 

@@ -17,6 +17,7 @@ from glm4v.checkpoint import Checkpoint
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from lm_worker.engine import NewToken
+from lm_worker.jobs import Held
 from lm_worker.worker import Worker
 from tests.parity.engine_runs import GOLDEN_TOKENS, Answers, Layout, Running
 from tests.parity.golden_plans import cases, open_golden
@@ -25,6 +26,14 @@ from tests.stories.journals import Journal, read_journal
 LEASE_S = 600.0  # leases lapse only when the test says so
 KNOWN = 3  # tokens in the journal when it does
 NAME = "request"
+
+
+async def lapse(connection: Connection, keys: Keys) -> None:
+    """Make the one lease there is older than a lease may be."""
+    commands = connection.commands
+    [entry] = await commands.xpending_range(keys.jobs_lm, LM_GROUP, "-", "+", 2)
+    ids, idle = [entry["message_id"]], int(2000 * LEASE_S)
+    await commands.xclaim(keys.jobs_lm, LM_GROUP, entry["consumer"], 0, ids, idle=idle, justid=True)
 
 
 class Late(Answers):
@@ -48,17 +57,7 @@ class Late(Answers):
         return refused
 
     async def _lapse_and_take_over(self) -> None:
-        commands = self._connection.commands
-        [entry] = await commands.xpending_range(self._keys.jobs_lm, LM_GROUP, "-", "+", 2)
-        await commands.xclaim(
-            self._keys.jobs_lm,
-            LM_GROUP,
-            entry["consumer"],
-            0,
-            [entry["message_id"]],
-            idle=int(2000 * LEASE_S),
-            justid=True,
-        )
+        await lapse(self._connection, self._keys)
         await self._worker._admit_all(self.run.engine, await self._queue.take_over(1))
 
     async def journal(self, part: str) -> Journal:
@@ -155,3 +154,18 @@ async def test_a_rank_that_is_lost_while_a_request_comes_in_ends_the_worker_and_
     journal = await read_journal(connection, keys, NAME)
     assert journal is not None
     assert not journal.ends, "others can answer it"
+
+
+async def test_a_worker_that_stops_hands_back_the_newest_lease(
+    bench: Bench, connection: Connection, keys: Keys
+) -> None:
+    [old] = await bench.queue.claim(1)
+    await lapse(connection, keys)
+    [new] = await bench.queue.take_over(1)
+    resumed = await bench.queue.resume(new)
+    assert resumed is not None
+    bench.worker._held[NAME] = Held(old, resumed.job)
+    bench.worker._admitting[NAME] = new
+    await bench.worker._hand_back(bench.running(Answers()).engine)
+    [again] = await bench.queue.claim(1, wait_s=0)
+    assert again.request_id == NAME

@@ -1,12 +1,15 @@
-"""Sequences that end in one step have all left before the engine waits for the device."""
+"""Sequences that share a picture, or a last step, and leave while the engine waits."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 from glm4v.checkpoint import Checkpoint
+from glm4v.tensor_bytes import TensorBytes
 from lm_worker.plan import StepPlan
 from tests.parity.engine_runs import Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
@@ -48,3 +51,28 @@ async def test_a_request_is_removed_while_another_ones_picture_is_dropped(
         third = replace(second, request=replace(second.request, request_id="third"))
         assert (await run.answer([third]))["third"] == answers["image"]
     assert sorted(dropped) == sorted(["another picture", first.request.picture, "another picture"])
+
+
+async def test_a_picture_others_count_on_is_sent_though_who_sent_it_leaves(
+    checkpoint_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden, folder = open_golden("bundled"), checkpoint_dir("micro-glm4v")
+    asked = ask(golden, "image", Checkpoint.open(folder).spec.boi_id)
+    other = replace(asked, request=replace(asked.request, request_id="other"))
+    async with running(folder, Layout()) as run:
+        add_picture, is_sent = run.ranks.add_picture, asyncio.Event()
+
+        async def add_late(digest: str, rows: TensorBytes) -> None:
+            await is_sent.wait()
+            await add_picture(digest, rows)
+
+        monkeypatch.setattr(run.ranks, "add_picture", add_late)
+        run.answers.ended["image"] = asyncio.Event()
+        async with anyio.create_task_group() as admitting:
+            admitting.start_soon(run.engine.add, asked.request, (), asked.picture)
+            await anyio.wait_all_tasks_blocked()
+            admitting.cancel_scope.cancel()
+            is_sent.set()
+        with anyio.fail_after(20):
+            expected = golden["image/greedy_tokens"].tolist()
+            assert (await run.answer([other]))["other"] == expected

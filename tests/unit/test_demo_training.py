@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from deploy.demo_model.batches import Batch
+from deploy.demo_model.beginnings import begin, say_first_word
 from deploy.demo_model.exchange import Exchange
 from deploy.demo_model.export import checkpoint_tensors, export, read_weights
 from deploy.demo_model.grounding import LAYER, Grounding, looked
@@ -199,6 +200,17 @@ def test_places_are_the_rows_of_what_is_asked_about() -> None:
     assert found[0][[0, 11]].tolist() == [2, 1]
     assert not found[1].any()
     assert (found[2] == ANYWHERE).all()
+
+
+def test_rows_that_begin_answers(tokenizer: Tokenizer) -> None:
+    told = lesson(EXCHANGES, tokenizer, has_image=True)
+    owners = torch.from_numpy(np.stack([told.owners, told.owners]))
+    newline = tokenizer.encode("\n")[0]
+    for mask in begin(owners):
+        targets = told.targets[mask.numpy()].tolist()
+        firsts = [tokenizer.encode(exchange.answer)[0] for exchange in EXCHANGES]
+        assert targets == [newline, firsts[0], newline, firsts[1]]
+        assert told.targets[say_first_word(owners)[0].numpy()].tolist() == firsts
 
 
 def test_what_a_question_names() -> None:
