@@ -102,6 +102,8 @@ class Ranks:
         Whether the other ranks were told.
         """
         self._closing.set()
+        if self._join is not None and self._group is None:
+            return False  # others may never come: they are not waited for
         if self._group is not None and not self._broken:
             self._thread.submit(self._leave)
         if not self._thread.end(self._timeout_s):

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,24 @@ TIMEOUT_S = 60.0
 
 
 def run_ranks(
-    work: Callable[..., torch.Tensor], size: int, folder: Path, *args: Any
+    work: Callable[..., torch.Tensor],
+    size: int,
+    folder: Path,
+    *args: Any,
+    timeout_s: float = TIMEOUT_S,
+    delays_s: Sequence[float] = (),
 ) -> list[torch.Tensor]:
     """What `work(group, rank, size, *args)` gives in each of `size` processes.
 
     `work` has to be a function of a module; `folder` takes the group's file and the results.
+    `timeout_s` bounds every call of the group; ranks come `delays_s` after they could.
     """
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=_rank, args=(work, rank, size, folder, args), daemon=True)
-        for rank in range(size)
+        context.Process(
+            target=_rank, args=(work, rank, size, folder, timeout_s, delay_s, args), daemon=True
+        )
+        for rank, delay_s in enumerate(delays_s or [0.0] * size)
     ]
     for process in processes:
         process.start()
@@ -38,10 +46,17 @@ def run_ranks(
 
 
 def _rank(
-    work: Callable[..., torch.Tensor], rank: int, size: int, folder: Path, args: tuple[Any, ...]
+    work: Callable[..., torch.Tensor],
+    rank: int,
+    size: int,
+    folder: Path,
+    timeout_s: float,
+    delay_s: float,
+    args: tuple[Any, ...],
 ) -> None:
     torch.set_num_threads(1)
+    time.sleep(delay_s)
     address = f"file://{folder / 'group'}"
-    group = ProcessGroup("gloo", address, rank=rank, size=size, timeout_s=TIMEOUT_S)
+    group = ProcessGroup("gloo", address, rank=rank, size=size, timeout_s=timeout_s)
     torch.save(work(group, rank, size, *args), folder / f"result{rank}")
     group.close()

@@ -64,13 +64,15 @@ class ProcessGroup(Collective):
             self._store, _, _ = next(
                 rendezvous(address, rank, size, timeout=timedelta(seconds=join_s))
             )
+            # The group's own wait for them is of `timeout_s`, and a process may take long to start.
+            self.meet("come", join_s)
             timeout = timedelta(seconds=timeout_s)
             dist.init_process_group(
                 backend, store=self._store, rank=rank, world_size=size, timeout=timeout
             )
             # Commands are bytes on the host, whatever the tensors are on.
             self._control = None if backend == "gloo" else dist.new_group(backend="gloo")
-        except RuntimeError as error:  # DistError is one; gloo raises plain ones
+        except (RuntimeError, Unavailable) as error:  # DistError is one; gloo raises plain ones
             reason = str(error).partition("\n")[0]
             raise Unavailable(
                 f"rank {rank} of {size}: no {backend} group at {address} within {join_s:g} s "

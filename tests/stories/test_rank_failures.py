@@ -172,6 +172,7 @@ async def test_a_follower_that_is_lost_while_it_loads_ends_the_worker(
         os.kill(worker.followers[0], signal.SIGKILL)
         assert worker.process.wait(RANK_TIMEOUT_S + MARGIN_S) == 5  # Unavailable
         assert "rank 1 ended with -9" in worker.read_log()
+        assert "still busy" not in worker.read_log()  # rank 0 does not wait for who cannot come
 
 
 def test_followers_end_when_rank_0_is_killed(model: Path, redis: str, tmp_path: Path) -> None:

@@ -42,6 +42,18 @@ def test_one_rank_is_its_own_sum() -> None:
     assert torch.equal(SingleRank().all_gather(own, dim=1), own)
 
 
+def come_late(group: Collective, rank: int, size: int) -> torch.Tensor:
+    """What all came to."""
+    return group.all_reduce(torch.ones(1))
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_rank_may_come_later_than_a_call_may_take(late: int, tmp_path: Path) -> None:
+    delays = [2.0 if rank == late else 0.0 for rank in range(2)]
+    for result in run_ranks(come_late, 2, tmp_path, timeout_s=1.0, delays_s=delays):
+        assert torch.equal(result, torch.tensor([2.0]))
+
+
 def test_a_group_that_does_not_form_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"rank 0 of 2: no gloo group .* within 0\.2 s"):
         ProcessGroup(
