@@ -23,7 +23,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from glm4v.draining import DrainInterceptor
-from glm4v.errors import Glm4vError, Unavailable
+from glm4v.errors import Glm4vError, Overloaded, Unavailable
 from glm4v.rpc_errors import ErrorInterceptor
 from glm4v.settings import ServiceSettings, read_settings
 
@@ -41,7 +41,7 @@ _HEALTH = "grpc.health.v1.Health"
 class Process:
     """What a process consists of; its `__main__` fills it in."""
 
-    ready: _Task  # raises Unavailable while the process cannot serve yet
+    ready: _Task  # raises Unavailable or Overloaded while it cannot serve
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     parts: Sequence[_Task] = ()  # return by themselves once `stopping` is set
     daemons: Sequence[_Task] = ()  # run until they are cancelled, after all parts and calls
@@ -145,7 +145,7 @@ class _Host:
             try:
                 await self._process.ready()
                 break
-            except Unavailable as error:
+            except (Unavailable, Overloaded) as error:
                 log.warning("not ready: %s", error)
                 await asyncio.sleep(_READY_RETRY_S)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 
@@ -86,6 +87,8 @@ def _die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGINT):  # sent to all of a group: rank 0 still drains
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Grammars:
         self._vocabulary: LLTokenizer | None = None
         self._compiled: OrderedDict[AnswerForm, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()  # of the two above
-        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._threads = anyio.Semaphore(_THREADS)  # first come, first served
         self._matchers: dict[int, Matcher] = {}
 
     async def open(self, number: int, form: AnswerForm, answer: tuple[int, ...]) -> None:
@@ -52,16 +52,21 @@ class Grammars:
 
         Raises InvalidRequest for a form that cannot be compiled, or not within the limits.
         """
-        try:
-            with anyio.fail_after(_COMPILE_S):
-                self._matchers[number] = await anyio.to_thread.run_sync(
-                    self._matcher, form, answer, limiter=self._threads, abandon_on_cancel=True
-                )
-        except TimeoutError:
-            raise InvalidRequest(
-                f"response_format.{form.kind} of {len(form.text)} characters is not compiled after "
-                f"{_COMPILE_S:g} s; simplify it"
-            ) from None
+        # No form answers for the ones before it, nor for the vocabulary: their time is not its own.
+        async with self._threads:
+            vocabulary = await anyio.to_thread.run_sync(
+                self._read_vocabulary, abandon_on_cancel=True
+            )
+            try:
+                with anyio.fail_after(_COMPILE_S):
+                    self._matchers[number] = await anyio.to_thread.run_sync(
+                        self._matcher, form, answer, vocabulary, abandon_on_cancel=True
+                    )
+            except TimeoutError:
+                raise InvalidRequest(
+                    f"response_format.{form.kind} of {len(form.text)} characters is not compiled "
+                    f"after {_COMPILE_S:g} s; simplify it"
+                ) from None
 
     def close(self, number: int) -> None:
         """Forget a sequence's matcher, if it has one."""
@@ -88,8 +93,16 @@ class Grammars:
 
     # What follows runs in threads of its own.
 
-    def _matcher(self, form: AnswerForm, answer: tuple[int, ...]) -> "Matcher":
-        matcher = Matcher(self._copy(form), self._spec)
+    def _read_vocabulary(self) -> LLTokenizer:
+        with self._lock:
+            if self._vocabulary is None:
+                self._vocabulary = _read_vocabulary(self._model_dir, self._spec)
+            return self._vocabulary
+
+    def _matcher(
+        self, form: AnswerForm, answer: tuple[int, ...], vocabulary: LLTokenizer
+    ) -> "Matcher":
+        matcher = Matcher(self._copy(form, vocabulary), self._spec)
         matcher.stand_behind(answer, ())
         if matcher.failure:
             raise InvalidRequest(f"response_format.{form.kind}: {matcher.failure}")
@@ -99,16 +112,14 @@ class Grammars:
             )
         return matcher
 
-    def _copy(self, form: AnswerForm) -> LLMatcher:
+    def _copy(self, form: AnswerForm, vocabulary: LLTokenizer) -> LLMatcher:
         """A matcher that stands at the start of an answer."""
         with self._lock:
             compiled = self._compiled.get(form)
             if compiled is not None:
                 self._compiled.move_to_end(form)
                 return compiled.deep_copy()
-            if self._vocabulary is None:
-                self._vocabulary = _read_vocabulary(self._model_dir, self._spec)
-        compiled = LLMatcher(self._vocabulary, _grammar(form), log_level=0, limits=_LIMITS)
+        compiled = LLMatcher(vocabulary, _grammar(form), log_level=0, limits=_LIMITS)
         if compiled.is_error():
             raise InvalidRequest(f"response_format.{form.kind}: {_error(compiled)}")
         with self._lock:

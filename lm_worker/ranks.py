@@ -143,6 +143,7 @@ class Ranks:
             except Unavailable:
                 if self._closing.is_set() or time.monotonic() > deadline:
                     raise
+                group.check_lives()
 
     def _tell(self, command: Command) -> None:
         if self._group is None:

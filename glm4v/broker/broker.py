@@ -1,6 +1,5 @@
 """What a gateway asks of Redis: accept a request, read it, end it, and end what is overdue."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 
@@ -9,16 +8,14 @@ import anyio
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.choices import candidates, choice_id, choice_jobs
 from glm4v.broker.connection import Connection, translated
-from glm4v.broker.journal import Event, JournalHub
+from glm4v.broker.journal import READER_SLACK_S, Event, JournalHub
 from glm4v.broker.keys import Keys
-from glm4v.errors import IdTaken, Overloaded, Unavailable, UnknownReference
+from glm4v.broker.sweeper import Sweeper
+from glm4v.errors import IdTaken, Overloaded, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2
 
 log = logging.getLogger(__name__)
-
-_SWEEP_S = 1.0
-_SWEEP_BATCH = 100
 
 
 class Broker:
@@ -69,7 +66,7 @@ class Broker:
                 job.content_digest,
                 _stage(inference_pb2.STAGE_QUEUED, job.accepted_ms),
                 job.deadline_ms,
-                job.accepted_ms + job.linger_ms,
+                job.linger_ms + int(1000 * READER_SLACK_S),
                 self._max_open,
                 "lm" if embedded else "vision",
                 vision_job.SerializeToString(),
@@ -134,7 +131,7 @@ class Broker:
         async with anyio.create_task_group() as group:
             group.start_soon(self._hub.run)
             group.start_soon(self._hub.keep_readers)
-            group.start_soon(self._sweep)
+            group.start_soon(Sweeper(self._connection, self._keys, self.close_request).run)
 
     async def _check_room(self, job: pb.Job) -> None:
         """Refuse before megabytes are stored; the script that accepts checks again."""
@@ -164,34 +161,6 @@ class Broker:
                 f"no picture is known under the digest {job.image_digest}; send its bytes"
             )
         return embedded
-
-    async def _sweep(self) -> None:
-        """Every gateway sweeps; the first terminal event wins."""
-        ends = {
-            self._keys.open: pb.END_KIND_EXPIRED,
-            self._keys.readers: pb.END_KIND_ABANDONED,
-        }
-        while True:
-            await asyncio.sleep(_SWEEP_S)
-            try:
-                for key, kind in ends.items():
-                    await self._end_overdue(key, kind)
-            except (Unavailable, Overloaded) as error:
-                log.warning("sweep waits: %s", error)
-
-    async def _end_overdue(self, key: str, kind: "pb.EndKind.ValueType") -> None:
-        async with translated():
-            seconds, micros = await self._connection.commands.time()
-            now_ms = seconds * 1000 + micros // 1000
-            overdue = await self._connection.commands.zrangebyscore(
-                key, "-inf", now_ms, start=0, num=_SWEEP_BATCH
-            )
-        for member in overdue:
-            request_id = member.decode()
-            try:
-                await self.close_request(request_id, pb.JournalEnd(kind=kind, at_ms=now_ms))
-            except UnknownReference:
-                log.info("request=%s was listed as open without a journal", request_id)
 
 
 def _stage(stage: "inference_pb2.Stage.ValueType", at_ms: int) -> bytes:

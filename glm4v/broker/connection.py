@@ -44,6 +44,12 @@ _AWAY = (
     RedisClusterException,
     TimeoutError,
 )
+_NOT_NOW = (  # replies that the library has no class for
+    "BUSY ",  # a script runs too long
+    "MISCONF",  # the disk is full, or a snapshot failed
+    "NOREPLICAS",  # too few for min-replicas-to-write
+    "UNBLOCKED",  # it is the master no more
+)
 BLOCK_S = 1.0  # how long a blocking read waits in the server
 
 
@@ -103,3 +109,7 @@ async def translated() -> AsyncIterator[None]:
         raise Unavailable("Redis refuses our credentials; check GLM4V_REDIS_URL") from error
     except _AWAY as error:
         raise Unavailable("Redis does not answer; the request can be tried again") from error
+    except ResponseError as error:
+        if not str(error).startswith(_NOT_NOW):
+            raise
+        raise Unavailable(f"Redis does not take this now: {error}") from error

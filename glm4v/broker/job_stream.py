@@ -37,16 +37,15 @@ class JobStream:
     async def take_over(self, room: int) -> list[Claimed]:
         """Jobs whose lease has lapsed, at most `room`."""
         async with translated():
+            # Asked for by age: a look at the oldest would not see lapsed ones behind live ones.
             commands: Any = self._connection.commands
-            # The answer has two elements before Redis 7 and three from then on.
-            entries = (
-                await commands.xautoclaim(
-                    self._stream, self._group, self.consumer, self._lease_ms, count=room
-                )
-            )[1]
-            claimed = []
-            for entry, fields in entries:
-                pending = await commands.xpending_range(self._stream, self._group, entry, entry, 1)
-                if fields and pending:
-                    claimed.append((entry.decode(), fields, pending[0]["times_delivered"] - 1))
-        return claimed
+            lapsed = await commands.xpending_range(
+                self._stream, self._group, "-", "+", room, idle=self._lease_ms
+            )
+            if not lapsed:
+                return []
+            claims = {each["message_id"]: each["times_delivered"] for each in lapsed}
+            entries = await commands.xclaim(
+                self._stream, self._group, self.consumer, self._lease_ms, list(claims)
+            )
+        return [(entry.decode(), fields, claims[entry]) for entry, fields in entries if fields]

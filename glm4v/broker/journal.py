@@ -21,7 +21,8 @@ _KINDS: dict[bytes, type[Event]] = {
     b"e": pb.JournalEnd,
 }
 _BATCH = 256  # entries of one journal in one read
-_TOUCH_S = 1.0
+TOUCH_S = 1.0
+READER_SLACK_S = 4.0  # a reader may be silent for that long, beside its request's linger
 _RETRY_S = 0.2
 
 RawEntry = tuple[bytes, dict[bytes, bytes]]
@@ -177,7 +178,7 @@ class JournalHub:
     async def keep_readers(self) -> None:
         """Tell Redis once a second which requests are being read, until cancelled."""
         while True:
-            await asyncio.sleep(_TOUCH_S)
+            await asyncio.sleep(TOUCH_S)
             await self._touch(list(self._followed.values()))
 
     async def _touch(self, followed: list[tuple[str, int]]) -> None:
@@ -187,7 +188,7 @@ class JournalHub:
         try:
             async with translated():
                 seconds, micros = await self._connection.commands.time()
-                now_ms = seconds * 1000 + micros // 1000 + int(2000 * _TOUCH_S)
+                now_ms = seconds * 1000 + micros // 1000 + int(1000 * READER_SLACK_S)
                 until = {request_id: now_ms + linger_ms for request_id, linger_ms in followed}
                 await self._connection.commands.zadd(self._keys.readers, until, xx=True)
                 await self._connection.commands.expire(self._bell, 60)

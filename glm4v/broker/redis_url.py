@@ -46,7 +46,7 @@ def open_redis(url: str, *, connections: int, socket_timeout_s: float) -> Any:
         return _master(url.removeprefix(_SENTINEL), options)
     try:
         pool = BlockingConnectionPool.from_url(
-            url, max_connections=connections, timeout=CALL_TIMEOUT_S, **options
+            url, max_connections=connections, timeout=socket_timeout_s, **options
         )
     except ValueError:
         raise InvalidRequest(

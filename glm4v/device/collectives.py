@@ -65,13 +65,17 @@ class ProcessGroup(Collective):
                 rendezvous(address, rank, size, timeout=timedelta(seconds=join_s))
             )
             # The group's own wait for them is of `timeout_s`, and a process may take long to start.
+            if self._store.add(f"lives:{rank}", 1) > 1:
+                raise Unavailable("this rank has come before: the group starts anew with rank 0")
             self.meet("come", join_s)
             timeout = timedelta(seconds=timeout_s)
             dist.init_process_group(
                 backend, store=self._store, rank=rank, world_size=size, timeout=timeout
             )
             # Commands are bytes on the host, whatever the tensors are on.
-            self._control = None if backend == "gloo" else dist.new_group(backend="gloo")
+            self._control = (
+                None if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
+            )
         except (RuntimeError, Unavailable) as error:  # DistError is one; gloo raises plain ones
             reason = str(error).partition("\n")[0]
             raise Unavailable(
@@ -117,6 +121,12 @@ class ProcessGroup(Collective):
             raise Unavailable(
                 f"rank {self.rank} of {self.size}: not all ranks were {name} in {within_s:g} s"
             ) from error
+
+    def check_lives(self) -> None:
+        """Raise Unavailable when a rank has ended and come again: it is not in this group."""
+        for rank in range(self.size):
+            if self._store.add(f"lives:{rank}", 0) > 1:
+                raise Unavailable(f"rank {rank} has ended and was started again: so do we")
 
     def close(self) -> None:
         """Leave the group."""

@@ -5,6 +5,7 @@ They are right, and they are greedy: a change of numerics anywhere shows here fi
 
 import asyncio
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 from glm4v.checkpoint import Checkpoint
 from glm4v.client import Client
 from glm4v.conversation import answered, question
-from glm4v.demo import DEMO_MODEL, demo_examples
+from glm4v.demo import DEMO_MODEL, Example, demo_examples
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.v1 import inference_pb2 as pb
 
@@ -57,10 +58,16 @@ async def test_answers(way: Way) -> None:
 
 
 def answers_are_those_of_the_examples(client: Client) -> None:
-    for example in demo_examples():
+    """All conversations at once, so that steps are shared by them."""
+
+    def answers(example: Example) -> list[str]:
         picture = None if example.picture is None else example.picture.read_bytes()
-        questions = [asked for asked, _ in example.turns]
-        assert ask(client, picture, questions) == [answer for _, answer in example.turns]
+        return ask(client, picture, [asked for asked, _ in example.turns])
+
+    examples = demo_examples()
+    with ThreadPoolExecutor(len(examples)) as pool:
+        given = list(pool.map(answers, examples))
+    assert given == [[answer for _, answer in example.turns] for example in examples]
 
 
 def an_empty_picture_shows_nothing(client: Client) -> None:

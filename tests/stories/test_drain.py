@@ -41,12 +41,14 @@ async def test_running_requests_are_handed_over_at_a_token(fleet: Fleet) -> None
 async def test_a_second_signal_forces_the_end(fleet: Fleet) -> None:
     await fleet.only("gateway", WORKERS[0])
     async with Reader(fleet.targets) as reader:
-        reading = Reading(ask("forced", max_tokens=60))
+        reading, is_forced = Reading(ask("forced", max_tokens=60)), False
+        drains = fleet.log(WORKERS[0]).count("draining")
         async for _ in reader.events(reading):
-            if len(reading.token_ids) == 3 and WORKERS[0] in fleet.running:
+            if len(reading.token_ids) == 3 and not is_forced:
+                is_forced = True
                 fleet.signal("redis", signal.SIGSTOP)  # so that it cannot hand anything back
                 fleet.signal(WORKERS[0], signal.SIGTERM)
-                await asyncio.sleep(0.1)
+                await until(lambda: fleet.log(WORKERS[0]).count("draining") > drains)
                 fleet.signal(WORKERS[0], signal.SIGTERM)
                 assert await fleet.ended(WORKERS[0]) == 130
                 fleet.signal("redis", signal.SIGCONT)

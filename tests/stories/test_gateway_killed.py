@@ -23,7 +23,11 @@ LM = "slow_lm_worker"
 @pytest.mark.parametrize("tokens", range(0, TOKENS, 3))
 async def test_killed_clients_go_on_through_another_gateway(fleet: Fleet, tokens: int) -> None:
     await fleet.only("gateway", "gateway-2", "vision_worker", LM)
-    questions = [ask("why"), ask("what", draw("gateway killed"), seed=5)]
+    most = 2 * TOKENS  # so that the answer goes on while the signal is on its way
+    questions = [
+        ask("why", max_tokens=most),
+        ask("what", draw("gateway killed"), seed=5, max_tokens=most),
+    ]
     first, second = fleet.target("gateway"), fleet.target("gateway-2")
     async with Reader([second]) as elsewhere:
         undisturbed = [await elsewhere.read(question) for question in questions]

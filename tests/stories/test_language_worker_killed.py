@@ -30,16 +30,18 @@ async def test_killed_at_every_token(fleet: Fleet) -> None:
     lacking = [set(range(TOKENS)) for _ in questions]
     async with Reader(fleet.targets) as reader:
         undisturbed = [await reader.read(question) for question in questions]
-        for _ in range(3 * TOKENS):
+        for attempt in range(3 * TOKENS):
             if not any(lacking):
                 break
             readings = [Reading(again(question)) for question in questions]
             aim = max(range(len(questions)), key=lambda number: len(lacking[number]))
+            # Every second time a token earlier: the signal comes late on a busy machine.
+            tokens = max(0, min(lacking[aim]) - attempt % 2)
             reached = [asyncio.Event() for _ in questions]
             with anyio.fail_after(60):
                 async with anyio.create_task_group() as group:
                     for reading, event in zip(readings, reached, strict=True):
-                        group.start_soon(follow, reader, reading, min(lacking[aim]), event)
+                        group.start_soon(follow, reader, reading, tokens, event)
                     await reached[aim].wait()
                     await fleet.kill(WORKER)
                     await fleet.start(WORKER)
@@ -52,7 +54,7 @@ async def test_killed_at_every_token(fleet: Fleet) -> None:
 async def test_another_worker_takes_over_and_the_first_may_come_back(fleet: Fleet) -> None:
     workers = (WORKER, WORKER + "-2")
     await fleet.only("gateway", "vision_worker", *workers)
-    question = ask("who is it", seed=3)
+    question = ask("who is it", seed=3, max_tokens=2 * TOKENS)
     async with Reader(fleet.targets) as reader:
         undisturbed = await reader.read(question)
         reading = Reading(again(question))

@@ -22,7 +22,7 @@ def has_written(fleet: Fleet, name: str, text: str) -> bool:
 @pytest.mark.parametrize("seed", [None, 21])
 async def test_a_worker_that_wakes_adds_nothing(fleet: Fleet, seed: int | None) -> None:
     await fleet.only("gateway", *WORKERS)
-    question = ask("sleep", seed=seed)
+    question = ask("sleep", seed=seed, max_tokens=2 * TOKENS)
     async with Reader(fleet.targets) as reader:
         undisturbed = await reader.read(question)
         for tokens in range(1, TOKENS, 4):
@@ -61,7 +61,7 @@ async def test_it_wakes_in_the_middle_of_another_workers_answer(fleet: Fleet) ->
 
 async def test_a_lone_worker_goes_on_where_it_was(fleet: Fleet) -> None:
     await fleet.only("gateway", WORKERS[0])
-    question = ask("lone", seed=9)
+    question = ask("lone", seed=9, max_tokens=2 * TOKENS)
     async with Reader(fleet.targets) as reader:
         undisturbed = await reader.read(question)
         reading = Reading(again(question))

@@ -54,6 +54,24 @@ def test_a_rank_may_come_later_than_a_call_may_take(late: int, tmp_path: Path) -
         assert torch.equal(result, torch.tensor([2.0]))
 
 
+def come_again(group: Collective, rank: int, size: int, address: str) -> torch.Tensor:
+    """Whether the others notice that rank 1 came twice."""
+    assert isinstance(group, ProcessGroup)
+    group.check_lives()
+    group.all_reduce(torch.ones(1))
+    if rank == 1:
+        with pytest.raises(Unavailable, match="this rank has come before"):
+            ProcessGroup("gloo", address, rank=rank, size=size)
+    group.all_reduce(torch.ones(1))
+    with pytest.raises(Unavailable, match="rank 1 has ended and was started again"):
+        group.check_lives()
+    return torch.ones(1)
+
+
+def test_a_rank_that_was_started_again_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
+    assert run_ranks(come_again, 2, tmp_path, f"file://{tmp_path / 'group'}") == [1, 1]
+
+
 def test_a_group_that_does_not_form_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"rank 0 of 2: no gloo group .* within 0\.2 s"):
         ProcessGroup(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from glm4v.errors import InvalidRequest
 from glm4v.model_spec import ModelSpec, read_spec
 from glm4v.tiny import write_tiny
+from lm_worker import grammar
 from lm_worker.grammar import Grammars
 from lm_worker.plan import NO_TOKEN, AnswerForm, SampleSpec, SamplingRules
 from lm_worker.sampler import sample
@@ -266,3 +268,26 @@ def test_a_form_is_compiled_once_and_answers_do_not_share_where_they_stand(
     grammars.close(1)
     grammars.close(1)
     assert list(grammars.allowed(wishes)) == [2]
+
+
+def test_a_form_does_not_answer_for_those_before_it(
+    grammars: Grammars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_, within_s, each_s, forms = grammar._grammar, 3.0, 1.2, 6  # two at a time
+
+    def slowly(form: AnswerForm) -> str:
+        time.sleep(each_s)
+        return compile_(form)
+
+    monkeypatch.setattr(grammar, "_COMPILE_S", within_s)
+    monkeypatch.setattr(grammar, "_grammar", slowly)
+
+    async def all_at_once() -> None:
+        await asyncio.gather(
+            *(grammars.open(n, AnswerForm("regex", f"a{{{n}}}"), ()) for n in range(1, forms + 1))
+        )
+
+    asyncio.run(all_at_once())
+    monkeypatch.setattr(grammar, "_COMPILE_S", each_s / 2)
+    with pytest.raises(InvalidRequest, match="not compiled after"):
+        open_(grammars, AnswerForm("regex", "b"))

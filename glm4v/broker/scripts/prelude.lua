@@ -1,15 +1,17 @@
 -- Stands before every script.
 
--- Kind of a journal's last entry, and the index of the token after it; nil when there is no journal.
+-- Kind of a journal's last entry, the index of the token after it, and its payload; nil when there is no
+-- journal.
 local function tail(journal)
   local last = redis.call('XREVRANGE', journal, '+', '-', 'COUNT', 1)[1]
   if not last then return nil, 0 end
-  local kind, next_index
+  local kind, next_index, payload
   for i = 1, #last[2], 2 do
     if last[2][i] == 'k' then kind = last[2][i + 1] end
     if last[2][i] == 'n' then next_index = tonumber(last[2][i + 1]) end
+    if last[2][i] == 'd' then payload = last[2][i + 1] end
   end
-  return kind, next_index
+  return kind, next_index, payload
 end
 
 -- Whether `consumer` holds the lease on `entry`: the fencing check. `claims`, where given, is how

@@ -6,7 +6,7 @@ local jobs, group, consumer, stage = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local answers = {}
 for i = 2, #KEYS do
   local entry, claims = ARGV[2 * i], ARGV[2 * i + 1]
-  local kind, next_index = tail(KEYS[i])
+  local kind, next_index, payload = tail(KEYS[i])
   local answer = 'ok'
   if not owns(jobs, group, consumer, entry, claims) then
     answer = 'lost'
@@ -15,7 +15,9 @@ for i = 2, #KEYS do
     answer = 'closed'
   else
     renew(jobs, group, consumer, entry)
-    if stage ~= '' then redis.call('XADD', KEYS[i], '*', 'k', 's', 'n', next_index, 'd', stage) end
+    if stage ~= '' and stage ~= payload then -- else asked again: the answer had not arrived
+      redis.call('XADD', KEYS[i], '*', 'k', 's', 'n', next_index, 'd', stage)
+    end
   end
   answers[#answers + 1] = answer
 end
