@@ -256,7 +256,7 @@ class Worker:
             if self._stuck:
                 log.warning("no progress since the last renewal: leases are left to lapse")
             else:
-                progress = engine.progress
+                progress = -1 if engine.is_idle else engine.progress
                 await self._renew(engine)
             await asyncio.sleep(self._lease_s / 4)
 

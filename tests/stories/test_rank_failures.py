@@ -184,6 +184,23 @@ def test_followers_end_when_rank_0_is_killed(model: Path, redis: str, tmp_path: 
         wait_until(lambda: not any(is_running(pid) for pid in followers))
 
 
+async def test_a_signal_to_all_ranks_is_rank_0s_to_heed(
+    model: Path, redis: str, broker: Broker, tmp_path: Path
+) -> None:
+    """As of a terminal or a service manager, which send it to every process of a group."""
+    with started(model, redis, tmp_path) as worker:
+        worker.wait_until_ready()
+        await broker.submit(job(model, "long", LONG), None)
+        assert await first_tokens(broker, "long", 2)
+        for pid in worker.followers:
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        await asyncio.sleep(0.5)  # what a follower's end takes to be seen
+        worker.process.terminate()
+        assert worker.process.wait(MARGIN_S) == 0
+        assert "handed back 1 requests" in worker.read_log()
+
+
 async def test_ranks_placed_by_the_environment_answer_and_end_together(
     model: Path, redis: str, broker: Broker, tmp_path: Path
 ) -> None:

@@ -111,6 +111,10 @@ async def test_out_of_memory_refuses_the_new_and_finishes_the_old_later(fleet: F
                 assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
                 assert "out of memory" in str(refused.value.details())
             await asyncio.sleep(2.5)  # longer than a lease, and than the gateways' rounds
+            # A process that starts now waits until it can serve.
+            await fleet.kill("vision_worker")
+            await fleet.start("vision_worker", wait=False)
+            await until(lambda: "not ready: Redis is out of memory" in fleet.log("vision_worker"))
             # A worker that drains now keeps its requests until they can be handed back.
             fleet.signal(LM, signal.SIGTERM)
             await asyncio.sleep(0.5)
@@ -119,7 +123,7 @@ async def test_out_of_memory_refuses_the_new_and_finishes_the_old_later(fleet: F
         assert await fleet.ended(LM) == 0
         await fleet.start(LM)
         assert "gateway" in fleet.running
-        assert "vision_worker" in fleet.running
+        await fleet.serving("vision_worker")
         await task
         await assert_unharmed(fleet, reading, undisturbed)
 
