@@ -37,7 +37,7 @@ _DEFAULT_MAX_TOKENS = 1024
 _DEFAULT_LINGER_S = 10.0
 _DEFAULT_PRIORITY = 3
 _MAX_TOP_LOGPROBS = 20
-_MAX_CHOICES = 16
+MAX_CHOICES = 16
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -135,9 +135,9 @@ class Admission:
         check_range("top_logprobs", request.top_logprobs, 0, _MAX_TOP_LOGPROBS)
         check_range("prompt_logprobs", request.prompt_logprobs, 0, _MAX_TOP_LOGPROBS)
         if request.HasField("n"):
-            check_range("n", request.n, 1, _MAX_CHOICES)
+            check_range("n", request.n, 1, MAX_CHOICES)
         if request.HasField("best_of"):
-            check_range("best_of", request.best_of, request.n or 1, _MAX_CHOICES)
+            check_range("best_of", request.best_of, request.n or 1, MAX_CHOICES)
         check_logit_bias(request.sampling.logit_bias, self._spec.tokens)
         check_cache_salt(request.cache_salt)
         if request.HasField("priority"):
@@ -167,10 +167,11 @@ class Admission:
         return prompt, image.digest, None
 
     def _check_count(self, messages: Sequence[api.Message]) -> None:
-        """Refuse what is longer than the context already by its number of messages."""
-        if len(messages) > self._spec.context_tokens:
+        """Refuse what is longer than the context already by its numbers of messages and parts."""
+        parts = max(len(messages), sum(len(message.parts) for message in messages))
+        if parts > self._spec.context_tokens:
             raise InvalidRequest(
-                f"messages has {len(messages)} messages, the context only "
+                f"messages has {len(messages)} messages and {parts} parts, the context only "
                 f"{self._spec.context_tokens} tokens; leave out the oldest"
             )
 

@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from typing import cast
+from typing import ParamSpec, cast
 
 import anyio
 
@@ -14,6 +14,7 @@ from gateway.tokenizer import Tokenizer
 from glm4v.broker import Broker
 from glm4v.broker.choices import candidates, choice_id, is_ranked
 from glm4v.broker.journal import Event
+from glm4v.broker.patience import patiently
 from glm4v.errors import DeadlinePassed, InvalidRequest, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
@@ -22,6 +23,8 @@ from glm4v.v1 import inference_pb2 as api
 _Journal = tuple[pb.Job, AsyncGenerator[Event, None]]
 
 log = logging.getLogger(__name__)
+
+_P = ParamSpec("_P")
 
 # A request is ended within a second or two of its deadline; when its end still cannot be read after
 # this, Redis is away and nobody should wait for it.
@@ -128,7 +131,7 @@ class Reader:
         ended = pb.EndKind.Name(end.kind).removeprefix("END_KIND_").lower()
         log.info("request=%s end=%s tokens=%d", job.request_id, ended, replies.token_count)
         if not is_answer(end) and candidates(first) > 1:
-            await self._broker.end_choices(first, end)
+            await self._change(job, self._broker.end_choices, first, end)
         if scores is not None:
             scores[job.choice] = replies.mean_logprob
         yield replies.finished(end)
@@ -164,11 +167,11 @@ class Reader:
         async with aclosing(journal):
             entry = await anext(journal)
             assert isinstance(entry, pb.JournalAccepted)
-            deadline_s = entry.job.deadline_ms / 1000 + _OVERDUE_S
+            job = entry.job
             while True:
                 yield entry
                 try:
-                    with anyio.fail_after(max(deadline_s - time.time(), _OVERDUE_S)):
+                    with anyio.fail_after(_time_left(job)):
                         entry = await anext(journal)
                 except StopAsyncIteration:
                     return
@@ -186,7 +189,24 @@ class Reader:
             token_count=token_count,
             at_ms=int(time.time() * 1000),
         )
-        return end if await self._broker.close_request(job.request_id, end) else None
+        is_ours = await self._change(job, self._broker.close_request, job.request_id, end)
+        return end if is_ours else None
+
+    async def _change(
+        self, job: pb.Job, call: Callable[_P, Awaitable[bool]], *args: _P.args, **kwargs: _P.kwargs
+    ) -> bool:
+        """Make a change that Redis may be too full for now: the answer is there, and can wait."""
+        try:
+            with anyio.fail_after(_time_left(job)):
+                return await patiently(call, *args, **kwargs)
+        except TimeoutError:
+            raise DeadlinePassed(
+                f"request {job.request_id!r} could not be ended by its deadline; attach to it later"
+            ) from None
+
+
+def _time_left(job: pb.Job) -> float:
+    return max(job.deadline_ms / 1000 + _OVERDUE_S - time.time(), _OVERDUE_S)
 
 
 def _offsets(job: pb.Job, given: Sequence[int]) -> list[int]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from grpc import aio
 
-from gateway.admission import Admission
-from gateway.ranges import check_request_id, refuse_unknown_fields
+from gateway.admission import MAX_CHOICES, Admission
+from gateway.ranges import check_range, check_request_id, refuse_unknown_fields
 from gateway.reader import Reader
 from glm4v.broker import Broker
 from glm4v.internal.v1 import journal_pb2 as pb
@@ -40,9 +40,9 @@ class InferenceServicer(InferenceServiceServicer):
         """Submit, then follow the journal from its start."""
         admitted = await self._admission.admit(request, context.time_remaining())
         await self._broker.submit(admitted.job, admitted.image)
-        events = self._reader.events(
-            admitted.job.request_id, with_prompt_ids=request.return_prompt_ids
-        )
+        request_id, with_ids = admitted.job.request_id, request.return_prompt_ids
+        del admitted, request  # a picture each, for as long as the answer takes
+        events = self._reader.events(request_id, with_prompt_ids=with_ids)
         async with aclosing(events):
             async for event in events:
                 yield api.GenerateResponse(event=event)
@@ -51,6 +51,8 @@ class InferenceServicer(InferenceServiceServicer):
         self, request: api.AttachRequest, context: _Context
     ) -> AsyncIterator[api.AttachResponse]:
         """Follow the journal from the first token the client has not."""
+        further = len(request.further_offsets)
+        check_range("the number of further_offsets", further, 0, MAX_CHOICES - 1)
         refuse_unknown_fields(request)
         check_request_id(request.request_id)
         offsets = [request.token_offset, *request.further_offsets]

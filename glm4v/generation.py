@@ -171,7 +171,8 @@ class Generation:
         kind = event.WhichOneof("event")
         if kind == "accepted":
             is_news = self.accepted is None
-            self.accepted = event.accepted
+            if self.accepted is None:  # told again it lacks the prompt's ids
+                self.accepted = event.accepted
             self.choices += [Choice() for _ in range(event.accepted.n - len(self.choices))]
             return is_news
         if kind == "prompt_logprobs":

@@ -4,17 +4,19 @@ The gateway inspects, from the header alone; a vision worker decodes. Works with
 """
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import cast
 
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 
 from glm4v.errors import InvalidRequest, Overloaded
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
-# Pillow's own limit warns or raises in places of its choosing; `_open` applies ours, always.
-Image.MAX_IMAGE_PIXELS = None
+# Beyond its limit, which `_open` sets, Pillow warns or raises; for us there is no difference.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 # What undoes each value of the orientation tag. Source: Exif 2.32, tag 0x0112; 1 is upright.
 _UPRIGHT = {
@@ -84,25 +86,40 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     if not data:
         raise InvalidRequest("the picture is empty (0 bytes); send the bytes of a picture file")
+    # Pillow's own check comes before the first frame of an animation takes its memory.
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+        pixels = max(image.width * image.height, _tile_pixels(image))
     except MemoryError:
         raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise _too_many_pixels(limits) from error
     except Exception as error:  # as in `decode`
         raise InvalidRequest(
             f"{len(data)} bytes are no picture that can be read; send one of {', '.join(FORMATS)}"
         ) from error
-    if image.width * image.height > limits.max_pixels:
-        raise InvalidRequest(
-            f"the picture has {image.width} x {image.height} pixels, at most "
-            f"{limits.max_pixels} in all are taken; send it scaled down"
-        )
+    if pixels > limits.max_pixels:
+        raise _too_many_pixels(limits)
     if max(image.size) > limits.max_side:
         raise InvalidRequest(
             f"the picture has {image.width} x {image.height} pixels, at most "
             f"{limits.max_side} on a side are taken; send it scaled down"
         )
     return image
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Pixels of a TIFF picture's tile, which is decoded whole however small the picture is."""
+    if not isinstance(image, TiffImageFile):
+        return 0
+    return int(image.tag_v2.get(TILEWIDTH, 0)) * int(image.tag_v2.get(TILELENGTH, 0))
+
+
+def _too_many_pixels(limits: ImageLimits) -> InvalidRequest:
+    return InvalidRequest(
+        f"the picture has more than {limits.max_pixels} pixels in all; send it scaled down"
+    )
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -3,6 +3,7 @@
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -31,44 +32,38 @@ class ErrorInterceptor(aio.ServerInterceptor):
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 _stream(method, handler.unary_stream),
-                _tolerant(handler.request_deserializer),
+                partial(_Request, handler.request_deserializer),
                 handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
             _unary(method, handler.unary_unary),
-            _tolerant(handler.request_deserializer),
+            partial(_Request, handler.request_deserializer),
             handler.response_serializer,
         )
 
 
-class _NoMessage:
-    """Stands for bytes that are no message of the method's type."""
+class _Request:
+    """A message on its way to its handler, which alone keeps it: gRPC keeps this for the call."""
 
-
-def _tolerant(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """gRPC would call bytes that do not parse an unknown error; the handler below knows it."""
-    if parse is None:
-        return None
-
-    def parse_or_mark(data: bytes) -> Any:
+    def __init__(self, parse: Callable[[bytes], Any] | None, data: bytes) -> None:
+        # Bytes that do not parse gRPC would call an unknown error.
         try:
-            return parse(data)
+            self._message = parse(data) if parse else data
         except DecodeError:
-            return _NoMessage()
+            self._message = None
 
-    return parse_or_mark
-
-
-def _refuse_no_message(request: Any) -> None:
-    if isinstance(request, _NoMessage):
-        raise InvalidRequest("the request is not a message of this method's type")
+    def take(self) -> Any:
+        """The message; raises InvalidRequest for bytes that are none of the method's type."""
+        if self._message is None:
+            raise InvalidRequest("the request is not a message of this method's type")
+        message, self._message = self._message, None
+        return message
 
 
 def _unary(method: str, handle: Any) -> Any:
-    async def wrapped(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+    async def wrapped(request: _Request, context: aio.ServicerContext[Any, Any]) -> Any:
         try:
-            _refuse_no_message(request)
-            return await handle(request, context)
+            return await handle(request.take(), context)
         except Exception as error:
             await _abort(method, context, error)
 
@@ -76,10 +71,11 @@ def _unary(method: str, handle: Any) -> Any:
 
 
 def _stream(method: str, handle: Any) -> Any:
-    async def wrapped(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+    async def wrapped(
+        request: _Request, context: aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
         try:
-            _refuse_no_message(request)
-            async for reply in handle(request, context):
+            async for reply in handle(request.take(), context):
                 yield reply
         except Exception as error:
             await _abort(method, context, error)

@@ -4,6 +4,7 @@ import os
 import sys
 from functools import partial
 
+import anyio.to_thread
 import torch
 
 from glm4v.broker import Connection, Keys
@@ -65,7 +66,7 @@ def build(settings: LmSettings) -> Process:
         await ranks.started.wait()
 
     async def close() -> None:
-        were_told = ranks.close()
+        were_told = await anyio.to_thread.run_sync(ranks.close)  # signals are still heard meanwhile
         if followers is not None:
             followers.end(were_told=were_told)
         await connection.close()

@@ -13,10 +13,10 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from glm4v.device.collectives import Collective, ProcessGroup, SingleRank
+from glm4v.device.device_thread import DeviceThread
 from glm4v.errors import Unavailable
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.commands import AddPicture, Beat, Command, DropPicture, Stop, encode
-from lm_worker.device_thread import DeviceThread
 from lm_worker.group import BEAT_SHARE, LOAD_S
 from lm_worker.plan import StepPlan, StepResult
 from lm_worker.runner import Runner, to_tensor

@@ -84,6 +84,8 @@ class ScriptedGateway(rpc.InferenceServiceServicer):
     def Attach(self, request: pb.AttachRequest, context: Any) -> Iterator[pb.AttachResponse]:
         self.calls.append(("attach", request.request_id, request.token_offset))
         for event in self._events(request.request_id, request.token_offset, context):
+            if event.HasField("accepted"):  # it was not asked for them
+                del event.accepted.prompt_ids[:]
             yield pb.AttachResponse(event=event)
 
     def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelResponse:

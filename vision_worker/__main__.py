@@ -1,5 +1,6 @@
 """The vision worker process: settings → objects → service."""
 
+import anyio.to_thread
 import torch
 
 from glm4v.broker import Connection, Keys
@@ -50,7 +51,7 @@ def build(settings: VisionSettings) -> Process:
         await encoder.started.wait()
 
     async def close() -> None:
-        encoder.close()
+        await anyio.to_thread.run_sync(encoder.close)  # signals are still heard meanwhile
         await connection.close()
 
     process = Process(ready=ready, parts=[encode], close=close)

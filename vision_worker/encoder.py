@@ -8,8 +8,9 @@ skipped, in it the device stops at the next layer.
 """
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -21,6 +22,7 @@ import torch
 from glm4v.checkpoint import Checkpoint
 from glm4v.core_turns import CoreTurns
 from glm4v.device import Device
+from glm4v.device.device_thread import DeviceThread
 from glm4v.errors import Overloaded
 from glm4v.images import ImageLimits
 from glm4v.tensor_bytes import TensorBytes
@@ -28,7 +30,10 @@ from glm4v.weights import Weights
 from vision_worker.model import VisionModel
 from vision_worker.preprocess import pixel_values
 
+log = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
+_END_S = 10.0
 
 
 class Encoder:
@@ -52,7 +57,7 @@ class Encoder:
         self._limits = limits
         self._turns = turns or CoreTurns(None)
         self._decode_threads = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
-        self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._device_thread = DeviceThread()
         self._room = asyncio.Semaphore(decoders + 1)
         self._model: VisionModel | None = None
         self._pictures_decoded = 0  # written by the event loop
@@ -61,7 +66,7 @@ class Encoder:
 
     async def start(self) -> None:
         """Read the weights; raises CheckpointError."""
-        await _in_thread(self._device_thread, self._load)
+        await _named(self._device_thread.call(self._load))
         self.started.set()
 
     @property
@@ -78,16 +83,22 @@ class Encoder:
         gone = threading.Event()
         try:
             async with self._room:
-                pixels = await _in_thread(self._decode_threads, partial(self._decode, data))
+                decode = partial(self._decode, data)
+                loop = asyncio.get_running_loop()
+                pixels = await _named(loop.run_in_executor(self._decode_threads, decode))
                 self._pictures_decoded += 1
-                return await _in_thread(self._device_thread, partial(self._encode, pixels, gone))
+                return await _named(self._device_thread.call(partial(self._encode, pixels, gone)))
         finally:
             gone.set()
 
     def close(self) -> None:
-        """Let the picture on the device end, unless its caller has gone; cancel the others."""
-        for threads in (self._decode_threads, self._device_thread):
-            threads.shutdown(wait=True, cancel_futures=True)
+        """Let the picture on the device end, unless its caller has gone; cancel the others.
+
+        A device that hangs, or still reads its weights, is left so after ten seconds.
+        """
+        self._decode_threads.shutdown(wait=True, cancel_futures=True)
+        if not self._device_thread.end(_END_S):
+            log.error("the device is still busy after %g s and is left so", _END_S)
 
     # What follows runs in the threads.
 
@@ -125,9 +136,10 @@ class _CallerGone(Exception):
     """Ends the work on a picture; there is nobody to see it."""
 
 
-async def _in_thread(threads: ThreadPoolExecutor, function: Callable[[], _T]) -> _T:
+async def _named(result: Awaitable[_T]) -> _T:
+    """What a thread gives, or raises; running out of memory by its name."""
     try:
-        return await asyncio.get_running_loop().run_in_executor(threads, function)
+        return await result
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

@@ -67,7 +67,13 @@ class JournalHub:
                 for _, fields in entries:
                     event = parse(fields)
                     if isinstance(event, pb.JournalTokens):
-                        _leave_out(event, known - (int(fields[b"n"]) - len(event.ids)))
+                        first = int(fields[b"n"]) - len(event.ids)
+                        if first > known:
+                            raise Unavailable(
+                                f"tokens {known} to {first - 1} of request {request_id!r} were "
+                                "lost before they were read; attach again"
+                            )
+                        _leave_out(event, known - first)
                         known += len(event.ids)
                     yield event
                     if isinstance(event, pb.JournalEnd):
@@ -86,9 +92,7 @@ class JournalHub:
                 self._keys.journal(request_id), count=count
             )
         if not entries:
-            raise UnknownReference(
-                f"request {request_id!r} is not known: it never was, or ended too long ago"
-            )
+            raise _unknown(request_id)
         return entries
 
     async def _next(self, key: str, after: bytes) -> list[RawEntry]:
@@ -180,6 +184,26 @@ class JournalHub:
         while True:
             await asyncio.sleep(TOUCH_S)
             await self._touch(list(self._followed.values()))
+            await self._end_lost({request_id for request_id, _ in self._followed.values()})
+
+    async def _end_lost(self, request_ids: set[str]) -> None:
+        """End the waiting for journals that are gone, as after a failover: nothing would come."""
+        if not request_ids:
+            return
+        names = list(request_ids)
+        commands = self._connection.commands
+        try:
+            async with translated():
+                scores = await commands.zmscore(self._keys.readers, names)
+                suspects = [n for n, score in zip(names, scores, strict=True) if score is None]
+                lost = [n for n in suspects if not await commands.exists(self._keys.journal(n))]
+        except (Unavailable, Overloaded) as error:  # the next try is a second away
+            log.warning("lost requests are not looked for: %s", error)
+            return
+        for request_id in lost:
+            for _, arrival in self._waiting.pop(self._keys.journal(request_id), []):
+                if not arrival.done():
+                    arrival.set_exception(_unknown(request_id))
 
     async def _touch(self, followed: list[tuple[str, int]]) -> None:
         """Move the time when requests are abandoned; `followed` are ids with their linger_ms."""
@@ -207,6 +231,12 @@ def _job(entries: list[RawEntry]) -> pb.Job:
     first = parse(entries[0][1])
     assert isinstance(first, pb.JournalAccepted)
     return first.job
+
+
+def _unknown(request_id: str) -> UnknownReference:
+    return UnknownReference(
+        f"request {request_id!r} is not known: it never was, or ended too long ago"
+    )
 
 
 def _draining() -> Unavailable:

@@ -17,8 +17,8 @@ from glm4v.device.kernels import (
     attend_all,
 )
 from glm4v.device.linear import Linear, PlainLinear, Then
-from glm4v.device.memory import free_host_memory_bytes
 from glm4v.errors import InvalidRequest
+from glm4v.host_memory import free_host_memory_bytes
 
 log = logging.getLogger(__name__)
 

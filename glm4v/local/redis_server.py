@@ -10,6 +10,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.host_memory import free_host_memory_bytes
 from glm4v.local.tether import tethered
 
 _MAX_SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, less its final zero
@@ -62,7 +63,10 @@ class RedisServer:
             "save": "",  # the append-only file is enough
             "appendonly": "yes",
             "appendfsync": self._fsync,
-            "maxmemory-policy": "noeviction",
+            # When it is full, pictures, embeddings and ended answers used longest ago go; what has
+            # no end of its own, all that is under way, stays.
+            "maxmemory": str(_most_bytes()),
+            "maxmemory-policy": "volatile-lru",
         }
         return [str(self._program), *(word for k, v in options.items() for word in ("--" + k, v))]
 
@@ -122,6 +126,14 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _most_bytes() -> int:
+    """A quarter of what is free; 0, no limit, where the system does not tell."""
+    try:
+        return free_host_memory_bytes() // 4
+    except Unavailable:
+        return 0
 
 
 def find_server() -> Path:

@@ -111,6 +111,18 @@ class ScriptedWorker:
         return answer
 
 
+def ask(request_id: str = "r", text: str = "hello", **fields: object) -> api.GenerateRequest:
+    """A request with one message."""
+    request = api.GenerateRequest(request_id=request_id, **fields)  # type: ignore[arg-type]
+    request.messages.add(role=api.ROLE_USER).parts.add(text=text)
+    return request
+
+
+def attach(offset: int = 0, request_id: str = "r") -> api.AttachRequest:
+    """The request again."""
+    return api.AttachRequest(request_id=request_id, token_offset=offset)
+
+
 def now_ms() -> int:
     """Unix time in milliseconds."""
     return int(time.time() * 1000)

@@ -10,11 +10,9 @@ import grpc
 import pytest
 from PIL import Image
 
-import gateway.reader
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.checkpoint import Checkpoint
 from glm4v.internal.v1 import journal_pb2 as pb
-from glm4v.local.redis_server import RedisServer
 from glm4v.v1 import inference_pb2 as api
 from tests.integration.gateway_bench import (
     MAX_IMAGE_BYTES,
@@ -22,6 +20,8 @@ from tests.integration.gateway_bench import (
     Call,
     Gateway,
     ScriptedWorker,
+    ask,
+    attach,
     collect,
     length_end,
     now_ms,
@@ -60,20 +60,10 @@ def worker(connection: Connection, keys: Keys, one: Gateway) -> ScriptedWorker:
     return ScriptedWorker(connection, keys)
 
 
-def ask(request_id: str = "r", text: str = "hello", **fields: object) -> api.GenerateRequest:
-    request = api.GenerateRequest(request_id=request_id, **fields)  # type: ignore[arg-type]
-    request.messages.add(role=api.ROLE_USER).parts.add(text=text)
-    return request
-
-
 def ask_about(image: api.Image, request_id: str = "r") -> api.GenerateRequest:
     request = ask(request_id)
     request.messages[0].parts.add(image=image)
     return request
-
-
-def attach(offset: int = 0, request_id: str = "r") -> api.AttachRequest:
-    return api.AttachRequest(request_id=request_id, token_offset=offset)
 
 
 async def test_events_come_in_the_order_of_the_contract(
@@ -220,31 +210,6 @@ async def test_a_deadline_that_passes_is_told_to_every_reader(
     assert await worker.say(lease, "a") == "closed"
 
 
-async def test_nobody_waits_past_the_deadline_when_redis_is_away(
-    checkpoint: Checkpoint, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gateway.reader, "_OVERDUE_S", 0.3)
-    redis = RedisServer(tmp_path)
-    redis.start()
-    connection = Connection(redis.url)
-    try:
-        async with running_gateway(connection, keys, checkpoint) as alone:
-            first = alone.stub.Generate(ask(), timeout=1)
-            await first.read()
-            reader = alone.stub.Attach(attach())
-            assert [(await reader.read()) is not grpc.aio.EOF for _ in range(2)] == [True, True]
-            # A call that goes all the way to Redis: meanwhile the reader has begun to wait.
-            await refusal(alone.stub.Cancel(api.CancelRequest(request_id="nobody")))
-            redis.stop()
-            code, message = await refusal(reader)
-            assert code == Code.DEADLINE_EXCEEDED
-            assert "its end cannot be read" in message
-            code, message = await refusal(alone.stub.Generate(ask("other")))
-            assert code == Code.UNAVAILABLE
-    finally:
-        await connection.close()
-
-
 async def test_a_failed_request_has_the_status_its_worker_gave(
     one: Gateway, worker: ScriptedWorker
 ) -> None:
@@ -273,7 +238,10 @@ REFUSED = {
     "linger_s is 3601; 0 to 3600": ask(linger_s=3601),
     "(129 characters); 1 to 128": ask("a" * 129),
     "513 bytes of text": ask(text="a" * 513),
-    "101 x 100 pixels, at most 10000": ask_about(api.Image(data=picture(101, 100))),
+    "1 messages and 513 parts, the context only 512": api.GenerateRequest(
+        messages=[api.Message(role=api.ROLE_USER, parts=[api.ContentPart()] * 513)]
+    ),
+    "more than 10000 pixels in all": ask_about(api.Image(data=picture(101, 100))),
     "4 bytes are no picture": ask_about(api.Image(data=b"none")),
     "(2 characters); 64 lower-case": ask_about(api.Image(digest="ab")),
 }
@@ -287,6 +255,13 @@ async def test_a_request_that_can_never_work_is_refused_with_the_numbers(
     assert code == Code.INVALID_ARGUMENT
     assert said in message
     assert "\n" not in message
+
+
+async def test_offsets_of_more_choices_than_there_can_be_are_refused(one: Gateway) -> None:
+    many = api.AttachRequest(request_id="r", further_offsets=[0] * 16)
+    code, message = await refusal(one.stub.Attach(many))
+    assert code == Code.INVALID_ARGUMENT
+    assert "the number of further_offsets is 16; 0 to 15" in message
 
 
 async def test_fields_this_release_does_not_know_are_refused_in_every_call(one: Gateway) -> None:

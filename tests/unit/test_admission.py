@@ -192,7 +192,7 @@ def field(name: str, value: object) -> Change:
         (field("linger_s", float("nan")), r"linger_s is nan"),
         (
             lambda asked: asked.messages.extend([request().messages[0]] * 512),
-            "513 messages, .* 512 tokens",
+            "513 messages and 513 parts, .* 512 tokens",
         ),
     ],
 )
@@ -252,7 +252,7 @@ async def test_a_picture_sent_before_is_named_by_its_digest() -> None:
     ("image", "kind", "said"),
     [
         (api.Image(data=bytes(4001)), Overloaded, "4001 bytes, at most 4000"),
-        (api.Image(data=picture(31, 30)), InvalidRequest, "31 x 30 pixels, at most 900"),
+        (api.Image(data=picture(31, 30)), InvalidRequest, "more than 900 pixels in all"),
         (api.Image(data=b"nonsense"), InvalidRequest, "8 bytes are no picture"),
         (api.Image(data=b""), InvalidRequest, "empty"),
         (api.Image(digest="0" * 63), InvalidRequest, r"\(63 characters\); 64 lower-case"),

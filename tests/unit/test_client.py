@@ -59,6 +59,8 @@ def test_a_stream_broken_anywhere_goes_on_without_loss_or_repetition(sent: int) 
     gateway = ScriptedGateway([sent])
     with asking(gateway) as client, client.generate(question(None, "?")) as generation:
         check_exactly_once(generation, list(generation))
+    assert generation.accepted is not None
+    assert generation.accepted.prompt_ids == [1, 2, 3]  # told once, in the first call
     [(first, request_id, _), (second, again, offset)] = gateway.calls
     assert (first, request_id) == ("generate", again)
     assert second == ("attach" if sent else "generate")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import vision_worker.encoder
 from glm4v.checkpoint import Checkpoint
 from glm4v.device import Device
 from glm4v.device.cpu import CpuDevice
@@ -256,7 +257,7 @@ async def test_weights_that_cannot_be_read_end_the_start(tmp_path: Path) -> None
     encoder.close()
 
 
-async def test_close_ends_the_picture_on_the_device_and_cancels_the_others(
+async def test_close_waits_for_the_pictures_at_hand(
     encoder: Encoder, device: SteppedDevice
 ) -> None:
     first = asyncio.create_task(encoder.encode(picture(1)))
@@ -264,9 +265,24 @@ async def test_close_ends_the_picture_on_the_device_and_cancels_the_others(
     second = asyncio.create_task(encoder.encode(picture(2)))
     await reached(lambda: encoder.progress == 2)
     closing = asyncio.create_task(asyncio.to_thread(encoder.close))
-    with pytest.raises(asyncio.CancelledError):
-        await second
+    await asyncio.sleep(0.1)
     assert not closing.done()
     device.free_run()
     assert (await first).data
+    assert (await second).data
     await closing
+
+
+async def test_close_leaves_a_device_that_hangs(
+    encoder: Encoder,
+    device: SteppedDevice,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(vision_worker.encoder, "_END_S", 0.1)
+    encoding = asyncio.create_task(encoder.encode(picture(1)))
+    await device.at_layer.acquire()
+    encoding.cancel()
+    await asyncio.to_thread(encoder.close)
+    assert "the device is still busy after 0.1 s" in caplog.text
+    device.free_run()

@@ -1,6 +1,7 @@
 """Pictures of all kinds become the RGB a person sees; what cannot be is refused with numbers."""
 
 import io
+import resource
 import struct
 import warnings
 import zlib
@@ -100,14 +101,47 @@ def test_too_many_bytes_are_refused_with_both_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "height"), [(60_000, 60_000), (10_001, 10_000), (65_536, 2), (2, 65_536)]
+    ("width", "height", "reason"),
+    [
+        (60_000, 60_000, "more than 100000000 pixels in all"),
+        (10_001, 10_000, "more than 100000000 pixels in all"),
+        (65_536, 2, "65536 x 2 pixels, at most 65535 on a side"),
+        (2, 65_536, "2 x 65536 pixels, at most 65535 on a side"),
+    ],
 )
-def test_too_many_pixels_are_refused_from_the_header(width: int, height: int) -> None:
+def test_too_many_pixels_are_refused_from_the_header(width: int, height: int, reason: str) -> None:
     with warnings.catch_warnings(record=True) as seen:
         for function in (inspect, decode):
-            with pytest.raises(InvalidRequest, match=f"{width} x {height} pixels, at most"):
+            with pytest.raises(InvalidRequest, match=reason):
                 function(huge_png(width, height), LIMITS)
     assert not seen
+
+
+def test_an_animation_that_claims_a_large_frame_takes_no_memory_for_it() -> None:
+    """Pillow fills the frame while it opens a file that asks for its background behind it."""
+    side = 20_000
+    data = (
+        b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0)
+        + b"\x21\xf9\x04\x08\x00\x00\x00\x00"
+        + b"\x2c" + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x02"
+    )  # fmt: skip
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for function in (inspect, decode):
+        with pytest.raises(InvalidRequest, match="pixels in all"):
+            function(data, LIMITS)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * 1024 < side * side / 2
+
+
+def test_a_small_picture_of_a_huge_tile_is_refused() -> None:
+    # Tag and value; the tile's bytes are said to be the file's first.
+    size, tile = {256: 16, 257: 16}, {322: 2**15, 323: 2**15, 324: 0, 325: 8}
+    tags = {**size, 258: 8, 259: 8, 262: 1, 277: 1, **tile}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    for function in (inspect, decode):
+        with pytest.raises(InvalidRequest, match="pixels in all"):
+            function(data, LIMITS)
 
 
 def test_the_largest_allowed_picture_gives_no_warning() -> None:

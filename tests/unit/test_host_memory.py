@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from glm4v.device import open_device
-from glm4v.device.memory import free_host_memory_bytes
 from glm4v.errors import Unavailable
+from glm4v.host_memory import free_host_memory_bytes
 
 MIB = 2**20
 

@@ -1,0 +1,121 @@
+"""A gateway whose Redis is away, full, or has lost something."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+import gateway.reader
+from glm4v.broker import Connection, Keys
+from glm4v.checkpoint import Checkpoint
+from glm4v.local.redis_server import RedisServer
+from glm4v.v1 import inference_pb2 as api
+from tests.integration.gateway_bench import (
+    Gateway,
+    ScriptedWorker,
+    ask,
+    attach,
+    collect,
+    read_until,
+    refusal,
+    running_gateway,
+    text_of,
+)
+
+Code = grpc.StatusCode
+
+
+@pytest.fixture
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server of this test alone."""
+    redis = RedisServer(tmp_path_factory.mktemp("r"), fsync="no")
+    redis.start()
+    yield redis
+    redis.stop()
+
+
+@pytest.fixture
+async def connection(redis: RedisServer) -> AsyncIterator[Connection]:
+    connection = Connection(redis.url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def one(
+    connection: Connection, keys: Keys, checkpoint_dir: Callable[[str], Path]
+) -> AsyncIterator[Gateway]:
+    checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))
+    async with running_gateway(connection, keys, checkpoint) as running:
+        yield running
+
+
+@pytest.fixture
+def worker(connection: Connection, keys: Keys, one: Gateway) -> ScriptedWorker:
+    return ScriptedWorker(connection, keys)
+
+
+async def test_nobody_waits_past_the_deadline(
+    one: Gateway, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.reader, "_OVERDUE_S", 0.3)
+    first = one.stub.Generate(ask(), timeout=1)
+    await first.read()
+    reader = one.stub.Attach(attach())
+    assert [(await reader.read()) is not grpc.aio.EOF for _ in range(2)] == [True, True]
+    # A call that goes all the way to Redis: meanwhile the reader has begun to wait.
+    await refusal(one.stub.Cancel(api.CancelRequest(request_id="nobody")))
+    redis.stop()
+    code, message = await refusal(reader)
+    assert code == Code.DEADLINE_EXCEEDED
+    assert "its end cannot be read" in message
+    code, message = await refusal(one.stub.Generate(ask("other")))
+    assert code == Code.UNAVAILABLE
+
+
+async def test_a_stop_string_that_is_found_while_redis_is_full_still_ends_the_answer(
+    one: Gateway, worker: ScriptedWorker, connection: Connection
+) -> None:
+    call = one.stub.Generate(ask(stop=["b"]))
+    await call.read()
+    lease = await worker.claim()
+    call.cancel()
+    await worker.say(lease, "ab")
+    await connection.commands.config_set("maxmemory", 1)
+    reading = asyncio.create_task(collect(one.stub.Attach(attach())))
+    await asyncio.sleep(1.0)
+    assert not reading.done()
+    await connection.commands.config_set("maxmemory", 0)
+    events = await reading
+    assert text_of(events) == "a"
+    assert events[-1].finished.reason == api.FINISH_REASON_STOP
+
+
+async def test_a_reader_of_a_request_that_was_lost_is_told_so(
+    one: Gateway, worker: ScriptedWorker, connection: Connection
+) -> None:
+    """As by a failover to a replica that had not seen it yet."""
+    call = one.stub.Generate(ask())
+    await call.read()
+    await worker.claim()
+    await connection.commands.flushall()
+    code, message = await refusal(call)
+    assert code == Code.NOT_FOUND
+    assert "'r' is not known" in message
+
+
+async def test_a_reader_never_skips_tokens_that_were_lost(
+    one: Gateway, worker: ScriptedWorker, connection: Connection, keys: Keys
+) -> None:
+    call = one.stub.Generate(ask())
+    lease = await worker.claim()
+    await worker.say(lease, "a")
+    await read_until(call, "a")
+    journal = keys.journal("r")
+    [(_, fields)] = await connection.commands.xrevrange(journal, count=1)
+    await connection.commands.xadd(journal, {**fields, b"n": 3})  # token 1 is nowhere
+    code, message = await refusal(call)
+    assert code == Code.UNAVAILABLE
+    assert "tokens 1 to 1 of request 'r' were lost" in message
