@@ -16,7 +16,7 @@ from deploy.demo_model.places import Place, corners, grid, line, single_place
 from deploy.demo_model.scene import Bar, Scene, Shape
 from deploy.demo_model.shapes import SHAPES
 
-_TWO_KINDS = {"train": 0.55, "held_out": 0.35}
+_TWO_KINDS = {"train": 0.65, "held_out": 0.35}
 
 
 def compose(

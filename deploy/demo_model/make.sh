@@ -16,7 +16,7 @@ run="${RUN:-${GLM4V_DEMO_CACHE:-$HOME/.cache/glm4v-demo-model}/run}"
     --seed 2 --batch 16 --steps 2250 --decay 1650
 "$python" -m deploy.demo_model.export --run "$run-language"
 "$python" -m deploy.demo_model.train --out "$run-all" --start glm4v/demo_model --language-steps 200 \
-    --seed 5 --batch 24 --rate 2e-4 --steps 1650 --decay 1300
+    --seed 5 --batch 24 --rate 2e-4 --steps 3900 --decay 2050
 "$python" -m deploy.demo_model.export --run "$run-all"
 "$python" -m deploy.demo_model.examples
 "$python" -m deploy.demo_model.evaluate --card glm4v/demo_model/README.md
