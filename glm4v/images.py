@@ -15,8 +15,6 @@ from glm4v.errors import InvalidRequest, Overloaded
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
-# Beyond its limit, which `_open` sets, Pillow warns or raises; for us there is no difference.
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 # What undoes each value of the orientation tag. Source: Exif 2.32, tag 0x0112; 1 is upright.
 _UPRIGHT = {
@@ -39,6 +37,12 @@ class ImageLimits:
     max_bytes: int = 20 * 2**20  # of the file
     max_pixels: int = 100_000_000
     max_side: int = 65_535  # pixels, the most JPEG has; resizing needs memory for each row
+
+
+# Pillow checks before the first frame of an animation takes its memory, and ours comes behind that;
+# but it knows one limit for a whole process. Whether it warns or raises makes no difference here.
+Image.MAX_IMAGE_PIXELS = ImageLimits().max_pixels
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,8 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     if not data:
         raise InvalidRequest("the picture is empty (0 bytes); send the bytes of a picture file")
-    # Pillow's own check comes before the first frame of an animation takes its memory.
-    Image.MAX_IMAGE_PIXELS = limits.max_pixels
+    if limits.max_pixels > (Image.MAX_IMAGE_PIXELS or 0):
+        Image.MAX_IMAGE_PIXELS = limits.max_pixels
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         pixels = max(image.width * image.height, _tile_pixels(image))

@@ -13,7 +13,7 @@ from glm4v.broker import Connection, Keys
 from tests.simulation.actors import Violation
 from tests.simulation.schedule import run_schedule
 
-SCHEDULES = int(os.environ.get("SCHEDULES", "5000"))  # `make simulation` runs more
+SCHEDULES = int(os.environ.get("SCHEDULES", "3000"))  # `make simulation` runs more
 SCHEDULES_FOR_A_BUG = 600
 
 # Lines of the scripts, and what a careless change would make of them.
