@@ -28,6 +28,15 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server of one test alone, to be broken."""
+    server = RedisServer(tmp_path_factory.mktemp("r"), fsync="no")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 async def connection(redis_url: str) -> AsyncIterator[Connection]:
     """Connections to the server."""
     connection = Connection(redis_url)

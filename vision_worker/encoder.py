@@ -92,7 +92,7 @@ class Encoder:
             gone.set()
 
     def close(self) -> None:
-        """Let the picture on the device end, unless its caller has gone; cancel the others.
+        """Let the pictures at hand end, but for those whose caller has gone.
 
         A device that hangs, or still reads its weights, is left so after ten seconds.
         """

@@ -1,4 +1,4 @@
-"""The one thread a rank computes in."""
+"""The one thread in which a worker's device computes."""
 
 import asyncio
 import threading

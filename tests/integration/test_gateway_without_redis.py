@@ -1,7 +1,7 @@
 """A gateway whose Redis is away, full, or has lost something."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
@@ -28,17 +28,8 @@ Code = grpc.StatusCode
 
 
 @pytest.fixture
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server of this test alone."""
-    redis = RedisServer(tmp_path_factory.mktemp("r"), fsync="no")
-    redis.start()
-    yield redis
-    redis.stop()
-
-
-@pytest.fixture
-async def connection(redis: RedisServer) -> AsyncIterator[Connection]:
-    connection = Connection(redis.url)
+async def connection(own_redis: RedisServer) -> AsyncIterator[Connection]:
+    connection = Connection(own_redis.url)
     yield connection
     await connection.close()
 
@@ -58,7 +49,7 @@ def worker(connection: Connection, keys: Keys, one: Gateway) -> ScriptedWorker:
 
 
 async def test_nobody_waits_past_the_deadline(
-    one: Gateway, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    one: Gateway, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway.reader, "_OVERDUE_S", 0.3)
     first = one.stub.Generate(ask(), timeout=1)
@@ -67,7 +58,7 @@ async def test_nobody_waits_past_the_deadline(
     assert [(await reader.read()) is not grpc.aio.EOF for _ in range(2)] == [True, True]
     # A call that goes all the way to Redis: meanwhile the reader has begun to wait.
     await refusal(one.stub.Cancel(api.CancelRequest(request_id="nobody")))
-    redis.stop()
+    own_redis.stop()
     code, message = await refusal(reader)
     assert code == Code.DEADLINE_EXCEEDED
     assert "its end cannot be read" in message

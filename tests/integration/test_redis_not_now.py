@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
@@ -34,18 +34,9 @@ def job(name: str, *, linger_s: float = 60.0) -> pb.Job:
 
 
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis of this test alone."""
-    server = RedisServer(tmp_path_factory.mktemp("r"), fsync="no")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def gateways(server: RedisServer, keys: Keys) -> AsyncIterator[list[Broker]]:
+async def gateways(own_redis: RedisServer, keys: Keys) -> AsyncIterator[list[Broker]]:
     """What two gateways ask of it."""
-    connections = [Connection(server.url) for _ in range(2)]
+    connections = [Connection(own_redis.url) for _ in range(2)]
     brokers = [Broker(each, keys, max_open_requests=10, retention_s=60) for each in connections]
     for broker in brokers:
         await broker.ready()
@@ -59,7 +50,7 @@ async def gateways(server: RedisServer, keys: Keys) -> AsyncIterator[list[Broker
 
 
 async def test_who_is_read_is_not_abandoned_when_redis_was_away_for_longer_than_it_lingers(
-    server: RedisServer, gateways: list[Broker]
+    own_redis: RedisServer, gateways: list[Broker]
 ) -> None:
     events: list[object] = []
 
@@ -70,9 +61,9 @@ async def test_who_is_read_is_not_abandoned_when_redis_was_away_for_longer_than_
     await gateways[1].submit(job("read", linger_s=0.1), None)
     reading = asyncio.create_task(read())
     await until(lambda: len(events) == 2)
-    os.kill(server.pid, signal.SIGSTOP)
+    os.kill(own_redis.pid, signal.SIGSTOP)
     await asyncio.sleep(READER_SLACK_S + 2.0)
-    os.kill(server.pid, signal.SIGCONT)
+    os.kill(own_redis.pid, signal.SIGCONT)
     await asyncio.sleep(3.0)
     assert not reading.done()
     assert len(events) == 2
@@ -80,9 +71,9 @@ async def test_who_is_read_is_not_abandoned_when_redis_was_away_for_longer_than_
 
 
 async def test_a_master_without_its_replicas_is_waited_for(
-    server: RedisServer, keys: Keys, gateways: list[Broker]
+    own_redis: RedisServer, keys: Keys, gateways: list[Broker]
 ) -> None:
-    connection = Connection(server.url)
+    connection = Connection(own_redis.url)
     queue = LmQueue(connection, keys, lease_s=60, retention_s=60)
     await connection.commands.config_set("min-replicas-to-write", 1)
     for call in (gateways[0].submit(job("r"), None), queue.claim(1), queue.ready()):
@@ -95,9 +86,9 @@ async def test_a_master_without_its_replicas_is_waited_for(
 
 
 async def test_pictures_make_room_for_pictures_and_nothing_that_is_under_way_goes(
-    server: RedisServer, keys: Keys, gateways: list[Broker]
+    own_redis: RedisServer, keys: Keys, gateways: list[Broker]
 ) -> None:
-    connection = Connection(server.url)
+    connection = Connection(own_redis.url)
     blobs = Blobs(connection, keys)
     await gateways[0].submit(job("r"), None)
     used = (await connection.commands.info("memory"))["used_memory"]
@@ -113,10 +104,10 @@ async def test_pictures_make_room_for_pictures_and_nothing_that_is_under_way_goe
 
 
 async def test_a_blocking_read_that_is_sent_away_is_made_again(
-    server: RedisServer, keys: Keys, gateways: list[Broker]
+    own_redis: RedisServer, keys: Keys, gateways: list[Broker]
 ) -> None:
     """As by a master that becomes a replica."""
-    connection = Connection(server.url)
+    connection = Connection(own_redis.url)
     queue = LmQueue(connection, keys, lease_s=60, retention_s=60)
     claiming = asyncio.create_task(queue.claim(1, wait_s=30))
     clients: list[dict[str, str]] = []
