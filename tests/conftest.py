@@ -13,6 +13,8 @@ from glm4v.local.redis_server import RedisServer
 from glm4v.tiny import write_checkpoint, write_tiny
 from tests.reference import REFERENCE
 
+pytest_plugins = ["tests.needs"]
+
 # Where tests run in the background interrupts are ignored, and every process would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

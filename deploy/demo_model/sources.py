@@ -66,12 +66,14 @@ def drawing(vendor: str, code_point: str) -> Image.Image:
     return image
 
 
-def is_complete() -> bool:
-    """Whether all drawings and fonts are there."""
-    vendors = (cache_folder() / vendor.name / "complete" for vendor in VENDORS.values())
-    return all(map(Path.is_file, vendors)) and all(
-        (FONT_FOLDER / relative).is_dir() for relative in FONT_PACKAGES
-    )
+def has_fonts() -> bool:
+    """Whether all fonts are installed."""
+    return all((FONT_FOLDER / relative).is_dir() for relative in FONT_PACKAGES)
+
+
+def has_drawings() -> bool:
+    """Whether all drawings were fetched."""
+    return all((cache_folder() / name / "complete").is_file() for name in VENDORS)
 
 
 @cache

@@ -29,6 +29,7 @@ def bench(*options: object) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.needs_compiler
 def test_every_point_is_measured_and_its_parts_make_the_step(model: Path, tmp_path: Path) -> None:
     plot = tmp_path / "engine.png"
     dtypes = ("--dtype", "float32", "--dtype", "weights16")
@@ -50,6 +51,7 @@ def test_every_point_is_measured_and_its_parts_make_the_step(model: Path, tmp_pa
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.needs_compiler
 def test_a_step_reads_all_weights_but_the_word_table_and_its_rows_of_the_cache(
     model: Path,
 ) -> None:

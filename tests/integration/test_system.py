@@ -18,7 +18,6 @@ from tests.integration.conftest import running_system
 from tests.integration.golden import conversation, greedy_tokens, input_ids
 from tests.integration.system import System, user
 from tests.parity.golden_plans import cases, open_golden
-from tests.reference import needs_reference
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -33,7 +32,7 @@ async def test_golden_answers_come_out_of_the_running_system(system: System, cas
     assert answer.token_ids == greedy_tokens(BUNDLED, case)
 
 
-@needs_reference
+@pytest.mark.needs_reference
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["tiny-glm4v", "tiny-glm4v-1120"])
 async def test_golden_answers_with_the_real_vocabulary(

@@ -21,12 +21,11 @@ from tests.parity.golden_plans import (
     positions,
     read_case,
 )
-from tests.reference import needs_reference
 
 TOLERANCE = 1e-4  # of logits, all of order 1
 WHOLE = 10_000  # a chunk that holds every prompt
 
-from_reference = [pytest.mark.reference, needs_reference]
+from_reference = pytest.mark.needs_reference
 
 
 class Model:
@@ -104,8 +103,7 @@ def test_every_layer_of_micro(micro: Model) -> None:
         torch.testing.assert_close(normed, expected, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.reference
-@needs_reference
+@pytest.mark.needs_reference
 def test_every_row_of_micro_has_the_logits(checkpoint_dir: Callable[[str], Path]) -> None:
     micro = Model("micro-glm4v", checkpoint_dir)
     for case in micro.cases:
@@ -153,8 +151,7 @@ def test_sequential_positions_give_the_known_wrong_logits(model: Model) -> None:
         torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.reference
-@needs_reference
+@pytest.mark.needs_reference
 @pytest.mark.parametrize(("dtype", "share"), [("bfloat16", 1.5), ("float16", 0.3)])
 def test_half_precision_is_as_near_as_the_original_in_half_precision(
     dtype: str, share: float, checkpoint_dir: Callable[[str], Path]

@@ -10,10 +10,10 @@ import pytest
 from gateway.prompt import Turn, render
 from gateway.tokenizer import Tokenizer
 from glm4v.vocabulary import SPECIAL_TOKENS
-from tests.reference import REFERENCE, needs_reference
+from tests.reference import REFERENCE
 from tests.vocabularies import small_spec
 
-pytestmark = needs_reference
+pytestmark = pytest.mark.needs_reference
 
 ORDINARY = 151_329
 CASES = (

@@ -14,7 +14,7 @@ from glm4v.device import open_device
 from glm4v.images import ImageLimits
 from glm4v.tiny import write_tiny
 from glm4v.weights import Weights
-from tests.reference import REFERENCE, needs_reference
+from tests.reference import REFERENCE
 from vision_worker.model import VisionModel
 from vision_worker.preprocess import pixel_values
 
@@ -57,14 +57,21 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Tower:
     return Tower(folder, np.load(KEPT))
 
 
-@pytest.fixture(scope="module", params=["kept", "micro-glm4v", "tiny-glm4v", "tiny-glm4v-1120"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "kept",
+        *(
+            pytest.param(name, marks=pytest.mark.needs_reference)
+            for name in ("micro-glm4v", "tiny-glm4v", "tiny-glm4v-1120")
+        ),
+    ],
+)
 def tower(
     request: pytest.FixtureRequest, kept: Tower, checkpoint_dir: Callable[[str], Path]
 ) -> Tower:
     if request.param == "kept":
         return kept
-    if not REFERENCE.is_dir():
-        pytest.skip(needs_reference.kwargs["reason"])
     golden = np.load(REFERENCE / f"golden-{request.param}.npz")
     return Tower(checkpoint_dir(request.param), golden)
 

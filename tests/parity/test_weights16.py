@@ -11,11 +11,9 @@ from glm4v import device as devices
 from glm4v.checkpoint import Checkpoint
 from glm4v.device import Device, open_device
 from glm4v.device.cpu import CpuDevice
-from glm4v.device.kernels import library, open_kernels
+from glm4v.device.kernels import library
 from glm4v.errors import InvalidRequest
 from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
-
-needs_kernels = pytest.mark.skipif(open_kernels() is None, reason="there is no C++ compiler")
 
 
 @pytest.fixture
@@ -23,7 +21,7 @@ def device() -> Device:
     return open_device("cpu", "weights16")
 
 
-@needs_kernels
+@pytest.mark.needs_compiler
 def test_a_bfloat16_checkpoint_gives_the_original_outputs(
     checkpoint_dir: Callable[[str], Path], device: Device
 ) -> None:
@@ -39,7 +37,7 @@ def test_a_bfloat16_checkpoint_gives_the_original_outputs(
         assert tuple(token.token_id for token in result.tokens)[: len(case.tokens)] == case.tokens
 
 
-@needs_kernels
+@pytest.mark.needs_compiler
 def test_a_bfloat16_checkpoint_gives_what_float32_weights_give(
     checkpoint_dir: Callable[[str], Path], device: Device
 ) -> None:
@@ -69,7 +67,7 @@ def test_without_kernels_the_original_outputs_are_met_too(
         assert tuple(token.token_id for token in result.tokens)[: len(case.tokens)] == case.tokens
 
 
-@needs_kernels
+@pytest.mark.needs_compiler
 @pytest.mark.parametrize("shape", [(1024, 768), (5120, 768), (768, 2560)])
 @pytest.mark.parametrize("rows", [0, 1, 3, 10, 300])
 def test_float32_weights_are_rounded_and_nothing_else_is(
@@ -88,13 +86,13 @@ def test_float32_weights_are_rounded_and_nothing_else_is(
     assert (product - exact).norm() <= 3e-3 * exact.norm()
 
 
-@needs_kernels
+@pytest.mark.needs_compiler
 def test_tables_are_stored_in_16_bits_too(device: Device) -> None:
     assert device.table(torch.randn(9, 4)).dtype == torch.bfloat16
     assert (device.dtype, device.weight_bytes) == (torch.float32, 2)
 
 
-@needs_kernels
+@pytest.mark.needs_compiler
 def test_auto_takes_16_bits_where_they_lose_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert open_device("auto", "auto", is_bfloat16=True).weight_bytes == 2

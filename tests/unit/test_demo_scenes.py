@@ -19,14 +19,10 @@ from deploy.demo_model.labels import NUMBERS, cell_labels
 from deploy.demo_model.palette import COLOURS, distance
 from deploy.demo_model.samples import MIX, sample
 from deploy.demo_model.scene import Scene
-from deploy.demo_model.sources import SourceMissing, drawing, fetch, is_complete
+from deploy.demo_model.sources import SourceMissing, drawing
 from deploy.demo_model.things import HELD_OUT as WITHHELD
 from deploy.demo_model.things import held_out, things, vendors_in_training
 from deploy.demo_model.vendors import VENDORS
-
-needs_sources = pytest.mark.skipif(
-    not is_complete(), reason="python -m deploy.demo_model.sources says what is missing"
-)
 
 
 def scenes(kind: str, count: int, split: str = "train") -> list[Scene]:
@@ -103,6 +99,7 @@ def test_labels_of_shapes() -> None:
             assert COLOURS[colours[16 * y + x]] == shape.colour
 
 
+@pytest.mark.needs_fonts
 def test_a_picture_row_says_what_has_its_middle_there() -> None:
     for scene in scenes("number", 20) + scenes("many shapes", 20):
         stacked = torch.from_numpy(cell_labels(scene).stacked()).long()[None]
@@ -118,6 +115,7 @@ def test_a_picture_row_says_what_has_its_middle_there() -> None:
                 assert CELL_KINDS[rows[place, 0]] == name
 
 
+@pytest.mark.needs_fonts
 def test_characters_are_no_narrower_than_a_picture_row() -> None:
     for scene in scenes("number", 60) + scenes("word", 60, "held_out"):
         for text in scene.texts:
@@ -132,11 +130,11 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: obje
         drawing("google", "1f436")
 
 
-@needs_sources
+@pytest.mark.needs_fonts
+@pytest.mark.needs_drawings
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("split", ["train", "held_out"])
 def test_everything_stays_inside(kind: str, split: str) -> None:
-    fetch()
     for scene in scenes(kind, 40, split):
         boxes = [thing.box for thing in scene.things] + [shape.box for shape in scene.shapes]
         boxes += [text.box for text in scene.texts] + [bar.box for bar in scene.bars]
@@ -153,7 +151,8 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return wide > 0.005 and tall > 0.005
 
 
-@needs_sources
+@pytest.mark.needs_fonts
+@pytest.mark.needs_drawings
 def test_samples_are_the_same_each_time() -> None:
     assert set(MIX) == set(KINDS)
     for index in range(30):
@@ -166,7 +165,8 @@ def test_samples_are_the_same_each_time() -> None:
         assert 1 <= len(one.exchanges) <= 10
 
 
-@needs_sources
+@pytest.mark.needs_fonts
+@pytest.mark.needs_drawings
 @pytest.mark.parametrize("skill", SKILLS)
 def test_evaluation_has_both_languages(skill: str) -> None:
     cases = list(evaluation(skill, 60))
@@ -175,7 +175,8 @@ def test_evaluation_has_both_languages(skill: str) -> None:
     assert all(len(case.turns) == (2 if skill == "second turn" else 1) for case in cases)
 
 
-@needs_sources
+@pytest.mark.needs_fonts
+@pytest.mark.needs_drawings
 def test_naming_covers_all_things_in_drawings_that_were_shown() -> None:
     seen = Counter[tuple[str, str]]()
     for case in evaluation("naming", 500):

@@ -71,6 +71,6 @@ def test_a_system_that_does_not_tell_says_what_to_set(tmp_path: Path) -> None:
         free_host_memory_bytes(*write(tmp_path, {}))
 
 
-@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs Linux")
+@pytest.mark.needs_linux
 def test_this_machine_tells() -> None:
     assert open_device("cpu", "float32").free_memory_bytes() > 0

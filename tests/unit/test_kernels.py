@@ -22,22 +22,28 @@ from glm4v.device.kernels.build import load_library
 from glm4v.device.linear import PlainLinear, Then
 from lm_worker.decoder import TorchDecoder
 
-NATIVE = open_kernels()
-if NATIVE is None:
-    pytest.skip("there is no C++ compiler", allow_module_level=True)
+pytestmark = pytest.mark.needs_compiler
 
 HEADS, KV_HEADS, HEAD_DIM, HIDDEN, FFN, LAYERS = 6, 2, 12, 40, 52, 2
 # Other vector widths than this machine's own.
 OLDER = ("x86-64-v3", "x86-64") if platform.machine() == "x86_64" else ()
 
 
+@pytest.fixture(scope="module")
+def native() -> Kernels:
+    """Kernels for this processor."""
+    found = open_kernels()
+    assert found is not None
+    return found
+
+
 @pytest.fixture(scope="module", params=["native", *OLDER])
-def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+def kernels(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, native: Kernels
+) -> Kernels:
     """Kernels for this processor, and for older ones that it can stand in for."""
-    if request.param == "native":
-        assert NATIVE is not None
-        found = NATIVE
-    else:
+    found = native
+    if request.param != "native":
         flags = (f"-march={request.param}",)
         found = Kernels(load_library(tmp_path_factory.mktemp("kernels"), flags))
     found.set_threads(3)
@@ -251,17 +257,15 @@ def test_several_threads_may_call_at_once(kernels: Kernels) -> None:
     assert not wrong
 
 
-def _multiply(ours: "multiprocessing.connection.Connection") -> None:
-    assert NATIVE is not None
-    linear = KernelLinear(NATIVE, random(600, 300), None, bits=32)
+def _multiply(kernels: Kernels, ours: "multiprocessing.connection.Connection") -> None:
+    linear = KernelLinear(kernels, random(600, 300), None, bits=32)
     ours.send(linear(random(30, 300, seed=1)).sum().item())
 
 
-def test_a_forked_process_has_threads_of_its_own() -> None:
-    assert NATIVE is not None
-    expected = KernelLinear(NATIVE, random(600, 300), None, bits=32)(random(30, 300, seed=1))
+def test_a_forked_process_has_threads_of_its_own(native: Kernels) -> None:
+    expected = KernelLinear(native, random(600, 300), None, bits=32)(random(30, 300, seed=1))
     theirs, ours = multiprocessing.Pipe()
-    child = multiprocessing.get_context("fork").Process(target=_multiply, args=(ours,))
+    child = multiprocessing.get_context("fork").Process(target=_multiply, args=(native, ours))
     child.start()
     assert theirs.poll(30)
     assert theirs.recv() == expected.sum().item()

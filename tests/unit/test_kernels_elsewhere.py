@@ -1,6 +1,5 @@
 """The kernels on a processor that this machine is not: aarch64, as servers of NPUs often have."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,11 +12,9 @@ CHECK = Path(__file__).with_name("kernels_elsewhere.cpp")
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-static", "-pthread")
 
 
+@pytest.mark.needs_emulator
 @pytest.mark.timeout(300)
 def test_aarch64(tmp_path: Path) -> None:
-    for program in (COMPILER, EMULATOR):
-        if shutil.which(program) is None:
-            pytest.skip(f"there is no {program}; apt install g++-aarch64-linux-gnu qemu-user")
     sources = map(str, sorted(build._SOURCE.glob("*.cpp")))
     check = str(tmp_path / "check")
     command = [COMPILER, *FLAGS, "-I", str(build._SOURCE), str(CHECK), *sources, "-o", check]

@@ -11,7 +11,7 @@ import pytest
 from glm4v.checkpoint import Checkpoint
 from glm4v.errors import CheckpointError, InvalidRequest
 from glm4v.tiny import write_checkpoint, write_tiny
-from tests.reference import REFERENCE, needs_reference
+from tests.reference import REFERENCE
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -69,8 +69,7 @@ def test_a_configuration_of_another_model_is_refused(tiny: Path, tmp_path: Path)
         write_checkpoint(config, 1, None, tmp_path / "other")
 
 
-@pytest.mark.reference
-@needs_reference
+@pytest.mark.needs_reference
 @pytest.mark.parametrize("name", ["micro-glm4v", "tiny-glm4v"])
 def test_files_are_those_the_golden_outputs_were_computed_from(name: str, tmp_path: Path) -> None:
     script = REFERENCE / "make_checkpoint.py"
@@ -81,8 +80,7 @@ def test_files_are_those_the_golden_outputs_were_computed_from(name: str, tmp_pa
     assert digests(tmp_path / "ours") == digests(tmp_path / "theirs")
 
 
-@pytest.mark.reference
-@needs_reference
+@pytest.mark.needs_reference
 def test_the_tiny_one_is_the_smallest_of_them(tiny: Path) -> None:
     known = json.loads((REFERENCE / "configs.json").read_bytes())["micro-glm4v"]
     assert json.loads((tiny / "config.json").read_bytes()) == known["config"]

@@ -27,7 +27,7 @@ def load_library(cache: Path | None = None, flags: tuple[str, ...] = ()) -> ctyp
     `flags` are for the compiler beside our own. Raises Unavailable, saying why, where there is no
     compiler or it fails.
     """
-    compiler = _compiler()
+    compiler = find_compiler()
     command = [compiler, *_FLAGS, *flags]
     name = f"kernels-{_fingerprint(command)}.so"
     try:
@@ -46,7 +46,8 @@ def load_library(cache: Path | None = None, flags: tuple[str, ...] = ()) -> ctyp
             return _load(Path(ours) / name)
 
 
-def _compiler() -> str:
+def find_compiler() -> str:
+    """The path of a C++ compiler: the one that CXX names, or any. Raises Unavailable."""
     wanted = os.environ.get("CXX")
     for name in (wanted,) if wanted else _COMPILERS:
         if (path := shutil.which(name)) is not None:

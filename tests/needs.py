@@ -1,0 +1,166 @@
+"""What some tests need beyond `make setup`, each under one marker.
+
+A test that cannot run without it is marked, and nothing else:
+
+    @pytest.mark.needs_compiler
+    def test_...
+
+A module is marked by `pytestmark = pytest.mark.needs_compiler`, one of several cases by
+`pytest.param(..., marks=pytest.mark.needs_compiler)`. `pytest.skip`, `skipif` and `importorskip`
+are not used.
+
+Where a need is not met its tests are skipped, with a reason that says what to install. With
+`--no-skips`, as in `make test-all` and in CI, every skip is a failure but those for accelerators,
+however the test was skipped.
+
+A new need is an entry of NEEDS, which is also where pytest learns the marker. What Debian has is a
+package name there: `make test-all` installs the packages of all needs. What PyPI has is no need:
+it goes into the extra `dev`.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from deploy.demo_model import sources
+from glm4v.device.kernels.build import find_compiler
+from glm4v.errors import Unavailable
+from tests.reference import REFERENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that a machine may lack."""
+
+    what: str
+    is_met: Callable[[], bool]
+    packages: tuple[str, ...] = ()  # of Debian, which meet it
+    otherwise: str = ""  # how it is met where packages do not
+    is_accelerator: bool = False
+
+    @property
+    def reason(self) -> str:
+        """Why a test was skipped, and what to do."""
+        installs = [f"apt-get install {' '.join(self.packages)}"] if self.packages else []
+        return f"needs {self.what}: {', then '.join([*installs, *filter(None, [self.otherwise])])}"
+
+
+def find_program(name: str) -> str | None:
+    """The path of a program; servers lie where the PATH of a user may not lead."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+
+
+def _has(*programs: str) -> Callable[[], bool]:
+    return lambda: all(map(find_program, programs))
+
+
+def _has_compiler() -> bool:
+    try:
+        find_compiler()
+    except Unavailable:
+        return False
+    return True
+
+
+def _has_device(pattern: str) -> Callable[[], bool]:
+    return lambda: any(Path("/dev").glob(pattern))
+
+
+FONTS = tuple(sorted(package for package, _ in sources.FONT_PACKAGES.values()))
+ELSEWHERE = "run them on such a machine"
+FETCH = "python -m deploy.demo_model.sources"
+
+NEEDS = {
+    "needs_compiler": Need("a C++ compiler", _has_compiler, ("g++",)),
+    "needs_emulator": Need(
+        "a compiler and an emulator for aarch64",
+        _has("aarch64-linux-gnu-g++", "qemu-aarch64"),
+        ("g++-aarch64-linux-gnu", "qemu-user"),
+    ),
+    "needs_fonts": Need("the demo model's fonts", sources.has_fonts, FONTS),
+    "needs_drawings": Need("the demo model's drawings", sources.has_drawings, ("npm",), FETCH),
+    "needs_nginx": Need("nginx", _has("nginx"), ("nginx-light",)),
+    "needs_haproxy": Need("HAProxy", _has("haproxy"), ("haproxy",)),
+    "needs_reference": Need(
+        "the golden outputs of the original implementation",
+        REFERENCE.is_dir,
+        otherwise="they lie in ../shared/reference, beside the checkout",
+    ),
+    "needs_linux": Need("Linux", Path("/proc/meminfo").exists, otherwise=ELSEWHERE),
+    "needs_cuda": Need(
+        "an NVIDIA GPU", _has_device("nvidia[0-9]*"), otherwise=ELSEWHERE, is_accelerator=True
+    ),
+    "needs_npu": Need(
+        "an Ascend NPU", _has_device("davinci[0-9]*"), otherwise=ELSEWHERE, is_accelerator=True
+    ),
+}
+
+
+@cache
+def is_met(marker: str) -> bool:
+    """Whether this machine has what tests with this marker need."""
+    return NEEDS[marker].is_met()
+
+
+def _unmet(item: pytest.Item) -> list[Need]:
+    markers = [marker.name for marker in item.iter_markers() if marker.name in NEEDS]
+    return [NEEDS[marker] for marker in markers if not is_met(marker)]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--no-skips`."""
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        help="fail where a test is skipped, unless for want of an accelerator",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell pytest the markers."""
+    for marker, need in NEEDS.items():
+        config.addinivalue_line("markers", f"{marker}: {need.reason}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what cannot run here, before any of its fixtures."""
+    for need in _unmet(item):
+        pytest.skip(need.reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Count a skip as a failure where none is allowed."""
+    report = yield
+    if not any(need.is_accelerator for need in _unmet(item)) and not hasattr(report, "wasxfail"):
+        _refuse(report, item.config)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a whole module that was skipped while it was imported."""
+    report = yield
+    _refuse(report, collector.config)
+    return report
+
+
+def _refuse(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config) -> None:
+    if report.skipped and config.getoption("--no-skips"):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"no test may be skipped here. {why}"
+
+
+if __name__ == "__main__":  # for deploy/test-needs.sh
+    wanted = {package for need in NEEDS.values() for package in need.packages}
+    sys.stdout.write(" ".join(sorted(wanted)) + "\n")
