@@ -16,7 +16,7 @@ import os
 import time
 from pathlib import Path
 
-from glm4v.errors import InvalidRequest
+from glm4v.errors import ConfigurationError
 
 _LOOK_EVERY_S = 0.005
 _NOTICE_S = 0.04  # from the end of one picture until its prefill is known of
@@ -27,7 +27,7 @@ _PATIENCE = 2.0  # times what the picture before took
 class CoreTurns:
     """`path` is a file of all who share cores; without one nobody waits for anybody.
 
-    Raises InvalidRequest when it cannot be opened.
+    Raises ConfigurationError when it cannot be opened.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -38,7 +38,7 @@ class CoreTurns:
             try:
                 self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                raise InvalidRequest(f"GLM4V_CORE_TURNS: {path}: {error.strerror}") from None
+                raise ConfigurationError(f"GLM4V_CORE_TURNS: {path}: {error.strerror}") from None
 
     def prefilling(self, is_so: bool) -> None:
         """Say whether there is something to prefill; called by language workers."""

@@ -1,6 +1,7 @@
 """What can go wrong, by what the caller can do about it.
 
 Glm4vError
+├── ConfigurationError  correct a setting or an option         (never sent)         exit 2
 ├── InvalidRequest      change the request                     INVALID_ARGUMENT     exit 3
 ├── UnknownReference    that id or digest is not known         NOT_FOUND            exit 3
 ├── IdTaken             choose another request id              ALREADY_EXISTS       exit 3
@@ -21,6 +22,12 @@ class Glm4vError(Exception):
 
     code = "INTERNAL"
     exit_code = 1
+
+
+class ConfigurationError(Glm4vError):
+    """A setting, an option or what they say together cannot work; a process does not start."""
+
+    exit_code = 2
 
 
 class InvalidRequest(Glm4vError):
@@ -88,6 +95,6 @@ class RequestFailed(Glm4vError):
 def by_code(code: str, message: str) -> Glm4vError:
     """The error a gRPC status name stands for; RequestFailed for any other."""
     for kind in Glm4vError.__subclasses__():
-        if kind.code == code:
+        if kind.code == code != Glm4vError.code:
             return kind(message)
     return RequestFailed(message)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glm4v.device.collectives import ProcessGroup
-from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.errors import ConfigurationError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Place:
 def place_from(environment: Mapping[str, str], tensor_parallel: int) -> Place | None:
     """This process's place when something else starts the ranks, else None.
 
-    Raises InvalidRequest when the variables do not fit each other or `tensor_parallel`.
+    Raises ConfigurationError when the variables do not fit each other or `tensor_parallel`.
     """
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     given = [name for name in names if environment.get(name)]
@@ -49,10 +49,13 @@ def place_from(environment: Mapping[str, str], tensor_parallel: int) -> Place | 
         return None
     if len(given) < len(names):
         missing = ", ".join(name for name in names if name not in given)
-        raise InvalidRequest(f"{', '.join(given)} set, but not {missing}; set all four or none")
-    rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        raise ConfigurationError(f"{', '.join(given)} set, but not {missing}; set all four or none")
+    try:
+        rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    except ValueError as error:
+        raise ConfigurationError(f"RANK and WORLD_SIZE must be numbers: {error}") from None
     if size != tensor_parallel or not 0 <= rank < size:
-        raise InvalidRequest(
+        raise ConfigurationError(
             f"RANK={rank} WORLD_SIZE={size} do not fit GLM4V_TENSOR_PARALLEL={tensor_parallel}"
         )
     host, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]

@@ -55,7 +55,7 @@ class Runner:
         """Read this rank's weights and reserve its cache.
 
         `grammars` is for rank 0 alone: the choices of other ranks do not count.
-        Raises CheckpointError for weights that cannot be read, InvalidRequest for a number of
+        Raises CheckpointError for weights that cannot be read, ConfigurationError for a number of
         ranks that the model does not divide into.
         """
         spec = checkpoint.spec

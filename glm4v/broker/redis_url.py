@@ -15,7 +15,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError
 
-from glm4v.errors import InvalidRequest
+from glm4v.errors import ConfigurationError
 
 CALL_TIMEOUT_S = 5.0  # for commands that do not block
 _SENTINEL = "redis+sentinel://"
@@ -27,7 +27,7 @@ def open_redis(url: str, *, connections: int, socket_timeout_s: float) -> Any:
     """A client for one kind of call; it connects when it is first used.
 
     At most `connections` to one server; more callers wait for their turn. Any: the library's
-    annotations mix its synchronous and asynchronous answers. Raises InvalidRequest, without the
+    annotations mix its synchronous and asynchronous answers. Raises ConfigurationError, without the
     URL, as it may hold a password.
     """
     options: dict[str, Any] = {
@@ -49,7 +49,7 @@ def open_redis(url: str, *, connections: int, socket_timeout_s: float) -> Any:
             url, max_connections=connections, timeout=socket_timeout_s, **options
         )
     except ValueError:
-        raise InvalidRequest(
+        raise ConfigurationError(
             "GLM4V_REDIS_URL must begin with redis://, rediss://, unix://, redis+sentinel:// or "
             "redis+cluster://"
         ) from None
@@ -76,7 +76,7 @@ def _master(place: str, options: dict[str, Any]) -> Any:
     except ValueError:
         nodes, number = [], 0
     if not (nodes and service):
-        raise InvalidRequest(
+        raise ConfigurationError(
             "GLM4V_REDIS_URL for Sentinels is redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/0"
         )
     if account:

@@ -17,6 +17,7 @@ from glm4v.cli.attach import attach
 from glm4v.cli.cancel import cancel
 from glm4v.cli.dead import app as dead
 from glm4v.cli.demo import demo
+from glm4v.cli.settings import settings
 from glm4v.cli.tiny import tiny
 from glm4v.cli.up import up
 from glm4v.errors import Glm4vError
@@ -27,14 +28,16 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "attach": attach,
     "cancel": cancel,
     "demo": demo,
+    "settings": settings,
     "tiny": tiny,
 }
 _PLUGINS = "glm4v.commands"  # entry points of packages that stand above this one
 _USAGE_EXIT = 2
 _EPILOG = (
-    "Exit codes: 0 done, 1 unexpected error or given up, 2 wrong usage, 3 the request cannot work, "
-    "4 the checkpoint cannot be used, 5 something does not answer, 6 refused for load or deadline "
-    "passed, 7 cancelled, 130 interrupted. GLM4V_DEBUG=1 shows where an unexpected error arose."
+    "Exit codes: 0 done, 1 unexpected error or given up, 2 wrong usage or configuration, 3 the "
+    "request cannot work, 4 the checkpoint cannot be used, 5 something does not answer, 6 refused "
+    "for load or deadline passed, 7 cancelled, 130 interrupted. GLM4V_DEBUG=1 shows where an "
+    "unexpected error arose."
 )
 
 

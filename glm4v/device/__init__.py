@@ -12,7 +12,7 @@ from glm4v.device.base import (
     Device,
     LayerWeights,
 )
-from glm4v.errors import InvalidRequest
+from glm4v.errors import ConfigurationError
 
 __all__ = [
     "Attention",
@@ -34,13 +34,15 @@ def open_device(name: str, dtype: str, *, is_bfloat16: bool = False) -> Device:
     """The device called `name` ("cpu", or "auto" for the best there is), computing in `dtype`.
 
     `dtype` "weights16" keeps weights in 16 bits and computes in float32; "auto" is that where it
-    loses nothing, as with a checkpoint that `is_bfloat16`, else "float32". Raises InvalidRequest
-    for what is not known or not possible.
+    loses nothing, as with a checkpoint that `is_bfloat16`, else "float32". Raises
+    ConfigurationError for what is not known or not possible.
     """
     if dtype not in _SPELLINGS:
-        raise InvalidRequest(f"dtype {dtype!r} is not known; use one of {', '.join(_SPELLINGS)}")
+        raise ConfigurationError(
+            f"dtype {dtype!r} is not known; use one of {', '.join(_SPELLINGS)}"
+        )
     if name not in ("auto", "cpu"):
-        raise InvalidRequest(f"device {name!r} is not known; use 'cpu' or 'auto'")
+        raise ConfigurationError(f"device {name!r} is not known; use 'cpu' or 'auto'")
     from glm4v.device.cpu import CpuDevice
     from glm4v.device.kernels import open_kernels
 

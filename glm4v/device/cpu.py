@@ -17,7 +17,7 @@ from glm4v.device.kernels import (
     attend_all,
 )
 from glm4v.device.linear import Linear, PlainLinear, Then
-from glm4v.errors import InvalidRequest
+from glm4v.errors import ConfigurationError
 from glm4v.host_memory import free_host_memory_bytes
 
 log = logging.getLogger(__name__)
@@ -28,14 +28,14 @@ class CpuDevice(Device):
 
     `kernels` compute where the arithmetic is float32; without them, and in other dtypes, torch
     does. With `half_weights` weights are kept in bfloat16 while activations, cache and all
-    arithmetic are float32. Raises InvalidRequest when there are no kernels for that.
+    arithmetic are float32. Raises ConfigurationError when there are no kernels for that.
     """
 
     def __init__(
         self, dtype: torch.dtype, kernels: Kernels | None = None, *, half_weights: bool = False
     ) -> None:
         if half_weights and kernels is None:
-            raise InvalidRequest(
+            raise ConfigurationError(
                 "dtype 'weights16' needs a C++ compiler; install one (apt install g++), or use "
                 "float32"
             )

@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import glm4v
-from glm4v.errors import CheckpointError, InvalidRequest, Unavailable
+from glm4v.errors import CheckpointError, ConfigurationError, Unavailable
 from glm4v.local.child import Child, Program, Show
 from glm4v.local.redis_server import RedisServer, check_socket_path, check_url
 from glm4v.local.supervisor import Supervisor
@@ -205,7 +205,7 @@ def _drain_s(environment: Mapping[str, str]) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InvalidRequest(f"GLM4V_DRAIN_S: {text} is not a number of seconds") from None
+        raise ConfigurationError(f"GLM4V_DRAIN_S: {text} is not a number of seconds") from None
 
 
 def _import_path() -> dict[str, str]:
@@ -242,7 +242,7 @@ def _lock(data_dir: Path) -> IO[str]:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (data_dir / "lock").open("w", encoding="utf-8")
     except OSError as error:
-        raise InvalidRequest(f"data folder {data_dir}: {error.strerror}") from None
+        raise ConfigurationError(f"data folder {data_dir}: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.errors import ConfigurationError, Unavailable
 from glm4v.host_memory import free_host_memory_bytes
 from glm4v.local.tether import tethered
 
@@ -175,7 +175,8 @@ def check_socket_path(path: Path) -> Path:
 def check_url(url: str, timeout_s: float = 5.0) -> None:
     """Raise Unavailable unless something listens at a redis://, rediss:// or unix:// URL.
 
-    Raises InvalidRequest for any other. Messages name the place only: a URL may hold a password.
+    Raises ConfigurationError for any other. Messages name the place only: a URL may hold a
+    password.
     """
     family, address, place = _address(url)
     try:
@@ -196,7 +197,7 @@ def _address(url: str) -> tuple[int, Any, str]:
     except ValueError:
         port = 0
     if parts.scheme not in ("redis", "rediss") or port == 0:
-        raise InvalidRequest(
+        raise ConfigurationError(
             "the Redis URL must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH"
         )
     host = parts.hostname or "127.0.0.1"

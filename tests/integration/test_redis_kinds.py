@@ -15,7 +15,7 @@ from redis import Redis
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.lm_queue import Append, LmQueue
 from glm4v.broker.patience import patiently
-from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.errors import ConfigurationError, Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from tests.redis_nodes import HOST, cluster, free_port, node, wait_for
 from tests.simulation.schedule import run_schedule
@@ -57,7 +57,7 @@ async def test_a_cluster_that_is_gone_is_unavailable() -> None:
     ["http://host", "redis+sentinel://host:1", "redis+sentinel://host:port/service", "host:6379"],
 )
 def test_a_url_that_cannot_work_is_refused_without_showing_it(url: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
+    with pytest.raises(ConfigurationError) as refused:
         Connection(url)
     assert url not in str(refused.value)
 

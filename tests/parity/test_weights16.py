@@ -12,7 +12,7 @@ from glm4v.checkpoint import Checkpoint
 from glm4v.device import Device, open_device
 from glm4v.device.cpu import CpuDevice
 from glm4v.device.kernels import library
-from glm4v.errors import InvalidRequest
+from glm4v.errors import ConfigurationError
 from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
 
 
@@ -110,7 +110,7 @@ def test_without_a_compiler_torch_computes_and_the_log_says_what_to_install(
             assert open_device("auto", "auto", is_bfloat16=True).weight_bytes == 4
         assert "device cpu: float32, torch's arithmetic" in caplog.text
         assert "no C++ compiler (no-such-compiler) is installed; install one" in caplog.text
-        with pytest.raises(InvalidRequest, match="needs a C\\+\\+ compiler"):
+        with pytest.raises(ConfigurationError, match="needs a C\\+\\+ compiler"):
             devices.open_device("cpu", "weights16")
     finally:
         library.open_kernels.cache_clear()

@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from glm4v.settings import PROCESSES, variable_of
 from tests.processes import wait_until
 from tests.scripted_gateway import ANSWER, ScriptedGateway, serving
 
@@ -327,3 +328,16 @@ def test_up_does_not_show_the_password_of_a_redis_that_is_away(folder: Path) -> 
     assert done.stderr == (
         f"glm4v: no Redis at 127.0.0.1:{port} (Connection refused); start it, or correct its URL\n"
     )
+
+
+def test_settings_lists_every_variable_with_its_default_unit_and_process(folder: Path) -> None:
+    done = run(folder, "settings")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line.split("  ") for line in done.stdout.splitlines()]
+    words = [[word.strip() for word in line if word.strip()] for line in lines]
+    for kind in PROCESSES.values():
+        for name in kind.model_fields:
+            assert any(line[0] == variable_of(name) for line in words), name
+    assert ["GLM4V_DRAIN_S", "10", "seconds", "all"] in [line[:4] for line in words]
+    assert ["GLM4V_LISTEN", "127.0.0.1:8331", "vision worker"] in [line[:3] for line in words]
+    assert ["GLM4V_MODEL", "required", "all", "folder of the checkpoint"] in words

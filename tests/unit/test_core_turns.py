@@ -11,7 +11,7 @@ import pytest
 
 from glm4v import core_turns
 from glm4v.core_turns import CoreTurns
-from glm4v.errors import InvalidRequest
+from glm4v.errors import ConfigurationError
 
 HOLD = """
 import sys, time
@@ -94,5 +94,7 @@ def test_without_a_file_nobody_waits() -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"GLM4V_CORE_TURNS: .*missing/turns: No such file"):
+    with pytest.raises(
+        ConfigurationError, match=r"GLM4V_CORE_TURNS: .*missing/turns: No such file"
+    ):
         CoreTurns(tmp_path / "missing" / "turns")

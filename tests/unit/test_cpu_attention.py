@@ -12,7 +12,7 @@ from glm4v.device import Attention, AttentionSegment, open_device
 from glm4v.device.cpu import CpuDevice
 from glm4v.device.cpu_attention import _ROW_BLOCK, _SHORT
 from glm4v.device.kernels import open_kernels
-from glm4v.errors import InvalidRequest
+from glm4v.errors import ConfigurationError
 
 HEADS, KV_HEADS, HEAD_DIM, LAYERS = 4, 2, 8, 2
 
@@ -204,9 +204,9 @@ def test_full_attention_lets_every_row_see_every_row() -> None:
 
 def test_unknown_devices_and_dtypes_are_refused() -> None:
     assert open_device("auto", "bfloat16").dtype == torch.bfloat16
-    with pytest.raises(InvalidRequest, match="'tpu' is not known; use 'cpu'"):
+    with pytest.raises(ConfigurationError, match="'tpu' is not known; use 'cpu'"):
         open_device("tpu", "float32")
     with pytest.raises(
-        InvalidRequest, match="'int8' is not known; use one of auto, weights16, float32"
+        ConfigurationError, match="'int8' is not known; use one of auto, weights16, float32"
     ):
         open_device("cpu", "int8")

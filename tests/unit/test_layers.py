@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from glm4v.checkpoint import Checkpoint, TensorPlace
 from glm4v.device import open_device
 from glm4v.device.collectives import SingleRank
-from glm4v.errors import InvalidRequest
+from glm4v.errors import ConfigurationError
 from glm4v.model_spec import ModelSpec, VisionSpec
 from glm4v.weights import Weights
 from lm_worker.decoder import rotate
@@ -91,7 +91,7 @@ def test_ranks_split_query_heads_and_share_kv_heads(
     [(3, "32 attention heads do not divide into 3 ranks"), (128, "32 attention heads")],
 )
 def test_a_number_of_ranks_that_does_not_fit_is_refused(size: int, reason: str) -> None:
-    with pytest.raises(InvalidRequest, match=reason):
+    with pytest.raises(ConfigurationError, match=reason):
         Shard(0, size).check(SPEC)
 
 

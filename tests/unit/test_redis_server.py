@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.errors import ConfigurationError, Unavailable
 from glm4v.local import redis_server
 from glm4v.local.redis_server import RedisServer, check_url
 from glm4v.local.tether import tethered
@@ -140,5 +140,5 @@ def test_a_configured_server_is_looked_for_before_anything_starts(folder: Path) 
 
 @pytest.mark.parametrize("url", ["http://host", "redis://host:port", "host:6379", "unix://"])
 def test_what_is_no_redis_url_is_refused(url: str) -> None:
-    with pytest.raises(InvalidRequest, match="redis://HOST:PORT"):
+    with pytest.raises(ConfigurationError, match="redis://HOST:PORT"):
         check_url(url)

@@ -12,7 +12,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from glm4v.errors import CheckpointError, Glm4vError, InvalidRequest, Unavailable
+from glm4v.errors import (
+    CheckpointError,
+    ConfigurationError,
+    Glm4vError,
+    InvalidRequest,
+    Unavailable,
+)
 from glm4v.local import cluster
 from glm4v.local import supervisor as supervisor_module
 from glm4v.local.child import Program
@@ -143,7 +149,9 @@ async def test_what_dies_while_it_starts_is_not_tried_again(
     assert lines.of("glm4v") == []
 
 
-@pytest.mark.parametrize(("code", "kind"), [(3, InvalidRequest), (4, CheckpointError)])
+@pytest.mark.parametrize(
+    ("code", "kind"), [(2, ConfigurationError), (3, InvalidRequest), (4, CheckpointError)]
+)
 async def test_the_exit_code_of_a_failed_start_names_the_error(
     supervised: Supervisor, code: int, kind: type[Glm4vError]
 ) -> None:
