@@ -14,11 +14,13 @@ setup: ## Make the virtual environment
 demo: setup ## Start the whole system with the demo model and ask about a few pictures
 	@$(BIN)/glm4v demo
 
-check: setup ## Formatting, lint, types, import rules, contract, stubs
+check: setup ## Formatting, lint, types, import rules, declared dependencies, contract, stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry glm4v gateway vision_worker lm_worker offline deploy/demo_model
+	$(BIN)/deptry deploy tests --ignore DEP002,DEP004
 	$(BIN)/buf lint
 	deploy/check-stubs.sh
 
