@@ -184,7 +184,7 @@ class Admission:
                 f"answer in the context of {context}; shorten the conversation"
             )
         if not request.HasField("max_tokens"):
-            return min(_DEFAULT_MAX_TOKENS, room)
+            return min(self._defaults.max_tokens or _DEFAULT_MAX_TOKENS, room)
         if not 1 <= request.max_tokens <= room:
             raise InvalidRequest(
                 f"max_tokens is {request.max_tokens}; 1 to {room} is allowed behind a prompt of "

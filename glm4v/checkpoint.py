@@ -6,17 +6,24 @@ Layout of the published THUDM/glm-4v-9b: config.json, model.safetensors.index.js
 
 import hashlib
 import json
+import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from glm4v.checkpoint_files import read_json_object, refuse_lfs_pointer
 from glm4v.errors import CheckpointError
 from glm4v.model_spec import ModelSpec, read_spec
 from glm4v.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
 
+log = logging.getLogger(__name__)
+
 DTYPE_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+_POINTER_BYTES = 64  # enough to know a Git LFS pointer
 _PROBE_BYTES = 4096  # of each tensor that go into the fingerprint
 
 
@@ -38,7 +45,7 @@ class Checkpoint:
     directory: Path
     spec: ModelSpec
     tensors: dict[str, TensorPlace]
-    fingerprint: str  # hex digest of the configuration and of both ends of every tensor
+    fingerprint: str  # hex digest of the model's numbers and of both ends of every tensor
 
     @classmethod
     def open(cls, directory: Path) -> "Checkpoint":
@@ -48,6 +55,7 @@ class Checkpoint:
         """
         if not directory.is_dir():
             raise CheckpointError(f"{directory}: no such directory")
+        _refuse_lone_adapter(directory)
         spec = read_spec(directory)
         tensors: dict[str, TensorPlace] = {}
         for file, listed in _shards(directory).items():
@@ -63,11 +71,14 @@ class Checkpoint:
         """What the checkpoint is called: its folder's name."""
         return self.directory.resolve().name
 
-    @property
-    def is_bfloat16(self) -> bool:
-        """Whether bfloat16 holds all weights as they are."""
+    def is_bfloat16(self, *, vision: bool) -> bool:
+        """Whether bfloat16 holds the matrices of the vision tower, or of the language model, as
+        they are. Norms and biases are kept in the dtype of the arithmetic and do not count.
+        """
         return all(
-            place.dtype == "BF16" for name, place in self.tensors.items() if name != OPTIONAL_TENSOR
+            place.dtype == "BF16"
+            for name, place in self.tensors.items()
+            if len(place.shape) > 1 and _is_vision(name) == vision
         )
 
     def values(self, *, vision: bool) -> int:
@@ -75,22 +86,42 @@ class Checkpoint:
         return sum(
             math.prod(place.shape)
             for name, place in self.tensors.items()
-            if name.startswith("transformer.vision.") == vision
+            if _is_vision(name) == vision
+        )
+
+
+def _is_vision(tensor: str) -> bool:
+    return tensor.startswith("transformer.vision.")
+
+
+def _refuse_lone_adapter(directory: Path) -> None:
+    """Refuse what PEFT leaves when it saves an adapter without its model."""
+    if (directory / "adapter_config.json").exists() and not any(
+        (directory / name).exists() for name in (_SINGLE, _INDEX)
+    ):
+        raise CheckpointError(
+            f"{directory}: an adapter without its model; merge it into the model it was trained "
+            "on (merge_and_unload() of peft), and save that"
         )
 
 
 def _shards(directory: Path) -> dict[Path, set[str] | None]:
-    """The weight files, each with the tensors its index lists (None where there is no index)."""
-    index = directory / "model.safetensors.index.json"
-    single = directory / "model.safetensors"
-    if not index.exists() and single.exists():
+    """The weight files, each with the tensors its index lists (None where there is no index).
+
+    A single file comes before an index, as in `from_pretrained` of transformers 4.48.3, whose
+    `save_pretrained` leaves the index of earlier shards in the folder.
+    """
+    index, single = directory / _INDEX, directory / _SINGLE
+    if single.exists():
+        if index.exists():
+            log.warning("%s is read; %s beside it is not", single, index.name)
         return {single: None}
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_json_object(index)["weight_map"]
         entries = [(str(tensor), str(file)) for tensor, file in weight_map.items()]
     except FileNotFoundError:
-        raise CheckpointError(f"{index}: no such file, and no model.safetensors either") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: no such file, and {_no_weights(directory)}") from None
+    except (KeyError, AttributeError) as error:
         raise CheckpointError(f"{index}: not a safetensors index: {error!r}") from None
     shards: dict[Path, set[str] | None] = {}
     for tensor, file in entries:
@@ -102,6 +133,18 @@ def _shards(directory: Path) -> dict[Path, set[str] | None]:
     return dict(sorted(shards.items()))
 
 
+def _no_weights(directory: Path) -> str:
+    """What is there in place of a single file and an index, and what to do about it."""
+    if any(directory.glob("pytorch_model*.bin*")):
+        return (
+            f"no {_SINGLE} either; pickled weights (pytorch_model*.bin) are never read: load them "
+            "with transformers and save them by save_pretrained(..., safe_serialization=True)"
+        )
+    if any(directory.glob("model-*-of-*.safetensors")):
+        return f"the model-*-of-*.safetensors need it: copy the {_INDEX} that belongs to them"
+    return f"no {_SINGLE} either"
+
+
 def _read_header(file: Path) -> dict[str, TensorPlace]:
     """Parse a safetensors header: 8 bytes of length (little-endian), JSON, then the data.
 
@@ -110,9 +153,12 @@ def _read_header(file: Path) -> dict[str, TensorPlace]:
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
+            start = stream.read(_POINTER_BYTES)
+            refuse_lfs_pointer(file, start)
+            length = int.from_bytes(start[:8], "little")
             if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
                 raise CheckpointError(f"{file}: truncated: {size} bytes do not hold its header")
+            stream.seek(8)
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         places = {name: _place(file, 8 + length, entry) for name, entry in header.items()}
@@ -174,7 +220,8 @@ def _compare_shapes(directory: Path, tensors: dict[str, TensorPlace], spec: Mode
 
 
 def _fingerprint(spec: ModelSpec, tensors: dict[str, TensorPlace]) -> str:
-    digest = hashlib.sha256(repr(spec).encode())
+    # End tokens are not of the weights: gateways alone use them, and fields are corrected.
+    digest = hashlib.sha256(repr(replace(spec, eos_ids=())).encode())
     for name in sorted(tensors):
         place = tensors[name]
         digest.update(f"{name} {place.dtype} {place.shape}".encode())

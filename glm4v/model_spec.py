@@ -3,15 +3,17 @@
 Source of every name: config.json and configuration_chatglm.py of THUDM/glm-4v-9b.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glm4v.checkpoint_files import read_json_object
 from glm4v.errors import CheckpointError
+from glm4v.generation_config import read_generation_config, token_ids
 
-ARCHITECTURE = "ChatGLMModel"
+# The published name, the class that `save_pretrained` of transformers writes, and vLLM's name.
+ARCHITECTURES = ("ChatGLMModel", "ChatGLMForConditionalGeneration", "GLM4VForCausalLM")
 
 # What the model's code fixes and this implementation relies on: other values are another model.
 _FIXED: dict[str, Any] = {
@@ -83,8 +85,7 @@ class ModelSpec:
     first_special_id: int  # <|endoftext|>; the 13 others follow in a fixed order
     boi_id: int
     eoi_id: int
-    eos_ids: tuple[int, ...]
-    dtype: str
+    eos_ids: tuple[int, ...]  # those of generation_config.json, where it names any
     vision: VisionSpec
 
     SPECIAL_TOKENS = 14
@@ -104,16 +105,12 @@ def read_spec(model_dir: Path) -> ModelSpec:
     """Read and check `config.json`; raises CheckpointError naming the field that does not fit."""
     path = model_dir / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json_object(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; is this a GLM-4V checkpoint?") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: a JSON object is needed")
     _check_architecture(path, config)
     try:
-        spec = _parse(config)
+        spec = _parse(config, _eos_ids(model_dir, config))
     except KeyError as error:
         raise CheckpointError(f"{path}: field {error} is missing") from None
     except (TypeError, ValueError) as error:
@@ -125,7 +122,9 @@ def read_spec(model_dir: Path) -> ModelSpec:
 def _check_architecture(path: Path, config: Mapping[str, Any]) -> None:
     """Refuse other models by name, transformers' own glm4v (GLM-4.1V) above all."""
     model_type = config.get("model_type")
-    architectures = config.get("architectures") or []
+    architectures = config.get("architectures") or []  # some tools leave it out
+    if not isinstance(architectures, list):
+        raise CheckpointError(f"{path}: architectures is {architectures!r}; a list is needed")
     if model_type in ("glm4v", "glm4v_moe", "glm4v_text") or any(
         str(a).startswith("Glm4v") for a in architectures
     ):
@@ -133,10 +132,10 @@ def _check_architecture(path: Path, config: Mapping[str, Any]) -> None:
             f"{path}: model_type {model_type!r} is GLM-4.1V, another model of a similar name; "
             "THUDM/glm-4v-9b (model_type 'chatglm') is needed"
         )
-    if model_type != "chatglm" or architectures != [ARCHITECTURE]:
+    if model_type != "chatglm" or any(a not in ARCHITECTURES for a in architectures):
         raise CheckpointError(
-            f"{path}: model_type {model_type!r}, architectures {architectures!r}; "
-            f"'chatglm' and ['{ARCHITECTURE}'] are needed (THUDM/glm-4v-9b)"
+            f"{path}: model_type {model_type!r}, architectures {architectures!r}; 'chatglm' and "
+            f"one of {', '.join(ARCHITECTURES)} are needed (THUDM/glm-4v-9b)"
         )
     if not isinstance(config.get("vision_config"), dict):
         raise CheckpointError(f"{path}: no vision_config; this is a text-only ChatGLM checkpoint")
@@ -147,9 +146,23 @@ def _check_architecture(path: Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def _parse(config: Mapping[str, Any]) -> ModelSpec:
+def _eos_ids(model_dir: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The tokens that end an answer.
+
+    `generate()` of transformers 4.48.3 takes those of generation_config.json alone where that file
+    exists. One that names none would let every answer run on; then config.json counts here.
+    """
+    ids = read_generation_config(model_dir).eos_ids or token_ids(config.get("eos_token_id"))
+    if not ids:
+        raise CheckpointError(
+            f"{model_dir}: no eos_token_id in generation_config.json or config.json; no answer "
+            "would end: copy generation_config.json from THUDM/glm-4v-9b"
+        )
+    return ids
+
+
+def _parse(config: Mapping[str, Any], eos_ids: tuple[int, ...]) -> ModelSpec:
     vision = config["vision_config"]
-    eos = config["eos_token_id"]
     return ModelSpec(
         hidden_size=int(config["hidden_size"]),
         layers=int(config["num_layers"]),
@@ -164,8 +177,7 @@ def _parse(config: Mapping[str, Any]) -> ModelSpec:
         first_special_id=int(config["pad_token_id"]),
         boi_id=int(config["boi_token_id"]),
         eoi_id=int(config["eoi_token_id"]),
-        eos_ids=tuple(int(i) for i in (eos if isinstance(eos, list) else [eos])),
-        dtype=str(config.get("torch_dtype", "bfloat16")),
+        eos_ids=eos_ids,
         vision=VisionSpec(
             hidden_size=int(vision["hidden_size"]),
             layers=int(vision["num_hidden_layers"]),

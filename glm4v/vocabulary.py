@@ -7,6 +7,7 @@ import base64
 import binascii
 from pathlib import Path
 
+from glm4v.checkpoint_files import refuse_lfs_pointer
 from glm4v.errors import CheckpointError
 
 SPECIAL_TOKENS = (
@@ -32,10 +33,7 @@ def read_ranks(path: Path, count: int) -> dict[bytes, int]:
 
     Raises CheckpointError naming the line that does not fit.
     """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise CheckpointError(f"{path}: not readable: {error.strerror}") from None
+    lines = _read_lines(path)
     ranks: dict[bytes, int] = {}
     seen = bytearray(count)
     for number, line in enumerate(lines, 1):
@@ -61,6 +59,22 @@ def read_ranks(path: Path, count: int) -> dict[bytes, int]:
         )
     _check_bytes(path, ranks)
     return ranks
+
+
+def _read_lines(path: Path) -> list[bytes]:
+    """Lines end as they do on any system; a checkout may have turned them."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        beside = (path.parent / "tokenizer.json").exists()
+        raise CheckpointError(
+            f"{path}: no such file; copy it from THUDM/glm-4v-9b, whose vocabulary does not change "
+            f"with training{' (tokenizer.json does not take its place)' if beside else ''}"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: not readable: {error.strerror}") from None
+    refuse_lfs_pointer(path, content)
+    return content.splitlines()
 
 
 def _check_bytes(path: Path, ranks: dict[bytes, int]) -> None:

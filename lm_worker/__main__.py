@@ -90,7 +90,9 @@ def _engine(
     spec = checkpoint.spec
     shard = Shard(0, settings.tensor_parallel)
     shard.check(spec)
-    device = open_device(settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16)
+    device = open_device(
+        settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False)
+    )
     blocks = cache_blocks(
         settings,
         spec,

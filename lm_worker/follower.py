@@ -31,7 +31,9 @@ def follow(settings: LmSettings, place: Place) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
-    device = open_device(settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16)
+    device = open_device(
+        settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False)
+    )
     group = join(place, device.collective_backend, settings.rank_timeout_s)
     cache = json.loads(group.receive())
     shard = Shard(place.rank, place.size)

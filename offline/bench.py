@@ -138,7 +138,7 @@ async def _sweep(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("loading", total=len(dtypes) * len(loads))
         for dtype in dtypes:
-            device = open_device("auto", dtype, is_bfloat16=checkpoint.is_bfloat16)
+            device = open_device("auto", dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False))
             async with Bench(checkpoint, device, dtype, loads, aside).running() as running:
                 for load in loads:
                     what = f"{device.arithmetic}: {load.batch} x {load.context}"

@@ -43,7 +43,7 @@ class Bench:
         self._words = random.Random(0)
         self._left = 0
         self._done = asyncio.Event()
-        device = open_device("auto", dtype, is_bfloat16=checkpoint.is_bfloat16)
+        device = open_device("auto", dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False))
         self._blocks = requests * -(-(_PROMPT_TOKENS + tokens) // _BLOCK_ROWS)
         self._ranks = Ranks(
             partial(Runner.load, checkpoint, device, Shard(0, 1)),

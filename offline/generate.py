@@ -75,7 +75,8 @@ def _pipeline(model: Path, device: str, dtype: str, threads: int) -> "Pipeline":
     if threads:
         torch.set_num_threads(threads)
     checkpoint = Checkpoint.open(model)
-    opened = open_device(device, dtype, is_bfloat16=checkpoint.is_bfloat16)
+    is_bfloat16 = all(checkpoint.is_bfloat16(vision=part) for part in (True, False))
+    opened = open_device(device, dtype, is_bfloat16=is_bfloat16)
     return Pipeline(checkpoint, opened, ImageLimits())
 
 

@@ -24,7 +24,9 @@ def build(settings: VisionSettings) -> Process:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
-    device = open_device(settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16)
+    device = open_device(
+        settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16(vision=True)
+    )
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     turns = CoreTurns(settings.core_turns)
     encoder = Encoder(checkpoint, device, limits, decoders=_DECODERS, turns=turns)

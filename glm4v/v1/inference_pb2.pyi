@@ -200,8 +200,8 @@ Global___Message: _TypeAlias = Message  # noqa: Y015
 
 @_typing.final
 class SamplingParams(_message.Message):
-    """How the next token is chosen. What is not set is taken from the checkpoint's generation_config.json
-    (GetModel shows it).
+    """How the next token is chosen. What is not set is taken from the checkpoint's generation_config.json, as
+    generate() of transformers takes it (GetModel shows it).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -237,24 +237,31 @@ class SamplingParams(_message.Message):
     PRESENCE_PENALTY_FIELD_NUMBER: _builtins.int
     LOGIT_BIAS_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """0 is greedy; otherwise logits are divided by it. 0 to 10. Default: the checkpoint's (0.8 for glm-4v-9b)."""
+    """0 is greedy; otherwise logits are divided by it. 0 to 10. Default: the checkpoint's (0.8 for glm-4v-9b; 0 for
+    a checkpoint that does not say do_sample).
+    """
     top_p: _builtins.float
     """Keep the smallest set of tokens whose probabilities reach this sum. Above 0, up to 1.
     Default: the checkpoint's (0.8 for glm-4v-9b).
     """
     top_k: _builtins.int
-    """Keep the k most probable tokens; 0 keeps all. Default 0."""
+    """Keep the k most probable tokens; 0 keeps all. Default: the checkpoint's, which is 50 where it says nothing,
+    as for glm-4v-9b.
+    """
     repetition_penalty: _builtins.float
     """Divides positive and multiplies negative logits of tokens seen in prompt or answer.
-    0.1 to 10. Default 1 (off).
+    0.1 to 10. Default: the checkpoint's (1, which is off, for glm-4v-9b).
     """
     seed: _builtins.int
     """Makes draws repeatable: token i depends on seed, i and the logits alone. Default: drawn by the gateway."""
     min_p: _builtins.float
-    """Keep the tokens that are at least this probable in relation to the best one. 0 to 1. Default 0 (off)."""
+    """Keep the tokens that are at least this probable in relation to the best one. 0 to 1.
+    Default: the checkpoint's (0, which is off, for glm-4v-9b).
+    """
     typical_p: _builtins.float
     """Keep the tokens whose information is nearest to what is expected, until their probabilities reach this
-    sum (locally typical sampling, arXiv 2202.00666). Above 0, up to 1. Default 1 (off).
+    sum (locally typical sampling, arXiv 2202.00666). Above 0, up to 1. Default: the checkpoint's (1, which is
+    off, for glm-4v-9b).
     """
     frequency_penalty: _builtins.float
     """Taken from a token's logit for each time it stands in the answer. -2 to 2. Default 0 (off)."""
@@ -406,7 +413,9 @@ class GenerateRequest(_message.Message):
     BEST_OF_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
-    """Most tokens to generate, 1 or more. Default: what the context leaves, at most 1024."""
+    """Most tokens to generate, 1 or more. Default: the checkpoint's max_new_tokens, or 1024 where it has none; less
+    where the context leaves less.
+    """
     ignore_eos: _builtins.bool
     """Go on past the model's own end tokens. Default false."""
     top_logprobs: _builtins.int

@@ -27,7 +27,8 @@ def test_a_bfloat16_checkpoint_gives_the_original_outputs(
 ) -> None:
     """Nothing is lost but the order of sums. Pictures included."""
     checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))
-    assert checkpoint.is_bfloat16
+    assert checkpoint.is_bfloat16(vision=True)
+    assert checkpoint.is_bfloat16(vision=False)
     golden = open_golden("bundled")
     model = load_model(checkpoint, device)
     played = [read_case(golden, case, checkpoint.spec) for case in cases(golden)]

@@ -122,15 +122,20 @@ async def test_the_models_own_ends_can_be_ignored() -> None:
     assert list((await admit(asked)).job.stop_token_ids) == [65]
 
 
-async def test_the_answer_is_1024_tokens_at_most_when_the_context_has_room_for_more() -> None:
+@pytest.mark.parametrize(
+    ("of_checkpoint", "most"), [(None, 1024), (300, 300), (4000, 4000), (9000, 8182)]
+)
+async def test_the_answer_is_as_long_as_the_checkpoint_says_or_1024_tokens(
+    of_checkpoint: int | None, most: int
+) -> None:
     roomy = Admission(
         replace(small_spec(), context_tokens=8192),
         "model-a",
         byte_tokenizer(),
-        SamplingDefaults(0.5, 0.75),
+        SamplingDefaults(0.5, 0.75, max_tokens=of_checkpoint),
         AdmissionLimits(ImageLimits(), default_deadline_s=600, max_deadline_s=3600),
     )
-    assert (await roomy.admit(request(), None)).job.max_tokens == 1024
+    assert (await roomy.admit(request(), None)).job.max_tokens == most
 
 
 async def test_logprobs_of_the_chosen_tokens_alone_can_be_asked_for() -> None:

@@ -41,7 +41,6 @@ SPEC = ModelSpec(
     boi_id=151339,
     eoi_id=151340,
     eos_ids=(151329, 151336, 151338),
-    dtype="bfloat16",
     vision=VisionSpec(
         hidden_size=1792,
         layers=63,
