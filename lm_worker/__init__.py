@@ -1,5 +1,5 @@
 """The language worker."""
 
-from glm4v.threads import wait_briefly
+from glm4v.torch_environment import prepare_torch
 
-wait_briefly()  # here, since torch is loaded by what follows
+prepare_torch()  # here, since torch is imported by what follows

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glm4v.errors import InvalidRequest
-from glm4v.threads import wait_briefly
 from offline.bench_journals import journals
 from offline.bench_peers import peers
 
@@ -61,7 +60,6 @@ def engine(
     of what a loop that only reads reaches right before and after; "neighbours" are the cores that
     other processes used meanwhile.
     """
-    wait_briefly()
     from rich.console import Console
 
     from offline.bench_engine import Load

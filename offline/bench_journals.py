@@ -13,8 +13,6 @@ from typing import Annotated
 
 import typer
 
-from glm4v.threads import wait_briefly
-
 
 def journals(
     model: Annotated[
@@ -28,7 +26,6 @@ def journals(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Output tokens/s with journals in Redis, and of the engine alone, in turns."""
-    wait_briefly()
 
     from offline.bench_model import write_middle
 

@@ -3,10 +3,13 @@
 import os
 import sys
 
+from glm4v.torch_environment import prepare_torch
+
 
 def main() -> None:
     """Run the command, or say in one line what has to be installed for it."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its notes on lost connections are not ours
+    prepare_torch()
     try:
         from glm4v.cli.app import run
     except ModuleNotFoundError as error:
