@@ -1,5 +1,6 @@
 """The one place that opens connections to Redis, runs its scripts and names its failures."""
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -19,7 +20,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from glm4v.broker.redis_url import CALL_TIMEOUT_S, close_redis, open_redis
+from glm4v.broker.redis_url import CALL_TIMEOUT_S, close_redis, open_redis, place_of
 from glm4v.errors import Overloaded, Unavailable
 
 _SCRIPTS = (
@@ -34,6 +35,7 @@ _SCRIPTS = (
     "encoded",
     "not_encoded",
     "hand_back_vision",
+    "forget_consumers",
 )
 _AWAY = (
     BusyLoadingError,
@@ -50,7 +52,12 @@ _NOT_NOW = (  # replies that the library has no class for
     "NOREPLICAS",  # too few for min-replicas-to-write
     "UNBLOCKED",  # it is the master no more
 )
+_NO_QUEUE = "NOGROUP"  # the stream or its consumer group is gone: Redis came back empty
 BLOCK_S = 1.0  # how long a blocking read waits in the server
+
+
+class QueueLost(Unavailable):
+    """Redis has lost a queue; `ensure_group` makes it again."""
 
 
 class Connection:
@@ -61,6 +68,7 @@ class Connection:
     """
 
     def __init__(self, url: str) -> None:
+        self._place = place_of(url)
         self.commands = open_redis(url, connections=32, socket_timeout_s=CALL_TIMEOUT_S)
         self.blocking = open_redis(url, connections=4, socket_timeout_s=BLOCK_S + CALL_TIMEOUT_S)
         self.bytes = open_redis(url, connections=4, socket_timeout_s=4 * CALL_TIMEOUT_S)
@@ -92,10 +100,35 @@ class Connection:
         async with translated():
             await self.commands.ping()
 
+    async def check(self) -> None:
+        """Raise Unavailable, with the place, unless a Redis is there; it may still be loading."""
+        try:
+            await self.commands.ping()
+        except BusyLoadingError:
+            return
+        except (AuthenticationError, NoPermissionError):
+            raise Unavailable(
+                f"the Redis at {self._place} refuses the account in its URL; correct it"
+            ) from None
+        except (*_AWAY, ResponseError) as error:
+            raise Unavailable(
+                f"no Redis at {self._place} ({_reason(error)}); start it, or correct its URL"
+            ) from None
+
     async def close(self) -> None:
         """Give all connections back."""
         for client in (self.commands, self.blocking, self.bytes):
             await close_redis(client)
+
+
+def _reason(error: BaseException) -> str:
+    """What the system says, below what the library makes of it."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.errno:
+            return os.strerror(below.errno) if below.errno > 0 else str(below.strerror)
+        below = below.__cause__ or below.__context__
+    return type(error).__name__
 
 
 @asynccontextmanager
@@ -110,6 +143,8 @@ async def translated() -> AsyncIterator[None]:
     except _AWAY as error:
         raise Unavailable("Redis does not answer; the request can be tried again") from error
     except ResponseError as error:
+        if _NO_QUEUE in str(error):
+            raise QueueLost("Redis has lost its queues; they are made again") from error
         if not str(error).startswith(_NOT_NOW):
             raise
         raise Unavailable(f"Redis does not take this now: {error}") from error

@@ -1,10 +1,12 @@
 """What a Redis URL stands for: one server, the master that Sentinels know, or a cluster.
 
-redis://[user:password@]host:port/0           also rediss:// (TLS) and unix:///path
+redis://[user:password@]host:port/0           also rediss:// (TLS)
+unix:///path                                  a unix socket
 redis+sentinel://[user:password@]host:port[,host:port …]/service[/0]
-redis+cluster://[user:password@]host:port     also rediss+cluster://; any node
+redis+cluster://[user:password@]host:port     also rediss+cluster:// (TLS); any node
 """
 
+import asyncio
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,14 +15,29 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError
+from redis.exceptions import BusyLoadingError, ConnectionError, RedisClusterException
 
 from glm4v.errors import ConfigurationError
 
 CALL_TIMEOUT_S = 5.0  # for commands that do not block
-_SENTINEL = "redis+sentinel://"
-_CLUSTER = "+cluster://"
+KINDS = "redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or rediss+cluster://"
 _SENTINEL_PORT = 26379
+
+
+class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Connections to the master that Sentinels know; callers wait for one of them."""
+
+
+class _BoundedCluster(RedisCluster):
+    """A cluster's client that makes callers wait, where the library's own bound raises."""
+
+    def __init__(self, *args: Any, turns: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._turns = asyncio.Semaphore(turns)
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        async with self._turns:
+            return await super().execute_command(*args, **options)
 
 
 def open_redis(url: str, *, connections: int, socket_timeout_s: float) -> Any:
@@ -35,25 +52,28 @@ def open_redis(url: str, *, connections: int, socket_timeout_s: float) -> Any:
         "socket_timeout": socket_timeout_s,
         "protocol": 2,  # answers of one shape with every version of the library
     }
-    if _CLUSTER in url:
-        return RedisCluster.from_url(url.replace(_CLUSTER, "://", 1), **options)
-    options |= {
+    pool: dict[str, Any] = {
+        "max_connections": connections,
+        "timeout": socket_timeout_s,
         # A call that timed out is not tried again here: who calls knows how long it is worth.
         "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, (ConnectionError,)),
         "retry_on_error": [ConnectionError, BusyLoadingError],
     }
-    if url.startswith(_SENTINEL):
-        return _master(url.removeprefix(_SENTINEL), options)
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url, max_connections=connections, timeout=socket_timeout_s, **options
-        )
-    except ValueError:
-        raise ConfigurationError(
-            "GLM4V_REDIS_URL must begin with redis://, rediss://, unix://, redis+sentinel:// or "
-            "redis+cluster://"
-        ) from None
-    return Redis.from_pool(pool)
+    scheme, _, place = url.partition("://")
+    match scheme:
+        case "redis" | "rediss" | "unix" if place:
+            return _server(url, options | pool)
+        case "redis+sentinel":
+            return _master(place, options, pool)
+        case "redis+cluster" | "rediss+cluster":
+            return _cluster(f"{scheme.removesuffix('+cluster')}://{place}", connections, options)
+    raise ConfigurationError(f"the Redis URL must begin with {KINDS}")
+
+
+def place_of(url: str) -> str:
+    """Where a URL points, without what may be secret: neither account nor options."""
+    scheme, _, place = url.partition("?")[0].partition("://")
+    return f"{scheme}://{place.rpartition('@')[2]}"
 
 
 async def close_redis(client: Any) -> None:
@@ -65,7 +85,27 @@ async def close_redis(client: Any) -> None:
             await sentinel.aclose()
 
 
-def _master(place: str, options: dict[str, Any]) -> Any:
+def _server(url: str, options: dict[str, Any]) -> Any:
+    try:
+        return Redis.from_pool(BlockingConnectionPool.from_url(url, **options))
+    except ValueError:  # its words may show a password
+        raise ConfigurationError(
+            f"the Redis URL at {place_of(url)} cannot be read; "
+            "it is redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH"
+        ) from None
+
+
+def _cluster(url: str, connections: int, options: dict[str, Any]) -> Any:
+    try:
+        # A node that a redirection leads to may need one more than its turns.
+        return _BoundedCluster.from_url(url, turns=connections, **options)
+    except (RedisClusterException, ValueError):
+        raise ConfigurationError(
+            "the Redis URL of a cluster is redis+cluster://HOST:PORT of any node"
+        ) from None
+
+
+def _master(place: str, options: dict[str, Any], pool: dict[str, Any]) -> Any:
     """Asks the Sentinels for the master at every new connection, so that it follows a failover."""
     account, _, place = place.rpartition("@")
     hosts, _, name = place.partition("/")
@@ -77,14 +117,16 @@ def _master(place: str, options: dict[str, Any]) -> Any:
         nodes, number = [], 0
     if not (nodes and service):
         raise ConfigurationError(
-            "GLM4V_REDIS_URL for Sentinels is redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/0"
+            "the Redis URL of Sentinels is redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/0"
         )
     if account:
         user, _, password = account.partition(":")
         options |= {"username": unquote(user) or None, "password": unquote(password)}
     sentinel_of: Any = Sentinel  # it has no annotations
-    sentinel = sentinel_of(nodes, sentinel_kwargs=options | {"socket_timeout": 1.0}, **options)
-    return sentinel.master_for(service, db=number)
+    sentinel = sentinel_of(nodes, sentinel_kwargs=options | {"socket_timeout": 1.0})
+    return sentinel.master_for(
+        service, connection_pool_class=_MasterPool, db=number, **options, **pool
+    )
 
 
 def _node(host: str) -> tuple[str, int]:

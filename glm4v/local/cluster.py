@@ -15,9 +15,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import glm4v
+from glm4v.broker import Connection
 from glm4v.errors import CheckpointError, ConfigurationError, Unavailable
 from glm4v.local.child import Child, Program, Show
-from glm4v.local.redis_server import RedisServer, check_socket_path, check_url
+from glm4v.local.redis_server import RedisServer, check_socket_path
 from glm4v.local.supervisor import Supervisor
 
 _HOST = "127.0.0.1"
@@ -61,6 +62,7 @@ class LocalCluster:
         self._port = settings.port
         self._folder = Path()
         self._lock: IO[str] | None = None
+        self.own_redis_url: str | None = None  # of the server that was started
         self.is_stopping = False
 
     @property
@@ -81,7 +83,7 @@ class LocalCluster:
         self._supervisor.kill()
 
     async def __aenter__(self) -> "LocalCluster":
-        self._check()
+        await self._check()
         self._folder = Path(tempfile.mkdtemp(prefix="glm4v-"))  # for this user alone
         try:
             await self._start()
@@ -93,14 +95,14 @@ class LocalCluster:
     async def __aexit__(self, *_: object) -> None:
         await self._stop()
 
-    def _check(self) -> None:
+    async def _check(self) -> None:
         """Find what cannot work before anything is started."""
         if not self._settings.model.is_dir():
             raise CheckpointError(f"{self._settings.model}: no such folder")
         self._port = self._port or _free_port()
         _check_port(self._port)
         if self._settings.redis_url is not None:
-            check_url(self._settings.redis_url)
+            await _check_redis(self._settings.redis_url)
         if self._settings.data_dir is not None:
             self._lock = _lock(self._settings.data_dir)
 
@@ -114,7 +116,7 @@ class LocalCluster:
                 Program("redis", tuple(redis.command), os.environ, redis.is_ready)
             )
             await self._supervisor.ready(settings.start_timeout_s)
-            redis_url = redis.url
+            redis_url = self.own_redis_url = redis.url
         environment = self._environment(redis_url)
         await self._supervisor.start(
             *self._workers("vision_worker", settings.vision_workers, environment),
@@ -234,6 +236,14 @@ def _check_port(port: int) -> None:
         raise Unavailable(
             f"port {port} cannot be used ({reason}); choose another with --port"
         ) from None
+
+
+async def _check_redis(url: str) -> None:
+    connection = Connection(url)
+    try:
+        await connection.check()
+    finally:
+        await connection.close()
 
 
 def _lock(data_dir: Path) -> IO[str]:

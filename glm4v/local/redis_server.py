@@ -6,10 +6,9 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Literal
 
-from glm4v.errors import ConfigurationError, Unavailable
+from glm4v.errors import Unavailable
 from glm4v.host_memory import free_host_memory_bytes
 from glm4v.local.tether import tethered
 
@@ -40,9 +39,9 @@ class RedisServer:
         fsync: Literal["always", "no"] = "always",
     ) -> None:
         self._program = find_server()
-        self._data_dir = data_dir.absolute()
+        self.data_dir = data_dir.absolute()
         self._fsync = fsync
-        self._socket = check_socket_path(socket_path or self._data_dir / "redis.sock")
+        self._socket = check_socket_path(socket_path or self.data_dir / "redis.sock")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -53,12 +52,12 @@ class RedisServer:
     @property
     def command(self) -> list[str]:
         """The command line; makes the data folder."""
-        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         options = {
             "port": "0",
             "unixsocket": str(self._socket),
             "unixsocketperm": "700",
-            "dir": str(self._data_dir),
+            "dir": str(self.data_dir),
             "loglevel": "warning",
             "save": "",  # the append-only file is enough
             "appendonly": "yes",
@@ -91,7 +90,7 @@ class RedisServer:
     def start(self, timeout_s: float = 10.0) -> None:
         """Return when it answers; it ends with the calling thread at the latest."""
         command = self.command
-        log = self._data_dir / "redis.log"
+        log = self.data_dir / "redis.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 tethered(command),
@@ -170,39 +169,3 @@ def check_socket_path(path: Path) -> Path:
             "set TMPDIR to a shorter folder"
         )
     return path
-
-
-def check_url(url: str, timeout_s: float = 5.0) -> None:
-    """Raise Unavailable unless something listens at a redis://, rediss:// or unix:// URL.
-
-    Raises ConfigurationError for any other. Messages name the place only: a URL may hold a
-    password.
-    """
-    family, address, place = _address(url)
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout_s)
-            connection.connect(address)
-    except OSError as error:
-        reason = error.strerror or error
-        raise Unavailable(f"no Redis at {place} ({reason}); start it, or correct its URL") from None
-
-
-def _address(url: str) -> tuple[int, Any, str]:
-    parts = urlsplit(url)
-    if parts.scheme == "unix" and parts.path:
-        return socket.AF_UNIX, parts.path, parts.path
-    try:
-        port = parts.port or 6379
-    except ValueError:
-        port = 0
-    if parts.scheme not in ("redis", "rediss") or port == 0:
-        raise ConfigurationError(
-            "the Redis URL must be redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH"
-        )
-    host = parts.hostname or "127.0.0.1"
-    try:
-        [family, _, _, _, address], *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise Unavailable(f"no Redis at {host}: {error.strerror}") from None
-    return family, address, f"{host}:{port}"

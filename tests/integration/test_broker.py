@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from glm4v.broker import Broker, Connection, Keys
+from glm4v.broker import Broker, Connection, Keys, job_stream
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.journal import Event
 from glm4v.broker.lm_queue import Append, Lease, LmQueue
@@ -369,3 +369,58 @@ async def test_readers_see_the_stages_of_their_picture(bench: Bench) -> None:
 async def test_reading_an_unknown_request_says_so(bench: Bench) -> None:
     with pytest.raises(UnknownReference, match="'nobody'"):
         await bench.events("nobody")
+
+
+async def names(bench: Bench) -> set[str]:
+    """Of the workers that the language queue knows."""
+    found = await bench.connection.commands.xinfo_consumers(bench.keys.jobs_lm, "lm")
+    return {each["name"].decode() for each in found}
+
+
+async def test_workers_that_are_gone_are_forgotten_unless_they_hold_something(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holding, gone, asking = bench.new_lm(), bench.new_lm(), bench.new_lm()
+    for name, queue in (("held", holding), ("done", gone)):
+        await bench.broker.submit(make_job(name), None)
+        [lease] = await queue.claim(1)
+    await gone.append([Append(lease, 0, tokens(5), end())])
+    await asyncio.sleep(1.2 * LEASE_S)
+    waiting = asyncio.create_task(asking.claim(1, wait_s=5))
+    await asyncio.sleep(0.1)
+    monkeypatch.setattr(job_stream, "_FORGET_EVERY_S", 0.0)
+    monkeypatch.setattr(job_stream, "_FORGET_IDLE_S", LEASE_S)
+    assert await names(bench) >= {holding.consumer, gone.consumer}
+    assert await bench.lm.take_over(0) == []
+    left = await names(bench)
+    assert holding.consumer in left, "with its name its lease would go"
+    assert gone.consumer not in left
+    monkeypatch.setattr(job_stream, "_FORGET_IDLE_S", 0.0)
+    assert await bench.lm.take_over(0) == []
+    assert asking.consumer not in await names(bench)
+    await bench.broker.submit(make_job("new"), None)
+    [lease] = await waiting
+    assert await asking.append([Append(lease, 0, tokens(5), end())]) == ["ok"]
+    [taken] = await bench.lm.take_over(1)
+    assert taken.request_id == "held"
+
+
+async def test_a_queue_that_is_gone_is_made_again_and_its_leases_are_lost(bench: Bench) -> None:
+    image = b"picture"
+    await bench.broker.submit(make_job("r"), None)
+    await bench.broker.submit(make_job("p", image=image), image)
+    lease, [picture] = await bench.claim_one(), await bench.vision.claim(1)
+    commands, keys = bench.connection.commands, bench.keys
+    await commands.delete(keys.jobs_lm, keys.jobs_vision, keys.journal("r"), keys.journal("p"))
+    assert await bench.lm.append([Append(lease, 0, tokens(5))]) == ["lost"]
+    assert await bench.lm.renew([lease]) == ["lost"]
+    assert await bench.lm.hand_back([lease]) == 0
+    assert await bench.lm.resume(lease) is None
+    assert await bench.vision.renew(picture) == -1
+    assert await bench.vision.encoded(picture) == -1
+    for ask in (bench.lm.claim, bench.lm.take_over, bench.vision.claim, bench.vision.take_over):
+        await commands.delete(keys.jobs_lm, keys.jobs_vision)
+        assert await ask(1) == []
+    await bench.broker.submit(make_job("next"), None)
+    assert await bench.lm.claim(1) == []
+    assert (await bench.claim_one()).request_id == "next", "it came before the group was there"

