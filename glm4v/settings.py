@@ -27,9 +27,9 @@ class ServiceSettings(BaseSettings):
     model: Path = Field(description="folder of the checkpoint")
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="the Redis that all processes share: one server (redis://, rediss://, unix:///PATH), Sentinels "
-        "(redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/0) or a cluster's node "
-        "(redis+cluster://, rediss+cluster://); it may hold a password",
+        description="the Redis that all processes share: one server (redis://, rediss://, "
+        "unix:///PATH), Sentinels (redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/0) or a node of a "
+        "cluster (redis+cluster://, rediss+cluster://); it may hold a password",
     )
     listen: str = Field(description="address to serve gRPC on: HOST:PORT or unix:/PATH")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -11,6 +11,8 @@ import typer
 from google.protobuf.json_format import MessageToDict
 
 from glm4v.cli import options as opt
+from glm4v.errors import ConfigurationError
+from glm4v.local.run_files import running_systems
 
 if TYPE_CHECKING:
     from glm4v.broker import Connection
@@ -20,14 +22,20 @@ app = typer.Typer(
     no_args_is_help=True, help="Requests that were given up because they killed their workers."
 )
 RedisUrl = Annotated[
-    str, typer.Option(metavar="URL", envvar="GLM4V_REDIS_URL", help="The Redis of the system.")
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="GLM4V_REDIS_URL",
+        help="The Redis of the system.",
+        show_default="that of the running `glm4v up`, else redis://127.0.0.1:6379/0",
+    ),
 ]
 _DEFAULT_URL = "redis://127.0.0.1:6379/0"
 _OPEN_LIMIT = 1024  # as a gateway's default
 
 
 @app.command("list")
-def list_all(redis_url: RedisUrl = _DEFAULT_URL) -> None:
+def list_all(redis_url: RedisUrl = None) -> None:
     """One line for each, the newest first: when, request id, why."""
 
     async def run() -> None:
@@ -39,7 +47,7 @@ def list_all(redis_url: RedisUrl = _DEFAULT_URL) -> None:
 
 
 @app.command()
-def show(request_id: opt.RequestId, redis_url: RedisUrl = _DEFAULT_URL) -> None:
+def show(request_id: opt.RequestId, redis_url: RedisUrl = None) -> None:
     """What was asked, as JSON; the prompt is token ids, the picture its digest."""
 
     async def run() -> None:
@@ -55,7 +63,7 @@ def show(request_id: opt.RequestId, redis_url: RedisUrl = _DEFAULT_URL) -> None:
 @app.command()
 def retry(
     request_id: opt.RequestId,
-    redis_url: RedisUrl = _DEFAULT_URL,
+    redis_url: RedisUrl = None,
     linger: Annotated[
         float, typer.Option(metavar="S", min=0, help="Seconds it runs while nobody reads it.")
     ] = 600.0,
@@ -74,16 +82,27 @@ def retry(
 
 
 @asynccontextmanager
-async def _open(redis_url: str) -> "AsyncIterator[tuple[Connection, DeadLetters]]":
+async def _open(redis_url: str | None) -> "AsyncIterator[tuple[Connection, DeadLetters]]":
     # Here, because the rest of the command works without Redis.
     from glm4v.broker import Connection, Keys
     from glm4v.broker.dead import DeadLetters
 
-    connection = Connection(redis_url)
+    connection = Connection(redis_url or _find_redis())
     try:
         yield connection, DeadLetters(connection, Keys())
     finally:
         await connection.close()
+
+
+def _find_redis() -> str:
+    """The Redis that `glm4v up` has started for this user, or where one is by default."""
+    systems = running_systems()
+    if len(systems) > 1:
+        listed = ", ".join(f"{each.redis_url} (gateway {each.target})" for each in systems)
+        raise ConfigurationError(
+            f"{len(systems)} systems run here: {listed}; choose one with --redis-url"
+        )
+    return systems[0].redis_url if systems else _DEFAULT_URL
 
 
 def _time(letter: "DeadLetter") -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,10 @@ import typer
 
 from glm4v.cli.reading import INTERRUPTED
 from glm4v.demo import DEMO_MODEL
+from glm4v.errors import Unavailable
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.local.foreground import Foreground
+from glm4v.local.run_files import RunningSystem, announced
 
 _COLOURS = {"redis": "red", "vision_worker": "magenta", "lm_worker": "blue", "gateway": "green"}
 _NAME_WIDTH = max(map(len, _COLOURS))
@@ -68,5 +71,12 @@ def show_line(name: str, line: str) -> None:
 
 
 async def _until_stopped(cluster: LocalCluster) -> None:
-    typer.echo(f"glm4v is ready on {cluster.target}; Ctrl-C stops it")
-    await asyncio.Event().wait()  # a signal cancels this
+    with ExitStack() as stack:
+        if cluster.own_redis_url is not None:
+            try:
+                system = RunningSystem(cluster.target, cluster.own_redis_url)
+                stack.enter_context(announced(system))
+            except Unavailable as error:
+                typer.echo(f"warning: `glm4v dead` will not find this Redis: {error}", err=True)
+        typer.echo(f"glm4v is ready on {cluster.target}; Ctrl-C stops it")
+        await asyncio.Event().wait()  # a signal cancels this

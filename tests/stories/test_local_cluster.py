@@ -111,6 +111,10 @@ def test_up_answers_and_one_interrupt_stops_everything(model: Path, temporary: P
         )
         assert done.returncode == 0, done.stderr
         assert "5 tokens in" in done.stderr
+        done = subprocess.run(
+            (*GLM4V, "dead", "list"), env=environment(temporary), capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     assert not any(is_running(pid) for pid in pids)
