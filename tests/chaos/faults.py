@@ -7,6 +7,7 @@ from collections import Counter
 from random import Random
 
 import anyio
+from redis.exceptions import RedisError
 
 from tests.stories.fleet import LEASE_S, Fleet
 
@@ -25,10 +26,21 @@ _KINDS = {  # with how often each is chosen
     ("kill", "gateway"): 2,
     ("pause", "gateway"): 1,
     ("drain", "gateway"): 1,
+    ("kill while it starts", "lm_worker"): 2,
+    ("kill while it starts", "vision_worker"): 1,
+    ("kill while it starts", "gateway"): 1,
+    ("kill while it drains", "lm_worker"): 2,
+    ("kill while it drains", "vision_worker"): 1,
+    ("kill while it drains", "gateway"): 1,
     ("kill", "redis"): 1,
     ("pause", "redis"): 1,
+    ("rewrite the file of", "redis"): 1,
+    ("kill while it rewrites the file", "redis"): 1,
 }
 _MEAN_S = 1.2  # between two faults
+_START_S = 0.6  # imports are there already: settings, checkpoint, first contact with Redis
+_DRAIN_S = 0.5
+_REWRITE_S = 0.1
 
 
 class Faults:
@@ -78,15 +90,34 @@ class Faults:
             await asyncio.sleep(pause_s)
             self._fleet.signal(name, signal.SIGCONT)
         elif name == "redis":
-            self._fleet.signal(name, signal.SIGKILL)
-            await asyncio.sleep(pause_s / 4)
-            self._fleet.start_redis()
+            await self._break_redis(kind, pause_s)
         else:
-            number = signal.SIGKILL if kind == "kill" else signal.SIGTERM
-            self._fleet.signal(name, number)
-            await self._fleet.ended(name)
-            await asyncio.sleep(pause_s / 4)
-            await self._fleet.start(name)
+            await self._break_service(kind, name, pause_s)
+
+    async def _break_redis(self, kind: str, pause_s: float) -> None:
+        if "rewrite" in kind:
+            with contextlib.suppress(RedisError):
+                await self._fleet.connection.commands.bgrewriteaof()
+        if kind == "rewrite the file of":
+            return
+        if kind == "kill while it rewrites the file":
+            await asyncio.sleep(self._dice.uniform(0, _REWRITE_S))
+        self._fleet.signal("redis", signal.SIGKILL)
+        await asyncio.sleep(pause_s / 4)
+        self._fleet.start_redis()
+
+    async def _break_service(self, kind: str, name: str, pause_s: float) -> None:
+        self._fleet.signal(name, signal.SIGTERM if "drain" in kind else signal.SIGKILL)
+        if kind == "kill while it drains":
+            await asyncio.sleep(self._dice.uniform(0, _DRAIN_S))
+            self._fleet.signal(name, signal.SIGKILL)
+        await self._fleet.ended(name)
+        await asyncio.sleep(pause_s / 4)
+        if kind == "kill while it starts":
+            await self._fleet.start(name, wait=False)
+            await asyncio.sleep(self._dice.uniform(0, _START_S))
+            await self._fleet.kill(name)
+        await self._fleet.start(name)
 
     async def _watch(self) -> None:
         """Start again what ended by itself; that is a fault of ours."""
