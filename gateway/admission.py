@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import anyio.to_thread
 
 from gateway.messages import read_messages
-from gateway.prompt import Prompt, render
+from gateway.prompt import Prompt, header_id, render
 from gateway.ranges import (
     check_cache_salt,
     check_logit_bias,
@@ -120,6 +120,7 @@ class Admission:
             n=request.n if request.HasField("n") else 1,
             want_prompt_logprobs=request.HasField("prompt_logprobs"),
             prompt_logprobs=request.prompt_logprobs,
+            header_id=header_id(self._tokenizer),
         )
         job.best_of = request.best_of if request.HasField("best_of") else job.n
         if request.HasField("response_format"):

@@ -20,10 +20,20 @@ class Detokenizer:
     Held back are the bytes of an incomplete character and what may be the beginning of a stop
     string. What is released after token i depends on tokens 0 … i alone, never on how they were
     grouped: whoever reads the answer again, from any token on, sees the same text.
+
+    `header_id` is the token that ends the header of a turn: where the answer begins with it, it is
+    the template's and adds no text.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes], stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        token_bytes: Callable[[int], bytes],
+        stops: Sequence[str] = (),
+        *,
+        header_id: int | None = None,
+    ) -> None:
         self._token_bytes = token_bytes
+        self._header_id = header_id
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = StopStrings(stops)
         self._pending = ""
@@ -37,6 +47,8 @@ class Detokenizer:
             if self.stopped:
                 break
             self._tokens += 1
+            if self._tokens == 1 and token_id == self._header_id:
+                continue
             released.append(self._release(self._decoder.decode(self._token_bytes(token_id))))
         return "".join(released)
 

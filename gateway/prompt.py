@@ -5,8 +5,9 @@ THUDM/glm-4v-9b. A prompt is `[gMASK] <sop>`, then for each turn
 
     <|role|>  metadata "\\n"  [ <|begin_of_image|> <|endoftext|> <|end_of_image|> ]  text
 
-and `<|assistant|>` where an answer is wanted. The header line and the text are encoded apart. A
-turn has no end token: the next role ends it.
+and `<|assistant|>` where an answer is wanted: the model writes the header's newline itself, as the
+first token of its answer. The header line and the text are encoded apart; a text that begins with
+a newline keeps it, behind the header's. A turn has no end token: the next role ends it.
 """
 
 import json
@@ -69,6 +70,12 @@ def render(turns: Sequence[Turn], tokenizer: Tokenizer, *, wants_answer: bool = 
     if wants_answer:
         ids.append(tokenizer.special_id("<|assistant|>"))
     return Prompt(ids, image_slot)
+
+
+def header_id(tokenizer: Tokenizer) -> int:
+    """The token of the newline that ends a header."""
+    [token_id] = tokenizer.encode("\n")  # every single byte is a token
+    return token_id
 
 
 def _with_tools_spelt_out(turns: Sequence[Turn]) -> Iterator[Turn]:

@@ -41,7 +41,8 @@ class Replies:
             """A stop token is no part of the text, as a stop string is none."""
             return b"" if token_id in stop_ids else tokenizer.token_bytes(token_id)
 
-        self._detokenizer = Detokenizer(text_of, job.stop)
+        header_id = job.header_id if job.HasField("header_id") else None
+        self._detokenizer = Detokenizer(text_of, job.stop, header_id=header_id)
         self._tokens = 0  # up to and with the one that completed a stop string
         self._first_token_ms = 0
         self._last_token_ms = 0

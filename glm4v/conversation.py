@@ -24,7 +24,10 @@ def question(image: bytes | None, text: str) -> list[pb.Message]:
 
 
 def answered(text: str) -> pb.Message:
-    """What the model said, for the next question about the same picture."""
+    """What the model said, for the next question about the same picture.
+
+    An answer's text as it is: the template makes the model's own tokens of it.
+    """
     return pb.Message(role=pb.ROLE_ASSISTANT, parts=[pb.ContentPart(text=text)])
 
 

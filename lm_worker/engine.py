@@ -18,7 +18,7 @@ import anyio
 from glm4v.errors import Glm4vError, InvalidRequest, Overloaded, RequestFailed
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.grammar import Grammars
-from lm_worker.plan import NO_TOKEN, AnswerForm, PromptScore, SampledToken, StepPlan
+from lm_worker.plan import NO_TOKEN, AnswerForm, PromptScore, SampledToken, StepPlan, behind_header
 from lm_worker.ranks import Ranks
 from lm_worker.scheduler import Scheduler
 from lm_worker.sequence import Sequence as EngineSequence
@@ -124,7 +124,8 @@ class Engine:
                 f"{pool.total * pool.block_size}; ask for fewer tokens, or raise GLM4V_CACHE_BYTES"
             )
         if request.form is not None:
-            await self._open_grammar(sequence.number, request.form, token_ids)
+            answer = behind_header(token_ids, request.header_id)
+            await self._open_grammar(sequence.number, request.form, answer)
         if picture is not None:
             self._pictures[request.picture] += 1
             if self._pictures[request.picture] == 1:

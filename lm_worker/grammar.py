@@ -1,5 +1,8 @@
 """Keeps answers in the form that was asked for: a matcher for each says which tokens may follow.
 
+The token that ends the header of a turn is the template's: an answer of a form begins with it, as
+every answer does that the model learned from, and the form begins behind it.
+
 A matcher is a function of the form and of the answer's tokens alone. It remembers where it stands
 so that a step costs one token; another answer, after a resume say, is read again from its start.
 """
@@ -19,7 +22,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from glm4v.errors import InvalidRequest
 from glm4v.model_spec import ModelSpec
 from glm4v.vocabulary import SPECIAL_TOKENS, read_ranks
-from lm_worker.plan import AnswerForm, SampleSpec
+from lm_worker.plan import NO_TOKEN, AnswerForm, SampleSpec, behind_header
 
 # What a form may cost. A state of the lexer takes 1 to 2 kB, in every answer of that form.
 _LIMITS = LLParserLimits(max_lexer_states=20_000, verbose_errors=False)
@@ -48,7 +51,7 @@ class Grammars:
         self._matchers: dict[int, Matcher] = {}
 
     async def open(self, number: int, form: AnswerForm, answer: tuple[int, ...]) -> None:
-        """Have a matcher for sequence `number`, whose answer has some tokens already.
+        """Have a matcher for sequence `number`; `answer` is what it has already, behind its header.
 
         Raises InvalidRequest for a form that cannot be compiled, or not within the limits.
         """
@@ -77,9 +80,17 @@ class Grammars:
         found = {}
         for place, spec in enumerate(specs):
             if spec.grammar is not None and (matcher := self._matchers.get(spec.grammar)):
-                matcher.stand_behind(spec.answer, spec.stops)
-                found[place] = matcher.allowed
+                if spec.header_id != NO_TOKEN and not spec.answer:
+                    found[place] = self._only(spec.header_id)
+                else:
+                    matcher.stand_behind(behind_header(spec.answer, spec.header_id), spec.stops)
+                    found[place] = matcher.allowed
         return found
+
+    def _only(self, token_id: int) -> torch.Tensor:
+        allowed = torch.zeros(self._spec.tokens, dtype=torch.bool)
+        allowed[token_id] = True
+        return allowed
 
     def after(self, spec: SampleSpec, token_id: int) -> tuple[bool, str]:
         """Whether nothing can follow `token_id`, and why the answer cannot go on, if it cannot."""
@@ -88,7 +99,8 @@ class Grammars:
         matcher = self._matchers.get(spec.grammar)
         if matcher is None:  # the sequence has left
             return False, ""
-        matcher.stand_behind((*spec.answer, token_id), spec.stops)
+        answer = behind_header((*spec.answer, token_id), spec.header_id)
+        matcher.stand_behind(answer, spec.stops)
         return matcher.is_complete, matcher.failure
 
     # What follows runs in threads of its own.

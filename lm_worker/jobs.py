@@ -64,13 +64,19 @@ def _end(held: Held, token: NewToken, at_ms: int) -> pb.JournalEnd:
     end = pb.JournalEnd(token_count=token.index + (token_id != NO_TOKEN), at_ms=at_ms)
     if token.error is not None:
         end.kind, end.code, end.message = pb.END_KIND_FAILED, token.error.code, str(token.error)
-    elif token_id in held.job.stop_token_ids:
+    elif token_id in held.job.stop_token_ids and not _is_header(held.job, token):
         end.kind, end.stop_token_id = pb.END_KIND_STOP_TOKEN, token_id
     elif token.sampled.is_complete:
         end.kind = pb.END_KIND_COMPLETE
     else:
         end.kind = pb.END_KIND_LENGTH
     return end
+
+
+def _is_header(job: pb.Job, token: NewToken) -> bool:
+    return (
+        token.index == 0 and job.HasField("header_id") and token.sampled.token_id == job.header_id
+    )
 
 
 def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
@@ -102,6 +108,7 @@ def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
         prompt_logprobs=job.prompt_logprobs
         if job.want_prompt_logprobs and job.choice == 0
         else None,
+        header_id=job.header_id if job.HasField("header_id") else NO_TOKEN,
     )
 
 

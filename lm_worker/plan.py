@@ -51,6 +51,7 @@ class SampleSpec:
     banned: tuple[int, ...] = ()  # ids that cannot be drawn: the stops of an answer too short
     grammar: int | None = None  # the open matcher the answer has to follow; see `Grammars`
     stops: tuple[int, ...] = ()  # ids allowed only where that grammar is complete
+    header_id: int = NO_TOKEN  # the token the answer begins with, before what the grammar describes
 
     @property
     def is_plain(self) -> bool:
@@ -62,6 +63,11 @@ class SampleSpec:
             and not (rules.logit_bias or self.banned)
             and self.grammar is None
         )
+
+
+def behind_header(token_ids: tuple[int, ...], header_id: int) -> tuple[int, ...]:
+    """What a grammar describes of an answer: all but the end of the turn's header."""
+    return token_ids[1:] if token_ids[:1] == (header_id,) else token_ids
 
 
 class PromptScoring(NamedTuple):

@@ -11,7 +11,7 @@ from array import array
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from lm_worker.plan import AnswerForm, Chunk, PromptScoring, SampleSpec, SamplingRules
+from lm_worker.plan import NO_TOKEN, AnswerForm, Chunk, PromptScoring, SampleSpec, SamplingRules
 
 PRIORITIES = range(1, 6)  # 1 is the most urgent
 
@@ -43,6 +43,7 @@ class SequenceRequest:
     presence_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     prompt_logprobs: int | None = None  # rivals to report of each token of the prompt; None: none
+    header_id: int = NO_TOKEN  # ends the turn's header: as first token before a form, and no stop
 
     def rules(self) -> SamplingRules:
         """What is asked of every choice."""
@@ -91,6 +92,7 @@ class Sequence:
         self._hashes: list[bytes] = []
         self._rules = request.rules()
         self._stops = tuple(sorted(request.stop_ids))
+        self._first_stops = tuple(sorted(request.stop_ids - {request.header_id}))
         self._seen = dict.fromkeys((*request.prompt_ids, *token_ids))  # as an ordered set
 
     def _expand(self, picture_rows: int) -> "array[int]":
@@ -193,14 +195,16 @@ class Sequence:
         """How the next token is chosen; what no rule asks for is left out, to cost nothing."""
         request, rules, index = self.request, self._rules, len(self.token_ids)
         follows = request.form is not None
+        stops = self._stops if index else self._first_stops
         return SampleSpec(
             rules,
             index,
             tuple(self._seen) if rules.repetition_penalty != 1.0 else (),
             tuple(self.token_ids) if follows or rules.counts_answer else (),
-            self._stops if index < request.min_tokens else (),
+            stops if index < request.min_tokens else (),
             self.number if follows else None,
-            self._stops if follows else (),
+            stops if follows else (),
+            request.header_id if follows else NO_TOKEN,
         )
 
     def add_token(self, token_id: int) -> None:
@@ -211,10 +215,10 @@ class Sequence:
 
     def is_over(self) -> bool:
         """Whether the last token ends the answer."""
-        return bool(self.token_ids) and (
-            self.token_ids[-1] in self.request.stop_ids
-            or len(self.token_ids) >= self.request.max_tokens
-        )
+        if not self.token_ids:
+            return False
+        stops = self._stops if len(self.token_ids) > 1 else self._first_stops
+        return self.token_ids[-1] in stops or len(self.token_ids) >= self.request.max_tokens
 
     def block_hashes(self, block_size: int, blocks: int) -> list[bytes]:
         """Hashes of the first `blocks` full blocks, each over its rows and all before them.

@@ -73,7 +73,7 @@ def _ask(client: Client, case: Case) -> Asked:
         with client.generate(
             messages, temperature=0, max_tokens=_MAX_TOKENS, top_logprobs=2
         ) as generation:
-            texts.append(generation.text.strip())
+            texts.append(generation.text)
         messages.append(answered(texts[-1]))
     choice = generation.choices[0]
     margins = tuple(each.top[0].logprob - each.top[1].logprob for each in choice.logprobs)

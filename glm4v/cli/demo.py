@@ -55,7 +55,7 @@ def _show(client: Client, example: Example) -> None:
         messages += question(None if messages else picture, wording)
         typer.echo(f"  > {wording}")
         with client.generate(messages, temperature=0, max_tokens=_MAX_TOKENS) as generation:
-            text = generation.text.strip()
+            text = generation.text
         assert generation.choices[0].finished is not None  # or reading had raised
         # Another checkpoint may answer with what a terminal takes as commands.
         shown = "".join(letter if letter.isprintable() else "·" for letter in text)

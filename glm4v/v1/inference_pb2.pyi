@@ -12,6 +12,13 @@ Failures are gRPC statuses, never events:
   CANCELLED           the request was cancelled
   ABORTED             the request was given up because it kept killing its workers
   UNAVAILABLE         a part of the system is away; Attach continues where you were
+
+In the chat template every turn has a header, and a newline ends it. The header of the answer is
+`<|assistant|>`, the last token of the prompt; the model writes the newline, as the answer's first token.
+That token counts wherever tokens are counted: `token_ids`, `first_index`, `token_offset`, `logprobs`,
+`completion_tokens`, `max_tokens`, `min_tokens`, penalties, the mean log-probability of `best_of`. It is no
+text: `text` begins behind it, `stop` and `stop_token_ids` do not match it, and a response format begins
+behind it. Only a first token that is this newline and nothing else belongs to the header.
 """
 
 from collections import abc as _abc
@@ -182,7 +189,10 @@ class Message(_message.Message):
     """Who wrote it. Required."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentPart]:
-        """Its parts, in order. Text parts are joined with newlines; a picture always stands before the text."""
+        """Its parts, in order. Text parts are joined with newlines; a picture always stands before the text.
+        White space is kept, at the beginning too. An earlier answer is sent as its `text`: with the header's
+        newline, which the template adds, it becomes the tokens that the model wrote.
+        """
 
     def __init__(
         self,
@@ -355,8 +365,8 @@ Global___Choices: _TypeAlias = Choices  # noqa: Y015
 @_typing.final
 class ResponseFormat(_message.Message):
     """What the answer looks like. Tokens that do not fit cannot be drawn, at temperature 0 either; the model's
-    end tokens and `stop_token_ids` only where the answer is complete. An answer to which nothing can be added
-    ends there. What cannot be compiled, or is too large for it, is refused with INVALID_ARGUMENT.
+    end tokens and `stop_token_ids` only where the answer is complete. The first token is always the header's
+    newline, which the format does not describe. An answer to which nothing can be added ends there. What cannot be compiled, or is too large for it, is refused with INVALID_ARGUMENT.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -431,8 +441,8 @@ class GenerateRequest(_message.Message):
     return_prompt_ids: _builtins.bool
     """Put the prompt's token ids into `accepted`. Default false."""
     min_tokens: _builtins.int
-    """Tokens before which no end token and none of `stop_token_ids` can be drawn; stop strings end an answer
-    at any time. 0 to max_tokens. Default 0.
+    """Tokens before which no end token and none of `stop_token_ids` can be drawn, the header's newline being one
+    of them; stop strings end an answer at any time. 0 to max_tokens. Default 0.
     """
     priority: _builtins.int
     """Which of two waiting requests goes first: 1 (first) to 5 (last). Default 3."""
@@ -741,7 +751,9 @@ class Delta(_message.Message):
     first_index: _builtins.int
     """Index in the answer of the first token below, from 0."""
     text: _builtins.str
-    """Text that is final now. Empty while a character or a possible stop string is incomplete."""
+    """Text that is final now. Empty while a character or a possible stop string is incomplete, and for the
+    header's newline.
+    """
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The tokens, a stop token included."""
@@ -780,7 +792,7 @@ class Usage(_message.Message):
     image_rows: _builtins.int
     """Rows the picture took in the language model (1602 for glm-4v-9b), 0 without one."""
     completion_tokens: _builtins.int
-    """Generated tokens, a stop token included."""
+    """Generated tokens, a stop token and the header's newline included."""
     def __init__(
         self,
         *,

@@ -12,6 +12,13 @@ Failures are gRPC statuses, never events:
   CANCELLED           the request was cancelled
   ABORTED             the request was given up because it kept killing its workers
   UNAVAILABLE         a part of the system is away; Attach continues where you were
+
+In the chat template every turn has a header, and a newline ends it. The header of the answer is
+`<|assistant|>`, the last token of the prompt; the model writes the newline, as the answer's first token.
+That token counts wherever tokens are counted: `token_ids`, `first_index`, `token_offset`, `logprobs`,
+`completion_tokens`, `max_tokens`, `min_tokens`, penalties, the mean log-probability of `best_of`. It is no
+text: `text` begins behind it, `stop` and `stop_token_ids` do not match it, and a response format begins
+behind it. Only a first token that is this newline and nothing else belongs to the header.
 """
 
 from collections import abc as _abc

@@ -8,6 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
+from glm4v.client import Client
+from glm4v.conversation import question
 from glm4v.v1 import inference_pb2 as api
 from tests.integration.system import Answer, System, user
 
@@ -26,6 +28,7 @@ CHOICES = ["yes", "no", "图片"]
 JSON = api.ResponseFormat(json_schema=json.dumps(SCHEMA))
 REGEX = api.ResponseFormat(regex=r"[a-f]{3}-[0-9]{1,4}")
 CHOICE = api.ResponseFormat(choice=api.Choices(options=CHOICES))
+NEWLINES = api.SamplingParams(temperature=0, logit_bias={10: 100.0})
 
 
 def drawn(seed: int) -> api.SamplingParams:
@@ -90,9 +93,79 @@ async def test_with_the_models_own_ends_a_form_ends_at_one_or_where_nothing_foll
     closed = await system.ask(
         [user("abc")], response_format=api.ResponseFormat(regex="ab"), ignore_eos=False
     )
-    assert (closed.text, len(closed.token_ids)) == ("ab", 2)
+    assert (closed.text, closed.token_ids) == ("ab", [*b"\nab"])
     assert closed.finished.WhichOneof("matched") is None
     assert closed.finished.reason == api.FINISH_REASON_STOP
+
+
+@pytest.mark.parametrize("form", [JSON, REGEX, CHOICE], ids=["json_schema", "regex", "choice"])
+async def test_a_form_begins_behind_the_headers_newline_which_is_a_token_and_no_text(
+    system: System, form: api.ResponseFormat
+) -> None:
+    # Whatever the request says of the newline: the first one is the template's.
+    for fields in (
+        {"sampling": api.SamplingParams(temperature=0, logit_bias={10: -100.0})},
+        {"sampling": drawn(5), "stop_token_ids": [10], "min_tokens": 1},
+    ):
+        answer = await system.ask([user("abc")], response_format=form, max_tokens=400, **fields)
+        assert answer.token_ids[0] == 10
+        ending = "\n" if answer.finished.stop_token_id == 10 else ""
+        assert answer.text + ending == bytes(answer.token_ids[1:]).decode()
+        assert fits(form, answer.text), answer.text
+        assert answer.finished.usage.completion_tokens == len(answer.token_ids)
+
+
+async def test_the_headers_newline_is_no_text_stops_nothing_and_counts_as_a_token(
+    system: System,
+) -> None:
+    async def first_is_newline(**fields: Any) -> Answer:
+        return await system.ask([user("abc")], sampling=NEWLINES, **fields)
+
+    free = await first_is_newline(max_tokens=3)
+    assert (free.token_ids, free.text) == ([10] * 3, "\n\n")
+    stopped = await first_is_newline(max_tokens=3, stop=["\n"])
+    assert (stopped.token_ids, stopped.text) == ([10] * 2, "")
+    assert stopped.finished.stop_string == "\n"
+    by_token = await first_is_newline(max_tokens=3, stop_token_ids=[10])
+    assert (by_token.token_ids, by_token.finished.stop_token_id) == ([10] * 2, 10)
+    assert by_token.text == ""
+    longer = await first_is_newline(max_tokens=4, stop_token_ids=[10], min_tokens=3)
+    assert longer.token_ids[0] == 10  # one of the three
+    assert 10 not in longer.token_ids[1:3]
+    assert longer.token_ids[3] == 10
+    one = await first_is_newline(max_tokens=1, stop_token_ids=[10])
+    assert (one.token_ids, one.finished.reason) == ([10], api.FINISH_REASON_LENGTH)
+    other = await system.ask([user("abc")], sampling=api.SamplingParams(logit_bias={65: 100.0}))
+    assert other.text == bytes(other.token_ids).decode() == "A" * 20
+
+
+async def test_several_answers_and_readers_that_come_later_see_the_same_text(
+    system: System,
+) -> None:
+    def read() -> None:
+        with Client(system.target) as client:
+            for options in ({"response_format": CHOICE}, {"logit_bias": {10: 100.0}}):
+                with client.generate(
+                    question(None, "abc"),
+                    seed=3,
+                    n=2,
+                    best_of=3,
+                    top_logprobs=1,
+                    max_tokens=6,
+                    **options,
+                ) as whole:
+                    assert whole.text == whole.choices[0].text
+                for choice in whole.choices:
+                    assert choice.token_ids[0] == 10
+                    assert choice.text == bytes(choice.token_ids[1:]).decode()
+                    assert [each.chosen.token_id for each in choice.logprobs] == choice.token_ids
+                first = whole.choices[0]
+                for offset in range(len(first.token_ids) + 1):
+                    with client.attach(whole.request_id, offset) as rest:
+                        assert rest.text == bytes(first.token_ids[max(offset, 1) :]).decode()
+                        assert rest.token_ids == first.token_ids[offset:]
+
+    await asyncio.to_thread(read)
 
 
 @pytest.mark.parametrize(

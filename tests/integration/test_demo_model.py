@@ -5,6 +5,7 @@ They are right, and they are greedy: a change of numerics anywhere shows here fi
 
 import asyncio
 import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,21 @@ from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.v1 import inference_pb2 as pb
 
 MOST_BYTES = 20_000_000
+NEWLINE = 198
+OTHER_OPTIONS = (
+    *(
+        "一只狗。",
+        "狗。",
+        "A rocket.",
+        "A cat.",
+        "5只猫。",
+        "两支火箭。",
+        "橙子。",
+        "蓝色三角形。",
+        "在左边。",
+    ),
+    *("On the left.", "在右边。", "Red.", "Green.", "绿色。", "黄色。", "紫色。"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ def ask(client: Client, picture: bytes | None, questions: list[str]) -> list[str
     for wording in questions:
         messages += question(None if messages else picture, wording)
         with client.generate(messages, temperature=0, max_tokens=64) as generation:
-            texts.append(generation.text.strip())
+            texts.append(generation.text)
         messages.append(answered(texts[-1]))
     return texts
 
@@ -55,6 +71,9 @@ async def test_answers(way: Way) -> None:
             if way == WAYS[0]:  # once: bfloat16 is slow on processors without it
                 await asyncio.to_thread(an_empty_picture_shows_nothing, client)
                 await asyncio.to_thread(it_looks_at_the_picture_and_not_at_the_question, client)
+                await asyncio.to_thread(a_form_does_not_make_it_wrong, client)
+                await asyncio.to_thread(the_headers_newline_is_no_text, client)
+                await asyncio.to_thread(a_second_turn_goes_on_as_the_model_wrote, client)
 
 
 def answers_are_those_of_the_examples(client: Client) -> None:
@@ -80,6 +99,62 @@ def an_empty_picture_shows_nothing(client: Client) -> None:
 def it_looks_at_the_picture_and_not_at_the_question(client: Client) -> None:
     pictures = [each.picture.read_bytes() for each in demo_examples() if each.picture is not None]
     assert len({ask(client, each, ["What do you see?"])[0] for each in pictures}) == len(pictures)
+
+
+def a_form_does_not_make_it_wrong(client: Client) -> None:
+    """The right answers are those of free text; the same options as a regular expression agree."""
+    examples = [example for example in demo_examples() if example.picture is not None]
+    rights = [answer for example in examples for _, answer in example.turns]
+    options = sorted({*rights, *OTHER_OPTIONS})
+    choice = pb.ResponseFormat(choice=pb.Choices(options=options))
+    regex = pb.ResponseFormat(regex="|".join(map(re.escape, options)))
+
+    def answers(example: Example) -> list[tuple[str, str]]:
+        assert example.picture is not None
+        messages: list[pb.Message] = []
+        given = []
+        for wording, answer in example.turns:
+            messages += question(None if messages else example.picture.read_bytes(), wording)
+            both = []
+            for form in (choice, regex):
+                with client.generate(messages, temperature=0, response_format=form) as generation:
+                    both.append(generation.text)
+            given.append((both[0], both[1]))
+            messages.append(answered(answer))
+        return given
+
+    with ThreadPoolExecutor(len(examples)) as pool:
+        given = [both for each in pool.map(answers, examples) for both in each]
+    assert [by_choice for by_choice, _ in given] == [by_regex for _, by_regex in given]
+    right = sum(answer == text for answer, (text, _) in zip(rights, given, strict=True))
+    assert right >= len(rights) - 1
+
+
+def the_headers_newline_is_no_text(client: Client) -> None:
+    picture = next(each.picture for each in demo_examples() if each.picture is not None)
+    asked = question(picture.read_bytes(), "What can you see?")
+    for options in ({}, {"stop": ["\n"]}, {"min_tokens": 3}):
+        with client.generate(asked, temperature=0, **options) as generation:
+            assert generation.text == "A dog."
+        first, *others = generation.token_ids
+        assert (first, NEWLINE in others) == (NEWLINE, False)
+    for offset in range(len(generation.token_ids) + 1):
+        with client.attach(generation.request_id, offset) as rest:
+            assert "A dog.".endswith(rest.text)
+            assert len(rest.text) == len("A dog.") or offset > 1
+
+
+def a_second_turn_goes_on_as_the_model_wrote(client: Client) -> None:
+    for example in demo_examples():
+        picture = None if example.picture is None else example.picture.read_bytes()
+        first = question(picture, example.turns[0][0])
+        with client.generate(first, temperature=0, return_prompt_ids=True) as generation:
+            text, wrote = generation.text, generation.token_ids
+        assert generation.accepted is not None
+        known = [*generation.accepted.prompt_ids, *wrote]
+        again = [*first, answered(text), *question(None, "?")]
+        # The answer ended with <|user|>, with which the next turn begins.
+        assert list(client.count_tokens(again).prompt_ids)[: len(known)] == known
 
 
 def test_it_is_a_checkpoint_of_the_published_layout_and_small() -> None:

@@ -98,6 +98,35 @@ def test_no_more_is_held_back_than_a_stop_string_may_begin_with(
         assert held == "" or any(stop.startswith(held) for stop in stops)
 
 
+@given(ANSWERS, STOPS, CUTS)
+def test_the_end_of_the_header_is_a_token_without_text(
+    pieces: list[bytes], stops: list[str], cuts: list[int]
+) -> None:
+    whole = [b"\n", *pieces]
+    texts, stopped = released(pieces, stops)
+    one = Detokenizer(whole.__getitem__, [*stops], header_id=0)
+    for group in groups(len(whole), cuts):
+        assert one.push(group) == "".join(["", *texts][index] for index in group)
+    assert one.finish() == texts[-1]
+    if stopped is not None:
+        stopped = stopped._replace(tokens_used=stopped.tokens_used + 1)
+    assert one.stopped == stopped
+
+
+def test_only_the_first_token_and_only_the_headers_own_is_without_text() -> None:
+    pieces = [b"\n", b"\n\n", b"a"]
+    for answer, text in ([0, 2, 0], "a\n"), ([0, 0, 2], "\na"), ([1, 2], "\n\na"), ([2, 0], "a\n"):
+        one = Detokenizer(pieces.__getitem__, header_id=0)
+        assert one.push(answer) + one.finish() == text
+        assert one.push([2]) == "a"
+
+
+def test_a_newline_as_stop_string_stops_behind_the_first_line() -> None:
+    one = Detokenizer([b"\n", b"a", b"\n\n"].__getitem__, ["\n"], header_id=0)
+    assert one.push([0, 1, 2, 1]) == "a"
+    assert one.stopped == Stopped("\n", 3)
+
+
 def test_a_character_is_held_back_until_its_last_byte() -> None:
     cat = [bytes([byte]) for byte in "🐱".encode()]
     assert released(cat, [])[0] == ["", "", "", "🐱", ""]

@@ -174,6 +174,31 @@ def test_a_matcher_follows_whatever_answer_it_is_asked_about(
     ]
 
 
+@pytest.mark.parametrize("pattern", ["a+b|c", "\n(a+b|c)"])
+def test_a_form_begins_behind_the_token_that_ends_the_header(
+    grammars: Grammars, spec: ModelSpec, pattern: str
+) -> None:
+    open_(grammars, AnswerForm("regex", pattern))
+    begins = b"\n" if pattern[0] == "\n" else b""
+
+    def spec_of(answer: bytes) -> SampleSpec:
+        return SampleSpec(
+            SamplingRules(), len(answer), answer=tuple(answer), grammar=1, header_id=10
+        )
+
+    def allowed(answer: bytes) -> bytes:
+        return bytes(grammars.allowed([spec_of(answer)])[0].nonzero().flatten().tolist())
+
+    assert allowed(b"") == b"\n"
+    assert grammars.after(spec_of(b""), 10) == (False, "")
+    assert allowed(b"\n" + begins) == b"ac"
+    assert allowed(b"\n" + begins + b"a") == b"ab"
+    assert grammars.after(spec_of(b"\n" + begins), ord("c")) == (True, "")
+    # One that another worker began without it goes on.
+    if not begins:
+        assert allowed(b"aa") == b"ab"
+
+
 def test_stop_tokens_only_where_the_answer_can_end(grammars: Grammars, spec: ModelSpec) -> None:
     open_(grammars, AnswerForm("regex", "ab*"))
     stops = (*spec.eos_ids, ord("c"), spec.vocab_size - 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.prompt import Turn, render
+from gateway.prompt import Turn, header_id, render
 from glm4v.errors import InvalidRequest
 from tests.vocabularies import byte_tokenizer
 
@@ -14,6 +14,15 @@ def test_an_answer_is_asked_for_without_a_newline() -> None:
     prompt = render([Turn("user", "a")], byte_tokenizer())
     assert prompt.ids == [GMASK, SOP, USER, 10, 97, ASSISTANT]
     assert prompt.image_slot is None
+
+
+@pytest.mark.parametrize("text", ["b", "\nb", "\n\n b\n"])
+def test_an_answer_goes_on_as_the_tokens_the_model_wrote(text: str) -> None:
+    tokenizer = byte_tokenizer()
+    first = render([Turn("user", "a")], tokenizer)
+    wrote = [header_id(tokenizer), *text.encode()]
+    turns = [Turn("user", "a"), Turn("assistant", text), Turn("user", "c")]
+    assert render(turns, tokenizer).ids == [*first.ids, *wrote, USER, 10, 99, ASSISTANT]
 
 
 def test_the_picture_stands_between_the_header_and_the_text_of_its_turn() -> None:

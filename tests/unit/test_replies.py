@@ -100,6 +100,32 @@ def test_the_text_of_a_stop_token_is_no_part_of_the_answer() -> None:
     assert answer(events) == (list(b"ab"), "a")
 
 
+@pytest.mark.parametrize("offset", range(7))
+def test_the_newline_of_the_header_is_a_token_and_no_text(offset: int) -> None:
+    asked = job(["\n"], header_id=10, want_logprobs=True)
+    entries: list[Event] = [tokens("\na"), tokens("猫\n"), tokens("tail"), end()]
+    for entry in entries[:-1]:
+        assert isinstance(entry, pb.JournalTokens)
+        for token_id in entry.ids:
+            entry.logprobs.add(chosen=api.Logprob(token_id=token_id, logprob=-1.0))
+    events = read(asked, entries, offset)
+    ids = [*"\na猫\n".encode()]
+    assert answer(events) == (ids[offset:], {0: "a猫", 1: "a猫", 5: "", 6: ""}.get(offset, "猫"))
+    logprobs = [one.chosen.token_id for event in events for one in event.delta.logprobs]
+    assert logprobs == ids[offset:]
+    assert events[-1].finished.stop_string == "\n"
+    assert events[-1].finished.usage.completion_tokens == len(ids)
+
+
+def test_an_answer_without_the_headers_newline_loses_nothing() -> None:
+    assert answer(read(job(header_id=10), [tokens("ab\n"), end()]))[1] == "ab\n"
+    assert answer(read(job(header_id=10), [tokens("\n\nab"), end()]))[1] == "\nab"
+
+
+def test_a_journal_of_an_older_gateway_keeps_its_text() -> None:
+    assert answer(read(job(), [tokens("\nab"), end()]))[1] == "\nab"
+
+
 def test_what_was_held_back_comes_with_the_end() -> None:
     events = read(job(["END"]), [tokens("xEN"), tokens([0xE7]), end()])
     assert events[0].delta.text == "x"

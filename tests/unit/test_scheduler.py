@@ -3,14 +3,14 @@
 import math
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_worker.blocks import BlockPool
-from lm_worker.plan import NO_TOKEN
+from lm_worker.plan import NO_TOKEN, AnswerForm
 from lm_worker.scheduler import Scheduler
 from lm_worker.sequence import PRIORITIES, Sequence, SequenceRequest
 from tests.unit.pretended_device import (
@@ -203,6 +203,43 @@ def test_nobody_builds_on_rows_before_they_gave_a_number() -> None:
     scheduler.add(Sequence(1, make_request("sound", prompt, most=1), 0, ()))
     chunks = run_one(scheduler, device).chunks
     assert [(c.sequence_id, c.start_row, len(c.row_ids)) for c in chunks] == [(0, 8, 4), (1, 0, 4)]
+
+
+HEADER = 9
+
+
+@pytest.mark.parametrize("form", [None, AnswerForm("regex", "a")])
+def test_the_token_that_ends_the_header_ends_no_answer(form: AnswerForm | None) -> None:
+    request = replace(
+        make_request("r", (1, 2), most=3),
+        stop_ids=frozenset({7, HEADER}),
+        header_id=HEADER,
+        min_tokens=2,
+        form=form,
+    )
+    sequence = Sequence(0, request, 0, ())
+    first = sequence.sample_spec()
+    assert (first.banned, first.stops) == ((7,), (7,) if form else ())
+    assert first.header_id == (HEADER if form else NO_TOKEN)
+    sequence.add_token(HEADER)
+    assert not sequence.is_over()
+    second = sequence.sample_spec()
+    assert (second.banned, second.stops) == ((7, HEADER), (7, HEADER) if form else ())
+    sequence.add_token(HEADER)
+    assert sequence.is_over()
+
+
+def test_a_next_turn_computes_only_what_is_behind_the_answer() -> None:
+    scheduler = Scheduler(BlockPool(64, 1), max_sequences=4, step_rows=1000)
+    device = PretendedDevice(1, 1000)
+    asked = make_request("first", (1, 2, 3, 4, 5), most=6)
+    first = Sequence(0, asked, 0, ())
+    scheduler.add(first)
+    while not first.is_over():
+        run_one(scheduler, device)
+    # All but the last token, which was never fed back, and what was asked next.
+    again = make_request("second", (*asked.prompt_ids, *first.token_ids, 7, 8), most=1)
+    assert rows_computed(scheduler, device, Sequence(1, again, 0, ())) == 3
 
 
 @pytest.mark.parametrize("rows", [3, 18])

@@ -177,6 +177,7 @@ class Job(_message.Message):
     CHOICE_FIELD_NUMBER: _builtins.int
     WANT_PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    HEADER_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request and its journal."""
     fingerprint: _builtins.str
@@ -213,6 +214,10 @@ class Job(_message.Message):
     """Whether log-probabilities of the prompt are wanted, of this job."""
     prompt_logprobs: _builtins.int
     """Most probable tokens to report beside each token of the prompt."""
+    header_id: _builtins.int
+    """The newline token that ends the header of every turn. As the first token of an answer it is no part of the
+    text, of the response format or of `stop_token_ids`. Not set by an older gateway: the newline is text then.
+    """
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Prompt, the picture as its 3 placeholder tokens."""
@@ -259,12 +264,15 @@ class Job(_message.Message):
         choice: _builtins.int = ...,
         want_prompt_logprobs: _builtins.bool = ...,
         prompt_logprobs: _builtins.int = ...,
+        header_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "header_id", b"header_id", "response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "image_digest", b"image_digest", "linger_ms", b"linger_ms", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "header_id", b"header_id", "image_digest", b"image_digest", "linger_ms", b"linger_ms", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__header_id: _TypeAlias = _typing.Literal["header_id"]  # noqa: Y015
+    _WhichOneofArgType__header_id: _TypeAlias = _typing.Literal["_header_id", b"_header_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__header_id) -> _WhichOneofReturnType__header_id | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
 
