@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from glm4v.images import ImageLimits, decode
+from glm4v.images import ImageLimits
+from glm4v.images.pixels import decode
 
 # Of the red, green and blue channels. Source: tokenization_chatglm.py of THUDM/glm-4v-9b (CLIP's).
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)

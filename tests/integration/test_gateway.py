@@ -242,7 +242,7 @@ REFUSED = {
         messages=[api.Message(role=api.ROLE_USER, parts=[api.ContentPart()] * 513)]
     ),
     "more than 10000 pixels in all": ask_about(api.Image(data=picture(101, 100))),
-    "4 bytes are no picture": ask_about(api.Image(data=b"none")),
+    "4 bytes are no image": ask_about(api.Image(data=b"none")),
     "(2 characters); 64 lower-case": ask_about(api.Image(digest="ab")),
 }
 

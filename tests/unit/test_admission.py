@@ -258,7 +258,7 @@ async def test_a_picture_sent_before_is_named_by_its_digest() -> None:
     [
         (api.Image(data=bytes(4001)), Overloaded, "4001 bytes, at most 4000"),
         (api.Image(data=picture(31, 30)), InvalidRequest, "more than 900 pixels in all"),
-        (api.Image(data=b"nonsense"), InvalidRequest, "8 bytes are no picture"),
+        (api.Image(data=b"nonsense"), InvalidRequest, "8 bytes are no image"),
         (api.Image(data=b""), InvalidRequest, "empty"),
         (api.Image(digest="0" * 63), InvalidRequest, r"\(63 characters\); 64 lower-case"),
         (api.Image(digest="A" * 64), InvalidRequest, "lower-case"),

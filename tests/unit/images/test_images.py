@@ -13,7 +13,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from glm4v.errors import InvalidRequest, Overloaded
-from glm4v.images import FORMATS, ImageLimits, decode, inspect
+from glm4v.images import FORMATS, ImageLimits, inspect
+from glm4v.images.pixels import decode
 
 LIMITS = ImageLimits()
 
@@ -82,7 +83,7 @@ def test_lossless_webp_goes_through_unchanged() -> None:
 @pytest.mark.parametrize("format", ["ICO", "PPM", "PCX", "JPEG2000"])
 def test_other_formats_are_refused(format: str) -> None:
     data = saved(Image.fromarray(noise(16, 16, 3)), format)
-    with pytest.raises(InvalidRequest, match=f"{len(data)} bytes are no picture.*JPEG, PNG"):
+    with pytest.raises(InvalidRequest, match=f"{len(data)} bytes are no image.*JPEG, PNG"):
         inspect(data, LIMITS)
 
 
@@ -140,7 +141,7 @@ def test_a_small_picture_of_a_huge_tile_is_refused() -> None:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
     for function in (inspect, decode):
-        with pytest.raises(InvalidRequest, match="pixels in all"):
+        with pytest.raises(InvalidRequest, match="pixels in its tiles"):
             function(data, LIMITS)
 
 
@@ -281,19 +282,6 @@ def test_a_transparent_value_of_sixteen_bit_grey_becomes_white() -> None:
     grey = np.array([[0, 1000, 65535]], np.uint16)
     data = saved(Image.fromarray(grey), "PNG", transparency=1000)
     np.testing.assert_array_equal(pixels(data)[0, :, 0], [0, 255, 255])
-
-
-def test_grey_values_beyond_sixteen_bits_are_refused_with_numbers() -> None:
-    for values, text in (([[0, 70_000]], "0 to 70000"), ([[-5, 9]], "-5 to 9")):
-        data = saved(Image.fromarray(np.array(values, np.int32)), "TIFF")
-        with pytest.raises(InvalidRequest, match=text):
-            decode(data, LIMITS)
-
-
-def test_floating_point_pixels_are_refused() -> None:
-    data = saved(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF")
-    with pytest.raises(InvalidRequest, match="floating-point"):
-        decode(data, LIMITS)
 
 
 @pytest.mark.parametrize(
