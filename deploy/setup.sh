@@ -14,27 +14,19 @@ is_new_enough() {
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
 }
 
-install_debian() {
-    command -v apt-get >/dev/null || { say "$1; install it and try again"; exit 1; }
-    as_root=""
-    if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || { say "$1; run as root: apt-get install python3 python3-venv"; exit 1; }
-        as_root="sudo"
-    fi
-    say "$1; installing python3 and python3-venv"
-    $as_root apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -qq -y --no-install-recommends \
-        python3 python3-venv ca-certificates >/dev/null
+install_python() { # REASON
+    deploy/apt-install.sh "$1" python3 python3-venv ca-certificates
 }
 
-command -v "$python" >/dev/null || install_debian "there is no $python"
+command -v "$python" >/dev/null || install_python "there is no $python"
 is_new_enough || { say "$("$python" -V 2>&1) is too old: Python 3.10 or newer is needed (PYTHON=... names one)"; exit 1; }
-"$python" -c 'import ensurepip, venv' 2>/dev/null || install_debian "$python cannot make virtual environments"
+"$python" -c 'import ensurepip, venv' 2>/dev/null || install_python "$python cannot make virtual environments"
 
 if [ ! -f "$stamp" ] || ! cmp -s pyproject.toml "$stamp"; then
-    say "making $venv (torch and other wheels are downloaded once; a minute or two)"
+    say "making $venv (a minute or two; wheels are downloaded once)"
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-    "$venv/bin/python" -m pip install --disable-pip-version-check -q --progress-bar on -e '.[dev]'
+    "$venv/bin/python" -m pip install --disable-pip-version-check -q 'pip>=24' # older ones cannot plan
+    "$venv/bin/python" deploy/install.py
     cp pyproject.toml "$stamp"
     say "done"
 fi

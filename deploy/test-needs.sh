@@ -1,0 +1,14 @@
+#!/bin/sh
+# Install what some tests need beyond the virtual environment (tests/needs.py lists it): packages of Debian or
+# Ubuntu, and the drawings of the demo model.
+set -eu
+cd "$(dirname "$0")/.."
+
+python="${VENV:-.venv}/bin/python"
+missing=""
+for package in $("$python" -m tests.needs); do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing="$missing $package"
+done
+# shellcheck disable=SC2086 # one word a package
+[ -z "$missing" ] || deploy/apt-install.sh "some tests need more" $missing
+"$python" -m deploy.demo_model.sources
