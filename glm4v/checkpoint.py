@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """What the checkpoint is called: its folder's name."""
-        return self.directory.resolve().name
+        return os.fsencode(self.directory.resolve().name).decode(errors="replace")
 
     def is_bfloat16(self, *, vision: bool) -> bool:
         """Whether bfloat16 holds the matrices of the vision tower, or of the language model, as

@@ -1,14 +1,13 @@
 """Conversations: from OpenAI-shaped JSON files, or from one question, to protobuf messages."""
 
-import base64
-import binascii
 import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
+from glm4v.data_url import is_data_url, read_data_url
 from glm4v.errors import InvalidRequest
 from glm4v.v1 import inference_pb2 as pb
 
@@ -16,8 +15,11 @@ _ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_A
 
 
 def question(image: bytes | None, text: str) -> list[pb.Message]:
-    """A conversation of one user message: a picture file's bytes, or none, and a text."""
-    parts = [pb.ContentPart(text=text)]
+    """A conversation of one user message: an image file's bytes, or none, and a text.
+
+    Raises InvalidRequest for a text that is not Unicode, as an argument of a command may be.
+    """
+    parts = [pb.ContentPart(text=_text(text, "the question"))]
     if image is not None:
         parts.insert(0, _picture(image))
     return [pb.Message(role=pb.ROLE_USER, parts=parts)]
@@ -28,7 +30,9 @@ def answered(text: str) -> pb.Message:
 
     An answer's text as it is: the template makes the model's own tokens of it.
     """
-    return pb.Message(role=pb.ROLE_ASSISTANT, parts=[pb.ContentPart(text=text)])
+    return pb.Message(
+        role=pb.ROLE_ASSISTANT, parts=[pb.ContentPart(text=_text(text, "the answer"))]
+    )
 
 
 def attach_image(messages: Sequence[pb.Message], image: bytes) -> None:
@@ -111,14 +115,10 @@ def _part(item: Any, place: str, folder: Path) -> pb.ContentPart:
 
 
 def _image(url: str, place: str, folder: Path) -> bytes:
-    scheme = url.partition(":")[0].lower() if ":" in url else ""
-    if scheme == "data":
-        return _data_url(url, place)
-    if scheme == "file":
-        parts = urlsplit(url)
-        if parts.netloc not in ("", "localhost"):
-            raise InvalidRequest(f"{place} names the host {parts.netloc}; only local files work")
-        return read_file(Path(unquote(parts.path)), f"picture of {place}:")
+    if is_data_url(url):
+        return read_data_url(url, place)
+    if url[:5].lower() == "file:":
+        return read_file(_file_path(url, place), f"picture of {place}:")
     if "://" in url:
         raise InvalidRequest(
             f"{place}: pictures are not fetched from the network; "
@@ -128,18 +128,24 @@ def _image(url: str, place: str, folder: Path) -> bytes:
     return read_file(beside if os.path.exists(beside) else Path(url), f"picture of {place}:")
 
 
-def _data_url(url: str, place: str) -> bytes:
-    head, comma, data = url.partition(",")
-    if not comma or not head.lower().endswith(";base64"):
-        raise InvalidRequest(f"{place}: a data: URL must read data:image/TYPE;base64,DATA")
+def _file_path(url: str, place: str) -> Path:
+    """The path in a file: URL; the names of files are bytes, whatever they mean."""
     try:
-        return base64.b64decode(unquote_to_bytes(data), validate=True)
-    except binascii.Error as error:
-        raise InvalidRequest(f"{place}: not base64: {error}") from None
+        parts = urlsplit(url)
+        path = os.fsdecode(unquote_to_bytes(os.fsencode(parts.path)))
+    except ValueError as error:
+        raise InvalidRequest(f"{place}: {_seen(url)} is no file: URL: {error}") from None
+    if parts.netloc not in ("", "localhost"):
+        raise InvalidRequest(f"{place} names the host {parts.netloc}; only local files work")
+    return Path(path)
 
 
 def _text(text: str, place: str) -> str:
-    """JSON can spell half of a character pair; protobuf texts cannot hold it."""
+    """The text, if protobuf can hold it.
+
+    JSON can spell half of a character pair, and Python keeps bytes of an argument that are not
+    UTF-8 as such halves.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:

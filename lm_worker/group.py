@@ -9,14 +9,13 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from glm4v.device.collectives import ProcessGroup
 from glm4v.errors import ConfigurationError, Unavailable
+from glm4v.temporary_folder import TemporaryFolder
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +80,8 @@ class Followers:
     """Ranks 1 and up on this host, as children of rank 0 that die with it."""
 
     def __init__(self, size: int) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="glm4v-ranks-")
-        self.place = Place(0, size, f"file://{Path(self._folder.name) / 'meeting'}")
+        self._folder = TemporaryFolder("ranks")
+        self.place = Place(0, size, (self._folder.path / "meeting").as_uri())
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host: nothing leaves it
         self._processes = [self._start(rank) for rank in range(1, size)]
 
@@ -112,4 +111,4 @@ class Followers:
                 process.wait()
             if process.stdin is not None:
                 process.stdin.close()
-        self._folder.cleanup()
+        self._folder.close()

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import json as json_format
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glm4v.errors import InvalidRequest
+from glm4v.temporary_folder import TemporaryFolder
 from offline.bench_journals import journals
 from offline.bench_peers import peers
 
@@ -101,11 +101,11 @@ def _measure_all(
         torch.set_num_threads(threads)
     used = torch.get_num_threads()
     with (
-        tempfile.TemporaryDirectory(prefix="glm4v-bench-") as folder,
+        TemporaryFolder("bench") as folder,
         SideProcess(used) as aside,
     ):
         if model is None:
-            model = Path(folder) / "middle"
+            model = folder / "middle"
             aside.call(write_middle, model)
         figures = asyncio.run(_sweep(model, dtypes, loads, rounds, aside))
     return figures, f"{model.name}, {used} threads"

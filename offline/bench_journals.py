@@ -7,11 +7,12 @@ claims requests from a Redis and appends each step to their journals.
 import asyncio
 import json as json_format
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from glm4v.temporary_folder import TemporaryFolder
 
 
 def journals(
@@ -29,11 +30,11 @@ def journals(
 
     from offline.bench_model import write_middle
 
-    with tempfile.TemporaryDirectory(prefix="glm4v-bench-") as folder:
+    with TemporaryFolder("bench") as folder:
         if model is None:
-            model = Path(folder) / "middle"
+            model = folder / "middle"
             write_middle(model)
-        pairs = asyncio.run(_measure(model, dtype, Path(folder), requests, tokens, rounds))
+        pairs = asyncio.run(_measure(model, dtype, folder, requests, tokens, rounds))
     alone, journaled = (statistics.median(side) for side in zip(*pairs, strict=True))
     share = statistics.median(one / other for other, one in pairs)
     if json:

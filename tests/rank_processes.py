@@ -56,7 +56,7 @@ def _rank(
 ) -> None:
     torch.set_num_threads(1)
     time.sleep(delay_s)
-    address = f"file://{folder / 'group'}"
+    address = (folder / "group").as_uri()
     group = ProcessGroup("gloo", address, rank=rank, size=size, timeout_s=timeout_s)
     torch.save(work(group, rank, size, *args), folder / f"result{rank}")
     group.close()

@@ -1,6 +1,7 @@
 """What `--json` prints, the same for every way to get an answer."""
 
 import json
+import sys
 from collections.abc import Sequence
 
 import typer
@@ -55,8 +56,9 @@ def logprob_objects(logprobs: Sequence[pb.TokenLogprobs]) -> list[dict[str, obje
 
 
 def print_object(answer: dict[str, object]) -> None:
-    """One line on standard output."""
-    typer.echo(json.dumps(answer, ensure_ascii=False))
+    """One line on standard output; where that takes no Unicode, what it lacks is escaped."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    typer.echo(json.dumps(answer, ensure_ascii=not is_unicode))
 
 
 def summary(finished: pb.Finished) -> str:

@@ -5,8 +5,20 @@ from typing import Annotated
 
 import typer
 
-Server = Annotated[str, typer.Option(metavar="HOST:PORT", help="The gateway.")]
-RequestId = Annotated[str, typer.Argument(help="As given to, or shown by, glm4v ask.")]
+
+def unicode_text(argument: str) -> str:
+    """An argument that is sent as text; Python lets bytes that are not UTF-8 pass."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError as error:
+        raise typer.BadParameter(f"not UTF-8 text at character {error.start}") from None
+    return argument
+
+
+Server = Annotated[str, typer.Option(metavar="HOST:PORT", parser=unicode_text, help="The gateway.")]
+RequestId = Annotated[
+    str, typer.Argument(parser=unicode_text, help="As given to, or shown by, glm4v ask.")
+]
 Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds for the whole answer.")]
 
 ImageOrText = Annotated[
@@ -35,12 +47,17 @@ MinTokens = Annotated[int | None, typer.Option(metavar="N", help="No end token b
 JsonSchema = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The answer is JSON of this schema.")
 ]
-Regex = Annotated[str | None, typer.Option(metavar="R", help="The whole answer matches this.")]
+Regex = Annotated[
+    str | None,
+    typer.Option(metavar="R", parser=unicode_text, help="The whole answer matches this."),
+]
 Choice = Annotated[
-    list[str] | None, typer.Option(metavar="S", help="The answer is one of these; repeatable.")
+    list[str] | None,
+    typer.Option(metavar="S", parser=unicode_text, help="The answer is one of these; repeatable."),
 ]
 Stop = Annotated[
-    list[str] | None, typer.Option(metavar="S", help="A text that ends the answer; repeatable.")
+    list[str] | None,
+    typer.Option(metavar="S", parser=unicode_text, help="A text that ends the answer; repeatable."),
 ]
 StopTokenId = Annotated[
     list[int] | None, typer.Option(metavar="ID", help="A token that ends it; repeatable.")
@@ -59,7 +76,11 @@ BestOf = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")]
 NewRequestId = Annotated[
     str | None,
-    typer.Option("--request-id", help="For attach and cancel; the same one twice runs once."),
+    typer.Option(
+        "--request-id",
+        parser=unicode_text,
+        help="For attach and cancel; the same one twice runs once.",
+    ),
 ]
 Linger = Annotated[
     float | None, typer.Option(metavar="S", help="Seconds it runs on while nobody reads it.")

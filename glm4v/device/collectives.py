@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from datetime import timedelta
+from urllib.parse import unquote, urlsplit
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from glm4v.errors import Unavailable
@@ -43,9 +45,9 @@ class SingleRank(Collective):
 class ProcessGroup(Collective):
     """Ranks in processes of their own; one group per process.
 
-    `backend` is "gloo", "nccl" or "hccl"; `address` is "tcp://host:port" or "file:///path" and the
-    same for all ranks. `timeout_s` bounds every call: a rank that dies or hangs makes the others
-    raise within it. Raises Unavailable when not all ranks come within `join_s`.
+    `backend` is "gloo", "nccl" or "hccl"; `address` is the URL "tcp://host:port" or "file:///path"
+    and the same for all ranks. `timeout_s` bounds every call: a rank that dies or hangs makes the
+    others raise within it. Raises Unavailable when not all ranks come within `join_s`.
     """
 
     def __init__(
@@ -61,9 +63,7 @@ class ProcessGroup(Collective):
         self.rank = rank
         self.size = size
         try:
-            self._store, _, _ = next(
-                rendezvous(address, rank, size, timeout=timedelta(seconds=join_s))
-            )
+            self._store = _open_store(address, rank, size, timedelta(seconds=join_s))
             # The group's own wait for them is of `timeout_s`, and a process may take long to start.
             if self._store.add(f"lives:{rank}", 1) > 1:
                 raise Unavailable("this rank has come before: the group starts anew with rank 0")
@@ -131,3 +131,14 @@ class ProcessGroup(Collective):
     def close(self) -> None:
         """Leave the group."""
         dist.destroy_process_group()
+
+
+def _open_store(address: str, rank: int, size: int, timeout: timedelta) -> Store:
+    """Where the ranks find each other; torch's own reading of file: URLs does not unquote them."""
+    if address.startswith("file:"):
+        path = unquote(urlsplit(address).path)
+        store: Store = dist.FileStore(path, size)  # type: ignore[attr-defined]  # documented
+        store.set_timeout(timeout)
+        return store
+    store, _, _ = next(rendezvous(address, rank, size, timeout=timeout))
+    return store

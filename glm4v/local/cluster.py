@@ -2,14 +2,13 @@
 
 import fcntl
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -18,7 +17,8 @@ import glm4v
 from glm4v.broker import Connection
 from glm4v.errors import CheckpointError, ConfigurationError, Unavailable
 from glm4v.local.child import Child, Program, Show
-from glm4v.local.redis_server import RedisServer, check_socket_path
+from glm4v.local.redis_server import RedisServer
+from glm4v.local.run_folder import RunFolder
 from glm4v.local.supervisor import Supervisor
 
 _HOST = "127.0.0.1"
@@ -60,7 +60,7 @@ class LocalCluster:
         self._settings = settings
         self._supervisor = Supervisor(show, restart=settings.restart)
         self._port = settings.port
-        self._folder = Path()
+        self._folder: RunFolder | None = None
         self._lock: IO[str] | None = None
         self.own_redis_url: str | None = None  # of the server that was started
         self.is_stopping = False
@@ -84,9 +84,9 @@ class LocalCluster:
 
     async def __aenter__(self) -> "LocalCluster":
         await self._check()
-        self._folder = Path(tempfile.mkdtemp(prefix="glm4v-"))  # for this user alone
+        self._folder = RunFolder()
         try:
-            await self._start()
+            await self._start(self._folder)
         except BaseException:
             await self._stop()
             raise
@@ -106,21 +106,21 @@ class LocalCluster:
         if self._settings.data_dir is not None:
             self._lock = _lock(self._settings.data_dir)
 
-    async def _start(self) -> None:
+    async def _start(self, folder: RunFolder) -> None:
         settings = self._settings
         redis_url = settings.redis_url
         if redis_url is None:
-            data_dir = settings.data_dir or self._folder / "data"
-            redis = RedisServer(data_dir, self._folder / "redis.sock")
+            data_dir = settings.data_dir or folder.path / "data"
+            redis = RedisServer(data_dir, folder.socket("redis"))
             await self._supervisor.start(
                 Program("redis", tuple(redis.command), os.environ, redis.is_ready)
             )
             await self._supervisor.ready(settings.start_timeout_s)
             redis_url = self.own_redis_url = redis.url
-        environment = self._environment(redis_url)
+        environment = self._environment(redis_url, folder.path)
         await self._supervisor.start(
-            *self._workers("vision_worker", settings.vision_workers, environment),
-            *self._workers("lm_worker", settings.lm_workers, environment, _LANGUAGE_NICE),
+            *_workers("vision_worker", settings.vision_workers, folder, environment),
+            *_workers("lm_worker", settings.lm_workers, folder, environment, _LANGUAGE_NICE),
         )
         await self._supervisor.start(_service("gateway", "gateway", self.target, environment))
         await self._supervisor.ready(settings.start_timeout_s)
@@ -128,11 +128,12 @@ class LocalCluster:
     async def _stop(self) -> None:
         self.is_stopping = True
         await self._supervisor.stop()
-        shutil.rmtree(self._folder)
+        if self._folder is not None:
+            self._folder.close()
         if self._lock is not None:
             self._lock.close()
 
-    def _environment(self, redis_url: str) -> dict[str, str]:
+    def _environment(self, redis_url: str, folder: Path) -> dict[str, str]:
         """Variables of the processes; what the user has set about threads stays."""
         settings = self._settings
         # The two kinds seldom compute at once, and threads that wait sleep: each kind may have all
@@ -141,7 +142,7 @@ class LocalCluster:
         return {
             "OMP_NUM_THREADS": threads,
             "GLM4V_THREADS": threads,
-            "GLM4V_CORE_TURNS": str(self._folder / "turns"),
+            "GLM4V_CORE_TURNS": str(folder / "turns"),
             "GLM4V_STEP_STRETCH": _STEP_STRETCH,
             **os.environ,
             **settings.environment,
@@ -151,21 +152,6 @@ class LocalCluster:
             "PYTHONUNBUFFERED": "1",
             **_import_path(),
         }
-
-    def _workers(
-        self, module: str, count: int, environment: Mapping[str, str], nice: int = 0
-    ) -> list[Program]:
-        names = [module if index == 0 else f"{module}-{index + 1}" for index in range(count)]
-        return [
-            _service(
-                name,
-                module,
-                f"unix:{check_socket_path(self._folder / f'{name}.sock')}",
-                environment,
-                nice,
-            )
-            for name in names
-        ]
 
 
 def threads_each(workers: int) -> int:
@@ -200,6 +186,21 @@ def _service(
         _drain_s(environment) + _AFTER_DRAIN_S,
         nice,
     )
+
+
+def _workers(
+    module: str,
+    count: int,
+    folder: RunFolder,
+    environment: Mapping[str, str],
+    nice: int = 0,
+) -> list[Program]:
+    names = [module if index == 0 else f"{module}-{index + 1}" for index in range(count)]
+    return [
+        # A gRPC name is a URL: of its path some letters are quoted.
+        _service(name, module, f"unix:{quote(str(folder.socket(name)))}", environment, nice)
+        for name in names
+    ]
 
 
 def _drain_s(environment: Mapping[str, str]) -> float:

@@ -7,12 +7,13 @@ import subprocess
 import time
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from glm4v.errors import Unavailable
 from glm4v.host_memory import free_host_memory_bytes
 from glm4v.local.tether import tethered
 
-_MAX_SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, less its final zero
+MAX_SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, less its final zero
 _PING_TIMEOUT_S = 0.5
 _POLL_S = 0.01
 _LOG_LINES = 5
@@ -47,7 +48,7 @@ class RedisServer:
     @property
     def url(self) -> str:
         """Where clients find it, in the form GLM4V_REDIS_URL takes."""
-        return f"unix://{self._socket}"
+        return f"unix://{quote(str(self._socket))}"
 
     @property
     def command(self) -> list[str]:
@@ -161,11 +162,15 @@ def _embedded_server() -> Path | None:
 
 
 def check_socket_path(path: Path) -> Path:
-    """The path; raises Unavailable when it is too long for a unix socket."""
-    size = len(str(path).encode())
-    if size > _MAX_SOCKET_PATH_BYTES:
+    """The path; raises Unavailable when it cannot be that of a unix socket or stand in a URL."""
+    size = len(os.fsencode(path))
+    if size > MAX_SOCKET_PATH_BYTES:
         raise Unavailable(
-            f"socket path {path} has {size} bytes, at most {_MAX_SOCKET_PATH_BYTES} work: "
-            "set TMPDIR to a shorter folder"
+            f"socket path {path} has {size} bytes, at most {MAX_SOCKET_PATH_BYTES} work; "
+            "choose a shorter folder"
         )
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise Unavailable(f"socket path {path} is not UTF-8; choose another folder") from None
     return path

@@ -37,8 +37,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where processes of a test make their temporary folders: short, for their sockets."""
-    return tmp_path_factory.mktemp("t")
+    """Where processes of a test make their temporary folders; short, for their sockets, and odd."""
+    folder = tmp_path_factory.mktemp("t") / "a#b%20?c d"
+    folder.mkdir()
+    return folder
 
 
 def free_port() -> int:

@@ -1,6 +1,7 @@
 """A checkpoint that cannot be served is one clear line, naming the file and the tensor."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ def test_a_whole_checkpoint_opens_and_tensors_are_read_in_slices(folder: Path) -
     parts = weights.read(HEAD, rows=[(2, 5), (9, 10)], columns=(1, 4))
     assert torch.equal(parts, torch.cat([whole[2:5, 1:4], whole[9:10, 1:4]]))
     assert whole.dtype == torch.float32
+
+
+def test_a_folder_whose_name_is_no_text_gives_a_name_that_can_be_sent(folder: Path) -> None:
+    odd = folder.rename(folder.with_name(os.fsdecode(b"caf\xe9")))
+    assert Checkpoint.open(odd).name == "caf\ufffd"
 
 
 def test_a_missing_tensor_is_named_with_its_file(folder: Path) -> None:

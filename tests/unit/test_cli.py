@@ -132,6 +132,49 @@ def test_what_cannot_be_asked_is_said_before_anything_is_sent(
     assert gateway.requests == []
 
 
+@pytest.mark.parametrize(
+    ("words", "exit_code", "message"),
+    [
+        (("a\udcff",), 3, "glm4v: the question: not Unicode text at character 1"),
+        (("photo.jpg", "a\udcff"), 3, "glm4v: the question: not Unicode text at character 1"),
+        (("a", "--stop", "b", "--stop", "a\udcff"), 2, "'--stop': not UTF-8 text at character 1"),
+        (("a", "--choice", "\udcff"), 2, "'--choice': not UTF-8 text at character 0"),
+        (("a", "--regex", "\udcff"), 2, "'--regex': not UTF-8 text at character 0"),
+        (("a", "--request-id", "\udcff"), 2, "'--request-id': not UTF-8 text at character 0"),
+        (("a", "--server", "\udcff"), 2, "'--server': not UTF-8 text at character 0"),
+        (("a", "--image", "\udcff.png"), 3, "glm4v: cannot read the picture ?.png: No such file"),
+        (("--messages", "\udcff"), 3, "cannot read the conversation ?: No such file"),
+    ],
+)
+def test_an_argument_that_is_not_utf8_is_said_in_one_line(
+    folder: Path, words: tuple[str, ...], exit_code: int, message: str
+) -> None:
+    done = run(folder, "ask", *words)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stdout) == (exit_code, "")
+
+
+def test_the_name_of_a_picture_may_be_any_bytes(
+    folder: Path, server: str, gateway: ScriptedGateway
+) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    (folder / name).write_bytes(PICTURE)
+    assert run(folder, "ask", name, "x", "--server", server).returncode == 0
+    assert gateway.requests[0].messages[0].parts[0].image.data == PICTURE
+
+
+def test_output_that_takes_no_unicode_gets_escapes_in_json_and_marks_in_text(
+    folder: Path, server: str
+) -> None:
+    words = ("ask", "x", "--server", server)
+    done = run(folder, *words, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout) == (0, TEXT.encode("ascii", "replace").decode() + "\n")
+    done = run(folder, *words, "--json", PYTHONIOENCODING="ascii")
+    assert done.stdout.isascii()
+    assert json.loads(done.stdout)["text"] == TEXT
+
+
 def test_json_is_one_object_with_everything(folder: Path, server: str) -> None:
     words = ("--server", server, "--request-id", "mine", "--json", "--logprobs", "1")
     done = run(folder, "ask", "你好", *words)

@@ -32,7 +32,9 @@ def test_two_ranks_sum_and_join(dtype: torch.dtype, tmp_path: Path) -> None:
             torch.tensor([[1.0, 1.0, 2.0, 2.0]] * 3).flatten(),
         ]
     )
-    for result in run_ranks(reduce_and_gather, 2, tmp_path, dtype):
+    folder = tmp_path / "a#b%20?c d"  # where TMPDIR may be
+    folder.mkdir()
+    for result in run_ranks(reduce_and_gather, 2, folder, dtype):
         assert torch.equal(result, expected.to(dtype))
 
 
@@ -69,7 +71,7 @@ def come_again(group: Collective, rank: int, size: int, address: str) -> torch.T
 
 
 def test_a_rank_that_was_started_again_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
-    assert run_ranks(come_again, 2, tmp_path, f"file://{tmp_path / 'group'}") == [1, 1]
+    assert run_ranks(come_again, 2, tmp_path, (tmp_path / "group").as_uri()) == [1, 1]
 
 
 def test_a_group_that_does_not_form_says_so(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 import base64
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from glm4v.conversation import attach_image, question, read_messages
+from glm4v.conversation import answered, attach_image, question, read_messages
 from glm4v.errors import InvalidRequest
 from glm4v.v1 import inference_pb2 as pb
 
@@ -77,10 +79,18 @@ def test_a_picture_is_read_from_the_current_folder(
         "{folder}/photo 1.png",
         "file://{folder}/photo%201.png",
         "FILE://localhost{folder}/photo%201.png",
-        "data:image/png;base64," + base64.b64encode(PICTURE).decode(),
+        "file://{folder}/%70hoto 1.png",
+        " data:image/png;base64," + base64.b64encode(PICTURE).decode() + "\n",
     ],
 )
 def test_each_form_of_a_local_picture_works(folder: Path, url: str) -> None:
+    [message] = read(folder, with_url(url.format(folder=folder)))
+    assert message.parts[0].image.data == PICTURE
+
+
+@pytest.mark.parametrize("url", ["file://{folder}/caf%E9.png", "caf\udce9.png"])
+def test_the_name_of_a_picture_may_be_any_bytes(folder: Path, url: str) -> None:
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(PICTURE)
     [message] = read(folder, with_url(url.format(folder=folder)))
     assert message.parts[0].image.data == PICTURE
 
@@ -116,8 +126,12 @@ def test_a_utf8_mark_at_the_start_of_a_file_does_no_harm(folder: Path) -> None:
         (with_url("a\0.png"), r"image_url.url: .*null byte"),
         (with_url("a" * 5000), r"image_url.url: .*too long"),
         (with_url("file://host/a.png"), r"names the host host"),
-        (with_url("data:image/png,abc"), r"must read data:image/TYPE;base64,DATA"),
-        (with_url("data:image/png;base64,a*c="), r"image_url.url: not base64"),
+        (with_url("file://[host/a.png"), r"is no file: URL"),
+        (with_url("file:///a\ud800.png"), r"is no file: URL"),
+        (
+            with_url("data:image/png;base64,a*c="),
+            r"content\[0\].image_url.url: '\*' at character 1",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(folder: Path, document: Any, message: str) -> None:
@@ -145,6 +159,12 @@ def test_a_question_puts_the_picture_before_the_text() -> None:
     assert message.parts[0].image.data == PICTURE
     [message] = question(None, "你好")
     assert [part.text for part in message.parts] == ["你好"]
+
+
+@pytest.mark.parametrize("say", [lambda text: question(None, text), answered])
+def test_a_text_that_is_not_unicode_is_refused(say: Callable[[str], object]) -> None:
+    with pytest.raises(InvalidRequest, match="not Unicode text at character 1"):
+        say(os.fsdecode(b"a\xff"))
 
 
 def test_a_picture_goes_into_the_first_user_message(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The embedded Redis: starts on a socket, keeps its data, and never outlives its parent."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from glm4v.broker.redis_url import close_redis, open_redis
 from glm4v.errors import Unavailable
 from glm4v.local import redis_server
 from glm4v.local.redis_server import RedisServer
@@ -97,6 +99,23 @@ def test_the_reason_it_does_not_start_is_in_the_error(folder: Path) -> None:
     (folder / "appendonlydir").write_text("in the way")
     with pytest.raises(Unavailable, match=r"did not start: .*append"):
         RedisServer(folder).start()
+
+
+def test_its_url_is_understood_wherever_it_lies(folder: Path) -> None:
+    async def ping(url: str) -> object:
+        client = open_redis(url, connections=1, socket_timeout_s=5)
+        try:
+            return await client.ping()
+        finally:
+            await close_redis(client)
+
+    with RedisServer(folder / "a#b%20?c \"d'") as server:
+        assert asyncio.run(ping(server.url)) is True
+
+
+def test_a_path_that_is_not_utf8_is_refused(folder: Path) -> None:
+    with pytest.raises(Unavailable, match="is not UTF-8; choose another folder"):
+        RedisServer(folder / os.fsdecode(b"caf\xe9"))
 
 
 def test_a_path_too_long_for_a_socket_is_refused_with_its_length(folder: Path) -> None:
