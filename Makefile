@@ -30,9 +30,10 @@ test: setup ## All tests that need no accelerator
 SECONDS ?= 60
 SEED ?= 1
 CLIENTS ?= 32
+ERASE ?=
 
-chaos: setup ## Break every process while clients use the system (SECONDS, SEED, CLIENTS)
-	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS)
+chaos: setup ## Break every process while clients use the system (SECONDS, SEED, CLIENTS, ERASE=1)
+	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS) $(if $(ERASE),--erase)
 
 SCHEDULES ?= 10000
 

@@ -27,12 +27,14 @@ _ENVIRONMENT = {"GLM4V_RETENTION_S": "7200"}  # the checker reads every journal 
 _LAST_REQUESTS_S = 120.0  # how long the requests under way at the end may take
 
 
-async def run(model: Path, seconds: float, seed: int, clients: int) -> Verdict:
+async def run(
+    model: Path, seconds: float, seed: int, clients: int, *, erases: bool = False
+) -> Verdict:
     """One run; writes the table."""
     started = time.monotonic()
     async with Fleet(model, environment=_ENVIRONMENT) as fleet:
         await fleet.start(*NAMES)
-        load, faults = Load(seed), Faults(fleet, seed)
+        load, faults = Load(seed), Faults(fleet, seed, erases=erases)
         async with Reader(fleet.targets, timeout_s=seconds + _LAST_REQUESTS_S) as reader:
             async with anyio.create_task_group() as group:
                 for number in range(clients):
@@ -41,7 +43,9 @@ async def run(model: Path, seconds: float, seed: int, clients: int) -> Verdict:
                 load.stop()
                 group.cancel_scope.deadline = anyio.current_time() + _LAST_REQUESTS_S
             undisturbed = await load.answer_undisturbed(reader)
-            verdict = Verdict(sum(faults.counts.values()), crashes=len(faults.crashes))
+            verdict = Verdict(
+                sum(faults.counts.values()), faults.erasures, crashes=len(faults.crashes)
+            )
             await check(fleet, load, undisturbed, verdict)
         for name in ("lm_worker", "lm_worker-2"):
             fleet.signal(name, signal.SIGTERM)
@@ -67,6 +71,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="how long things are broken")
     parser.add_argument("--seed", type=int, default=1, help="of the schedule and the questions")
     parser.add_argument("--clients", type=int, default=32, help="that ask at the same time")
+    parser.add_argument("--erase", action="store_true", help="also empty Redis now and then")
     parser.add_argument("--model", type=Path, help="a checkpoint; a tiny one by default")
     arguments = parser.parse_args()
     with TemporaryDirectory(prefix="glm4v-") as folder:
@@ -75,7 +80,13 @@ def main() -> None:
             model = Path(folder) / "tiny"
             write_tiny(model)
         verdict = asyncio.run(
-            run(model.absolute(), arguments.seconds, arguments.seed, arguments.clients)
+            run(
+                model.absolute(),
+                arguments.seconds,
+                arguments.seed,
+                arguments.clients,
+                erases=arguments.erase,
+            )
         )
     sys.stdout.write(verdict.as_json() + "\n")
     sys.exit(0 if verdict.holds else 1)

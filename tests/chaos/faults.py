@@ -37,6 +37,7 @@ _KINDS = {  # with how often each is chosen
     ("rewrite the file of", "redis"): 1,
     ("kill while it rewrites the file", "redis"): 1,
 }
+_ERASE = {("erase", "redis"): 2}
 _MEAN_S = 1.2  # between two faults
 _START_S = 0.6  # imports are there already: settings, checkpoint, first contact with Redis
 _DRAIN_S = 0.5
@@ -46,15 +47,22 @@ _REWRITE_S = 0.1
 class Faults:
     """Breaks a fleet; at the end everything runs again.
 
-    `counts` are the faults by kind and process; `crashes` the ends that nobody asked for.
+    `counts` are the faults by kind and process; `crashes` the ends that nobody asked for. With
+    `erases` Redis also loses everything it holds, now and then.
     """
 
-    def __init__(self, fleet: Fleet, seed: int) -> None:
+    def __init__(self, fleet: Fleet, seed: int, *, erases: bool = False) -> None:
         self._fleet = fleet
+        self._kinds = {**_KINDS, **(_ERASE if erases else {})}
         self._dice = Random(seed)
         self._broken: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.crashes: list[str] = []
+
+    @property
+    def erasures(self) -> int:
+        """How often Redis lost everything."""
+        return self.counts["erase redis"]
 
     async def run(self, seconds: float) -> None:
         """Break things for so long, then let everything come back."""
@@ -68,7 +76,7 @@ class Faults:
         await self._mend()
 
     def _break_something(self, group: anyio.abc.TaskGroup) -> None:
-        kinds, weights = zip(*_KINDS.items(), strict=True)
+        kinds, weights = zip(*self._kinds.items(), strict=True)
         [(kind, module)] = self._dice.choices(kinds, weights)
         names = [name for name in (*NAMES, "redis") if name.startswith(module)]
         name = self._dice.choice(names)
@@ -95,6 +103,9 @@ class Faults:
             await self._break_service(kind, name, pause_s)
 
     async def _break_redis(self, kind: str, pause_s: float) -> None:
+        if kind == "erase":
+            await self._fleet.connection.commands.flushall()
+            return
         if "rewrite" in kind:
             with contextlib.suppress(RedisError):
                 await self._fleet.connection.commands.bgrewriteaof()
@@ -110,7 +121,8 @@ class Faults:
         self._fleet.signal(name, signal.SIGTERM if "drain" in kind else signal.SIGKILL)
         if kind == "kill while it drains":
             await asyncio.sleep(self._dice.uniform(0, _DRAIN_S))
-            self._fleet.signal(name, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may have been quicker
+                self._fleet.signal(name, signal.SIGKILL)
         await self._fleet.ended(name)
         await asyncio.sleep(pause_s / 4)
         if kind == "kill while it starts":

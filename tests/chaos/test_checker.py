@@ -92,3 +92,15 @@ def test_a_broken_promise_is_found(
     verdict = verdict_of(reading(), journal())
     assert getattr(verdict, broken) > 0
     assert not verdict.holds
+
+
+@pytest.mark.parametrize(("end", "lost"), [("NOT_FOUND", 0), ("", 1)])
+def test_after_an_erasure_the_client_must_be_told_an_end(end: str, lost: int) -> None:
+    verdict = Verdict(faults=1, erasures=1, finished=1)
+    judge(verdict, a_reading((0, 5), end=end), None, EXPECTED)
+    assert (verdict.erased, verdict.lost) == (1 - lost, lost)
+    assert verdict.holds == (not lost)
+
+
+def test_without_an_erasure_a_missing_journal_is_a_loss() -> None:
+    assert verdict_of(a_reading((0, 5), end="NOT_FOUND"), None).lost == 1
