@@ -47,6 +47,7 @@ def build(settings: GatewaySettings) -> Process:
             tokenizer,
             fingerprint=checkpoint.fingerprint,
             image_rows=spec.vision.embedding_rows,
+            silence_s=settings.silence_s,
         ),
         describe(checkpoint, defaults, limits.images),
     )

@@ -8,11 +8,12 @@ _Item = TypeVar("_Item")
 
 
 async def merge(
-    streams: Sequence[AsyncGenerator[_Item, None]],
-) -> AsyncGenerator[_Item, None]:
-    """Items of all streams; at most one of each is read ahead.
+    streams: Sequence[AsyncGenerator[_Item, None]], *, silence_s: float
+) -> AsyncGenerator[_Item | None, None]:
+    """Items of all streams, and None after every `silence_s` without one.
 
-    The first error of a stream ends it. All streams are closed at its end.
+    At most one item of each stream is read ahead. The first error of a stream ends it. All streams
+    are closed at its end.
     """
     coming: dict[asyncio.Task[_Item], AsyncGenerator[_Item, None]] = {}
 
@@ -23,8 +24,12 @@ async def merge(
         for stream in streams:
             follow(stream)
         while coming:
-            # No timeout: each stream has its own.
-            done, _ = await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+            # What ends a stream that stays silent is its own affair.
+            done, _ = await asyncio.wait(
+                coming, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                yield None
             for task in done:
                 stream = coming.pop(task)
                 try:

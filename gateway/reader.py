@@ -29,19 +29,25 @@ _P = ParamSpec("_P")
 # A request is ended within a second or two of its deadline; when its end still cannot be read after
 # this, Redis is away and nobody should wait for it.
 _OVERDUE_S = 5.0
-_ON_THE_WAY = ("progress", "prompt_logprobs")  # told while candidates are not ranked
 
 
 class Reader:
     """Reads journals for one model."""
 
     def __init__(
-        self, broker: Broker, tokenizer: Tokenizer, *, fingerprint: str, image_rows: int
+        self,
+        broker: Broker,
+        tokenizer: Tokenizer,
+        *,
+        fingerprint: str,
+        image_rows: int,
+        silence_s: float = 10.0,
     ) -> None:
         self._broker = broker
         self._tokenizer = tokenizer
         self._fingerprint = fingerprint
         self._image_rows = image_rows
+        self._silence_s = silence_s
 
     async def events(
         self,
@@ -52,10 +58,29 @@ class Reader:
     ) -> AsyncGenerator[api.GenerationEvent, None]:
         """Events of a request: accepted … finished, once for each choice.
 
-        `token_offsets` says for each choice how many tokens not to report, 0 where it ends. The
-        first stop string found ends a choice for everybody. Raises UnknownReference, Unavailable,
-        InvalidRequest (an offset behind the end) and the error that ended it.
+        `token_offsets` says for each choice how many tokens not to report, 0 where it ends. After
+        every `silence_s` without an event the stage is told again. The first stop string found ends
+        a choice for everybody. Raises UnknownReference, Unavailable, InvalidRequest (an offset
+        behind the end) and the error that ended it.
         """
+        stage = api.STAGE_ANSWERING if any(token_offsets) else api.STAGE_QUEUED
+        events = self._events(request_id, token_offsets, with_prompt_ids=with_prompt_ids)
+        async with aclosing(events):
+            async for event in events:
+                if event is None:
+                    reminder = api.Progress(stage=stage, unchanged=True)
+                    yield api.GenerationEvent(progress=reminder)
+                    continue
+                if event.HasField("progress"):
+                    stage = event.progress.stage
+                elif event.HasField("delta"):
+                    stage = api.STAGE_ANSWERING
+                yield event
+
+    async def _events(
+        self, request_id: str, token_offsets: Sequence[int], *, with_prompt_ids: bool
+    ) -> AsyncGenerator[api.GenerationEvent | None, None]:
+        """The same, with None for a silence."""
         job, entries = await self._open(request_id)
         journals = [(job, entries)]
         async with AsyncExitStack() as stack:
@@ -78,22 +103,30 @@ class Reader:
                 self._choice(job, journal, choice, offsets[choice])
                 for choice, journal in enumerate(journals)
             ]
-            answers = await stack.enter_async_context(aclosing(merge(choices)))
+            answers = await stack.enter_async_context(
+                aclosing(merge(choices, silence_s=self._silence_s))
+            )
             async for event in answers:
-                if not (is_ranked(job) and event.WhichOneof("event") in _ON_THE_WAY):
+                if not (is_ranked(job) and _is_on_the_way(event)):
                     yield event
 
     async def _ranked(
         self, stack: AsyncExitStack, first: _Journal, scores: dict[int, float]
-    ) -> AsyncGenerator[api.GenerationEvent, None]:
+    ) -> AsyncGenerator[api.GenerationEvent | None, None]:
         """Wait until all candidates have ended, and score them; what is to be told meanwhile."""
         job, _ = first
         journals = [first, *await self._open_all(stack, job, range(1, candidates(job)))]
         choices = [self._choice(job, journal, 0, 0, scores) for journal in journals]
-        async with aclosing(merge(choices)) as events:
+        async with aclosing(merge(choices, silence_s=self._silence_s)) as events:
+            told_at = time.monotonic()
             async for event in events:
-                if event.WhichOneof("event") in _ON_THE_WAY:
+                if event is None or _is_on_the_way(event):
                     yield event
+                elif time.monotonic() - told_at >= self._silence_s:
+                    yield None
+                else:
+                    continue
+                told_at = time.monotonic()
 
     async def _choice(
         self,
@@ -203,6 +236,11 @@ class Reader:
             raise DeadlinePassed(
                 f"request {job.request_id!r} could not be ended by its deadline; attach to it later"
             ) from None
+
+
+def _is_on_the_way(event: api.GenerationEvent | None) -> bool:
+    """Whether it is told while candidates are not ranked, and not afterwards."""
+    return event is not None and event.WhichOneof("event") in ("progress", "prompt_logprobs")
 
 
 def _time_left(job: pb.Job) -> float:

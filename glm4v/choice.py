@@ -41,6 +41,8 @@ class Choice:
         """Note an event; whether it is news. Raises RequestFailed for a gap between tokens."""
         kind = event.WhichOneof("event")
         if kind == "progress":
+            if event.progress.unchanged:  # keeps a quiet stream open, and says nothing else
+                return False
             if self._known_stages:
                 self._known_stages -= 1
                 return False

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from glm4v.calls import open_channel, unary
 from glm4v.errors import InvalidRequest
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # in `typing` from Python 3.11 on
 DEFAULT_TARGET = "127.0.0.1:8330"
 _CANCEL_TIMEOUT_S = 5.0  # of the cancel that leaving a generation early sends
 
-_Request = TypeVar("_Request")
+_Request = TypeVar("_Request", bound=Message)
 _Reply = TypeVar("_Reply")
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from glm4v.rpc_errors import end_call, like
+
 _Handler = Any  # grpc.RpcMethodHandler | None; its type cannot be subscripted at run time
 _HEALTH = "/grpc.health."
 
@@ -30,15 +32,10 @@ class DrainInterceptor(aio.ServerInterceptor):
         """Take the place of the handler of a call."""
         handler = await continuation(handler_call_details)
         is_health = handler_call_details.method.startswith(_HEALTH)
-        if not self._stopping.is_set() or is_health or handler is None or handler.request_streaming:
+        if not self._stopping.is_set() or is_health or handler is None:
             return handler
-        kind = (
-            grpc.unary_stream_rpc_method_handler
-            if handler.response_streaming
-            else grpc.unary_unary_rpc_method_handler
-        )
-        return kind(_refuse, handler.request_deserializer, handler.response_serializer)
+        return like(handler)(_refuse)
 
 
 async def _refuse(_: object, context: aio.ServicerContext[Any, Any]) -> None:
-    await context.abort(grpc.StatusCode.UNAVAILABLE, "it is being stopped; ask again elsewhere")
+    await end_call(context, grpc.StatusCode.UNAVAILABLE, "it is being stopped; ask again elsewhere")

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import grpc
 
-from glm4v.calls import Patience, error_of, seconds_until
+from glm4v.calls import Breaks, BrokenOff, Patience, error_of, seconds_until
 from glm4v.choice import Choice
 from glm4v.errors import DeadlinePassed, Glm4vError, RequestFailed, Unavailable
 from glm4v.v1 import inference_pb2 as pb
@@ -63,6 +63,7 @@ class Generation:
         self._deadline = time.monotonic() + timeout_s
         self._patience_s = patience_s
         self._patience: Patience | None = None  # while the gateway is away
+        self._breaks = Breaks(request)
         self._away_since = 0.0
         self._is_over = False
         self._call = self._open()
@@ -110,7 +111,7 @@ class Generation:
             try:
                 event = next(self._call).event
             except StopIteration:
-                self._go_on(Unavailable(f"{self._target} ended the stream before the answer"))
+                self._go_on(BrokenOff(f"{self._target} ended the stream before the answer"))
             except grpc.RpcError as error:
                 away_s = time.monotonic() - self._away_since if self._patience else 0.0
                 self._go_on(error_of(error, self._target, self._timeout_s, away_s))
@@ -144,11 +145,14 @@ class Generation:
     def _go_on(self, failure: Glm4vError) -> None:
         """Call again after a pause. Raises the failure when that is of no use, or for too long.
 
-        Before the request was accepted the time is `patience_s`, afterwards what is left.
+        Before the request was accepted the time is `patience_s` and breaks are counted, afterwards
+        it is what is left.
         """
-        if not isinstance(failure, Unavailable):
+        if not isinstance(failure, Unavailable) or self._is_over:  # closed by another thread
             self._is_over = True
             raise failure from None
+        if self.accepted is None:
+            self._check_breaks(failure)
         now = time.monotonic()
         if self._patience is None:
             self._away_since = now
@@ -165,9 +169,21 @@ class Generation:
             choice.reconnect()
         self._call = self._open()
 
+    def _check_breaks(self, failure: Glm4vError) -> None:
+        try:
+            self._breaks.check(failure)
+        except Unavailable:
+            self._is_over = True
+            raise
+
     def _take(self, event: pb.GenerationEvent) -> bool:
         """Note an event; whether it is news."""
-        self._patience = None
+        is_news = self._note(event)
+        if is_news:
+            self._patience = None
+        return is_news
+
+    def _note(self, event: pb.GenerationEvent) -> bool:
         kind = event.WhichOneof("event")
         if kind == "accepted":
             is_news = self.accepted is None

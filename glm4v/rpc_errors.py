@@ -1,16 +1,18 @@
 """Turns exceptions of handlers into gRPC statuses, in one place."""
 
+import inspect
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
 from glm4v.errors import Glm4vError, InvalidRequest
+from glm4v.status import bounded, mark
 
 log = logging.getLogger(__name__)
 
@@ -26,20 +28,37 @@ class ErrorInterceptor(aio.ServerInterceptor):
     ) -> _Handler:
         """Wrap the handler of a call."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
-            return handler
+        if handler is None:
+            return None
         method = handler_call_details.method
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _stream(method, handler.unary_stream),
-                partial(_Request, handler.request_deserializer),
-                handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _unary(method, handler.unary_unary),
-            partial(_Request, handler.request_deserializer),
-            handler.response_serializer,
+        return like(handler, partial(_Request, handler.request_deserializer))(
+            _stream(method, handler) if handler.response_streaming else _unary(method, handler)
         )
+
+
+def like(
+    handler: _Handler, parse: Callable[[bytes], Any] | None = None
+) -> Callable[[Any], _Handler]:
+    """A maker of handlers for calls of the same kind, with the same serializers but for `parse`."""
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+
+    def handler_of(handle: Any) -> _Handler:
+        return make(handle, parse or handler.request_deserializer, handler.response_serializer)
+
+    return handler_of
+
+
+async def end_call(
+    context: aio.ServicerContext[Any, Any], code: grpc.StatusCode, text: str
+) -> NoReturn:
+    """End a call with a status that is marked as ours, and with no more text than may travel."""
+    sendable = text.encode("utf-8", "replace").decode()  # lone surrogates would end it otherwise
+    await context.abort(code, bounded(sendable), trailing_metadata=(mark(code.name),))
 
 
 class _Request:
@@ -60,22 +79,37 @@ class _Request:
         return message
 
 
-def _unary(method: str, handle: Any) -> Any:
-    async def wrapped(request: _Request, context: aio.ServicerContext[Any, Any]) -> Any:
+async def _messages(requests: AsyncIterator[_Request]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield request.take()
+
+
+def _taken(handler: _Handler, request: Any) -> Any:
+    return _messages(request) if handler.request_streaming else request.take()
+
+
+def _unary(method: str, handler: _Handler) -> Any:
+    handle = handler.stream_unary or handler.unary_unary
+
+    async def wrapped(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await handle(request.take(), context)
+            return await handle(_taken(handler, request), context)
         except Exception as error:
             await _abort(method, context, error)
 
     return wrapped
 
 
-def _stream(method: str, handle: Any) -> Any:
-    async def wrapped(
-        request: _Request, context: aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Any]:
+def _stream(method: str, handler: _Handler) -> Any:
+    handle = handler.stream_stream or handler.unary_stream
+
+    async def wrapped(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
-            async for reply in handle(request.take(), context):
+            replies = handle(_taken(handler, request), context)
+            if inspect.isawaitable(replies):  # it writes to the context, as that of health does
+                await replies
+                return
+            async for reply in replies:
                 yield reply
         except Exception as error:
             await _abort(method, context, error)
@@ -83,13 +117,15 @@ def _stream(method: str, handle: Any) -> Any:
     return wrapped
 
 
-async def _abort(method: str, context: aio.ServicerContext[Any, Any], error: Exception) -> None:
+async def _abort(method: str, context: aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
     if isinstance(error, aio.AbortError):
         raise error
     if isinstance(error, Glm4vError):
-        await context.abort(grpc.StatusCode[error.code], str(error))
+        await end_call(context, grpc.StatusCode[error.code], str(error))
     incident = uuid.uuid4().hex[:12]
     log.error("method=%s incident=%s unexpected error", method, incident, exc_info=error)
-    await context.abort(
-        grpc.StatusCode.INTERNAL, f"unexpected error; the server's log has it as {incident}"
+    await end_call(
+        context,
+        grpc.StatusCode.INTERNAL,
+        f"unexpected error; the server's log has it as {incident}",
     )

@@ -35,6 +35,8 @@ _READY_RETRY_S = 0.2
 _REFUSING_S = 0.25  # callers are sent elsewhere before gRPC stops (see `draining`)
 MAX_CALLS = 4096  # at once; more are RESOURCE_EXHAUSTED
 _HEALTH = "grpc.health.v1.Health"
+MIN_PING_MS = 5_000  # half of what clients of most languages may be set to
+_KEEPALIVE_MS, _PING_TIMEOUT_MS = 30_000, 20_000  # a client that is paused is not gone at once
 
 
 @dataclass(slots=True)
@@ -82,6 +84,14 @@ class _Host:
             options=[
                 ("grpc.max_receive_message_length", self._process.max_message_bytes),
                 ("grpc.so_reuseport", 0),
+                # Clients may look after the connection every 10 s, whatever is on it; a client or
+                # proxy that answers no ping is gone, and so are its streams.
+                ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_MS),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
+                ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_MS),
+                ("grpc.http2.max_pings_without_data", 0),
                 # gRPC's own limits cancel calls at random; ours refuses them by name.
                 ("grpc.server.max_pending_requests", 4 * MAX_CALLS),
                 ("grpc.server.max_pending_requests_hard_limit", 8 * MAX_CALLS),

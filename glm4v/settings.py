@@ -70,6 +70,12 @@ class GatewaySettings(PictureSettings):
         600.0, gt=0, description="deadline of a request that sets none"
     )
     max_deadline_s: Seconds = Field(3600.0, gt=0, le=3600, description="longest deadline")
+    silence_s: Seconds = Field(
+        10.0,
+        gt=0,
+        description="without an event, after which a stream repeats its stage, so that proxies "
+        "keep it open",
+    )
 
 
 class DeviceSettings(ServiceSettings):

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from glm4v.status import mark
 from glm4v.v1 import inference_pb2 as pb
 from glm4v.v1 import inference_pb2_grpc as rpc
 
@@ -73,6 +74,7 @@ class ScriptedGateway(rpc.InferenceServiceServicer):
         self.requests: list[pb.GenerateRequest] = []
         self.left = Event()
         self.status = (grpc.StatusCode.UNAVAILABLE, "Redis is away")
+        self.is_marked = True  # as those of a gateway are, and those of a proxy are not
         self.hangs = False
 
     def Generate(self, request: pb.GenerateRequest, context: Any) -> Iterator[pb.GenerateResponse]:
@@ -95,7 +97,7 @@ class ScriptedGateway(rpc.InferenceServiceServicer):
     def CountTokens(self, request: pb.CountTokensRequest, context: Any) -> pb.CountTokensResponse:
         if self.breaks:
             self.breaks.pop()
-            context.abort(*self.status)
+            self._end(context)
         return pb.CountTokensResponse(prompt_tokens=len(request.messages[0].parts[0].text))
 
     def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
@@ -111,7 +113,12 @@ class ScriptedGateway(rpc.InferenceServiceServicer):
             while context.is_active():
                 time.sleep(0.01)
         if self.status[0] != grpc.StatusCode.OK:
-            context.abort(*self.status)
+            self._end(context)
+
+    def _end(self, context: Any) -> None:
+        if self.is_marked:
+            context.set_trailing_metadata((mark(self.status[0].name),))
+        context.abort(*self.status)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from glm4v.cli.settings import settings
 from glm4v.cli.tiny import tiny
 from glm4v.cli.up import up
 from glm4v.errors import Glm4vError
+from glm4v.status import bounded
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "up": up,
@@ -107,5 +108,5 @@ def _options(
 def _fail(message: str, exit_code: int) -> None:
     if os.environ.get("GLM4V_DEBUG") == "1":
         traceback.print_exc()
-    sys.stderr.write(f"glm4v: {message}\n")
+    sys.stderr.write(f"glm4v: {bounded(message)}\n")
     sys.exit(exit_code)

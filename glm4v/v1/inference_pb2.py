@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18glm4v/v1/inference.proto\x12\x08glm4v.v1\"3\n\x05Image\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06\x64igest\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"J\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12 \n\x05image\x18\x02 \x01(\x0b\x32\x0f.glm4v.v1.ImageH\x00\x42\t\n\x07\x63ontent\"M\n\x07Message\x12\x1c\n\x04role\x18\x01 \x01(\x0e\x32\x0e.glm4v.v1.Role\x12$\n\x05parts\x18\x02 \x03(\x0b\x32\x15.glm4v.v1.ContentPart\"\xe7\x03\n\x0eSamplingParams\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x12\n\x05min_p\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x16\n\ttypical_p\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\t \x01(\x02H\x08\x88\x01\x01\x12;\n\nlogit_bias\x18\n \x03(\x0b\x32\'.glm4v.v1.SamplingParams.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x15\n\x13_repetition_penaltyB\x07\n\x05_seedB\x08\n\x06_min_pB\x0c\n\n_typical_pB\x14\n\x12_frequency_penaltyB\x13\n\x11_presence_penalty\"\x1a\n\x07\x43hoices\x12\x0f\n\x07options\x18\x01 \x03(\t\"g\n\x0eResponseFormat\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x12#\n\x06\x63hoice\x18\x03 \x01(\x0b\x32\x11.glm4v.v1.ChoicesH\x00\x42\x08\n\x06\x66ormat\"\xac\x04\n\x0fGenerateRequest\x12#\n\x08messages\x18\x01 \x03(\x0b\x32\x11.glm4v.v1.Message\x12*\n\x08sampling\x18\x02 \x01(\x0b\x32\x18.glm4v.v1.SamplingParams\x12\x17\n\nmax_tokens\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x05 \x03(\r\x12\x12\n\nignore_eos\x18\x06 \x01(\x08\x12\x19\n\x0ctop_logprobs\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x15\n\x08linger_s\x18\t \x01(\x02H\x02\x88\x01\x01\x12\x19\n\x11return_prompt_ids\x18\n \x01(\x08\x12\x12\n\nmin_tokens\x18\x0b \x01(\r\x12\x15\n\x08priority\x18\x0c \x01(\rH\x03\x88\x01\x01\x12\x12\n\ncache_salt\x18\r \x01(\t\x12\x31\n\x0fresponse_format\x18\x0e \x01(\x0b\x32\x18.glm4v.v1.ResponseFormat\x12\x0e\n\x01n\x18\x0f \x01(\rH\x04\x88\x01\x01\x12\x14\n\x07\x62\x65st_of\x18\x10 \x01(\rH\x05\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x11 \x01(\rH\x06\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0f\n\r_top_logprobsB\x0b\n\t_linger_sB\x0b\n\t_priorityB\x04\n\x02_nB\n\n\x08_best_ofB\x12\n\x10_prompt_logprobs\"\xf9\x01\n\x0fGenerationEvent\x12&\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x12.glm4v.v1.AcceptedH\x00\x12&\n\x08progress\x18\x02 \x01(\x0b\x32\x12.glm4v.v1.ProgressH\x00\x12 \n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x0f.glm4v.v1.DeltaH\x00\x12&\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x12.glm4v.v1.FinishedH\x00\x12\x33\n\x0fprompt_logprobs\x18\x06 \x01(\x0b\x32\x18.glm4v.v1.PromptLogprobsH\x00\x12\x0e\n\x06\x63hoice\x18\x05 \x01(\rB\x07\n\x05\x65vent\"x\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x12\n\nprompt_ids\x18\x03 \x03(\r\x12\x14\n\x0cimage_digest\x18\x04 \x01(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\t\n\x01n\x18\x06 \x01(\r\"*\n\x08Progress\x12\x1e\n\x05stage\x18\x01 \x01(\x0e\x32\x0f.glm4v.v1.Stage\",\n\x07Logprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"R\n\rTokenLogprobs\x12!\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x11.glm4v.v1.Logprob\x12\x1e\n\x03top\x18\x02 \x03(\x0b\x32\x11.glm4v.v1.Logprob\"9\n\x0ePromptLogprobs\x12\'\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.glm4v.v1.TokenLogprobs\"h\n\x05\x44\x65lta\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12)\n\x08logprobs\x18\x04 \x03(\x0b\x32\x17.glm4v.v1.TokenLogprobs\"M\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x12\n\nimage_rows\x18\x02 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\r\"U\n\x07Timings\x12\x10\n\x08vision_s\x18\x01 \x01(\x01\x12\x15\n\rfirst_token_s\x18\x02 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x03 \x01(\x01\x12\x0f\n\x07total_s\x18\x04 \x01(\x01\"\xbf\x01\n\x08\x46inished\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.glm4v.v1.FinishReason\x12\x17\n\rstop_token_id\x18\x02 \x01(\rH\x00\x12\x15\n\x0bstop_string\x18\x03 \x01(\tH\x00\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x1e\n\x05usage\x18\x05 \x01(\x0b\x32\x0f.glm4v.v1.Usage\x12\"\n\x07timings\x18\x06 \x01(\x0b\x32\x11.glm4v.v1.TimingsB\t\n\x07matched\"<\n\x10GenerateResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.glm4v.v1.GenerationEvent\"R\n\rAttachRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_offset\x18\x02 \x01(\r\x12\x17\n\x0f\x66urther_offsets\x18\x03 \x03(\r\":\n\x0e\x41ttachResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.glm4v.v1.GenerationEvent\"#\n\rCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"#\n\x0e\x43\x61ncelResponse\x12\x11\n\tcancelled\x18\x01 \x01(\x08\"9\n\x12\x43ountTokensRequest\x12#\n\x08messages\x18\x01 \x03(\x0b\x32\x11.glm4v.v1.Message\"T\n\x13\x43ountTokensResponse\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x12\n\nimage_rows\x18\x02 \x01(\r\x12\x12\n\nprompt_ids\x18\x03 \x03(\r\"\x11\n\x0fGetModelRequest\"\x8b\x02\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\x12\x12\n\nimage_size\x18\x04 \x01(\r\x12\x12\n\nimage_rows\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x32\n\x10\x64\x65\x66\x61ult_sampling\x18\x07 \x01(\x0b\x32\x18.glm4v.v1.SamplingParams\x12\x17\n\x0fmax_image_bytes\x18\x08 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\t \x01(\x04\x12\x16\n\x0eserver_version\x18\n \x01(\t*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*Y\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_QUEUED\x10\x01\x12\x12\n\x0eSTAGE_ENCODING\x10\x02\x12\x13\n\x0fSTAGE_ANSWERING\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xe2\x02\n\x10InferenceService\x12\x43\n\x08Generate\x12\x19.glm4v.v1.GenerateRequest\x1a\x1a.glm4v.v1.GenerateResponse0\x01\x12=\n\x06\x41ttach\x12\x17.glm4v.v1.AttachRequest\x1a\x18.glm4v.v1.AttachResponse0\x01\x12;\n\x06\x43\x61ncel\x12\x17.glm4v.v1.CancelRequest\x1a\x18.glm4v.v1.CancelResponse\x12J\n\x0b\x43ountTokens\x12\x1c.glm4v.v1.CountTokensRequest\x1a\x1d.glm4v.v1.CountTokensResponse\x12\x41\n\x08GetModel\x12\x19.glm4v.v1.GetModelRequest\x1a\x1a.glm4v.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18glm4v/v1/inference.proto\x12\x08glm4v.v1\"3\n\x05Image\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06\x64igest\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"J\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12 \n\x05image\x18\x02 \x01(\x0b\x32\x0f.glm4v.v1.ImageH\x00\x42\t\n\x07\x63ontent\"M\n\x07Message\x12\x1c\n\x04role\x18\x01 \x01(\x0e\x32\x0e.glm4v.v1.Role\x12$\n\x05parts\x18\x02 \x03(\x0b\x32\x15.glm4v.v1.ContentPart\"\xe7\x03\n\x0eSamplingParams\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x12\n\x05min_p\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x16\n\ttypical_p\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\t \x01(\x02H\x08\x88\x01\x01\x12;\n\nlogit_bias\x18\n \x03(\x0b\x32\'.glm4v.v1.SamplingParams.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x15\n\x13_repetition_penaltyB\x07\n\x05_seedB\x08\n\x06_min_pB\x0c\n\n_typical_pB\x14\n\x12_frequency_penaltyB\x13\n\x11_presence_penalty\"\x1a\n\x07\x43hoices\x12\x0f\n\x07options\x18\x01 \x03(\t\"g\n\x0eResponseFormat\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x12#\n\x06\x63hoice\x18\x03 \x01(\x0b\x32\x11.glm4v.v1.ChoicesH\x00\x42\x08\n\x06\x66ormat\"\xac\x04\n\x0fGenerateRequest\x12#\n\x08messages\x18\x01 \x03(\x0b\x32\x11.glm4v.v1.Message\x12*\n\x08sampling\x18\x02 \x01(\x0b\x32\x18.glm4v.v1.SamplingParams\x12\x17\n\nmax_tokens\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x05 \x03(\r\x12\x12\n\nignore_eos\x18\x06 \x01(\x08\x12\x19\n\x0ctop_logprobs\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x15\n\x08linger_s\x18\t \x01(\x02H\x02\x88\x01\x01\x12\x19\n\x11return_prompt_ids\x18\n \x01(\x08\x12\x12\n\nmin_tokens\x18\x0b \x01(\r\x12\x15\n\x08priority\x18\x0c \x01(\rH\x03\x88\x01\x01\x12\x12\n\ncache_salt\x18\r \x01(\t\x12\x31\n\x0fresponse_format\x18\x0e \x01(\x0b\x32\x18.glm4v.v1.ResponseFormat\x12\x0e\n\x01n\x18\x0f \x01(\rH\x04\x88\x01\x01\x12\x14\n\x07\x62\x65st_of\x18\x10 \x01(\rH\x05\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x11 \x01(\rH\x06\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0f\n\r_top_logprobsB\x0b\n\t_linger_sB\x0b\n\t_priorityB\x04\n\x02_nB\n\n\x08_best_ofB\x12\n\x10_prompt_logprobs\"\xf9\x01\n\x0fGenerationEvent\x12&\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x12.glm4v.v1.AcceptedH\x00\x12&\n\x08progress\x18\x02 \x01(\x0b\x32\x12.glm4v.v1.ProgressH\x00\x12 \n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x0f.glm4v.v1.DeltaH\x00\x12&\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x12.glm4v.v1.FinishedH\x00\x12\x33\n\x0fprompt_logprobs\x18\x06 \x01(\x0b\x32\x18.glm4v.v1.PromptLogprobsH\x00\x12\x0e\n\x06\x63hoice\x18\x05 \x01(\rB\x07\n\x05\x65vent\"x\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x12\n\nprompt_ids\x18\x03 \x03(\r\x12\x14\n\x0cimage_digest\x18\x04 \x01(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\t\n\x01n\x18\x06 \x01(\r\"=\n\x08Progress\x12\x1e\n\x05stage\x18\x01 \x01(\x0e\x32\x0f.glm4v.v1.Stage\x12\x11\n\tunchanged\x18\x02 \x01(\x08\",\n\x07Logprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"R\n\rTokenLogprobs\x12!\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x11.glm4v.v1.Logprob\x12\x1e\n\x03top\x18\x02 \x03(\x0b\x32\x11.glm4v.v1.Logprob\"9\n\x0ePromptLogprobs\x12\'\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.glm4v.v1.TokenLogprobs\"h\n\x05\x44\x65lta\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12)\n\x08logprobs\x18\x04 \x03(\x0b\x32\x17.glm4v.v1.TokenLogprobs\"M\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x12\n\nimage_rows\x18\x02 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\r\"U\n\x07Timings\x12\x10\n\x08vision_s\x18\x01 \x01(\x01\x12\x15\n\rfirst_token_s\x18\x02 \x01(\x01\x12\x10\n\x08\x64\x65\x63ode_s\x18\x03 \x01(\x01\x12\x0f\n\x07total_s\x18\x04 \x01(\x01\"\xbf\x01\n\x08\x46inished\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.glm4v.v1.FinishReason\x12\x17\n\rstop_token_id\x18\x02 \x01(\rH\x00\x12\x15\n\x0bstop_string\x18\x03 \x01(\tH\x00\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x1e\n\x05usage\x18\x05 \x01(\x0b\x32\x0f.glm4v.v1.Usage\x12\"\n\x07timings\x18\x06 \x01(\x0b\x32\x11.glm4v.v1.TimingsB\t\n\x07matched\"<\n\x10GenerateResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.glm4v.v1.GenerationEvent\"R\n\rAttachRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0ctoken_offset\x18\x02 \x01(\r\x12\x17\n\x0f\x66urther_offsets\x18\x03 \x03(\r\":\n\x0e\x41ttachResponse\x12(\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.glm4v.v1.GenerationEvent\"#\n\rCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"#\n\x0e\x43\x61ncelResponse\x12\x11\n\tcancelled\x18\x01 \x01(\x08\"9\n\x12\x43ountTokensRequest\x12#\n\x08messages\x18\x01 \x03(\x0b\x32\x11.glm4v.v1.Message\"T\n\x13\x43ountTokensResponse\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x12\n\nimage_rows\x18\x02 \x01(\r\x12\x12\n\nprompt_ids\x18\x03 \x03(\r\"\x11\n\x0fGetModelRequest\"\x8b\x02\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\x12\x12\n\nimage_size\x18\x04 \x01(\r\x12\x12\n\nimage_rows\x18\x05 \x01(\r\x12\x15\n\reos_token_ids\x18\x06 \x03(\r\x12\x32\n\x10\x64\x65\x66\x61ult_sampling\x18\x07 \x01(\x0b\x32\x18.glm4v.v1.SamplingParams\x12\x17\n\x0fmax_image_bytes\x18\x08 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\t \x01(\x04\x12\x16\n\x0eserver_version\x18\n \x01(\t*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*Y\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_QUEUED\x10\x01\x12\x12\n\x0eSTAGE_ENCODING\x10\x02\x12\x13\n\x0fSTAGE_ANSWERING\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xe2\x02\n\x10InferenceService\x12\x43\n\x08Generate\x12\x19.glm4v.v1.GenerateRequest\x1a\x1a.glm4v.v1.GenerateResponse0\x01\x12=\n\x06\x41ttach\x12\x17.glm4v.v1.AttachRequest\x1a\x18.glm4v.v1.AttachResponse0\x01\x12;\n\x06\x43\x61ncel\x12\x17.glm4v.v1.CancelRequest\x1a\x18.glm4v.v1.CancelResponse\x12J\n\x0b\x43ountTokens\x12\x1c.glm4v.v1.CountTokensRequest\x1a\x1d.glm4v.v1.CountTokensResponse\x12\x41\n\x08GetModel\x12\x19.glm4v.v1.GetModelRequest\x1a\x1a.glm4v.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_ROLE']._serialized_start=3215
-  _globals['_ROLE']._serialized_end=3295
-  _globals['_STAGE']._serialized_start=3297
-  _globals['_STAGE']._serialized_end=3386
-  _globals['_FINISHREASON']._serialized_start=3388
-  _globals['_FINISHREASON']._serialized_end=3483
+  _globals['_ROLE']._serialized_start=3234
+  _globals['_ROLE']._serialized_end=3314
+  _globals['_STAGE']._serialized_start=3316
+  _globals['_STAGE']._serialized_end=3405
+  _globals['_FINISHREASON']._serialized_start=3407
+  _globals['_FINISHREASON']._serialized_end=3502
   _globals['_IMAGE']._serialized_start=38
   _globals['_IMAGE']._serialized_end=89
   _globals['_CONTENTPART']._serialized_start=91
@@ -60,39 +60,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCEPTED']._serialized_start=1680
   _globals['_ACCEPTED']._serialized_end=1800
   _globals['_PROGRESS']._serialized_start=1802
-  _globals['_PROGRESS']._serialized_end=1844
-  _globals['_LOGPROB']._serialized_start=1846
-  _globals['_LOGPROB']._serialized_end=1890
-  _globals['_TOKENLOGPROBS']._serialized_start=1892
-  _globals['_TOKENLOGPROBS']._serialized_end=1974
-  _globals['_PROMPTLOGPROBS']._serialized_start=1976
-  _globals['_PROMPTLOGPROBS']._serialized_end=2033
-  _globals['_DELTA']._serialized_start=2035
-  _globals['_DELTA']._serialized_end=2139
-  _globals['_USAGE']._serialized_start=2141
-  _globals['_USAGE']._serialized_end=2218
-  _globals['_TIMINGS']._serialized_start=2220
-  _globals['_TIMINGS']._serialized_end=2305
-  _globals['_FINISHED']._serialized_start=2308
-  _globals['_FINISHED']._serialized_end=2499
-  _globals['_GENERATERESPONSE']._serialized_start=2501
-  _globals['_GENERATERESPONSE']._serialized_end=2561
-  _globals['_ATTACHREQUEST']._serialized_start=2563
-  _globals['_ATTACHREQUEST']._serialized_end=2645
-  _globals['_ATTACHRESPONSE']._serialized_start=2647
-  _globals['_ATTACHRESPONSE']._serialized_end=2705
-  _globals['_CANCELREQUEST']._serialized_start=2707
-  _globals['_CANCELREQUEST']._serialized_end=2742
-  _globals['_CANCELRESPONSE']._serialized_start=2744
-  _globals['_CANCELRESPONSE']._serialized_end=2779
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=2781
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=2838
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2840
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2924
-  _globals['_GETMODELREQUEST']._serialized_start=2926
-  _globals['_GETMODELREQUEST']._serialized_end=2943
-  _globals['_GETMODELRESPONSE']._serialized_start=2946
-  _globals['_GETMODELRESPONSE']._serialized_end=3213
-  _globals['_INFERENCESERVICE']._serialized_start=3486
-  _globals['_INFERENCESERVICE']._serialized_end=3840
+  _globals['_PROGRESS']._serialized_end=1863
+  _globals['_LOGPROB']._serialized_start=1865
+  _globals['_LOGPROB']._serialized_end=1909
+  _globals['_TOKENLOGPROBS']._serialized_start=1911
+  _globals['_TOKENLOGPROBS']._serialized_end=1993
+  _globals['_PROMPTLOGPROBS']._serialized_start=1995
+  _globals['_PROMPTLOGPROBS']._serialized_end=2052
+  _globals['_DELTA']._serialized_start=2054
+  _globals['_DELTA']._serialized_end=2158
+  _globals['_USAGE']._serialized_start=2160
+  _globals['_USAGE']._serialized_end=2237
+  _globals['_TIMINGS']._serialized_start=2239
+  _globals['_TIMINGS']._serialized_end=2324
+  _globals['_FINISHED']._serialized_start=2327
+  _globals['_FINISHED']._serialized_end=2518
+  _globals['_GENERATERESPONSE']._serialized_start=2520
+  _globals['_GENERATERESPONSE']._serialized_end=2580
+  _globals['_ATTACHREQUEST']._serialized_start=2582
+  _globals['_ATTACHREQUEST']._serialized_end=2664
+  _globals['_ATTACHRESPONSE']._serialized_start=2666
+  _globals['_ATTACHRESPONSE']._serialized_end=2724
+  _globals['_CANCELREQUEST']._serialized_start=2726
+  _globals['_CANCELREQUEST']._serialized_end=2761
+  _globals['_CANCELRESPONSE']._serialized_start=2763
+  _globals['_CANCELRESPONSE']._serialized_end=2798
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2800
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=2857
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2859
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2943
+  _globals['_GETMODELREQUEST']._serialized_start=2945
+  _globals['_GETMODELREQUEST']._serialized_end=2962
+  _globals['_GETMODELRESPONSE']._serialized_start=2965
+  _globals['_GETMODELRESPONSE']._serialized_end=3232
+  _globals['_INFERENCESERVICE']._serialized_start=3505
+  _globals['_INFERENCESERVICE']._serialized_end=3859
 # @@protoc_insertion_point(module_scope)

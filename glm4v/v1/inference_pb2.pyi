@@ -13,6 +13,10 @@ Failures are gRPC statuses, never events:
   ABORTED             the request was given up because it kept killing its workers
   UNAVAILABLE         a part of the system is away; Attach continues where you were
 
+Every status that a gateway decides carries the trailing metadata `glm4v-status` with the status' name, and at
+most 2 KB of text. A failure without it was made on the way, by a proxy or a lost connection, whatever its name
+(INTERNAL, UNKNOWN and CANCELLED are common): the request may run on, and Attach continues where you were.
+
 In the chat template every turn has a header, and a newline ends it. The header of the answer is
 `<|assistant|>`, the last token of the prompt; the model writes the newline, as the answer's first token.
 That token counts wherever tokens are counted: `token_ids`, `first_index`, `token_offset`, `logprobs`,
@@ -641,16 +645,20 @@ class Progress(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STAGE_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
     stage: Global___Stage.ValueType
     """The stage."""
+    unchanged: _builtins.bool
+    """Nothing is new: the stream had no event for a while (default 10 s), and proxies close streams that are quiet."""
     def __init__(
         self,
         *,
         stage: Global___Stage.ValueType = ...,
+        unchanged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

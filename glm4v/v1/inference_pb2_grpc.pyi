@@ -13,6 +13,10 @@ Failures are gRPC statuses, never events:
   ABORTED             the request was given up because it kept killing its workers
   UNAVAILABLE         a part of the system is away; Attach continues where you were
 
+Every status that a gateway decides carries the trailing metadata `glm4v-status` with the status' name, and at
+most 2 KB of text. A failure without it was made on the way, by a proxy or a lost connection, whatever its name
+(INTERNAL, UNKNOWN and CANCELLED are common): the request may run on, and Attach continues where you were.
+
 In the chat template every turn has a header, and a newline ends it. The header of the answer is
 `<|assistant|>`, the last token of the prompt; the model writes the newline, as the answer's first token.
 That token counts wherever tokens are counted: `token_ids`, `first_index`, `token_offset`, `logprobs`,

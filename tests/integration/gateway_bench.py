@@ -46,7 +46,7 @@ class Gateway:
 
 @asynccontextmanager
 async def running_gateway(
-    connection: Connection, keys: Keys, checkpoint: Checkpoint
+    connection: Connection, keys: Keys, checkpoint: Checkpoint, *, silence_s: float = 10.0
 ) -> AsyncIterator[Gateway]:
     """A gateway with small limits on a port of its own."""
     spec = checkpoint.spec
@@ -59,7 +59,13 @@ async def running_gateway(
     servicer = InferenceServicer(
         broker,
         Admission(spec, checkpoint.fingerprint, tokenizer, defaults, limits),
-        Reader(broker, tokenizer, fingerprint=checkpoint.fingerprint, image_rows=rows),
+        Reader(
+            broker,
+            tokenizer,
+            fingerprint=checkpoint.fingerprint,
+            image_rows=rows,
+            silence_s=silence_s,
+        ),
         describe(checkpoint, defaults, images),
     )
     size = ("grpc.max_receive_message_length", 2 * MAX_IMAGE_BYTES + 8 * 2**20)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import grpc
 import pytest
 from PIL import Image
@@ -90,6 +91,55 @@ async def test_events_come_in_the_order_of_the_contract(
     assert tokens_of(events) == [*"An 猫!".encode()]
     assert events[-1].finished.reason == api.FINISH_REASON_LENGTH
     assert events[-1].finished.usage.completion_tokens == 7
+
+
+async def test_a_quiet_stream_repeats_its_stage(
+    connection: Connection, keys: Keys, checkpoint: Checkpoint, worker: ScriptedWorker
+) -> None:
+    async with running_gateway(connection, keys, checkpoint, silence_s=0.05) as quick:
+        call = quick.stub.Generate(ask())
+        queued = await read_reminders(call, 2)
+        lease = await worker.claim()
+        await worker.say(lease, "abc")
+        answering = await read_reminders(call, 2)
+        attached = quick.stub.Attach(attach(3))
+        attached_to = await read_reminders(attached, 1)
+        await worker.say(lease, "d", length_end())
+        for reading in (call, attached):
+            await read_until(reading, "d")
+    assert queued == [api.STAGE_QUEUED] * 2
+    assert answering == attached_to * 2 == [api.STAGE_ANSWERING] * 2
+    assert "unchanged" not in str(await journal_of(connection, keys))
+
+
+async def test_candidates_at_work_are_no_silence(
+    connection: Connection, keys: Keys, checkpoint: Checkpoint, worker: ScriptedWorker
+) -> None:
+    """Their tokens are not told, so the stream is quiet though its journals are not."""
+    async with running_gateway(connection, keys, checkpoint, silence_s=0.2) as quick:
+        call = quick.stub.Generate(ask(best_of=2))
+        lease = await worker.claim()
+        reading = asyncio.create_task(read_reminders(call, 2))
+        while not reading.done():
+            await worker.say(lease, "a")
+            await asyncio.sleep(0.02)
+        assert len(await reading) == 2
+        call.cancel()
+
+
+async def read_reminders(call: Call, count: int) -> list["api.Stage.ValueType"]:
+    stages: list[api.Stage.ValueType] = []
+    with anyio.fail_after(10):
+        while len(stages) < count:
+            reply = await call.read()
+            assert isinstance(reply, api.GenerateResponse | api.AttachResponse)
+            if reply.event.progress.unchanged:
+                stages.append(reply.event.progress.stage)
+    return stages
+
+
+async def journal_of(connection: Connection, keys: Keys) -> list[Any]:
+    return list(await connection.commands.xrange(keys.journal("r")))
 
 
 async def test_the_workers_job_is_what_was_asked(one: Gateway, worker: ScriptedWorker) -> None:

@@ -5,13 +5,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Timer
 from typing import Any
 
 import grpc
 import pytest
 
+from glm4v import calls
 from glm4v.client import Client
 from glm4v.conversation import question
 from glm4v.errors import (
@@ -28,6 +31,7 @@ from glm4v.generation import Generation
 from glm4v.options import GenerateOptions
 from glm4v.v1 import inference_pb2 as pb
 from tests import scripted_gateway
+from tests.gateway_process import SENT, gateway_process
 from tests.scripted_gateway import (
     ANSWER,
     FINISHED,
@@ -205,6 +209,73 @@ def test_a_status_becomes_the_error_of_its_kind(
         list(generation)
     assert len(gateway.calls) == 1
     assert gateway.cancelled == []
+
+
+UNMARKED = [
+    (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
+    (grpc.StatusCode.UNKNOWN, "Stream removed"),
+    (grpc.StatusCode.CANCELLED, "Received RST_STREAM with error code 8"),
+    (grpc.StatusCode.DEADLINE_EXCEEDED, "upstream request timeout"),
+]
+
+
+@pytest.mark.parametrize("status", UNMARKED, ids=lambda status: status[0].name)
+def test_what_no_gateway_has_marked_broke_on_the_way(status: tuple[grpc.StatusCode, str]) -> None:
+    gateway = ScriptedGateway([0, 7, 0])
+    gateway.status, gateway.is_marked = status, False
+    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+        check_exactly_once(generation, list(generation))
+    gateway.breaks = [0]
+    with asking(gateway) as client:
+        assert client.count_tokens(question(None, "four")).prompt_tokens == 4
+
+
+def test_what_breaks_before_it_is_accepted_is_tried_a_few_times() -> None:
+    gateway = ScriptedGateway([0] * 1000)
+    gateway.status, gateway.is_marked = UNMARKED[0], False
+    picture = question(bytes(2 * 2**20), "?")
+    with asking(gateway, patience_s=60) as client:
+        for ask in (client.count_tokens, lambda messages: list(client.generate(messages))):
+            with pytest.raises(Unavailable, match=r"code 2\), 5 times; the message has 2097"):
+                ask(picture)
+    assert len(gateway.calls) == 5
+
+
+def test_a_stream_that_is_closed_by_another_thread_is_not_opened_again() -> None:
+    gateway = ScriptedGateway([2])
+    gateway.hangs = True
+    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+        Timer(0.2, generation.close).start()
+        with pytest.raises(Cancelled):
+            list(generation)
+    assert len(gateway.calls) == 1
+
+
+def test_reminders_are_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    reminder = pb.GenerationEvent(progress=pb.Progress(stage=pb.STAGE_QUEUED, unchanged=True))
+
+    def with_reminders(request_id: str, offset: int = 0) -> list[pb.GenerationEvent]:
+        return [each for event in whole(request_id, offset) for each in (event, reminder)][:-1]
+
+    monkeypatch.setattr(scripted_gateway, "whole", with_reminders)
+    gateway = ScriptedGateway([5, 4, 12])
+    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+        check_exactly_once(generation, list(generation))
+    assert len(gateway.calls) == 4
+
+
+def test_a_frozen_gateway_is_left_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ping's timeout decides: without it this takes a minute."""
+    monkeypatch.setattr(calls, "KEEPALIVE_MS", 500)
+    monkeypatch.setattr(calls, "PING_TIMEOUT_MS", 500)
+    with gateway_process(pause_s=1000) as (first, process), serving(ScriptedGateway([])) as second:
+        target = f"ipv4:{first},{second[0]}"
+        with Client(target) as client, client.generate(question(None, "?")) as generation:
+            events = [next(generation) for _ in range(SENT)]
+            process.send_signal(signal.SIGSTOP)
+            started = time.monotonic()
+            check_exactly_once(generation, events + list(generation))
+    assert time.monotonic() - started < 20
 
 
 def test_nobody_there_is_told_after_a_while_with_the_address() -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
+from glm4v.status import is_marked
 from tests.processes import wait_until
 
 PROGRAM = """
 import asyncio, sys
+from glm4v import service
 from glm4v.errors import InvalidRequest, Unavailable
 from glm4v.service import Process, main
 from glm4v.settings import GatewaySettings
@@ -27,6 +30,8 @@ class Servicer(InferenceServiceServicer):
         raise InvalidRequest("no; send 1 to 3")
     async def CountTokens(self, request, context):
         raise RuntimeError("the secret is 42")
+    async def Cancel(self, request, context):
+        raise InvalidRequest("seen: " + "图" * 100_000 + "\\udcff; send less")
     async def Generate(self, request, context):
         yield api.GenerateResponse()
         raise Unavailable("gone; attach again")
@@ -47,6 +52,7 @@ def build(settings):
     process = Process(ready=ready, parts=[part], register=register)
     return process
 
+service.MIN_PING_MS = 500
 main(GatewaySettings, build)
 """
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +131,48 @@ def test_bytes_that_are_no_message_are_the_callers_error(start: Start, tmp_path:
     for method in ("GetModel", "Generate"):
         error = call(tmp_path, method, b"\xff\xff\xff")
         assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_long_text_arrives_shortened_and_keeps_its_status(start: Start, tmp_path: Path) -> None:
+    start("pass")
+    error = call(tmp_path, "Cancel")
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert str(error.details()).startswith("seen: 图图")
+    assert str(error.details()).endswith("图?; send less")
+
+
+def test_what_a_process_decides_is_marked(start: Start, tmp_path: Path) -> None:
+    start("pass")
+    for method in ("GetModel", "CountTokens", "Generate"):
+        assert is_marked(call(tmp_path, method).trailing_metadata())
+    assert not is_marked(call(tmp_path, "NoSuchMethod").trailing_metadata())
+
+
+def test_reflection_refuses_bytes_that_are_no_message(start: Start, tmp_path: Path) -> None:
+    start("pass")
+    with grpc.insecure_channel(f"unix:{tmp_path / 'socket'}") as channel:
+        ask: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+            f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+        )
+        list_services = b"\x3a\x00"  # the field of that name, empty
+        call = ask(iter([list_services, b"\xff\xff\xff"]), timeout=5)
+        assert b"glm4v.v1.InferenceService" in next(call)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_quiet_stream_may_be_pinged(start: Start, tmp_path: Path) -> None:
+    start("pass")  # it allows a ping every half second, as shipped every five
+    pings = [
+        ("grpc.keepalive_time_ms", 1000),  # gRPC pings no more often
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    with grpc.insecure_channel(f"unix:{tmp_path / 'socket'}", pings) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.Watch(health_pb2.HealthCheckRequest(), timeout=4))
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED, caught.value
 
 
 def test_a_part_that_dies_ends_the_process_with_its_error(start: Start) -> None:
