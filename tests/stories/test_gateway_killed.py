@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,6 +13,7 @@ import pytest
 from glm4v.calls import is_nobody_there
 from glm4v.client import Client
 from glm4v.v1 import inference_pb2 as api
+from tests.proxies import running
 from tests.stories.asking import TOKENS, again, ask, assert_unharmed, draw
 from tests.stories.fleet import Fleet
 from tests.stories.reading import Reader, Reading
@@ -79,11 +81,39 @@ async def test_the_python_client_comes_back_by_itself(fleet: Fleet) -> None:
     async with Reader([fleet.target("gateway-2")]) as reader:
         undisturbed = await reader.read(question)
     three_tokens = asyncio.Event()
+    reading = asyncio.create_task(read_in_a_thread(fleet.target(), question, three_tokens))
+    await three_tokens.wait()
+    await fleet.kill("gateway")
+    await fleet.start("gateway")
+    assert await reading == undisturbed.token_ids
+
+
+@pytest.mark.needs_haproxy
+async def test_the_python_client_comes_back_through_a_proxy(fleet: Fleet, tmp_path: Path) -> None:
+    await fleet.only("gateway", "gateway-2", LM)
+    question = ask("proxy", seed=2)
+    async with Reader(fleet.targets) as reader:
+        undisturbed = await reader.read(question)
+    addresses = [target.replace("unix:", "unix@") for target in fleet.targets]
+    three_tokens = asyncio.Event()
+    with running("haproxy", addresses, tmp_path) as proxy:
+        reading = asyncio.create_task(read_in_a_thread(proxy, question, three_tokens))
+        await three_tokens.wait()
+        await fleet.kill("gateway")  # one of both has the stream
+        await fleet.kill("gateway-2")
+        await fleet.start("gateway-2")
+        assert await reading == undisturbed.token_ids
+
+
+async def read_in_a_thread(
+    target: str, question: api.GenerateRequest, three_tokens: asyncio.Event
+) -> list[int]:
+    """The tokens of an answer, read with the Python client."""
     loop = asyncio.get_running_loop()
 
     def read() -> list[int]:
         with (
-            Client(fleet.target()) as client,
+            Client(target) as client,
             client.generate(
                 question.messages,
                 temperature=1,
@@ -99,11 +129,7 @@ async def test_the_python_client_comes_back_by_itself(fleet: Fleet) -> None:
             assert answer.finished is not None
             return answer.token_ids
 
-    reading = asyncio.create_task(asyncio.to_thread(read))
-    await three_tokens.wait()
-    await fleet.kill("gateway")
-    await fleet.start("gateway")
-    assert await reading == undisturbed.token_ids
+    return await asyncio.to_thread(read)
 
 
 async def test_who_calls_a_draining_gateway_is_told_to_come_back(fleet: Fleet) -> None:
