@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test chaos simulation bench-peers demo-model demo-model-scores protos clean
+.PHONY: help setup demo check test chaos soak simulation bench-peers demo-model demo-model-scores protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -34,6 +34,11 @@ ERASE ?=
 
 chaos: setup ## Break every process while clients use the system (SECONDS, SEED, CLIENTS, ERASE=1)
 	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS) $(if $(ERASE),--erase)
+
+REPORT ?= docs/benchmarks/soak
+
+soak: setup ## Hours of load with faults, and what each process holds (SECONDS=7200 CLIENTS=8 SEED REPORT)
+	@$(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS) --report $(REPORT)
 
 SCHEDULES ?= 10000
 

@@ -68,9 +68,14 @@ async def check(
     for name, reading in load.readings:
         journal = await read_journal(fleet.connection, fleet.keys, reading.request_id)
         judge(verdict, reading, journal, undisturbed[name])
-    verdict.encodes_per_image_max = load.most_encodes(fleet)
     pauses = sorted(reading.longest_pause_s for _, reading in load.readings if reading.token_ids)
     verdict.pause_p99_s = round(pauses[math.ceil(0.99 * len(pauses)) - 1], 3) if pauses else 0.0
+    await check_end(fleet, load, verdict)
+
+
+async def check_end(fleet: Fleet, load: Load, verdict: Verdict) -> None:
+    """Fill in what does not depend on single requests."""
+    verdict.encodes_per_image_max = load.most_encodes(fleet)
     commands, keys = fleet.connection.commands, fleet.keys
     for stream, group in ((keys.jobs_lm, "lm"), (keys.jobs_vision, "vision")):
         pending = await commands.xpending(stream, group)

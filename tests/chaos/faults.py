@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 
 import anyio
@@ -48,13 +49,16 @@ class Faults:
     """Breaks a fleet; at the end everything runs again.
 
     `counts` are the faults by kind and process; `crashes` the ends that nobody asked for. With
-    `erases` Redis also loses everything it holds, now and then.
+    `erases` Redis also loses everything it holds, now and then. Those `spared` are never broken.
     """
 
-    def __init__(self, fleet: Fleet, seed: int, *, erases: bool = False) -> None:
+    def __init__(
+        self, fleet: Fleet, seed: int, *, erases: bool = False, spared: Sequence[str] = ()
+    ) -> None:
         self._fleet = fleet
         self._kinds = {**_KINDS, **(_ERASE if erases else {})}
         self._dice = Random(seed)
+        self._spared = frozenset(spared)
         self._broken: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.crashes: list[str] = []
@@ -81,7 +85,7 @@ class Faults:
         names = [name for name in (*NAMES, "redis") if name.startswith(module)]
         name = self._dice.choice(names)
         pause_s = self._dice.uniform(0.2, 2.5) * LEASE_S
-        if name in self._broken or name not in (*self._fleet.running, "redis"):
+        if name in self._broken | self._spared or name not in (*self._fleet.running, "redis"):
             return
         self._broken.add(name)
         self.counts[f"{kind} {module}"] += 1

@@ -25,6 +25,7 @@ class Load:
     questions: dict[str, api.GenerateRequest] = field(default_factory=dict)
     images: dict[str, bytes] = field(default_factory=dict)
     readings: list[tuple[str, Reading]] = field(default_factory=list)
+    asked: int = 0
     _is_over: bool = False
 
     def stop(self) -> None:
@@ -35,13 +36,18 @@ class Load:
         """One client, until `stop`."""
         dice = Random(f"{self.seed}:{number}")
         while not self._is_over:
-            name = self._choose(dice)
-            reading = Reading(again(self.questions[name]))
-            self.readings.append((name, reading))
-            at = -1
-            if dice.random() < _CANCELLED:
-                at = dice.randrange(reading.request.max_tokens)
-            await _read(reader, reading, cancel_at=at)
+            await self.ask_next(reader, dice)
+
+    async def ask_next(self, reader: Reader, dice: Random) -> None:
+        """One request, to its end."""
+        name = self._choose(dice)
+        reading = Reading(again(self.questions[name]))
+        self.asked += 1
+        self.readings.append((name, reading))
+        at = -1
+        if dice.random() < _CANCELLED:
+            at = dice.randrange(reading.request.max_tokens)
+        await _read(reader, reading, cancel_at=at)
 
     async def answer_undisturbed(self, reader: Reader) -> dict[str, list[int]]:
         """The tokens of every question that was asked, while nothing is broken."""
@@ -68,7 +74,7 @@ class Load:
         if dice.random() < 0.5:
             name = f"text {dice.randrange(_TEXTS)}"
         else:
-            picture = len(self.readings) // _REQUESTS_PER_PICTURE
+            picture = self.asked // _REQUESTS_PER_PICTURE
             name = f"picture {picture} {dice.randrange(2)}"
         if name not in self.questions:
             self.questions[name] = self._question(name)
