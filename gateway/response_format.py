@@ -1,8 +1,7 @@
 """What can be said about a response format without compiling it; the language worker compiles."""
 
-import json
-
 from glm4v.errors import InvalidRequest
+from glm4v.json_schema import held_schema
 from glm4v.v1 import inference_pb2 as api
 
 MAX_FORMAT_BYTES = 64 * 1024
@@ -10,7 +9,7 @@ MAX_OPTIONS = 1000
 
 
 def check_response_format(response_format: api.ResponseFormat) -> None:
-    """Refuse what is empty, too large, or not JSON where a JSON schema is given."""
+    """Refuse what is empty, too large, or a JSON schema that is not held to."""
     kind = response_format.WhichOneof("format")
     if kind is None:
         raise InvalidRequest(
@@ -26,7 +25,7 @@ def check_response_format(response_format: api.ResponseFormat) -> None:
             f"response_format.{kind} has {size} bytes; 1 to {MAX_FORMAT_BYTES} are allowed"
         )
     if kind == "json_schema":
-        _check_schema(text)
+        held_schema(text)
 
 
 def _check_options(choice: api.Choices) -> None:
@@ -42,19 +41,4 @@ def _check_options(choice: api.Choices) -> None:
     if size > MAX_FORMAT_BYTES:
         raise InvalidRequest(
             f"response_format.choice has {size} bytes; at most {MAX_FORMAT_BYTES} are allowed"
-        )
-
-
-def _check_schema(text: str) -> None:
-    try:
-        schema = json.loads(text)
-    except RecursionError:
-        raise InvalidRequest(
-            "response_format.json_schema is nested too deeply; flatten it with $defs and $ref"
-        ) from None
-    except ValueError as error:
-        raise InvalidRequest(f"response_format.json_schema is not JSON: {error}") from None
-    if not isinstance(schema, dict):
-        raise InvalidRequest(
-            f"response_format.json_schema is {text[:40]!r}; a JSON object is needed"
         )

@@ -7,7 +7,6 @@ A matcher is a function of the form and of the answer's tokens alone. It remembe
 so that a step costs one token; another answer, after a resume say, is read again from its start.
 """
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,22 +16,16 @@ import anyio
 import anyio.to_thread
 import numpy as np
 import torch
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLTokenizer
 
 from glm4v.errors import InvalidRequest
 from glm4v.model_spec import ModelSpec
-from glm4v.vocabulary import SPECIAL_TOKENS, read_ranks
+from lm_worker.forms import compile_form, library_error, read_vocabulary
 from lm_worker.plan import NO_TOKEN, AnswerForm, SampleSpec, behind_header
 
-# What a form may cost. A state of the lexer takes 1 to 2 kB, in every answer of that form.
-_LIMITS = LLParserLimits(max_lexer_states=20_000, verbose_errors=False)
 _COMPILE_S = 10.0
 _COMPILED = 64  # forms that are kept
 _THREADS = 2
-_MAX_MESSAGE = 300  # characters of the library's
-
-# Between the parts of JSON. Bounded, as a model can get stuck in white space.
-_JSON_SPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 
 
 class Grammars:
@@ -108,7 +101,7 @@ class Grammars:
     def _read_vocabulary(self) -> LLTokenizer:
         with self._lock:
             if self._vocabulary is None:
-                self._vocabulary = _read_vocabulary(self._model_dir, self._spec)
+                self._vocabulary = read_vocabulary(self._model_dir, self._spec)
             return self._vocabulary
 
     def _matcher(
@@ -131,9 +124,7 @@ class Grammars:
             if compiled is not None:
                 self._compiled.move_to_end(form)
                 return compiled.deep_copy()
-        compiled = LLMatcher(vocabulary, _grammar(form), log_level=0, limits=_LIMITS)
-        if compiled.is_error():
-            raise InvalidRequest(f"response_format.{form.kind}: {_error(compiled)}")
+        compiled = compile_form(form, vocabulary)
         with self._lock:
             self._compiled[form] = compiled
             if len(self._compiled) > _COMPILED:
@@ -179,52 +170,9 @@ class Matcher:
 
     def _why(self) -> str:
         if self._matcher.is_error():
-            return f"cannot be followed at token {len(self._answer or ())}: {_error(self._matcher)}"
+            at = len(self._answer or ())
+            return f"cannot be followed at token {at}: {library_error(self._matcher)}"
         return (
             f"nothing fits at token {len(self._answer or ())} but stop_token_ids; take them away, "
             "or let the response format end there"
         )
-
-
-def _grammar(form: AnswerForm) -> str:
-    if form.kind == "json_schema":
-        try:
-            return LLMatcher.grammar_from_json_schema(
-                form.text, defaults={"whitespace_pattern": _JSON_SPACE}
-            )
-        except ValueError as error:
-            message = " ".join(str(error).split())[:_MAX_MESSAGE]
-            raise InvalidRequest(f"response_format.json_schema: {message}") from None
-    if form.kind == "regex":
-        return LLMatcher.grammar_from_regex(form.text)
-    options = " | ".join(json.dumps(option) for option in json.loads(form.text))
-    return LLMatcher.grammar_from_lark(f"start: {options}")
-
-
-def _error(matcher: LLMatcher) -> str:
-    """The library's message in one line, without the form that it quotes."""
-    message = matcher.get_error().removesuffix("<non-verbose/>")
-    reasons = [line for line in message.splitlines() if line.startswith("error: ")]
-    return " ".join((reasons[0] if reasons else message).split())[:_MAX_MESSAGE]
-
-
-def _read_vocabulary(model_dir: Path, spec: ModelSpec) -> LLTokenizer:
-    tokens = _Tokens(model_dir, spec)
-    return LLTokenizer(TokenizerWrapper(tokens), n_vocab=spec.tokens, eos_token=tokens.eos_token_id)
-
-
-class _Tokens:
-    """The vocabulary as the library asks for it; a token that begins with FF is a special one."""
-
-    def __init__(self, model_dir: Path, spec: ModelSpec) -> None:
-        ranks = read_ranks(model_dir / "tokenizer.model", spec.first_special_id)
-        self.tokens = sorted(ranks, key=ranks.__getitem__)
-        self.tokens += [b"\xff" + name.encode() for name in SPECIAL_TOKENS]
-        self.special_token_ids = list(range(spec.first_special_id, spec.tokens))
-        self.eos_token_id = spec.first_special_id
-        self.bos_token_id = None
-        self._bytes = [ranks[bytes([value])] for value in range(256)]
-
-    def __call__(self, text: bytes) -> list[int]:
-        """A token for each byte: for texts that a grammar forces, which nobody asks for here."""
-        return [self._bytes[value] for value in text]

@@ -379,7 +379,10 @@ class ResponseFormat(_message.Message):
     REGEX_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     json_schema: _builtins.str
-    """A JSON schema (draft 2020-12); a keyword that is not supported is refused, not ignored. "{}" is any JSON."""
+    """A JSON schema (draft 2020-12), in OpenAI's wrapper or without. Answers are valid for it, with exact numbers
+    and formats; a keyword, format or number that is not held to is refused by name, not ignored. "{}" is any
+    JSON. docs/compatibility.md has the tables.
+    """
     regex: _builtins.str
     """A regular expression for the whole answer, in the syntax of Rust's regex crate."""
     @_builtins.property
