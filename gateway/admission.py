@@ -76,15 +76,14 @@ class Admission:
         self._limits = limits
 
     async def admit(self, request: api.GenerateRequest, time_remaining_s: float | None) -> Admitted:
-        """The job a request stands for; its deadline is `time_remaining_s` from now.
+        """The job a request stands for; what is left of `time_remaining_s` is its timeout.
 
         Raises InvalidRequest, and Overloaded for a picture of too many bytes.
         """
         wanted_s = self._limits.default_deadline_s if time_remaining_s is None else time_remaining_s
-        deadline_ms = _now_ms() + int(1000 * min(wanted_s, self._limits.max_deadline_s))
+        deadline = time.monotonic() + min(wanted_s, self._limits.max_deadline_s)
         admitted = await anyio.to_thread.run_sync(self._admit, request)
-        admitted.job.accepted_ms = _now_ms()
-        admitted.job.deadline_ms = deadline_ms
+        admitted.job.timeout_ms = max(1, int(1000 * (deadline - time.monotonic())))
         return admitted
 
     async def count(self, request: api.CountTokensRequest) -> Prompt:
@@ -232,7 +231,3 @@ def _content_digest(job: journal_pb2.Job, *, seed_is_set: bool) -> bytes:
         job.prompt_logprobs if job.want_prompt_logprobs else None,
     ]
     return hashlib.sha256(json.dumps(asked).encode()).digest()
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

@@ -155,11 +155,9 @@ class Reader:
                 news = list(replies.events(entry))
                 if replies.stop_string is not None and not is_stopping:
                     is_stopping = True
-                    end = await self._stop(job, replies.stop_string, replies.token_count)
+                    await self._stop(job, replies.stop_string, replies.token_count)
                 for event in news:
                     yield event
-                if end is not None:
-                    break
         assert end is not None, "the broker reads a journal up to its end"
         ended = pb.EndKind.Name(end.kind).removeprefix("END_KIND_").lower()
         log.info("request=%s end=%s tokens=%d", job.request_id, ended, replies.token_count)
@@ -204,7 +202,7 @@ class Reader:
             while True:
                 yield entry
                 try:
-                    with anyio.fail_after(_time_left(job)):
+                    with anyio.fail_after(self._time_left(job)):
                         entry = await anext(journal)
                 except StopAsyncIteration:
                     return
@@ -214,37 +212,32 @@ class Reader:
                         "be read; attach to it later"
                     ) from None
 
-    async def _stop(self, job: pb.Job, stop_string: str, token_count: int) -> pb.JournalEnd | None:
-        """End a request whose stop string was found; None when it has ended already."""
+    async def _stop(self, job: pb.Job, stop_string: str, token_count: int) -> None:
+        """End a request whose stop string was found, unless it has ended already."""
         end = pb.JournalEnd(
-            kind=pb.END_KIND_STOP_STRING,
-            stop_string=stop_string,
-            token_count=token_count,
-            at_ms=int(time.time() * 1000),
+            kind=pb.END_KIND_STOP_STRING, stop_string=stop_string, token_count=token_count
         )
-        is_ours = await self._change(job, self._broker.close_request, job.request_id, end)
-        return end if is_ours else None
+        await self._change(job, self._broker.close_request, job.request_id, end)
 
     async def _change(
         self, job: pb.Job, call: Callable[_P, Awaitable[bool]], *args: _P.args, **kwargs: _P.kwargs
     ) -> bool:
         """Make a change that Redis may be too full for now: the answer is there, and can wait."""
         try:
-            with anyio.fail_after(_time_left(job)):
+            with anyio.fail_after(self._time_left(job)):
                 return await patiently(call, *args, **kwargs)
         except TimeoutError:
             raise DeadlinePassed(
                 f"request {job.request_id!r} could not be ended by its deadline; attach to it later"
             ) from None
 
+    def _time_left(self, job: pb.Job) -> float:
+        return max(job.deadline_ms - self._broker.now_ms(), 0) / 1000 + _OVERDUE_S
+
 
 def _is_on_the_way(event: api.GenerationEvent | None) -> bool:
     """Whether it is told while candidates are not ranked, and not afterwards."""
     return event is not None and event.WhichOneof("event") in ("progress", "prompt_logprobs")
-
-
-def _time_left(job: pb.Job) -> float:
-    return max(job.deadline_ms / 1000 + _OVERDUE_S - time.time(), _OVERDUE_S)
 
 
 def _offsets(job: pb.Job, given: Sequence[int]) -> list[int]:

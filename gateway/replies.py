@@ -169,7 +169,7 @@ class Replies:
         return api.GenerationEvent(finished=finished, choice=self._choice)
 
     def _fill_timings(self, timings: api.Timings, end: pb.JournalEnd) -> None:
-        """Clocks of several machines are compared here: never below 0."""
+        """By one clock, that of Redis; it may be set back: never below 0."""
         accepted_ms = self._job.accepted_ms
         timings.vision_s = max(0, self._vision_ms) / 1000
         timings.first_token_s = max(0, self._first_token_ms - accepted_ms) / 1000

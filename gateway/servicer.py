@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from time import time
 from typing import Any
 
 from grpc import aio
@@ -65,7 +64,7 @@ class InferenceServicer(InferenceServiceServicer):
         """Close the journals; the worker learns it from its next append."""
         refuse_unknown_fields(request)
         check_request_id(request.request_id)
-        end = pb.JournalEnd(kind=pb.END_KIND_CANCELLED, at_ms=int(time() * 1000))
+        end = pb.JournalEnd(kind=pb.END_KIND_CANCELLED)
         cancelled = await self._broker.cancel(request.request_id, end)
         return api.CancelResponse(cancelled=cancelled)
 

@@ -16,6 +16,7 @@ _MAX_MESSAGE_BYTES = 64 * 2**20  # pictures go up in one message
 _MIN_TIMEOUT_S = 0.001
 _MOST_BREAKS = 5  # of a call that nobody has accepted yet
 _MANY_BYTES = 2**20  # what nginx takes unless told otherwise; other proxies take more
+_MAX_TIMEOUT_S = 1e8  # three years; gRPC counts nanoseconds and overflows at 292
 
 # A gateway that is frozen or cut off is given up after the sum of both. It is the ping's timeout
 # that decides: `grpc.keepalive_timeout_ms` alone leaves it at a minute.
@@ -126,7 +127,14 @@ def unary(
 
 def seconds_until(deadline: float) -> float:
     """What is left to a time of `time.monotonic()`, as a timeout gRPC takes."""
-    return max(deadline - time.monotonic(), _MIN_TIMEOUT_S)
+    return min(max(deadline - time.monotonic(), _MIN_TIMEOUT_S), _MAX_TIMEOUT_S)
+
+
+def check_timeout(name: str, seconds: float) -> float:
+    """The seconds; InvalidRequest unless they are above 0. Infinity waits as long as it takes."""
+    if not seconds > 0:  # so that what is no number is refused too
+        raise InvalidRequest(f"{name} is {seconds:g}; seconds above 0 are needed, inf has no end")
+    return seconds
 
 
 def is_nobody_there(error: grpc.RpcError) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from glm4v.calls import open_channel, unary
+from glm4v.calls import check_timeout, open_channel, unary
 from glm4v.errors import InvalidRequest
 from glm4v.generation import Generation
 from glm4v.options import GenerateOptions, build_request
@@ -36,7 +36,7 @@ class Client:
 
     Args:
         target: HOST:PORT, unix:PATH or any other gRPC name.
-        timeout_s: Deadline of each request that names none, seconds.
+        timeout_s: Deadline of each request that names none, seconds; `math.inf` sets none.
         patience_s: How long a gateway that does not answer is tried. A request that was accepted
             is worth more: it is waited for until its deadline.
 
@@ -51,7 +51,7 @@ class Client:
         patience_s: float = 10.0,
     ) -> None:
         self._target = target
-        self._timeout_s = timeout_s
+        self._timeout_s = check_timeout("timeout_s", timeout_s)
         self._patience_s = patience_s
         self._channel = open_channel(target)
         self._stub = InferenceServiceStub(self._channel)
@@ -126,7 +126,9 @@ class Client:
             request,
             cancel=cancel if isinstance(request, pb.GenerateRequest) else None,
             target=self._target,
-            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+            timeout_s=self._timeout_s
+            if timeout_s is None
+            else check_timeout("timeout_s", timeout_s),
             patience_s=self._patience_s,
         )
 

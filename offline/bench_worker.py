@@ -130,7 +130,6 @@ class Bench:
     def _jobs(self) -> list[pb.Job]:
         self._left = self._requests
         self._done.clear()
-        now_ms = int(time.time() * 1000)
         words = self._spec.first_special_id
         return [
             pb.Job(
@@ -139,8 +138,7 @@ class Bench:
                 prompt_ids=[self._words.randrange(words) for _ in range(_PROMPT_TOKENS)],
                 sampling=pb.Sampling(temperature=0, top_p=1, repetition_penalty=1),
                 max_tokens=self._tokens,
-                accepted_ms=now_ms,
-                deadline_ms=now_ms + _DEADLINE_MS,
+                timeout_ms=_DEADLINE_MS,
                 linger_ms=_DEADLINE_MS,
             )
             for _ in range(self._requests)

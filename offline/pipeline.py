@@ -54,6 +54,7 @@ class Pipeline:
         """Events as a gateway would stream them; raises what it would refuse the request with."""
         admitted = await self._admission.admit(request, None)
         job = admitted.job
+        job.accepted_ms = now_ms()
         replies = Replies(job, self._tokenizer, image_rows=self._spec.vision.embedding_rows)
         yield replies.accepted(with_prompt_ids=request.return_prompt_ids)
         async for entry in self._journal(job, admitted.image):

@@ -7,6 +7,7 @@ import anyio
 
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.choices import candidates, choice_id, choice_jobs
+from glm4v.broker.clock import RedisClock
 from glm4v.broker.connection import Connection, translated
 from glm4v.broker.journal import READER_SLACK_S, Event, JournalHub
 from glm4v.broker.keys import Keys
@@ -29,7 +30,8 @@ class Broker:
         self._max_open = max_open_requests
         self._retention_ms = int(retention_s * 1000)
         self._blobs = Blobs(connection, keys)
-        self._hub = JournalHub(connection, keys)
+        self._clock = RedisClock(connection, keys)
+        self._hub = JournalHub(connection, keys, self._clock)
 
     async def ready(self) -> None:
         """Make sure Redis answers and the queues exist, so that their lag can be read."""
@@ -64,13 +66,13 @@ class Broker:
             ],
             [
                 job.content_digest,
-                _stage(inference_pb2.STAGE_QUEUED, job.accepted_ms),
-                job.deadline_ms,
+                _stage(inference_pb2.STAGE_QUEUED),
+                job.timeout_ms,
                 job.linger_ms + int(1000 * READER_SLACK_S),
                 self._max_open,
                 "lm" if embedded else "vision",
                 vision_job.SerializeToString(),
-                _stage(inference_pb2.STAGE_ENCODING, job.accepted_ms),
+                _stage(inference_pb2.STAGE_ENCODING),
                 *choices,
             ],
         )
@@ -118,6 +120,13 @@ class Broker:
         """End a request with all its choices; False when it had ended. Raises UnknownReference."""
         return await self.end_choices(await self._hub.first(request_id), end)
 
+    def now_ms(self) -> int:
+        """Unix time in milliseconds by the clock of Redis, while it is away too.
+
+        Known from the first request on that was read.
+        """
+        return self._clock.estimate_ms()
+
     def read(self, request_id: str) -> AsyncIterator[Event]:
         """All events of a request, up to and with its end; raises UnknownReference."""
         return self._hub.read(request_id)
@@ -131,7 +140,9 @@ class Broker:
         async with anyio.create_task_group() as group:
             group.start_soon(self._hub.run)
             group.start_soon(self._hub.keep_readers)
-            group.start_soon(Sweeper(self._connection, self._keys, self.close_request).run)
+            group.start_soon(
+                Sweeper(self._connection, self._keys, self._clock, self.close_request).run
+            )
 
     async def _check_room(self, job: pb.Job) -> None:
         """Refuse before megabytes are stored; the script that accepts checks again."""
@@ -163,5 +174,5 @@ class Broker:
         return embedded
 
 
-def _stage(stage: "inference_pb2.Stage.ValueType", at_ms: int) -> bytes:
-    return pb.JournalStage(stage=stage, at_ms=at_ms).SerializeToString()
+def _stage(stage: "inference_pb2.Stage.ValueType") -> bytes:
+    return pb.JournalStage(stage=stage).SerializeToString()

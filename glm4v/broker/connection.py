@@ -36,6 +36,7 @@ _SCRIPTS = (
     "not_encoded",
     "hand_back_vision",
     "forget_consumers",
+    "time",
 )
 _AWAY = (
     BusyLoadingError,

@@ -1,6 +1,5 @@
 """Requests that were given up because they kept killing their workers, for a person to look at."""
 
-import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -70,9 +69,7 @@ class DeadLetters:
         letter = await self.find(request_id)
         job = first_choice(letter.job)
         job.request_id = uuid.uuid4().hex
-        now_ms = int(time.time() * 1000)
-        job.deadline_ms += now_ms - job.accepted_ms
-        job.accepted_ms = now_ms
+        job.timeout_ms = job.timeout_ms or job.deadline_ms - job.accepted_ms
         job.linger_ms = max(job.linger_ms, int(1000 * linger_s))
         await broker.submit(job, None)
         # After the submit: a crash in between leaves it here, to be tried again by a person.

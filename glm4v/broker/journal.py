@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+from glm4v.broker.clock import RedisClock
 from glm4v.broker.connection import BLOCK_S, Connection, translated
 from glm4v.broker.keys import Keys
 from glm4v.errors import Overloaded, Unavailable, UnknownReference
@@ -28,9 +29,16 @@ _RETRY_S = 0.2
 RawEntry = tuple[bytes, dict[bytes, bytes]]
 
 
-def parse(fields: dict[bytes, bytes]) -> Event:
-    """The message in an entry."""
-    return _KINDS[fields[b"k"]].FromString(fields[b"d"])
+def parse(entry: RawEntry) -> Event:
+    """The message in an entry, with the time when Redis took it."""
+    entry_id, fields = entry
+    event = _KINDS[fields[b"k"]].FromString(fields[b"d"])
+    at_ms, _ = _entry_order(entry_id)
+    if not isinstance(event, pb.JournalAccepted):
+        event.at_ms = at_ms
+    elif event.job.timeout_ms:
+        event.job.accepted_ms, event.job.deadline_ms = at_ms, at_ms + event.job.timeout_ms
+    return event
 
 
 class JournalHub:
@@ -41,9 +49,10 @@ class JournalHub:
     is back or their own deadline ends them.
     """
 
-    def __init__(self, connection: Connection, keys: Keys) -> None:
+    def __init__(self, connection: Connection, keys: Keys, clock: RedisClock) -> None:
         self._connection = connection
         self._keys = keys
+        self._clock = clock
         self._bell = keys.bell(uuid.uuid4().hex)
         self._bell_at: str | bytes = "0"
         self._waiting: dict[str, list[tuple[bytes, asyncio.Future[list[RawEntry]]]]] = {}
@@ -64,10 +73,10 @@ class JournalHub:
         try:
             await self._touch([self._followed[reader]])
             while True:
-                for _, fields in entries:
-                    event = parse(fields)
+                for entry in entries:
+                    event = parse(entry)
                     if isinstance(event, pb.JournalTokens):
-                        first = int(fields[b"n"]) - len(event.ids)
+                        first = int(entry[1][b"n"]) - len(event.ids)
                         if first > known:
                             raise Unavailable(
                                 f"tokens {known} to {first - 1} of request {request_id!r} were "
@@ -93,6 +102,7 @@ class JournalHub:
             )
         if not entries:
             raise _unknown(request_id)
+        await self._clock.set()
         return entries
 
     async def _next(self, key: str, after: bytes) -> list[RawEntry]:
@@ -210,10 +220,9 @@ class JournalHub:
         if not followed:
             return
         try:
+            silent_ms = await self._clock.now_ms() + int(1000 * READER_SLACK_S)
+            until = {request_id: silent_ms + linger_ms for request_id, linger_ms in followed}
             async with translated():
-                seconds, micros = await self._connection.commands.time()
-                now_ms = seconds * 1000 + micros // 1000 + int(1000 * READER_SLACK_S)
-                until = {request_id: now_ms + linger_ms for request_id, linger_ms in followed}
                 await self._connection.commands.zadd(self._keys.readers, until, xx=True)
                 await self._connection.commands.expire(self._bell, 60)
         except (Unavailable, Overloaded) as error:  # the next try is a second away
@@ -228,7 +237,7 @@ def _leave_out(tokens: pb.JournalTokens, count: int) -> None:
 
 
 def _job(entries: list[RawEntry]) -> pb.Job:
-    first = parse(entries[0][1])
+    first = parse(entries[0])
     assert isinstance(first, pb.JournalAccepted)
     return first.job
 

@@ -78,8 +78,8 @@ class LmQueue:
         tokens: list[int] = []
         trials = 0
         is_on_trial = False
-        for _, fields in entries:
-            event = parse(fields)
+        for entry in entries:
+            event = parse(entry)
             if isinstance(event, pb.JournalAccepted):
                 job = event.job
             elif isinstance(event, pb.JournalTokens):

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from glm4v.broker.clock import RedisClock
 from glm4v.broker.connection import Connection, translated
 from glm4v.broker.journal import TOUCH_S
 from glm4v.broker.keys import Keys
@@ -33,10 +34,12 @@ class Sweeper:
         self,
         connection: Connection,
         keys: Keys,
+        clock: RedisClock,
         close: Callable[[str, pb.JournalEnd], Awaitable[bool]],
     ) -> None:
         self._connection = connection
         self._keys = keys
+        self._clock = clock
         self._close = close
         self._swept_ms = 0
         self._steady_from_ms = 0
@@ -52,9 +55,7 @@ class Sweeper:
                 self._swept_ms = 0
 
     async def _sweep(self) -> None:
-        async with translated():
-            seconds, micros = await self._connection.commands.time()
-        now_ms = seconds * 1000 + micros // 1000
+        now_ms = await self._clock.now_ms()
         if not 0 <= now_ms - self._swept_ms < 1000 * _BREAK_S:
             self._steady_from_ms = now_ms
         self._swept_ms = now_ms

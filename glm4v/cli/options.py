@@ -19,7 +19,9 @@ Server = Annotated[str, typer.Option(metavar="HOST:PORT", parser=unicode_text, h
 RequestId = Annotated[
     str, typer.Argument(parser=unicode_text, help="As given to, or shown by, glm4v ask.")
 ]
-Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds for the whole answer.")]
+Timeout = Annotated[
+    float, typer.Option(metavar="S", help="Seconds for the whole answer; inf: no end.")
+]
 
 ImageOrText = Annotated[
     str | None, typer.Argument(metavar="IMAGE", help="A picture file.", show_default=False)

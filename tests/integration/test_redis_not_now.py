@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 
 import anyio
@@ -20,14 +19,12 @@ from tests.processes import until
 
 
 def job(name: str, *, linger_s: float = 60.0) -> pb.Job:
-    now_ms = int(time.time() * 1000)
     return pb.Job(
         request_id=name,
         fingerprint="model",
         prompt_ids=[1],
         max_tokens=4,
-        accepted_ms=now_ms,
-        deadline_ms=now_ms + 600_000,
+        timeout_ms=600_000,
         linger_ms=int(1000 * linger_s),
         content_digest=name.encode(),
     )

@@ -79,8 +79,7 @@ async def test_a_stalled_read_delays_no_command_and_is_made_again(
         broker = Broker(connection, keys, max_open_requests=10, retention_s=60)
         queue = LmQueue(connection, keys, lease_s=60, retention_s=60)
         await broker.ready()
-        deadline_ms = int(time.time() * 1000) + 60_000
-        await broker.submit(pb.Job(request_id="r", deadline_ms=deadline_ms, linger_ms=60_000), None)
+        await broker.submit(pb.Job(request_id="r", timeout_ms=60_000, linger_ms=60_000), None)
         [lease] = await queue.claim(1)
         seen: list[int] = []
         moments: dict[int, float] = {}

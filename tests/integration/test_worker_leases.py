@@ -1,7 +1,6 @@
 """What a language worker does with requests that come back to it, and when a rank is lost."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,14 +96,12 @@ async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[st
         max_sequences=4,
         lease_s=LEASE_S,
     )
-    now_ms = int(time.time() * 1000)
     job = pb.Job(
         request_id=NAME,
         fingerprint="model",
         prompt_ids=[int(i) for i in golden[f"{text}/input_ids"]],
         max_tokens=GOLDEN_TOKENS,
-        accepted_ms=now_ms,
-        deadline_ms=now_ms + 60_000,
+        timeout_ms=60_000,
         linger_ms=60_000,
         content_digest=b"asked",
         sampling=pb.Sampling(temperature=0, top_p=1, repetition_penalty=1),

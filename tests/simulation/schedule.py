@@ -1,6 +1,5 @@
 """One seeded schedule: random steps of random actors, faults between them, then the check."""
 
-import time
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -83,15 +82,13 @@ async def _submit(world: World) -> None:
     """A new request, or an old one once more."""
     request_id = f"r{world.random.randrange(5)}"
     if request_id not in world.accepted:
-        now_ms = int(time.time() * 1000)
         world.accepted[request_id] = pb.Job(
             request_id=request_id,
             fingerprint=MODEL,
             prompt_ids=[1],
             image_digest=world.random.choice(_PICTURES),
             max_tokens=world.random.randint(1, MAX_TOKENS),
-            accepted_ms=now_ms,
-            deadline_ms=now_ms + 3_600_000,
+            timeout_ms=3_600_000,
             linger_ms=3_600_000,
             content_digest=request_id.encode(),
         )
@@ -145,7 +142,7 @@ async def _check(world: World) -> None:
     """Every promise, at the end."""
     for request_id, job in world.accepted.items():
         entries = await world.connection.commands.xrange(world.keys.journal(request_id))
-        events = [parse(fields) for _, fields in entries]
+        events = [parse(entry) for entry in entries]
         ends = [event for event in events if isinstance(event, pb.JournalEnd)]
         if len(ends) != 1 or events[-1] is not ends[0]:
             raise Violation(f"{request_id} has {len(ends)} ends")

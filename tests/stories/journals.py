@@ -40,6 +40,6 @@ async def read_journal(connection: Connection, keys: Keys, request_id: str) -> J
     if not entries:
         return None
     journal = Journal()
-    for _, fields in entries:
-        journal.take(int(fields[b"n"]), parse(fields))
+    for entry in entries:
+        journal.take(int(entry[1][b"n"]), parse(entry))
     return journal

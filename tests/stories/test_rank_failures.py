@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,15 +118,13 @@ def started(
 
 def job(model: Path, name: str, max_tokens: int) -> pb.Job:
     """A greedy request of the golden case "text"."""
-    now_ms = int(time.time() * 1000)
     return pb.Job(
         request_id=name,
         fingerprint=Checkpoint.open(model).fingerprint,
         prompt_ids=[int(i) for i in open_golden("bundled")["text/input_ids"]],
         max_tokens=max_tokens,
         sampling=pb.Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0),
-        accepted_ms=now_ms,
-        deadline_ms=now_ms + 600_000,
+        timeout_ms=600_000,
         linger_ms=600_000,
         content_digest=name.encode(),
     )

@@ -1,5 +1,6 @@
 """The client against small real gRPC servers that lose connections in every way we know."""
 
+import math
 import os
 import signal
 import socket
@@ -239,6 +240,26 @@ def test_what_breaks_before_it_is_accepted_is_tried_a_few_times() -> None:
             with pytest.raises(Unavailable, match=r"code 2\), 5 times; the message has 2097"):
                 ask(picture)
     assert len(gateway.calls) == 5
+
+
+@pytest.mark.parametrize("timeout_s", [math.inf, 1e300, 1e10])
+def test_a_timeout_may_be_longer_than_grpc_counts(timeout_s: float) -> None:
+    with asking(ScriptedGateway([3]), timeout_s=timeout_s) as client:
+        with client.generate(question(None, "?"), timeout_s=timeout_s) as generation:
+            check_exactly_once(generation, list(generation))
+        assert client.count_tokens(question(None, "four")).prompt_tokens == 4
+
+
+@pytest.mark.parametrize("timeout_s", [math.nan, 0.0, -1.0, -math.inf])
+def test_a_timeout_that_is_none_is_refused_as_a_value(timeout_s: float) -> None:
+    said = f"timeout_s is {timeout_s:g}; seconds above 0 are needed"
+    with pytest.raises(InvalidRequest, match=said):
+        Client(timeout_s=timeout_s)
+    with Client() as client:
+        with pytest.raises(InvalidRequest, match=said):
+            client.generate(question(None, "?"), timeout_s=timeout_s)
+        with pytest.raises(InvalidRequest, match=said):
+            client.attach("r", timeout_s=timeout_s)
 
 
 def test_a_stream_that_is_closed_by_another_thread_is_not_opened_again() -> None:

@@ -1,11 +1,12 @@
 -- Accept a request once, all its choices or none, and send them where they go first.
 -- KEYS open readers jobs:lm jobs:vision flight journal...
--- ARGV content_digest queued deadline_ms unread_ms max_open route vision_job encoding, then for each
+-- ARGV content_digest queued timeout_ms unread_ms max_open route vision_job encoding, then for each
 --      journal: id accepted
+--      timeout_ms: from now to its deadline
 --      unread_ms: how long it may stand without a reader
 --      route: lm (no picture, or its embedding is there) | vision
 local open, readers, jobs_lm, jobs_vision, flight = unpack(KEYS)
-local content, queued, deadline_ms, unread_ms, max_open, route = unpack(ARGV)
+local content, queued, timeout_ms, unread_ms, max_open, route = unpack(ARGV)
 local vision_job, encoding = ARGV[7], ARGV[8]
 
 local first = redis.call('XRANGE', KEYS[6], '-', '+', 'COUNT', 1)[1]
@@ -25,15 +26,15 @@ local count = redis.call('ZCARD', open)
 if count + #KEYS - 5 > tonumber(max_open) then return {'full', count} end
 
 local time = redis.call('TIME')
-local abandon_ms = time[1] * 1000 + math.floor(time[2] / 1000) + unread_ms
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 6, #KEYS do
   local journal, id, accepted = KEYS[i], ARGV[2 * i - 3], ARGV[2 * i - 2]
   -- Only then: when memory is full a script is refused at its first write, unless that frees some.
   if tail(journal) then redis.call('DEL', journal) end
   redis.call('XADD', journal, '*', 'k', 'a', 'n', 0, 'c', content, 'd', accepted)
   redis.call('XADD', journal, '*', 'k', 's', 'n', 0, 'd', queued)
-  redis.call('ZADD', open, deadline_ms, id)
-  redis.call('ZADD', readers, abandon_ms, id)
+  redis.call('ZADD', open, now_ms + timeout_ms, id)
+  redis.call('ZADD', readers, now_ms + unread_ms, id)
   if route == 'lm' then
     redis.call('XADD', jobs_lm, '*', 'r', id, 'l', 0)
   else

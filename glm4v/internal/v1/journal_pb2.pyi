@@ -178,6 +178,7 @@ class Job(_message.Message):
     WANT_PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     HEADER_ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request and its journal."""
     fingerprint: _builtins.str
@@ -191,9 +192,11 @@ class Job(_message.Message):
     top_logprobs: _builtins.int
     """Most probable tokens to report beside the chosen one."""
     accepted_ms: _builtins.int
-    """Unix time in milliseconds."""
+    """Unix time in milliseconds when it was accepted, by the clock of Redis: whoever reads the journal takes it from
+    the id of the first entry.
+    """
     deadline_ms: _builtins.int
-    """Unix time in milliseconds after which the request is expired."""
+    """`accepted_ms` and `timeout_ms` together, by the same clock; from the same reader."""
     linger_ms: _builtins.int
     """Milliseconds the request runs on while nobody reads it."""
     content_digest: _builtins.bytes
@@ -217,6 +220,10 @@ class Job(_message.Message):
     header_id: _builtins.int
     """The newline token that ends the header of every turn. As the first token of an answer it is no part of the
     text, of the response format or of `stop_token_ids`. Not set by an older gateway: the newline is text then.
+    """
+    timeout_ms: _builtins.int
+    """Milliseconds from its acceptance on after which the request is expired. 0 from an older gateway, which wrote
+    the two times above by a clock of its own.
     """
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -265,10 +272,11 @@ class Job(_message.Message):
         want_prompt_logprobs: _builtins.bool = ...,
         prompt_logprobs: _builtins.int = ...,
         header_id: _builtins.int | None = ...,
+        timeout_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "header_id", b"header_id", "response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "header_id", b"header_id", "image_digest", b"image_digest", "linger_ms", b"linger_ms", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "header_id", b"header_id", "image_digest", b"image_digest", "linger_ms", b"linger_ms", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "timeout_ms", b"timeout_ms", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__header_id: _TypeAlias = _typing.Literal["header_id"]  # noqa: Y015
     _WhichOneofArgType__header_id: _TypeAlias = _typing.Literal["_header_id", b"_header_id"]  # noqa: Y015
@@ -312,7 +320,9 @@ class JournalStage(_message.Message):
     stage: _inference_pb2.Stage.ValueType
     """The stage that was reached."""
     at_ms: _builtins.int
-    """Unix time in milliseconds."""
+    """Unix time in milliseconds, by the clock of who wrote it. Readers of a journal see the time of Redis instead,
+    from the entry's id.
+    """
     alone: _builtins.bool
     """Whether the request computes its next token in steps of its own, because a worker died with it
     before. One that is followed by no tokens is a trial that killed the worker.
@@ -343,7 +353,9 @@ class JournalTokens(_message.Message):
     AT_MS_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     at_ms: _builtins.int
-    """Unix time in milliseconds."""
+    """Unix time in milliseconds, by the clock of who wrote it. Readers of a journal see the time of Redis instead,
+    from the entry's id.
+    """
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The tokens."""
@@ -400,7 +412,9 @@ class JournalEnd(_message.Message):
     token_count: _builtins.int
     """Tokens of the answer: those after a stop string do not count."""
     at_ms: _builtins.int
-    """Unix time in milliseconds."""
+    """Unix time in milliseconds, by the clock of who wrote it. Readers of a journal see the time of Redis instead,
+    from the entry's id.
+    """
     def __init__(
         self,
         *,
