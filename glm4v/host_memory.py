@@ -3,12 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from glm4v.cgroups import CGROUPS, PROC, groups_of, words_of
 from glm4v.errors import Unavailable
 
+# Files of a group by the version of cgroups: its limit, what it uses, and in memory.stat the files
+# that can be dropped.
+_NAMES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
 
-def free_host_memory_bytes(
-    proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
-) -> int:
+
+def free_host_memory_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
     """Bytes that can be allocated without swapping or meeting a cgroup limit.
 
     Sources: MemAvailable in proc(5); memory.max, memory.current and memory.stat in the kernel's
@@ -33,7 +39,8 @@ def _machine_bytes(proc: Path) -> int:
 
 def _group_bytes(proc: Path, cgroups: Path) -> Iterator[int]:
     """What each limit on the way from the root to our group leaves."""
-    for group, limit, used, cache in _groups(proc, cgroups):
+    for group, version in groups_of("memory", proc, cgroups):
+        limit, used, cache = _NAMES[version]
         most = _number(group / limit)
         now = _number(group / used)
         if most is not None and now is not None:
@@ -41,41 +48,13 @@ def _group_bytes(proc: Path, cgroups: Path) -> Iterator[int]:
             yield most - now + _stat(group / "memory.stat", cache)
 
 
-def _groups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, str, str, str]]:
-    try:
-        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return  # a kernel without cgroups sets no limits
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0" and not controllers:
-            base = cgroups
-            names = ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            base = cgroups / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        group = base / path.lstrip("/")
-        # Inside a container the path may be the host's; then only the root is visible, and ours.
-        while group != base:
-            yield group, *names
-            group = group.parent
-        yield base, *names
-
-
 def _number(path: Path) -> int | None:
     """The number in a file; None for "max" or where there is no such file."""
-    try:
-        text = path.read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+    words = words_of(path)
+    return int(words[0]) if words and words[0].isdigit() else None
 
 
 def _stat(path: Path, name: str) -> int:
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith(name + " ")), 0)
+    """A value of memory.stat, which has a name and a number in each line."""
+    words = words_of(path)
+    return next((int(words[at + 1]) for at, word in enumerate(words) if word == name), 0)

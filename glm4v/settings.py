@@ -90,7 +90,7 @@ class DeviceSettings(ServiceSettings):
     threads: int = Field(
         0,
         ge=0,
-        description="arithmetic threads; 0 takes one for each core",
+        description="arithmetic threads; 0 takes one for each core of the affinity and CPU quota",
         json_schema_extra={"unit": "threads"},
     )
     core_turns: Path | None = Field(

@@ -5,7 +5,6 @@ import sys
 from functools import partial
 
 import anyio.to_thread
-import torch
 
 from glm4v.broker import Connection, Keys
 from glm4v.broker.blobs import Blobs
@@ -14,6 +13,7 @@ from glm4v.broker.patience import patiently
 from glm4v.checkpoint import Checkpoint
 from glm4v.core_turns import CoreTurns
 from glm4v.device import open_device
+from glm4v.device.threads import use_threads
 from glm4v.service import Process, main
 from glm4v.settings import LmSettings
 from lm_worker import follower
@@ -31,8 +31,7 @@ from lm_worker.worker import Worker
 
 def build(settings: LmSettings) -> Process:
     """Wire one worker; ranks that something else starts are followers from here on."""
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
     connection = Connection(settings.redis_url.get_secret_value())
     queue = LmQueue(connection, Keys(), lease_s=settings.lease_s, retention_s=settings.retention_s)

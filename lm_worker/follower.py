@@ -7,11 +7,10 @@ import signal
 import sys
 import threading
 
-import torch
-
 from glm4v.checkpoint import Checkpoint
 from glm4v.device import open_device
 from glm4v.device.collectives import ProcessGroup
+from glm4v.device.threads import use_threads
 from glm4v.errors import Glm4vError
 from glm4v.settings import LmSettings, read_settings
 from lm_worker.commands import AddPicture, Beat, DropPicture, Stop, decode
@@ -28,8 +27,7 @@ def follow(settings: LmSettings, place: Place) -> None:
 
     Raises when rank 0 or another rank dies or hangs: the group never half-runs.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
     device = open_device(
         settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False)

@@ -94,11 +94,11 @@ def _measure_all(
     """All points, and what they were measured on."""
     import torch
 
+    from glm4v.device.threads import use_threads
     from offline.bench_machine import SideProcess
     from offline.bench_model import write_middle
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     used = torch.get_num_threads()
     with (
         TemporaryFolder("bench") as folder,

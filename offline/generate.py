@@ -66,14 +66,13 @@ def command(
 
 
 def _pipeline(model: Path, device: str, dtype: str, threads: int) -> "Pipeline":
-    import torch  # seconds that `glm4v --help` should not take
-
+    # torch comes with them, and takes seconds that `glm4v --help` should not take
     from glm4v.checkpoint import Checkpoint
     from glm4v.device import open_device
+    from glm4v.device.threads import use_threads
     from offline.pipeline import Pipeline
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     checkpoint = Checkpoint.open(model)
     is_bfloat16 = all(checkpoint.is_bfloat16(vision=part) for part in (True, False))
     opened = open_device(device, dtype, is_bfloat16=is_bfloat16)

@@ -1,7 +1,6 @@
 """The vision worker process: settings → objects → service."""
 
 import anyio.to_thread
-import torch
 
 from glm4v.broker import Connection, Keys
 from glm4v.broker.blobs import Blobs
@@ -10,6 +9,7 @@ from glm4v.broker.vision_queue import VisionQueue
 from glm4v.checkpoint import Checkpoint
 from glm4v.core_turns import CoreTurns
 from glm4v.device import open_device
+from glm4v.device.threads import use_threads
 from glm4v.images import ImageLimits
 from glm4v.service import Process, main
 from glm4v.settings import VisionSettings
@@ -21,8 +21,7 @@ _DECODERS = 2
 
 def build(settings: VisionSettings) -> Process:
     """Wire one worker."""
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
     device = open_device(
         settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16(vision=True)

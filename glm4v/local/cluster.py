@@ -20,6 +20,7 @@ from glm4v.local.child import Child, Program, Show
 from glm4v.local.redis_server import RedisServer
 from glm4v.local.run_folder import RunFolder
 from glm4v.local.supervisor import Supervisor
+from glm4v.usable_cpus import usable_cpus
 
 _HOST = "127.0.0.1"
 _HEALTH_TIMEOUT_S = 1.0
@@ -156,8 +157,7 @@ class LocalCluster:
 
 def threads_each(workers: int) -> int:
     """Arithmetic threads of each worker when they share this machine's cores."""
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, usable // max(1, workers))
+    return max(1, usable_cpus() // max(1, workers))
 
 
 def is_serving(target: str) -> bool:

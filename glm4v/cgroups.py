@@ -1,0 +1,43 @@
+"""The control groups that a process is in: where a container's limits stand."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def groups_of(controller: str, proc: Path, cgroups: Path) -> Iterator[tuple[Path, int]]:
+    """Folders of our group and of each one above it, with the version of cgroups: 1 or 2.
+
+    Every limit on the way counts. Nothing where there are no cgroups. Sources: cgroups(7), the
+    kernel's documentation of cgroup v1 and v2.
+    """
+    try:
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return  # a kernel without cgroups sets no limits
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            base, version = cgroups, 2
+        elif controller in controllers.split(","):
+            base, version = cgroups / controller, 1
+            if not base.exists():  # mounted by the names of all that are together, and no link
+                base = cgroups / controllers
+        else:
+            continue
+        group = base / path.lstrip("/")
+        # Inside a container the path may be the host's; then only the root is visible, and ours.
+        while group != base:
+            yield group, version
+            group = group.parent
+        yield base, version
+
+
+def words_of(path: Path) -> list[str]:
+    """What stands in a file of a group; empty where there is no such file."""
+    try:
+        return path.read_text(encoding="ascii").split()
+    except OSError:
+        return []
