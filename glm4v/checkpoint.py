@@ -90,6 +90,14 @@ class Checkpoint:
             if _is_vision(name) == vision
         )
 
+    def stored_bytes(self, *, vision: bool) -> int:
+        """Size of those tensors in the files."""
+        return sum(
+            place.end - place.start
+            for name, place in self.tensors.items()
+            if _is_vision(name) == vision
+        )
+
 
 def _is_vision(tensor: str) -> bool:
     return tensor.startswith("transformer.vision.")

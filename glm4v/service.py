@@ -1,9 +1,9 @@
 """Hosts a process: signals, health, reflection, background tasks, drain.
 
-start ── ready() ── SERVING ── SIGTERM/SIGINT ── NOT_SERVING, `stopping` is set ── parts return
-                       │                                   │
-                       └── a task raises: exit with        ├── all done, or drain_s is over: exit 0
-                           the code of its error           └── second signal: exit 130 at once
+start ── ready() ── SERVING ── SIGTERM/INT/HUP ── NOT_SERVING, `stopping` is set ── parts return
+                       │                                    │
+                       └── a task raises: exit with         ├── all done, or drain_s is over: exit 0
+                           the code of its error            └── second signal: exit 130 at once
 """
 
 import asyncio
@@ -11,7 +11,9 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -26,6 +28,7 @@ from glm4v.draining import DrainInterceptor
 from glm4v.errors import Glm4vError, Overloaded, Unavailable
 from glm4v.rpc_errors import ErrorInterceptor
 from glm4v.settings import ServiceSettings, read_settings
+from glm4v.stop_signals import stop_signals
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ class Process:
 
 def main(kind: type[_S], build: Callable[[_S], Process]) -> None:
     """Run a process to its end; the exit code is that of the error that ended it."""
+    exit_code = 0
     try:
         settings = read_settings(kind)
         logging.basicConfig(
@@ -63,8 +67,21 @@ def main(kind: type[_S], build: Callable[[_S], Process]) -> None:
         )
         uvloop.run(_Host(settings, build(settings)).run())
     except Glm4vError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+        exit_code = error.exit_code
+        with suppress(OSError):  # nobody may read it
+            sys.stderr.write(f"error: {error}\n")
+    except Exception:
+        exit_code = Glm4vError.exit_code
+        traceback.print_exc()
+    _end(exit_code)
+
+
+def _end(exit_code: int) -> None:
+    """End now: a thread whose result nobody waits for any more must not keep the process."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(exit_code)
 
 
 class _Host:
@@ -166,14 +183,15 @@ class _Host:
             await self._health.set(name, status)
 
     def _install_signals(self) -> None:
-        def stop() -> None:
-            if self._process.stopping.is_set():
-                os._exit(130)  # the second signal means now
+        def stop(number: signal.Signals) -> None:
+            # The second signal means now; but a terminal that is closed may say so twice.
+            if self._process.stopping.is_set() and number != signal.SIGHUP:
+                os._exit(130)
             self._process.stopping.set()
 
         loop = asyncio.get_running_loop()
-        for signal_number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signal_number, stop)
+        for number in stop_signals():
+            loop.add_signal_handler(number, stop, number)
 
 
 def _innermost(error: Exception) -> Exception:

@@ -9,15 +9,23 @@ from safetensors import SafetensorError, safe_open
 
 from glm4v.checkpoint import Checkpoint
 from glm4v.errors import CheckpointError
+from glm4v.loading import Loading
 
 
 class Weights:
-    """Tensors of one checkpoint in one dtype on one device."""
+    """Tensors of one checkpoint in one dtype on one device; `loading` hears of what is read."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype,
+        device: torch.device,
+        loading: Loading | None = None,
+    ) -> None:
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._device = device
+        self._loading = loading
         self._files: dict[Path, Any] = {}
 
     def read(
@@ -45,6 +53,8 @@ class Weights:
                 tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{place.file}: {name} cannot be read: {error}") from error
+        if self._loading is not None:
+            self._loading.add(tensor.nbytes)
         return tensor.to(device=self._device, dtype=self._dtype).contiguous()
 
     def _file(self, file: Path) -> Any:

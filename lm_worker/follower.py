@@ -87,7 +87,11 @@ def _die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
-    for number in (signal.SIGTERM, signal.SIGINT):  # sent to all of a group: rank 0 still drains
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+    ):  # sent to all of a group: rank 0 still drains
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -7,6 +7,7 @@ import torch
 from glm4v.checkpoint import Checkpoint
 from glm4v.device import Attention, AttentionSegment, Device
 from glm4v.device.collectives import Collective
+from glm4v.loading import Loading
 from glm4v.model_spec import ModelSpec
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.weights import Weights
@@ -59,7 +60,8 @@ class Runner:
         ranks that the model does not divide into.
         """
         spec = checkpoint.spec
-        weights = Weights(checkpoint, device.dtype, device.torch_device)
+        loading = Loading(checkpoint.stored_bytes(vision=False) // shard.size)
+        weights = Weights(checkpoint, device.dtype, device.torch_device, loading)
         with torch.inference_mode():
             model = LanguageModel(spec, weights, device, collective, shard)
         kv_first, kv_last = shard.kv_heads(spec)

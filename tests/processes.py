@@ -8,11 +8,16 @@ from pathlib import Path
 
 def is_running(pid: int) -> bool:
     """Whether a process exists and has not ended; a zombie has."""
+    return state(pid) not in "ZX"
+
+
+def state(pid: int) -> str:
+    """The kernel's letter for a process: R, S, D, T (stopped), Z … (proc(5)); X when it is gone."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] not in "ZX"
+        return "X"
+    return status.rpartition(")")[2].split()[0]
 
 
 def children(pid: int) -> list[int]:

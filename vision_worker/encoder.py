@@ -25,6 +25,7 @@ from glm4v.device import Device
 from glm4v.device.device_thread import DeviceThread
 from glm4v.errors import Overloaded
 from glm4v.images import ImageLimits
+from glm4v.loading import Loading
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.weights import Weights
 from vision_worker.model import VisionModel
@@ -103,7 +104,8 @@ class Encoder:
     # What follows runs in the threads.
 
     def _load(self) -> None:
-        weights = Weights(self._checkpoint, self._device.dtype, self._device.torch_device)
+        loading = Loading(self._checkpoint.stored_bytes(vision=True))
+        weights = Weights(self._checkpoint, self._device.dtype, self._device.torch_device, loading)
         with torch.inference_mode():
             self._model = VisionModel(self._checkpoint.spec, weights, self._device)
 

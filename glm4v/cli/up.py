@@ -1,22 +1,20 @@
 """`glm4v up`: the whole system on this machine, until Ctrl-C."""
 
 import asyncio
-import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from glm4v.cli.log import Log
 from glm4v.cli.reading import INTERRUPTED
 from glm4v.demo import DEMO_MODEL
 from glm4v.errors import Unavailable
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.local.foreground import Foreground
 from glm4v.local.run_files import RunningSystem, announced
-
-_COLOURS = {"redis": "red", "vision_worker": "magenta", "lm_worker": "blue", "gateway": "green"}
-_NAME_WIDTH = max(map(len, _COLOURS))
 
 
 def up(
@@ -56,27 +54,20 @@ def up(
         dtype=dtype,
         data_dir=data_dir,
     )
-    foreground = Foreground(settings, show_line)
-    asyncio.run(foreground.run(_until_stopped))
+    with Log() as log:
+        foreground = Foreground(settings, log.show)
+        asyncio.run(foreground.run(partial(_until_stopped, log)))
     if foreground.signals > 1:
         raise typer.Exit(INTERRUPTED)
 
 
-def show_line(name: str, line: str) -> None:
-    """One line of a process on standard error, coloured on a terminal."""
-    head = f"{name:{_NAME_WIDTH}} |"
-    if sys.stderr.isatty():
-        head = typer.style(head, fg=_COLOURS.get(name.partition("-")[0], "yellow"))
-    typer.echo(f"{head} {line}", err=True)
-
-
-async def _until_stopped(cluster: LocalCluster) -> None:
+async def _until_stopped(log: Log, cluster: LocalCluster) -> None:
     with ExitStack() as stack:
         if cluster.own_redis_url is not None:
             try:
                 system = RunningSystem(cluster.target, cluster.own_redis_url)
                 stack.enter_context(announced(system))
             except Unavailable as error:
-                typer.echo(f"warning: `glm4v dead` will not find this Redis: {error}", err=True)
-        typer.echo(f"glm4v is ready on {cluster.target}; Ctrl-C stops it")
+                log.show("glm4v", f"`glm4v dead` will not find this Redis: {error}")
+        log.ready(f"glm4v is ready on {cluster.target}; Ctrl-C stops it")
         await asyncio.Event().wait()  # a signal cancels this

@@ -27,6 +27,8 @@ class Program:
     environment: Mapping[str, str]  # all of it
     is_ready: Callable[[], bool]  # quick; called in a thread
     stop_s: float = 15.0  # from SIGTERM to SIGKILL
+    silent_s: float = 60.0  # it is killed when it has not been ready for so long
+    start_s: float = 1800.0  # the same for one that was started again and loads
     nice: int = 0  # above 0: it gives way to those below
 
 
@@ -107,8 +109,12 @@ class Child:
 
     def kill(self) -> None:
         """End it and all it started, now."""
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to it and all it started."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, number)
 
     async def _read_lines(self, output: asyncio.StreamReader) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")

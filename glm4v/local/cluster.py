@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ _LANGUAGE_NICE = 10
 # wait longer for a step of theirs, and less for pictures.
 _STEP_STRETCH = "8"
 _AFTER_DRAIN_S = 5.0  # what a process may take beyond its drain
+_SILENT_S = 60.0  # beyond that: one that drains does not serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,10 @@ class LocalCluster:
     def kill(self) -> None:
         """End all processes now; leaving the context still tidies up."""
         self._supervisor.kill()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to all processes and to what they have started."""
+        self._supervisor.send_signal(number)
 
     async def __aenter__(self) -> "LocalCluster":
         await self._check()
@@ -178,13 +184,15 @@ def is_serving(target: str) -> bool:
 def _service(
     name: str, module: str, listen: str, environment: Mapping[str, str], nice: int = 0
 ) -> Program:
+    stop_s = _drain_s(environment) + _AFTER_DRAIN_S
     return Program(
         name,
         (sys.executable, "-m", module),
         {**environment, "GLM4V_LISTEN": listen},
         lambda: is_serving(listen),
-        _drain_s(environment) + _AFTER_DRAIN_S,
-        nice,
+        stop_s=stop_s,
+        silent_s=stop_s + _SILENT_S,
+        nice=nice,
     )
 
 

@@ -1,15 +1,22 @@
 """Runs a cluster for as long as a command in a terminal runs."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable, Callable
 
 from glm4v.local.child import Show
 from glm4v.local.cluster import ClusterSettings, LocalCluster
+from glm4v.stop_signals import stop_signals
 
 
 class Foreground:
-    """One run: the first SIGINT or SIGTERM stops everything in order, the next one kills."""
+    """One run, as long as the terminal's user wants it.
+
+    The first SIGINT, SIGTERM or SIGHUP stops everything in order, the next one kills. Ctrl-Z, which
+    reaches this process alone, suspends all others with it, and `fg` lets all go on: leases that
+    have lapsed meanwhile are taken again.
+    """
 
     def __init__(self, settings: ClusterSettings, show: Show) -> None:
         self._cluster = LocalCluster(settings, show)
@@ -23,7 +30,9 @@ class Foreground:
         """
         work = asyncio.ensure_future(self._live(body))
 
-        def on_signal() -> None:
+        def on_signal(number: signal.Signals) -> None:
+            if number == signal.SIGHUP and self.signals:
+                return  # a terminal that is closed may say so twice
             self.signals += 1
             if self.signals > 1:
                 self._cluster.kill()
@@ -32,11 +41,18 @@ class Foreground:
                 work.cancel()
 
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal)
+        for number in stop_signals():
+            loop.add_signal_handler(number, on_signal, number)
+        if signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGTSTP, self._suspend)
         await asyncio.wait({work})
         if not (work.cancelled() and self.signals):
             work.result()
+
+    def _suspend(self) -> None:
+        self._cluster.send_signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)  # returns when somebody sends SIGCONT
+        self._cluster.send_signal(signal.SIGCONT)
 
     async def _live(self, body: Callable[[LocalCluster], Awaitable[None]]) -> None:
         async with self._cluster as cluster:

@@ -1,4 +1,7 @@
-"""Keeps programs running: starts them in stages, starts again what dies, stops in reverse order."""
+"""Keeps programs running: starts them in stages, starts again what dies, stops in reverse order.
+
+Dead is also what runs and does not answer: it is killed after a time, and started again.
+"""
 
 import asyncio
 import signal
@@ -21,7 +24,9 @@ class _Kept:
 
     program: Program
     child: Child
-    was_ready: bool = False
+    was_ready: bool = False  # in any of its lives
+    is_ready: bool = False  # this process has been, so that it has to stay so
+    failed_checks: int = 0  # in a row
     restarts: deque[float] = field(default_factory=deque)  # times within the window
 
 
@@ -31,12 +36,14 @@ class Supervisor:
     Args:
         show: Gets every line they write, and under the name "glm4v" what happens to them.
         restart: Whether a program that dies after it was ready is started again: at most 5 times
-            a minute, then `failed` raises.
+            a minute, then `failed` raises. So is one that runs and is not ready for too long.
+        check_every_s: Time between two looks at whether a program is still ready.
     """
 
-    def __init__(self, show: Show, *, restart: bool = True) -> None:
+    def __init__(self, show: Show, *, restart: bool = True, check_every_s: float = 5.0) -> None:
         self._show = show
         self._restart = restart
+        self._check_every_s = check_every_s
         self._stages: list[list[_Kept]] = []
         self._watches: list[asyncio.Task[None]] = []
         self._failure: Exception | None = None
@@ -50,6 +57,8 @@ class Supervisor:
             kept = _Kept(program, await Child.spawn(program, self._show))
             stage.append(kept)
             self._watches.append(asyncio.ensure_future(self._watch(kept)))
+            if self._restart:
+                self._watches.append(asyncio.ensure_future(self._check(kept)))
 
     async def ready(self, timeout_s: float) -> None:
         """Return when all are ready.
@@ -60,7 +69,7 @@ class Supervisor:
         deadline = time.monotonic() + timeout_s
         while waiting := [kept for kept in self._kept() if not kept.was_ready]:
             for kept in waiting:
-                kept.was_ready = await asyncio.to_thread(kept.program.is_ready)
+                kept.was_ready = kept.is_ready = await asyncio.to_thread(kept.program.is_ready)
             if self._failure is not None:
                 raise self._failure
             late = waiting[0]
@@ -96,6 +105,12 @@ class Supervisor:
         for kept in self._kept():
             kept.child.kill()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to all that run."""
+        for kept in self._kept():
+            if kept.child.is_running:
+                kept.child.send_signal(number)
+
     def _kept(self) -> list[_Kept]:
         return [kept for stage in self._stages for kept in stage]
 
@@ -114,6 +129,28 @@ class Supervisor:
             self._failure = self._failure or error
             self._has_failed.set()
 
+    async def _check(self, kept: _Kept) -> None:
+        """Kill what is no longer ready; `_watch` then starts it again.
+
+        Checks are counted, not seconds: while all are suspended nobody is late.
+        """
+        while True:
+            await asyncio.sleep(self._check_every_s)
+            child = kept.child
+            if not (kept.was_ready and child.is_running):
+                continue
+            answers = await asyncio.to_thread(kept.program.is_ready)
+            if child is not kept.child:
+                continue  # the answer may be either's
+            kept.is_ready = kept.is_ready or answers
+            kept.failed_checks = 0 if answers else kept.failed_checks + 1
+            program = kept.program
+            limit_s = program.silent_s if kept.is_ready else program.start_s
+            silent_s = kept.failed_checks * self._check_every_s
+            if silent_s >= limit_s:
+                self._show("glm4v", f"{program.name} was not ready for {silent_s:g} s: killed")
+                child.kill()
+
     async def _start_again(self, kept: _Kept, how: str) -> None:
         now = time.monotonic()
         while kept.restarts and now - kept.restarts[0] > _RESTART_WINDOW_S:
@@ -128,6 +165,7 @@ class Supervisor:
         self._show("glm4v", f"{how}; starting it again in {delay_s:.1f} s")
         await asyncio.sleep(delay_s)
         kept.restarts.append(time.monotonic())
+        kept.is_ready, kept.failed_checks = False, 0
         kept.child = await Child.spawn(kept.program, self._show)
 
 

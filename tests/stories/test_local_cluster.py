@@ -2,13 +2,15 @@
 
 import asyncio
 import os
+import pty
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.options import GenerateOptions
 from glm4v.tiny import write_tiny
 from glm4v.v1 import inference_pb2 as pb
-from tests.processes import children, is_running, wait_until
+from tests.processes import children, is_running, state, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 GLM4V = (sys.executable, "-m", "glm4v.cli")
@@ -54,16 +56,18 @@ def environment(temporary: Path) -> dict[str, str]:
 
 @contextmanager
 def up(model: Path, temporary: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
-    """`glm4v up`, ready."""
+    """`glm4v up`, ready; nobody reads its log, which ends nothing."""
     words = (*GLM4V, "up", "--model", str(model), "--port", str(port))
     with subprocess.Popen(
         words,
         env=environment(temporary),
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
+        process.stderr.close()
         try:
             assert process.stdout.readline().startswith("glm4v is ready")
             yield process
@@ -144,6 +148,49 @@ def test_killing_up_leaves_no_orphan(model: Path, temporary: Path) -> None:
         assert all(is_running(pid) for pid in pids)
         process.kill()
         wait_until(lambda: not any(is_running(pid) for pid in pids))
+
+
+@contextmanager
+def up_on_a_terminal(
+    model: Path, temporary: Path, port: int, **variables: str
+) -> Iterator[tuple[int, int]]:
+    """`glm4v up`, ready, in the foreground of a terminal: its process id, the terminal's end."""
+    words = (*GLM4V, "up", "--model", str(model), "--port", str(port))
+    variables = {**environment(temporary), "TERM": "xterm", **variables}
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(words[0], words, variables)
+    try:
+        seen = b""
+        while b"glm4v is ready" not in seen:
+            seen += os.read(terminal, 2**16)
+        yield pid, terminal
+    finally:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def test_a_terminal_suspends_all_and_ends_all(model: Path, temporary: Path) -> None:
+    port = free_port()
+    with up_on_a_terminal(model, temporary, port, GLM4V_LEASE_S="1") as (pid, terminal):
+        pids = children(pid)
+        assert len(pids) == 4
+        with Client(f"127.0.0.1:{port}") as client:
+            calm = client.generate(question(None, "你好"), **LONG)
+            read(calm, 400)
+            answer = client.generate(question(None, "你好"), **LONG)
+            read(answer, 5)
+            os.write(terminal, b"\x1a")  # Ctrl-Z
+            wait_until(lambda: {state(each) for each in (pid, *pids)} == {"T"})
+            time.sleep(1.5)  # leases lapse meanwhile
+            os.kill(pid, signal.SIGCONT)  # as `fg` does
+            read(answer, 400)
+            assert answer.token_ids == calm.token_ids
+        os.close(terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert not any(is_running(each) for each in pids)
+    assert list(temporary.iterdir()) == []
 
 
 LONG: GenerateOptions = {"seed": 1, "max_tokens": 400, "ignore_eos": True}

@@ -3,8 +3,9 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 import pytest
@@ -57,15 +58,21 @@ main(GatewaySettings, build)
 """
 ROOT = Path(__file__).resolve().parents[2]
 
-Start = Callable[[str], subprocess.Popen[str]]
+HANG = "print('draining', flush=True); await asyncio.sleep(1000)"
+
+
+class Start(Protocol):
+    """Starts a process that does as told once it is asked to stop."""
+
+    def __call__(self, behaviour: str, **variables: str) -> "subprocess.Popen[str]": ...
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a process that does as told once it is asked to stop."""
+    """See `Start`."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(behaviour: str) -> subprocess.Popen[str]:
+    def start(behaviour: str, **variables: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM.replace("BEHAVIOUR", behaviour)],
             env={
@@ -73,7 +80,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 "GLM4V_LISTEN": f"unix:{tmp_path / 'socket'}",
                 "GLM4V_DRAIN_S": "1",
                 "PYTHONPATH": str(ROOT),
+                **variables,
             },
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -84,7 +93,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None  # both are pipes
+            stream.close()
 
 
 def is_serving(folder: Path) -> bool:
@@ -201,10 +213,52 @@ def test_a_part_that_does_not_return_is_left_after_the_drain(start: Start) -> No
     assert process.returncode == 0
 
 
-def test_a_second_signal_forces(start: Start) -> None:
-    process = start("import time; time.sleep(0.5); await asyncio.sleep(1000)")
-    process.send_signal(signal.SIGINT)
-    wait_until(lambda: True)
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_forces(start: Start, first: signal.Signals) -> None:
+    process = start(HANG, GLM4V_DRAIN_S="60")
+    process.send_signal(first)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "draining\n"
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
-    assert process.returncode in (0, 130)
+    assert process.wait(20) == 130
+
+
+def test_a_terminal_that_is_closed_may_say_so_twice(start: Start) -> None:
+    process = start(HANG, GLM4V_DRAIN_S="1")
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "draining\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(20) == 0
+
+
+def test_who_is_started_with_nohup_does_not_hear_of_the_terminal(start: Start) -> None:
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit it
+    try:
+        process = start("pass")
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_a_thread_that_computes_on_does_not_keep_a_process_that_has_stopped(start: Start) -> None:
+    hang = "import threading, time; threading.Thread(target=time.sleep, args=(1000,)).start()"
+    process = start(hang)
+    process.terminate()
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert log.splitlines()[-1].endswith("stopped")
+
+
+def test_a_log_that_nobody_reads_any_more_ends_nothing(start: Start, tmp_path: Path) -> None:
+    process = start("pass")
+    assert process.stderr is not None
+    process.stderr.close()
+    assert call(tmp_path, "CountTokens").code() == grpc.StatusCode.INTERNAL  # which is logged
+    assert is_serving(tmp_path)
+    process.terminate()
+    assert process.wait(20) == 0

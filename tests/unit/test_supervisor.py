@@ -7,6 +7,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -24,7 +25,7 @@ from glm4v.local import supervisor as supervisor_module
 from glm4v.local.child import Program
 from glm4v.local.cluster import ClusterSettings, LocalCluster, is_serving, threads_each
 from glm4v.local.supervisor import Supervisor
-from tests.processes import is_running, wait_until
+from tests.processes import is_running, state, wait_until
 
 # Serves health like our processes do: GLM4V_LISTEN, SERVING, SIGTERM ends it.
 SERVE = """
@@ -167,6 +168,91 @@ async def test_a_process_that_is_never_ready_is_given_up_with_its_last_words(
     await supervised.start(script("a", FOREVER, ready=False))
     with pytest.raises(Unavailable, match=r"a was not ready after 1 s; it said: here$"):
         await supervised.ready(1)
+
+
+@pytest.fixture
+async def watchful(lines: Lines) -> AsyncIterator[Supervisor]:
+    """One that looks often."""
+    supervisor = Supervisor(lines.show, check_every_s=0.05)
+    yield supervisor
+    await supervisor.stop()
+
+
+def watched(
+    folder: Path, code: str = FOREVER, *, silent_s: float = 60, start_s: float = 60
+) -> Program:
+    """Ready for as long as a file is there."""
+    (folder / "ready").touch()
+    is_ready = (folder / "ready").exists
+    return replace(script("a", code), is_ready=is_ready, silent_s=silent_s, start_s=start_s)
+
+
+async def test_what_runs_and_is_not_ready_any_more_is_killed_and_started_again(
+    watchful: Supervisor, lines: Lines, folder: Path
+) -> None:
+    await watchful.start(watched(folder, silent_s=0.3))
+    await watchful.ready(10)
+    first = watchful.process("a").pid
+    (folder / "ready").unlink()
+    await until(lambda: watchful.process("a").pid != first)
+    assert not is_running(first)
+    assert lines.of("glm4v") == [
+        "a was not ready for 0.3 s: killed",
+        "a ended by SIGKILL; starting it again in 0.2 s",
+    ]
+
+
+async def test_a_child_that_was_stopped_from_outside_is_killed_in_the_end(
+    watchful: Supervisor, folder: Path
+) -> None:
+    path = folder / "a.sock"
+    program = replace(server("a", path), silent_s=0.3)
+    await watchful.start(program)
+    await watchful.ready(30)
+    first = watchful.process("a").pid
+    os.kill(first, signal.SIGSTOP)
+    await until(lambda: watchful.process("a").pid != first)
+    await until(lambda: is_serving(f"unix:{path}"))
+
+
+async def test_a_short_silence_is_forgiven(
+    watchful: Supervisor, lines: Lines, folder: Path
+) -> None:
+    asked = 0
+
+    def is_ready() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked % 4 == 0  # three times in a row not
+
+    program = replace(watched(folder, silent_s=0.2), is_ready=is_ready)
+    await watchful.start(program)
+    await watchful.ready(10)
+    await until(lambda: asked > 24)
+    assert lines.of("glm4v") == []
+
+
+async def test_one_that_loads_after_a_restart_has_the_time_of_a_start(
+    watchful: Supervisor, lines: Lines, folder: Path
+) -> None:
+    await watchful.start(watched(folder, silent_s=0.1, start_s=1.0))
+    await watchful.ready(10)
+    (folder / "ready").unlink()
+    os.kill(watchful.process("a").pid, signal.SIGKILL)
+    await until(lambda: len(lines.of("glm4v")) == 2)
+    assert lines.of("glm4v")[1] == "a was not ready for 1 s: killed"
+
+
+async def test_all_are_suspended_and_go_on(watchful: Supervisor, folder: Path) -> None:
+    code = "import subprocess, time\nprint(subprocess.Popen(['sleep', '60']).pid)\ntime.sleep(60)"
+    await watchful.start(watched(folder, code))
+    await watchful.ready(10)
+    await until(lambda: bool(watchful.process("a").last_lines))
+    pids = [watchful.process("a").pid, int(watchful.process("a").last_lines[0])]
+    watchful.send_signal(signal.SIGSTOP)
+    await until(lambda: [state(pid) for pid in pids] == ["T", "T"])
+    watchful.send_signal(signal.SIGCONT)
+    await until(lambda: "T" not in [state(pid) for pid in pids])
 
 
 async def test_stages_stop_in_reverse_order(lines: Lines) -> None:

@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -12,6 +13,8 @@ import tempfile
 from pathlib import Path
 
 from glm4v.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).parent / "source"
 _COMPILERS = ("c++", "g++", "clang++")
@@ -99,6 +102,7 @@ def _check_ours(path: Path) -> None:
 
 def _compile(command: list[str], library: Path) -> None:
     """Write `library`, whole or not at all."""
+    log.info("compiling the kernels with %s, which is done once", command[0])
     unfinished = library.with_suffix(f".{os.getpid()}")
     sources = sorted(map(str, _SOURCE.glob("*.cpp")))
     try:

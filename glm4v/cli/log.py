@@ -1,0 +1,54 @@
+"""The log of `glm4v up`: lines of all processes, and how far they are with their start."""
+
+import sys
+
+import typer
+
+from glm4v.cli.screen import Screen
+from glm4v.loading import progress_in
+
+_COLOURS = {"redis": "red", "vision_worker": "magenta", "lm_worker": "blue", "gateway": "green"}
+_NAME_WIDTH = max(map(len, _COLOURS))
+# Lines of others that frighten, and what they mean here.
+_EXPLAINED = {
+    "Memory overcommit must be enabled": "note: when memory is short the kernel may not let Redis "
+    "rewrite its file; vm.overcommit_memory=1 (sysctl) allows it",
+}
+
+
+class Log:
+    """Shows lines under the names of processes, until `close`."""
+
+    def __init__(self) -> None:
+        self.screen = Screen(sys.stdout, sys.stderr)
+        self._is_terminal = sys.stderr.isatty()
+        self._progress: dict[str, str] = {}
+        self._is_starting = True
+        self.screen.status("starting")
+
+    def show(self, name: str, line: str) -> None:
+        """A line of a process; one about its progress is shown below all others on a terminal."""
+        progress = progress_in(line)
+        if progress is not None and self._is_terminal and self._is_starting:
+            self._progress[name] = progress
+            parts = (f"{each} {text}" for each, text in self._progress.items())
+            self.screen.status(f"starting: {', '.join(parts)}")
+            return
+        for phrase, meaning in _EXPLAINED.items():
+            line = meaning if phrase in line else line
+        head = f"{name:{_NAME_WIDTH}} |"
+        if self._is_terminal:
+            head = typer.style(head, fg=_COLOURS.get(name.partition("-")[0], "yellow"))
+        self.screen.line(f"{head} {line}")
+
+    def ready(self, text: str) -> None:
+        """All have started; the text goes to standard output."""
+        self._is_starting = False
+        self.screen.status(None)
+        self.screen.result(text)
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.screen.close()
