@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test chaos soak simulation bench-peers demo-model demo-model-scores protos clean
+.PHONY: help setup demo check test chaos soak simulation bench-peers demo-model demo-model-scores kernels protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -66,6 +66,9 @@ demo-model-scores: setup ## Score the demo model on pictures it was never traine
 	@$(BIN)/python -m deploy.demo_model.sources
 	@$(BIN)/python -m deploy.demo_model.evaluate --count $(COUNT)
 	@$(BIN)/python -m deploy.demo_model.agreement --count $(COUNT)
+
+kernels: setup ## Compile the CPU's kernels ahead, for a wheel or an image (CXX chooses the machine)
+	$(BIN)/python -m glm4v.device.kernels.prebuild
 
 protos: setup ## Generate the stubs again
 	deploy/protos.sh

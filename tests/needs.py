@@ -29,7 +29,7 @@ from pathlib import Path
 import pytest
 
 from deploy.demo_model import sources
-from glm4v.device.kernels.build import find_compiler
+from glm4v.device.kernels.compiler import find_compiler
 from glm4v.errors import Unavailable
 from tests.reference import REFERENCE
 

@@ -102,9 +102,10 @@ def test_auto_takes_16_bits_where_they_lose_nothing(caplog: pytest.LogCaptureFix
 
 
 def test_without_a_compiler_torch_computes_and_the_log_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr("glm4v.device.kernels.variants.PREBUILT", tmp_path)
     library.open_kernels.cache_clear()
     try:
         with caplog.at_level(logging.INFO):

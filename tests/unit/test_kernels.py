@@ -6,7 +6,6 @@ import platform
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from glm4v.device import AttentionSegment, DecoderShape, LayerWeights
 from glm4v.device.collectives import SingleRank
 from glm4v.device.cpu import CpuDevice
 from glm4v.device.kernels import KernelDecoder, KernelLinear, Kernels, open_kernels
-from glm4v.device.kernels.build import load_library
+from glm4v.device.kernels.loading import load_compiled
 from glm4v.device.linear import PlainLinear, Then
 from lm_worker.decoder import TorchDecoder
 
@@ -45,7 +44,7 @@ def kernels(
     found = native
     if request.param != "native":
         flags = (f"-march={request.param}",)
-        found = Kernels(load_library(tmp_path_factory.mktemp("kernels"), flags))
+        found = Kernels(load_compiled(flags, tmp_path_factory.mktemp("kernels")))
     found.set_threads(3)
     return found
 
@@ -280,20 +279,3 @@ def test_threads_without_work_sleep(kernels: Kernels) -> None:
     before = time.process_time()
     time.sleep(0.5)
     assert time.process_time() - before < 0.1
-
-
-def test_what_others_can_write_is_not_loaded(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    load_library(cache)
-    [library] = cache.glob("*.so")
-    content = library.read_bytes()
-    assert (cache.stat().st_mode & 0o777, library.stat().st_mode & 0o777) == (0o700, 0o700)
-    library.write_bytes(b"not ours")
-    library.chmod(0o722)
-    load_library(cache)  # made anew elsewhere
-    assert library.read_bytes() == b"not ours"
-    library.chmod(0o700)
-    library.write_bytes(content)
-    made = library.stat().st_mtime_ns
-    load_library(cache)
-    assert library.stat().st_mtime_ns == made  # found, not compiled again

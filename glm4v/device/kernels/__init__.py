@@ -1,4 +1,4 @@
-"""The CPU's own arithmetic in C++, compiled for the processor it runs on when it is first used."""
+"""The CPU's own arithmetic in C++, compiled ahead or when it is first used."""
 
 from glm4v.device.kernels.attention import KernelAttention, attend_all
 from glm4v.device.kernels.decoder import KernelDecoder

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from glm4v.device.kernels.build import load_library
+from glm4v.device.kernels.loading import load_library
 from glm4v.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,12 @@ class Cache(ctypes.Structure):
         ("head_dim", c_int64),
         ("width", c_int64),
     )
+
+
+class Segment(ctypes.Structure):
+    """attention.h"""
+
+    _fields_ = (("rows", c_int64), ("start_row", c_int64), ("first_block", c_int64))
 
 
 class Step(ctypes.Structure):
@@ -84,10 +90,21 @@ class Model(ctypes.Structure):
     )
 
 
+# In the order of glm4v_structure_bytes in library.cpp.
+_STRUCTURES = (Weight, Cache, Segment, Step, Layer, Model)
+
+_NO_MEMORY = 1  # Outcome in library.cpp; 0 is done
+
+
 class Kernels:
-    """The library. Its calls let other Python threads run, and share one team of threads."""
+    """The library. Its calls let other Python threads run, and share one team of threads.
+
+    Raises Unavailable for a library whose structures are not those of this module.
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
+        _check_structures(library)
+
         def function(name: str, result: Any, *arguments: Any) -> Any:
             found = getattr(library, f"glm4v_{name}")
             found.restype, found.argtypes = result, arguments
@@ -95,7 +112,7 @@ class Kernels:
 
         def work(name: str, *arguments: Any) -> Callable[..., None]:
             found = function(name, c_int, *arguments)
-            found.errcheck = _check_memory
+            found.errcheck = _check_outcome
             return cast(Callable[..., None], found)
 
         pointer = c_void_p
@@ -124,9 +141,32 @@ class Kernels:
         return whole[start : start + count]
 
 
-def _check_memory(was_there: int, function: Any, arguments: Any) -> None:
-    if not was_there:
+def check_floats(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for anything but float32 of this shape on the host: kernels read and write
+    without looking.
+    """
+    if tuple(tensor.shape) != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        raise ValueError(
+            f"{name} {list(tensor.shape)} {tensor.dtype} on {tensor.device}; float32 "
+            f"{list(shape)} on the host is needed"
+        )
+
+
+def _check_structures(library: ctypes.CDLL) -> None:
+    ours = [ctypes.sizeof(structure) for structure in _STRUCTURES]
+    try:
+        theirs = list((c_int64 * len(ours)).in_dll(library, "glm4v_structure_bytes"))
+    except ValueError:
+        theirs = []
+    if ours != theirs:
+        raise Unavailable(f"kernels of another version: structures of {theirs} bytes, not {ours}")
+
+
+def _check_outcome(outcome: int, function: Any, arguments: Any) -> None:
+    if outcome == _NO_MEMORY:
         raise MemoryError("the kernels have not enough memory")
+    if outcome:
+        raise RuntimeError(f"{function.__name__} failed")
 
 
 @functools.cache

@@ -99,9 +99,8 @@ class TileAttention {
   public:
     TileAttention(const Call& call, const Tile& tile) : call_(call), tile_(tile) {
         const Cache& cache = call.cache;
-        static thread_local Scratch scratch;
         const int64_t query = up(ROWS * cache.head_dim, LANES) * LANES;
-        query_ = scratch.floats(query + ROWS * (SCORES + cache.width));
+        query_ = thread_memory().tile.floats(query + ROWS * (SCORES + cache.width));
         scores_ = query_ + query;
         sums_ = scores_ + ROWS * SCORES;
         std::fill(sums_, sums_ + ROWS * cache.width, 0.0f);
@@ -257,8 +256,9 @@ constexpr std::array<AttendTile, MOST_ROWS> table(std::integer_sequence<int, N..
 
 constexpr auto ATTEND = table(std::make_integer_sequence<int, MOST_ROWS>{});
 
-void cut(const Call& call, std::vector<Tile>& tiles) {
-    tiles.clear();
+std::vector<Tile> cut(const Call& call) {
+    std::vector<Tile> tiles;
+    tiles.reserve(call.cache.kv_heads * (call.step.segment_count + call.step.rows));
     int64_t first_row = 0;
     for (int64_t s = 0; s < call.step.segment_count; s++) {
         const Segment& segment = call.step.segments[s];
@@ -272,11 +272,13 @@ void cut(const Call& call, std::vector<Tile>& tiles) {
             }
         first_row += segment.rows;
     }
+    return tiles;
 }
 
 // The slot of each row of the step.
-void place(const Step& step, std::vector<int64_t>& slots) {
-    slots.clear();
+std::vector<int64_t> place(const Step& step) {
+    std::vector<int64_t> slots;
+    slots.reserve(step.rows);
     for (int64_t s = 0; s < step.segment_count; s++) {
         const Segment& segment = step.segments[s];
         const int64_t* blocks = step.blocks + segment.first_block;
@@ -284,17 +286,13 @@ void place(const Step& step, std::vector<int64_t>& slots) {
         for (int64_t i = segment.start_row; i < segment.start_row + segment.rows; i++)
             slots.push_back(blocks[i / size] * size + i % size);
     }
+    return slots;
 }
 
 void do_call(const Call& call) {
-    static thread_local std::vector<Tile> own_tiles;
-    static thread_local std::vector<int64_t> own_slots;
     const Step& step = call.step;
-    cut(call, own_tiles);
-    place(step, own_slots);
-    // The caller's, not those of the thread that works.
-    const std::vector<Tile>& tiles = own_tiles;
-    const std::vector<int64_t>& slots = own_slots;
+    const std::vector<Tile> tiles = cut(call);
+    const std::vector<int64_t> slots = place(step);
     team()->run(up(step.rows, ROWS_WRITTEN), [&](int64_t task) {
         const int64_t end = std::min((task + 1) * ROWS_WRITTEN, step.rows);
         for (int64_t row = task * ROWS_WRITTEN; row < end; row++) write(call, row, slots[row]);
@@ -311,9 +309,8 @@ void attend(const Cache& cache, int64_t layer, const Step& step, const Rotation&
 }
 
 void attend_all(int64_t rows, int64_t count, int64_t head_dim, float* heads, float* attended) {
-    static thread_local Scratch scratch;
     const int64_t slots = up(rows, LANES) * LANES, width = up(head_dim, PANEL) * PANEL;
-    float* keys = scratch.floats(count * slots * (head_dim + width));
+    float* keys = thread_memory().cache.floats(count * slots * (head_dim + width));
     float* values = keys + count * slots * head_dim;
     const Cache cache{keys, values, slots, count, head_dim, width};
     const int64_t block = 0;

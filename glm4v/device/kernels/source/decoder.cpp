@@ -7,10 +7,9 @@ namespace {
 
 void attention_half(const Model& model, const Cache& cache, const Step& step, int64_t layer,
                     float* hidden) {
-    static thread_local Scratch heads_scratch, attended_scratch;
     const Layer& weights = model.layers[layer];
-    float* heads = heads_scratch.floats(step.rows * weights.qkv.columns);
-    float* attended = attended_scratch.floats(step.rows * weights.out.inputs);
+    float* heads = thread_memory().heads.floats(step.rows * weights.qkv.columns);
+    float* attended = thread_memory().attended.floats(step.rows * weights.out.inputs);
     const Norm norm{weights.attention_norm, model.eps};
     product(weights.qkv, &norm, step.rows, hidden, nullptr, heads);
     attend(cache, layer, step, model.rotation, model.query_heads, heads, attended);
@@ -19,9 +18,8 @@ void attention_half(const Model& model, const Cache& cache, const Step& step, in
 }
 
 void mlp_half(const Model& model, int64_t rows, int64_t layer, float* hidden) {
-    static thread_local Scratch scratch;
     const Layer& weights = model.layers[layer];
-    float* gated = scratch.floats(rows * weights.down.inputs);
+    float* gated = thread_memory().gated.floats(rows * weights.down.inputs);
     const Norm norm{weights.mlp_norm, model.eps};
     product(weights.gate_up, &norm, rows, hidden, nullptr, gated);
     product(weights.down, nullptr, rows, gated, model.adds_residual ? hidden : nullptr, hidden);

@@ -1,4 +1,5 @@
 // What Python calls; library.py has the same structures.
+#include <cstdint>
 #include <new>
 
 #if defined(__linux__)
@@ -12,20 +13,28 @@ using namespace glm4v;
 
 namespace {
 
-// Whether there was memory for it.
+enum Outcome : int { DONE, NO_MEMORY, FAILED };
+
 template <class Work>
 int try_to(const Work& work) {
     try {
         work();
-        return 1;
+        return DONE;
     } catch (const std::bad_alloc&) {
-        return 0;
+        return NO_MEMORY;
+    } catch (...) {
+        return FAILED;
     }
 }
 
 }  // namespace
 
 extern "C" {
+
+// Bytes of each structure that library.py has too, in its order.
+extern const int64_t glm4v_structure_bytes[];
+const int64_t glm4v_structure_bytes[] = {sizeof(Weight), sizeof(Cache), sizeof(Segment),
+                                         sizeof(Step),   sizeof(Layer), sizeof(Model)};
 
 int glm4v_lanes() { return LANES; }
 

@@ -99,10 +99,9 @@ void lay_out(const Norm* norm, const float* scales, const float* x, int64_t rows
 }
 
 Tiles lay_out(const Norm* norm, const float* x, int64_t rows, int64_t inputs) {
-    static thread_local Scratch scratch;
     Tiles tiles{rows, inputs, x};
     if (rows == 1 && norm == nullptr) return tiles;
-    float* values = scratch.floats(rows * inputs + rows);
+    float* values = thread_memory().tiles.floats(rows * inputs + rows);
     float* scales = values + rows * inputs;
     tiles.values = values;
     if (norm != nullptr)
@@ -172,14 +171,13 @@ struct Part {
 
 void do_part(const Weight& weight, const Tiles& tiles, const Part& part, int64_t block,
              const Target& target) {
-    static thread_local Scratch scratch;
     const Table& table = weight.bits == 16 ? HALVES : FLOATS;
     const int64_t line_bytes = weight.bits == 16 ? Halves::BYTES : Floats::BYTES;
     const int64_t panel_bytes = weight.inputs * line_bytes;
     const int64_t tile_count = part.last_tile - part.first_tile;
     const int64_t panels = part.last_panel - part.first_panel;
     const int64_t most = panels_at_once(tiles);
-    float* all_sums = scratch.floats(tile_count * panels * MOST_ROWS * PANEL);
+    float* all_sums = thread_memory().sums.floats(tile_count * panels * MOST_ROWS * PANEL);
     for (int64_t k = 0; k < weight.inputs; k += block) {
         const int64_t count = std::min(block, weight.inputs - k);
         float* sums = all_sums;

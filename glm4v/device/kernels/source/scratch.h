@@ -1,4 +1,7 @@
 // Memory that a thread keeps for its next call.
+//
+// Not by `thread_local`: where memory has run out, C++ has no way to say that such a variable, or
+// the call of its destructor, could not be made, and the process ends.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +18,8 @@ class Scratch {
     // `count` floats, aligned to lines of the cache; what they held is lost.
     float* floats(size_t count) {
         if (count > size_) {
+            memory_.reset();
+            size_ = 0;
             void* memory = std::aligned_alloc(64, up(count * sizeof(float), 64) * 64);
             if (memory == nullptr) throw std::bad_alloc();
             memory_.reset(static_cast<float*>(memory));
@@ -30,5 +35,19 @@ class Scratch {
     std::unique_ptr<float, Free> memory_;
     size_t size_ = 0;
 };
+
+// What is kept beside each other.
+struct ThreadMemory {
+    Scratch tiles;     // rows laid out for a product
+    Scratch sums;      // of a product's part
+    Scratch tile;      // of attention
+    Scratch cache;     // keys and values of attention without a paged cache
+    Scratch heads;     // queries, keys and values of a layer
+    Scratch attended;  // what attention makes of them
+    Scratch gated;     // inside of a layer's MLP
+};
+
+// That of the thread that asks.
+ThreadMemory& thread_memory();
 
 }  // namespace glm4v

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <new>
+#include <system_error>
+#include <utility>
 
 namespace glm4v {
 namespace {
@@ -45,7 +47,12 @@ bool spin(const Done& done) {
 }  // namespace
 
 Team::Team(int threads) : ranges_(std::max(threads, 1)) {
-    for (int i = 1; i < threads; i++) helpers_.emplace_back([this, i] { help(i); });
+    try {
+        helpers_.reserve(ranges_.size());
+        for (int i = 1; i < threads; i++) helpers_.emplace_back([this, i] { help(i); });
+    } catch (const std::system_error&) {  // no more threads
+    } catch (const std::bad_alloc&) {
+    }
 }
 
 Team::~Team() {
@@ -72,6 +79,11 @@ void Team::run_job(Job job) {
     }
     do_tasks(0);
     state_.fetch_and(~OPEN);
+    wait_for_helpers();
+    if (has_failed_.exchange(false)) std::rethrow_exception(std::exchange(failure_, nullptr));
+}
+
+void Team::wait_for_helpers() {
     const auto all_left = [this] { return (state_.load() & HELPERS) == 0; };
     if (spin(all_left)) return;
     std::unique_lock<std::mutex> lock(sleep_);
@@ -80,16 +92,28 @@ void Team::run_job(Job job) {
     caller_sleeps_ = false;
 }
 
+// Nothing is thrown: the job's memory is the caller's, who must not leave before all helpers have.
 void Team::do_tasks(int thread) {
     const Job job = job_;
-    for (int i = 0; i < size(); i++) {
-        Range& range = ranges_[(thread + i) % size()];
-        for (;;) {
-            const int64_t task = range.next.fetch_add(1, std::memory_order_relaxed);
-            if (task >= range.end) break;
-            job.call(job.work, task);
+    try {
+        for (int i = 0; i < size(); i++) {
+            Range& range = ranges_[(thread + i) % size()];
+            while (!has_failed_.load(std::memory_order_relaxed)) {
+                const int64_t task = range.next.fetch_add(1, std::memory_order_relaxed);
+                if (task >= range.end) break;
+                job.call(job.work, task);
+            }
         }
+    } catch (...) {
+        keep_failure();
     }
+}
+
+// Of the exception that is being handled.
+void Team::keep_failure() {
+    std::lock_guard<std::mutex> lock(failing_);
+    if (failure_ == nullptr) failure_ = std::current_exception();
+    has_failed_ = true;
 }
 
 void Team::help(int thread) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -18,12 +19,15 @@ namespace glm4v {
 // that sleeps, or that the system keeps from its core, delays nobody.
 class Team {
   public:
+    // With fewer helpers where the system gives no more threads: the others do their part.
     explicit Team(int threads);
     ~Team();
 
     int size() const { return static_cast<int>(ranges_.size()); }
 
-    // Calls work(task) for all tasks and returns when they are done.
+    // Calls work(task) for all tasks and returns when they are done. When calls throw, tasks that
+    // have not begun are left out, and the first exception is thrown again when no thread is in
+    // `work` any more.
     template <class Work>
     void run(int64_t tasks, const Work& work) {
         if (tasks <= 1 || size() == 1) {
@@ -49,6 +53,8 @@ class Team {
 
     void run_job(Job job);
     void do_tasks(int thread);
+    void keep_failure();
+    void wait_for_helpers();
     void help(int thread);
     uint64_t wait_for_job(uint64_t seen);
     uint64_t join(uint64_t state);
@@ -56,6 +62,9 @@ class Team {
 
     Job job_{};
     std::mutex one_job_;
+    std::atomic<bool> has_failed_{false};  // the job
+    std::mutex failing_;
+    std::exception_ptr failure_;  // its first
     // Job number, whether it may be joined, helpers in it: see team.cpp.
     alignas(64) std::atomic<uint64_t> state_{0};
     alignas(64) std::atomic<int> sleepers_{0};
