@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 
 import anyio
+from anyio.abc import TaskGroup
 
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import Append, Lease, LmQueue, Resumed
@@ -48,8 +49,7 @@ class Worker:
         self._engine: Engine | None = None  # while it runs
         self._held: dict[str, Held] = {}
         self._admitting: dict[str, Lease] = {}
-        self._admissions: set[anyio.CancelScope] = set()
-        self._is_draining = False
+        self._arriving: set[str] = set()  # of these, those that will compute as soon as they can
         self._trial = asyncio.Lock()  # one suspect at a time
         self._stuck = False  # the engine makes no progress: take nothing, renew nothing
 
@@ -64,10 +64,12 @@ class Worker:
         async with anyio.create_task_group() as group:
             group.start_soon(self._renew_forever, engine)
             async with anyio.create_task_group() as claiming:
-                for claim in (self._claim_new, self._take_over):
-                    claiming.start_soon(claim, engine, stopping)
-                claiming.start_soon(self._drain, engine, stopping)
-                await engine.run()
+                claiming.start_soon(_stop_with, engine, stopping)
+                async with anyio.create_task_group() as admitting:
+                    for claim in (self._claim_new, self._take_over):
+                        claiming.start_soon(claim, engine, admitting, stopping)
+                    await engine.run()
+                    admitting.cancel_scope.cancel()
                 await self._hand_back(engine)
             await self._hand_back(engine)
             group.cancel_scope.cancel()
@@ -103,25 +105,24 @@ class Worker:
 
     def _say_whether_prefilling(self) -> None:
         is_prefilling = self._engine is not None and self._engine.is_prefilling
-        self._turns.prefilling(bool(self._admitting) or is_prefilling)
+        self._turns.prefilling(bool(self._arriving) or is_prefilling)
 
-    async def _drain(self, engine: Engine, stopping: asyncio.Event) -> None:
-        await stopping.wait()
-        self._is_draining = True
-        engine.stop()
-        for admission in self._admissions:
-            admission.cancel()
-
-    async def _claim_new(self, engine: Engine, stopping: asyncio.Event) -> None:
+    async def _claim_new(
+        self, engine: Engine, admitting: TaskGroup, stopping: asyncio.Event
+    ) -> None:
+        """Claim without waiting for what was claimed before: a response format may take seconds."""
         while not stopping.is_set():
             self._say_whether_prefilling()
             room = self._room(engine)
             if room <= 0:
                 await asyncio.sleep(_IDLE_S)
                 continue
-            await self._admit_all(engine, await patiently(self._queue.claim, room))
+            for lease in await patiently(self._queue.claim, room):
+                self._take(engine, admitting, lease)
 
-    async def _take_over(self, engine: Engine, stopping: asyncio.Event) -> None:
+    async def _take_over(
+        self, engine: Engine, admitting: TaskGroup, stopping: asyncio.Event
+    ) -> None:
         """Look for lapsed leases a few times within a lease."""
         while not stopping.is_set():
             room = self._room(engine)
@@ -129,7 +130,7 @@ class Worker:
                 leases = await patiently(self._queue.take_over, room)
                 for lease in leases:
                     log.warning("request=%s life=%d taken over", lease.request_id, lease.lives)
-                await self._admit_all(engine, leases)
+                    self._take(engine, admitting, lease)
             with anyio.move_on_after(self._lease_s / 4):
                 await stopping.wait()
 
@@ -137,27 +138,27 @@ class Worker:
         """Requests worth claiming: none that another worker might run sooner."""
         if not engine.takes_more or self._stuck:
             return 0
-        return self._max_sequences - len(self._held) - len(self._admitting)
+        return self._max_sequences - len(self._held.keys() | self._admitting.keys())
 
-    async def _admit_all(self, engine: Engine, leases: Sequence[Lease]) -> None:
-        async def admit(lease: Lease) -> None:
-            await self._admit(engine, lease)
-            self._admitting.pop(lease.request_id, None)
-
-        # A draining worker leaves them where `_hand_back` finds them.
-        with anyio.CancelScope() as scope:
-            self._admissions.add(scope)
-            async with anyio.create_task_group() as group:
-                for lease in leases:
-                    if lease.request_id in self._admitting:  # it will find its lease lost
-                        continue
-                    self._admitting[lease.request_id] = lease
-                    self._turns.prefilling(True)
-                    if not self._is_draining:
-                        group.start_soon(admit, lease)
-        self._admissions.discard(scope)
+    def _take(self, engine: Engine, admitting: TaskGroup, lease: Lease) -> None:
+        """Begin to admit a request; a draining worker leaves it where `_hand_back` finds it."""
+        request_id = lease.request_id
+        if request_id in self._admitting:  # it will find its lease lost
+            return
+        self._admitting[request_id] = lease
+        if not admitting.cancel_scope.cancel_called:
+            self._arriving.add(request_id)
+            self._turns.prefilling(True)
+            admitting.start_soon(self._admit, engine, lease)
 
     async def _admit(self, engine: Engine, lease: Lease) -> None:
+        try:
+            await self._continue(engine, lease)
+        finally:
+            self._arriving.discard(lease.request_id)
+        self._admitting.pop(lease.request_id, None)
+
+    async def _continue(self, engine: Engine, lease: Lease) -> None:
         """Read the journal and let the engine continue from what it finds."""
         if (lost := self._held.pop(lease.request_id, None)) is not None:
             # Our own lease lapsed and came back to us. Others may have written since: start anew.
@@ -173,7 +174,10 @@ class Worker:
                 log.warning("request=%s needs its picture encoded again", lease.request_id)
                 await patiently(self._queue.need_vision, lease, resumed.job)
                 self._held.pop(lease.request_id, None)
-            elif lease.lives == 0:
+                return
+            if lease.lives or resumed.job.HasField("response_format"):
+                self._arriving.discard(lease.request_id)  # it may wait for long before it computes
+            if lease.lives == 0:
                 await self._start(engine, held, resumed, picture, alone=False)
             else:
                 async with self._trial:
@@ -281,6 +285,11 @@ class Worker:
         for one in held:
             await _leave(engine, one)
         log.info("handed back %d requests", count)
+
+
+async def _stop_with(engine: Engine, stopping: asyncio.Event) -> None:
+    await stopping.wait()
+    engine.stop()
 
 
 async def _leave(engine: Engine, held: Held) -> None:

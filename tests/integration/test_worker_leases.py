@@ -57,7 +57,8 @@ class Late(Answers):
 
     async def _lapse_and_take_over(self) -> None:
         await lapse(self._connection, self._keys)
-        await self._worker._admit_all(self.run.engine, await self._queue.take_over(1))
+        for lease in await self._queue.take_over(1):
+            await self._worker._admit(self.run.engine, lease)
 
     async def journal(self, part: str) -> Journal:
         """Of the one request, once it has this."""

@@ -1,0 +1,214 @@
+"""A language worker claims on while what it claimed before is not ready to be computed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import pytest
+
+from glm4v.broker import Broker, Connection, Keys
+from glm4v.broker.blobs import Blobs
+from glm4v.broker.keys import LM_GROUP
+from glm4v.broker.lm_queue import Lease, LmQueue
+from glm4v.checkpoint import Checkpoint
+from glm4v.core_turns import CoreTurns
+from glm4v.internal.v1 import journal_pb2 as pb
+from lm_worker.engine import NewToken
+from lm_worker.grammar import Grammars
+from lm_worker.plan import AnswerForm
+from lm_worker.worker import Worker
+from tests.parity.engine_runs import Answers, Layout, Running
+from tests.stories.journals import read_journal
+
+LEASE_S = 600.0  # leases lapse only when the test says so
+LOOKS_S = 0.1  # how often a worker looks for those
+WITHIN_S = 30.0  # of a machine that is busy with other things
+
+
+class Turns(CoreTurns):
+    """Remembers what it was told last."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.is_prefilling = False
+
+    def prefilling(self, is_prefilling: bool) -> None:
+        self.is_prefilling = is_prefilling
+
+
+@dataclass
+class Bench:
+    """A worker of one engine, and the queue that it works on."""
+
+    connection: Connection
+    keys: Keys
+    worker: Worker
+    turns: Turns
+    run: Running
+    broker: Broker
+
+    async def submit(self, name: str, form: str = "") -> None:
+        job = pb.Job(
+            request_id=name,
+            fingerprint="model",
+            prompt_ids=[258, 260, 263, 10, 97, 264],
+            max_tokens=3,
+            timeout_ms=600_000,
+            linger_ms=600_000,
+            content_digest=name.encode(),
+            sampling=pb.Sampling(temperature=0, top_p=1, repetition_penalty=1),
+        )
+        if form:
+            job.response_format.regex = form
+        assert await self.broker.submit(job, None)
+
+    async def ended(self, name: str) -> pb.JournalEnd:
+        """A request's end; fails when it does not come."""
+        with anyio.fail_after(WITHIN_S):
+            while True:
+                journal = await read_journal(self.connection, self.keys, name)
+                if journal is not None and journal.ends:
+                    return journal.ends[0]
+                await asyncio.sleep(0.01)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """The worker at work; it ends by itself when told to stop."""
+        stopping = asyncio.Event()
+        await self.run.ranks.start()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self.worker.run, self.run.engine, stopping)
+                yield
+                stopping.set()
+        finally:
+            self.run.ranks.close()
+        assert self.run.engine.audit() == []
+
+
+@pytest.fixture
+async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[str], Path]) -> Bench:
+    folder = checkpoint_dir("micro-glm4v")
+    queue = LmQueue(connection, keys, lease_s=LEASE_S, retention_s=60)
+    await queue.ready()
+    turns = Turns()
+    worker = Worker(
+        queue,
+        Blobs(connection, keys),
+        spec=Checkpoint.open(folder).spec,
+        fingerprint="model",
+        max_sequences=4,
+        lease_s=4 * LOOKS_S,
+        turns=turns,
+    )
+
+    class Published(Answers):
+        async def publish(self, tokens: "list[NewToken]") -> set[int]:  # type: ignore[override]
+            return await worker.publish(tokens)
+
+    run = Running(folder, Layout(), None, 60.0, Published())
+    broker = Broker(connection, keys, max_open_requests=9, retention_s=60)
+    return Bench(connection, keys, worker, turns, run, broker)
+
+
+async def test_no_request_waits_for_another_ones_response_format(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiling, may_go_on = asyncio.Event(), asyncio.Event()
+    open_ = Grammars.open
+
+    async def slow(self: Grammars, number: int, form: AnswerForm, answer: tuple[int, ...]) -> None:
+        compiling.set()
+        await may_go_on.wait()
+        await open_(self, number, form, answer)
+
+    monkeypatch.setattr(Grammars, "open", slow)
+    async with bench.working():
+        await bench.submit("shaped", "[a-c]+")
+        with anyio.fail_after(WITHIN_S):
+            await compiling.wait()
+        for number in range(6):  # one after the other: more than there is room for at a time
+            await bench.submit(f"plain {number}")
+            assert (await bench.ended(f"plain {number}")).kind == pb.END_KIND_LENGTH
+        assert not bench.turns.is_prefilling, "vision would wait for it"
+        may_go_on.set()
+        assert (await bench.ended("shaped")).kind == pb.END_KIND_LENGTH
+
+
+async def test_a_worker_that_waits_for_a_response_format_stops_and_hands_it_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiling = asyncio.Event()
+
+    async def for_ever(*_: object) -> None:
+        compiling.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Grammars, "open", for_ever)
+    await bench.submit("shaped", "[a-c]+")
+    with anyio.fail_after(WITHIN_S):
+        async with bench.working():
+            await compiling.wait()
+    other = LmQueue(bench.connection, bench.keys, lease_s=LEASE_S, retention_s=60)
+    [lease] = await other.claim(1)
+    assert (lease.request_id, lease.lives) == ("shaped", 0)
+
+
+async def test_lapsed_leases_are_taken_over_while_a_suspect_is_on_trial(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_trial, may_go_on = asyncio.Event(), asyncio.Event()
+    trial_over = bench.run.engine.trial_over
+
+    async def long_trial(sequence_id: int) -> None:
+        on_trial.set()
+        await may_go_on.wait()
+        await trial_over(sequence_id)
+
+    monkeypatch.setattr(bench.run.engine, "trial_over", long_trial)
+    dead = LmQueue(bench.connection, bench.keys, lease_s=LEASE_S, retention_s=60)
+    for name in ("first", "second"):
+        await bench.submit(name)
+    leases = {lease.request_id: lease for lease in await dead.claim(2)}
+    await lapse(bench, leases["first"])
+    async with bench.working():
+        with anyio.fail_after(WITHIN_S):
+            await on_trial.wait()
+            await lapse(bench, leases["second"])
+            await taken_over(bench, leases["second"])
+        may_go_on.set()
+        for name in ("first", "second"):
+            assert (await bench.ended(name)).kind == pb.END_KIND_LENGTH
+
+
+async def lapse(bench: Bench, lease: Lease) -> None:
+    """Make a lease older than a lease may be."""
+    await bench.connection.commands.xclaim(
+        bench.keys.jobs_lm,
+        LM_GROUP,
+        await owner(bench, lease),
+        0,
+        [lease.entry],
+        idle=int(2000 * LEASE_S),
+        justid=True,
+    )
+
+
+async def taken_over(bench: Bench, lease: Lease) -> None:
+    """Return when the worker has a lease."""
+    while True:
+        if await owner(bench, lease) == bench.worker._queue.consumer:
+            return
+        await asyncio.sleep(0.01)
+
+
+async def owner(bench: Bench, lease: Lease) -> str:
+    """The consumer that has a lease."""
+    [pending] = await bench.connection.commands.xpending_range(
+        bench.keys.jobs_lm, LM_GROUP, lease.entry, lease.entry, 1
+    )
+    consumer: bytes = pending["consumer"]
+    return consumer.decode()
