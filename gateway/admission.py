@@ -4,7 +4,6 @@ Runs in a thread, as texts of megabytes take seconds.
 """
 
 import hashlib
-import json
 import re
 import secrets
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 import anyio.to_thread
 
+from gateway.content_digest import content_digest, former_digest
 from gateway.messages import read_messages
 from gateway.prompt import Prompt, header_id, render
 from gateway.ranges import (
@@ -124,7 +124,8 @@ class Admission:
         job.best_of = request.best_of if request.HasField("best_of") else job.n
         if request.HasField("response_format"):
             job.response_format.CopyFrom(request.response_format)
-        job.content_digest = _content_digest(job, seed_is_set=request.sampling.HasField("seed"))
+        job.content_digest = content_digest(request, self._fingerprint, image_digest)
+        job.former_digest = former_digest(job, seed_is_set=request.sampling.HasField("seed"))
         return Admitted(job, image)
 
     def _check_fields(self, request: api.GenerateRequest) -> None:
@@ -197,37 +198,3 @@ def _linger_ms(request: api.GenerateRequest) -> int:
     linger_s = request.linger_s if request.HasField("linger_s") else _DEFAULT_LINGER_S
     check_range("linger_s", linger_s, 0, 3600)
     return int(1000 * linger_s)
-
-
-def _content_digest(job: journal_pb2.Job, *, seed_is_set: bool) -> bytes:
-    """SHA-256 of what was asked: equal for a repeated request, whoever repeats it.
-
-    What was drawn for it does not count, nor how long it may take or linger, nor what changes its
-    speed alone.
-    """
-    sampling = job.sampling
-    asked = [
-        job.fingerprint,
-        list(job.prompt_ids),
-        job.image_digest,
-        sampling.temperature,
-        sampling.top_p,
-        sampling.top_k,
-        sampling.repetition_penalty,
-        sampling.seed if seed_is_set else None,
-        job.max_tokens,
-        list(job.stop_token_ids),
-        sorted(set(job.stop)),
-        job.top_logprobs if job.want_logprobs else None,
-        sampling.min_p,
-        sampling.typical_p,
-        sampling.frequency_penalty,
-        sampling.presence_penalty,
-        sorted(sampling.logit_bias.items()),
-        job.min_tokens,
-        job.response_format.SerializeToString(deterministic=True).hex(),
-        job.n,
-        job.best_of,
-        job.prompt_logprobs if job.want_prompt_logprobs else None,
-    ]
-    return hashlib.sha256(json.dumps(asked).encode()).digest()

@@ -66,6 +66,7 @@ class Broker:
             ],
             [
                 job.content_digest,
+                job.former_digest,
                 _stage(inference_pb2.STAGE_QUEUED),
                 job.timeout_ms,
                 job.linger_ms + int(1000 * READER_SLACK_S),

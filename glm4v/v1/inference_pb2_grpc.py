@@ -68,8 +68,9 @@ class InferenceServiceServicer(object):
 
     def Generate(self, request, context):
         """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
-        one `finished` for each choice. A request id that was used before with the same content attaches to that
-        request instead of running it twice.
+        one `finished` for each choice. A request id that was used before, with the same fields set to the same
+        values, attaches to that request instead of running it twice. `linger_s`, `return_prompt_ids`, `priority` and
+        `cache_salt` may differ, and a picture may come as bytes or by its digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,8 +57,9 @@ class InferenceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
     """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
-    one `finished` for each choice. A request id that was used before with the same content attaches to that
-    request instead of running it twice.
+    one `finished` for each choice. A request id that was used before, with the same fields set to the same
+    values, attaches to that request instead of running it twice. `linger_s`, `return_prompt_ids`, `priority` and
+    `cache_salt` may differ, and a picture may come as bytes or by its digest.
     """
     Attach: _grpc.UnaryStreamMultiCallable[_inference_pb2.AttachRequest, _inference_pb2.AttachResponse]
     """Streams the events of a request that was started before, after the tokens the caller has.
@@ -78,8 +79,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
-    one `finished` for each choice. A request id that was used before with the same content attaches to that
-    request instead of running it twice.
+    one `finished` for each choice. A request id that was used before, with the same fields set to the same
+    values, attaches to that request instead of running it twice. `linger_s`, `return_prompt_ids`, `priority` and
+    `cache_salt` may differ, and a picture may come as bytes or by its digest.
     """
     Attach: _aio.UnaryStreamMultiCallable[_inference_pb2.AttachRequest, _inference_pb2.AttachResponse]  # type: ignore[assignment]
     """Streams the events of a request that was started before, after the tokens the caller has.
@@ -102,8 +104,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
         """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
-        one `finished` for each choice. A request id that was used before with the same content attaches to that
-        request instead of running it twice.
+        one `finished` for each choice. A request id that was used before, with the same fields set to the same
+        values, attaches to that request instead of running it twice. `linger_s`, `return_prompt_ids`, `priority` and
+        `cache_salt` may differ, and a picture may come as bytes or by its digest.
         """
 
     @_abc_1.abstractmethod

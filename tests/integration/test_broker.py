@@ -128,6 +128,24 @@ async def test_the_same_request_attaches_and_another_with_its_id_is_refused(benc
         await bench.broker.submit(make_job("r", asked="y"), None)
 
 
+async def test_gateways_of_two_releases_know_each_others_requests(bench: Bench) -> None:
+    def of_this_release(name: str) -> pb.Job:
+        job = make_job(name, asked="new form")
+        job.former_digest = b"old form"
+        return job
+
+    assert await bench.broker.submit(make_job("first", asked="old form"), None)
+    assert not await bench.broker.submit(of_this_release("first"), None)
+    assert await bench.broker.submit(of_this_release("second"), None)
+    assert not await bench.broker.submit(make_job("second", asked="old form"), None)
+    with pytest.raises(IdTaken):
+        await bench.broker.submit(make_job("second", asked="another"), None)
+    other = of_this_release("second")
+    other.content_digest, other.former_digest = b"another", b""
+    with pytest.raises(IdTaken):
+        await bench.broker.submit(other, None)
+
+
 async def test_requests_above_the_bound_are_refused_with_the_numbers(bench: Bench) -> None:
     for name in "abc":
         await bench.broker.submit(make_job(name), None)

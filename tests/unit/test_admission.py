@@ -295,8 +295,7 @@ async def test_a_repeated_request_has_the_same_content_digest() -> None:
     by_digest.return_prompt_ids = True
     by_digest.priority = 1
     by_digest.cache_salt = "a"
-    by_digest.sampling.typical_p = 1.0
-    by_digest.sampling.temperature = 0.5  # the default, said
+    by_digest.sampling.SetInParent()  # and nothing in it
     second = (await admit(by_digest, 50)).job
     assert second.content_digest == first.content_digest
     assert second.sampling.seed != first.sampling.seed  # drawn, and not part of it

@@ -179,6 +179,7 @@ class Job(_message.Message):
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     HEADER_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    FORMER_DIGEST_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request and its journal."""
     fingerprint: _builtins.str
@@ -200,7 +201,7 @@ class Job(_message.Message):
     linger_ms: _builtins.int
     """Milliseconds the request runs on while nobody reads it."""
     content_digest: _builtins.bytes
-    """SHA-256 of what was asked, to tell a repeated request from another with the same id."""
+    """Digest of what was asked, behind a byte for its form, to tell a repeated request from another with the same id."""
     min_tokens: _builtins.int
     """Tokens before which none of `stop_token_ids` can be drawn."""
     priority: _builtins.int
@@ -225,6 +226,8 @@ class Job(_message.Message):
     """Milliseconds from its acceptance on after which the request is expired. 0 from an older gateway, which wrote
     the two times above by a clock of its own.
     """
+    former_digest: _builtins.bytes
+    """`content_digest` as older gateways make it; for one release."""
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Prompt, the picture as its 3 placeholder tokens."""
@@ -273,10 +276,11 @@ class Job(_message.Message):
         prompt_logprobs: _builtins.int = ...,
         header_id: _builtins.int | None = ...,
         timeout_ms: _builtins.int = ...,
+        former_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "header_id", b"header_id", "response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "header_id", b"header_id", "image_digest", b"image_digest", "linger_ms", b"linger_ms", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "timeout_ms", b"timeout_ms", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "former_digest", b"former_digest", "header_id", b"header_id", "image_digest", b"image_digest", "linger_ms", b"linger_ms", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "timeout_ms", b"timeout_ms", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__header_id: _TypeAlias = _typing.Literal["header_id"]  # noqa: Y015
     _WhichOneofArgType__header_id: _TypeAlias = _typing.Literal["_header_id", b"_header_id"]  # noqa: Y015

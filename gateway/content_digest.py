@@ -1,0 +1,85 @@
+"""Tells a repeated request from another one with the same id, whichever release was asked first."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from glm4v.internal.v1 import journal_pb2
+from glm4v.v1 import inference_pb2 as api
+
+_FORM = b"\x01"  # another byte for another way to write the same request
+_BESIDE = ("request_id", "linger_s", "return_prompt_ids", "priority", "cache_salt")
+_SETS = ("stop", "stop_token_ids")
+
+
+def content_digest(request: api.GenerateRequest, fingerprint: str, image_digest: str) -> bytes:
+    """A byte for the form, and the SHA-256 of the model and what the request sets.
+
+    What is not set does not count, so that a field or a default of another release changes nothing;
+    nor does what names the request, how long it lingers, and what changes its speed alone. An image
+    counts by its digest, however it came. Written as JSON, in UTF-8 without spaces: [fingerprint,
+    fields], where fields are [number, value] of each one that is set, by number. A message is its
+    fields; a map its sorted [key, value]; strings and ids that end an answer are sorted, each once.
+    """
+    content = [fingerprint, _fields(request, image_digest)]
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return _FORM + hashlib.sha256(text.encode()).digest()
+
+
+def _fields(message: Message, image_digest: str) -> list[Any]:
+    if isinstance(message, api.Image):
+        return [[api.Image.DIGEST_FIELD_NUMBER, image_digest]]
+    fields = []
+    for field, value in message.ListFields():
+        is_beside = isinstance(message, api.GenerateRequest) and field.name in _BESIDE
+        written = None if is_beside else _value(field, value, image_digest)
+        if written is not None:
+            fields.append([field.number, written])
+    return fields
+
+
+def _value(field: FieldDescriptor, value: Any, image_digest: str) -> Any:
+    """A field's value as JSON; None for a message in which nothing is set."""
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return [[key, value[key]] for key in sorted(value)]
+    if field.name in _SETS:
+        return sorted(set(value))
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_fields(one, image_digest) if isinstance(one, Message) else one for one in value]
+    return _fields(value, image_digest) or None if isinstance(value, Message) else value
+
+
+def former_digest(job: journal_pb2.Job, *, seed_is_set: bool) -> bytes:
+    """The digest of older releases, for requests that one of their gateways accepted or is asked
+    for again. It goes with the next release.
+    """
+    sampling = job.sampling
+    asked = [
+        job.fingerprint,
+        list(job.prompt_ids),
+        job.image_digest,
+        sampling.temperature,
+        sampling.top_p,
+        sampling.top_k,
+        sampling.repetition_penalty,
+        sampling.seed if seed_is_set else None,
+        job.max_tokens,
+        list(job.stop_token_ids),
+        sorted(set(job.stop)),
+        job.top_logprobs if job.want_logprobs else None,
+        sampling.min_p,
+        sampling.typical_p,
+        sampling.frequency_penalty,
+        sampling.presence_penalty,
+        sorted(sampling.logit_bias.items()),
+        job.min_tokens,
+        job.response_format.SerializeToString(deterministic=True).hex(),
+        job.n,
+        job.best_of,
+        job.prompt_logprobs if job.want_prompt_logprobs else None,
+    ]
+    return hashlib.sha256(json.dumps(asked).encode()).digest()
