@@ -32,6 +32,7 @@ from deploy.demo_model.optimizers import make_optimizers, set_rate
 from deploy.demo_model.progress import RUN, load_progress, save_progress
 from deploy.demo_model.scores import Scores
 from glm4v.model_spec import read_spec
+from glm4v.usable_cpus import usable_cpus
 
 _WARM_UP_STEPS = 100
 _SAVE_EVERY = 200
@@ -75,7 +76,7 @@ def stage_at(step: int, plan: Plan) -> Stage:
 
 def train(rank: int, plan: Plan, port: int) -> None:
     """One process of a run."""
-    torch.set_num_threads(1 if plan.processes > 1 else os.cpu_count() or 1)
+    torch.set_num_threads(1 if plan.processes > 1 else usable_cpus())
     if plan.processes > 1:
         distributed.init_process_group(
             "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=plan.processes
@@ -197,7 +198,7 @@ def main(
     processes: Annotated[int, typer.Option(help="0: one for each core, one on a GPU.")] = 0,
 ) -> None:
     """Train, or go on training, the demo model."""
-    count = processes or (1 if device != "cpu" else os.cpu_count() or 1)
+    count = processes or (1 if device != "cpu" else usable_cpus())
     plan = Plan(
         model_dir=model,
         out=out,
