@@ -2,21 +2,24 @@
 
 from collections.abc import Sequence
 
-from grpc import aio
+from glm4v.extras import extra
 
-from gateway.admission import Admission, AdmissionLimits
-from gateway.reader import Reader
-from gateway.sampling import SamplingDefaults, read_defaults
-from gateway.servicer import InferenceServicer
-from gateway.tokenizer import Tokenizer
-from glm4v import __version__
-from glm4v.broker import Broker, Connection, Keys
-from glm4v.checkpoint import Checkpoint
-from glm4v.images import ImageLimits
-from glm4v.service import Process, main
-from glm4v.settings import GatewaySettings
-from glm4v.v1 import inference_pb2 as api
-from glm4v.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
+with extra("gateway"):
+    from grpc import aio
+
+    from gateway.admission import Admission, AdmissionLimits
+    from gateway.reader import Reader
+    from gateway.sampling import SamplingDefaults, read_defaults
+    from gateway.servicer import InferenceServicer
+    from gateway.tokenizer import Tokenizer
+    from glm4v import __version__
+    from glm4v.broker import Broker, Connection, Keys
+    from glm4v.checkpoint import Checkpoint
+    from glm4v.images import ImageLimits
+    from glm4v.service import Process, main
+    from glm4v.settings import GatewaySettings
+    from glm4v.v1 import inference_pb2 as api
+    from glm4v.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 
 _SERVICE = api.DESCRIPTOR.services_by_name["InferenceService"].full_name
 

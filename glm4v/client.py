@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from glm4v.calls import check_timeout, open_channel, unary
-from glm4v.errors import InvalidRequest
+from glm4v.calls import check_timeout, error_of, open_channel, unary
+from glm4v.errors import InvalidRequest, Unavailable
 from glm4v.generation import Generation
 from glm4v.options import GenerateOptions, build_request
 from glm4v.v1 import inference_pb2 as pb
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # in `typing` from Python 3.11 on
     from typing_extensions import Unpack
 
 DEFAULT_TARGET = "127.0.0.1:8330"
+_REASON_S = 0.2  # for gRPC to say why it does not connect
 _CANCEL_TIMEOUT_S = 5.0  # of the cancel that leaving a generation early sends
 
 _Request = TypeVar("_Request", bound=Message)
@@ -55,6 +56,25 @@ class Client:
         self._patience_s = patience_s
         self._channel = open_channel(target)
         self._stub = InferenceServiceStub(self._channel)
+
+    def connect(self, within_s: float) -> None:
+        """Return once the gateway can be reached. Raises Unavailable, with the reason, if not.
+
+        Nobody has to call it: every call connects. It is for those who want to know soon.
+        """
+        try:
+            grpc.channel_ready_future(self._channel).result(within_s)
+        except grpc.FutureTimeoutError:
+            try:
+                self._stub.GetModel(pb.GetModelRequest(), timeout=_REASON_S)
+            except grpc.RpcError as error:
+                failure = error_of(error, self._target, within_s, within_s)
+                if not isinstance(failure, Unavailable):  # not even a refusal has come back
+                    failure = Unavailable(
+                        f"{self._target} did not answer within {within_s:g} s; "
+                        "is the gateway running there?"
+                    )
+                raise failure from None
 
     def generate(
         self,

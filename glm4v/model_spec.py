@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glm4v.checkpoint_files import read_json_object
-from glm4v.errors import CheckpointError
+from glm4v.errors import CheckpointError, ConfigurationError
 from glm4v.generation_config import read_generation_config, token_ids
 
 # The published name, the class that `save_pretrained` of transformers writes, and vLLM's name.
@@ -99,6 +99,23 @@ class ModelSpec:
     def rotary_dim(self) -> int:
         """Leading dimensions of a head that are rotated."""
         return self.head_dim // 2
+
+    def check_ranks(self, size: int) -> None:
+        """Raise ConfigurationError when the language model does not divide into as many parts."""
+        for name, count in (
+            ("attention heads", self.heads),
+            ("MLP rows", self.ffn_size),
+            ("vocabulary rows", self.vocab_size),
+        ):
+            if count % size:
+                raise ConfigurationError(
+                    f"{count} {name} do not divide into {size} ranks; use fewer ranks"
+                )
+        if self.kv_heads % size and size % self.kv_heads:
+            raise ConfigurationError(
+                f"{self.kv_heads} key/value heads and {size} ranks: "
+                "one must divide the other; use another number of ranks"
+            )
 
 
 def read_spec(model_dir: Path) -> ModelSpec:

@@ -4,29 +4,32 @@ import os
 import sys
 from functools import partial
 
-import anyio.to_thread
+from glm4v.extras import extra
 
-from glm4v.broker import Connection, Keys
-from glm4v.broker.blobs import Blobs
-from glm4v.broker.lm_queue import LmQueue
-from glm4v.broker.patience import patiently
-from glm4v.checkpoint import Checkpoint
-from glm4v.core_turns import CoreTurns
-from glm4v.device import open_device
-from glm4v.device.threads import use_threads
-from glm4v.service import Process, main
-from glm4v.settings import LmSettings
-from lm_worker import follower
-from lm_worker.blocks import BlockPool
-from lm_worker.cache_size import cache_blocks
-from lm_worker.engine import Engine, Publish
-from lm_worker.grammar import Grammars
-from lm_worker.group import Followers, Place, join, place_from
-from lm_worker.layers import Shard
-from lm_worker.ranks import Ranks
-from lm_worker.runner import Runner
-from lm_worker.scheduler import Scheduler
-from lm_worker.worker import Worker
+with extra("worker"):
+    import anyio.to_thread
+
+    from glm4v.broker import Connection, Keys
+    from glm4v.broker.blobs import Blobs
+    from glm4v.broker.lm_queue import LmQueue
+    from glm4v.broker.patience import patiently
+    from glm4v.checkpoint import Checkpoint
+    from glm4v.core_turns import CoreTurns
+    from glm4v.device import open_device
+    from glm4v.device.threads import use_threads
+    from glm4v.service import Process, main
+    from glm4v.settings import LmSettings
+    from lm_worker import follower
+    from lm_worker.blocks import BlockPool
+    from lm_worker.cache_size import cache_blocks
+    from lm_worker.engine import Engine, Publish
+    from lm_worker.grammar import Grammars
+    from lm_worker.group import Followers, Place, join, place_from
+    from lm_worker.layers import Shard
+    from lm_worker.ranks import Ranks
+    from lm_worker.runner import Runner
+    from lm_worker.scheduler import Scheduler
+    from lm_worker.worker import Worker
 
 
 def build(settings: LmSettings) -> Process:
@@ -88,7 +91,7 @@ def _engine(
     """The engine, and the ranks it drives; `ranks_here` of them share this host's memory."""
     spec = checkpoint.spec
     shard = Shard(0, settings.tensor_parallel)
-    shard.check(spec)
+    spec.check_ranks(shard.size)
     device = open_device(
         settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False)
     )

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from glm4v.device import Device, LayerWeights
 from glm4v.device.collectives import Collective
-from glm4v.errors import ConfigurationError
 from glm4v.model_spec import ModelSpec
 from glm4v.weights import Weights
 
@@ -28,23 +27,6 @@ class Shard:
     def span(self, total: int) -> tuple[int, int]:
         """This rank's range [start, end) of `total` things."""
         return total * self.rank // self.size, total * (self.rank + 1) // self.size
-
-    def check(self, spec: ModelSpec) -> None:
-        """Raise ConfigurationError when the model does not divide into as many parts."""
-        for name, count in (
-            ("attention heads", spec.heads),
-            ("MLP rows", spec.ffn_size),
-            ("vocabulary rows", spec.vocab_size),
-        ):
-            if count % self.size:
-                raise ConfigurationError(
-                    f"{count} {name} do not divide into {self.size} ranks; use fewer ranks"
-                )
-        if spec.kv_heads % self.size and self.size % spec.kv_heads:
-            raise ConfigurationError(
-                f"{spec.kv_heads} key/value heads and {self.size} ranks: "
-                "one must divide the other; use another number of ranks"
-            )
 
     def heads(self, spec: ModelSpec) -> tuple[int, int]:
         """This rank's query heads [start, end)."""

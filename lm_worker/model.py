@@ -34,7 +34,7 @@ class LanguageModel:
         collective: Collective,
         shard: Shard,
     ) -> None:
-        shard.check(spec)
+        spec.check_ranks(shard.size)
         vocabulary = shard.span(spec.vocab_size)
         self.embed = VocabParallelEmbedding(
             weights, "transformer.embedding.word_embeddings.weight", vocabulary, device, collective

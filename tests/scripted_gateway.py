@@ -64,6 +64,19 @@ def whole(request_id: str, offset: int = 0) -> list[pb.GenerationEvent]:
     return [accepted(request_id), *stages, *deltas, FINISHED]
 
 
+def choices(request_id: str, texts: list[str]) -> list[pb.GenerationEvent]:
+    """A request for several answers, of one token each."""
+    begin = pb.Accepted(request_id=request_id, prompt_tokens=3, n=len(texts))
+    usage = pb.Usage(prompt_tokens=3, completion_tokens=1)
+    ends = []
+    for index, text in enumerate(texts):
+        piece = pb.Delta(token_ids=[100], text=text)
+        end = pb.Finished(reason=pb.FINISH_REASON_STOP, usage=usage)
+        ends.append(pb.GenerationEvent(choice=index, delta=piece))
+        ends.append(pb.GenerationEvent(choice=index, finished=end))
+    return [pb.GenerationEvent(accepted=begin), *ends]
+
+
 class ScriptedGateway(rpc.InferenceServiceServicer):
     """Sends `whole` and breaks off where a test says."""
 
@@ -76,6 +89,7 @@ class ScriptedGateway(rpc.InferenceServiceServicer):
         self.status = (grpc.StatusCode.UNAVAILABLE, "Redis is away")
         self.is_marked = True  # as those of a gateway are, and those of a proxy are not
         self.hangs = False
+        self.several: list[str] = []  # instead of the answer, texts of several
 
     def Generate(self, request: pb.GenerateRequest, context: Any) -> Iterator[pb.GenerateResponse]:
         self.requests.append(request)
@@ -105,6 +119,9 @@ class ScriptedGateway(rpc.InferenceServiceServicer):
 
     def _events(self, request_id: str, offset: int, context: Any) -> GenerationEvents:
         context.add_callback(self.left.set)
+        if self.several:
+            yield from choices(request_id, self.several)
+            return
         count = self.breaks.pop(0) if self.breaks else None
         yield from whole(request_id, offset)[:count]
         if count is None:

@@ -1,20 +1,23 @@
 """The vision worker process: settings → objects → service."""
 
-import anyio.to_thread
+from glm4v.extras import extra
 
-from glm4v.broker import Connection, Keys
-from glm4v.broker.blobs import Blobs
-from glm4v.broker.patience import patiently
-from glm4v.broker.vision_queue import VisionQueue
-from glm4v.checkpoint import Checkpoint
-from glm4v.core_turns import CoreTurns
-from glm4v.device import open_device
-from glm4v.device.threads import use_threads
-from glm4v.images import ImageLimits
-from glm4v.service import Process, main
-from glm4v.settings import VisionSettings
-from vision_worker.encoder import Encoder
-from vision_worker.worker import Worker
+with extra("worker"):
+    import anyio.to_thread
+
+    from glm4v.broker import Connection, Keys
+    from glm4v.broker.blobs import Blobs
+    from glm4v.broker.patience import patiently
+    from glm4v.broker.vision_queue import VisionQueue
+    from glm4v.checkpoint import Checkpoint
+    from glm4v.core_turns import CoreTurns
+    from glm4v.device import open_device
+    from glm4v.device.threads import use_threads
+    from glm4v.images import ImageLimits
+    from glm4v.service import Process, main
+    from glm4v.settings import VisionSettings
+    from vision_worker.encoder import Encoder
+    from vision_worker.worker import Worker
 
 _DECODERS = 2
 

@@ -7,8 +7,9 @@ import typer
 from glm4v.cli import options as opt
 from glm4v.cli.answer import answer_object, logprob_objects, print_object
 from glm4v.cli.forms import response_format
+from glm4v.cli.gateway import gateway
 from glm4v.cli.reading import INTERRUPTED, collect, stream
-from glm4v.client import DEFAULT_TARGET, Client
+from glm4v.client import DEFAULT_TARGET
 from glm4v.conversation import attach_image, question, read_file, read_messages
 from glm4v.generation import Generation
 from glm4v.options import GenerateOptions
@@ -93,7 +94,7 @@ def _run(
 ) -> None:
     try:
         with (
-            Client(server) as client,
+            gateway(server) as client,
             client.generate(conversation, timeout_s=timeout_s, **options) as generation,
         ):
             _show(generation, options, json)

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from glm4v.cli import options as opt
+from glm4v.cli.gateway import gateway
 from glm4v.cli.reading import INTERRUPTED, stream
-from glm4v.client import DEFAULT_TARGET, Client
+from glm4v.client import DEFAULT_TARGET
 
 
 def attach(
@@ -24,7 +25,7 @@ def attach(
     """
     try:
         with (
-            Client(server, timeout_s=timeout) as client,
+            gateway(server, timeout) as client,
             client.attach(request_id, *(offset or ())) as generation,
         ):
             stream(generation)

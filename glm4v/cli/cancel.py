@@ -3,7 +3,8 @@
 import typer
 
 from glm4v.cli import options as opt
-from glm4v.client import DEFAULT_TARGET, Client
+from glm4v.cli.gateway import gateway
+from glm4v.client import DEFAULT_TARGET
 
 
 def cancel(
@@ -11,6 +12,6 @@ def cancel(
     server: opt.Server = DEFAULT_TARGET,
 ) -> None:
     """End a request. Harmless when it has ended already."""
-    with Client(server) as client:
+    with gateway(server) as client:
         ended_now = client.cancel(request_id)
     typer.echo(f"{request_id} " + ("is cancelled" if ended_now else "had ended before"))

@@ -30,8 +30,8 @@ def demo(
     asyncio.run(foreground.run(_ask))
     if foreground.signals:
         raise typer.Exit(INTERRUPTED)
-    typer.echo("\nstopped; to ask about pictures of your own: glm4v up, then in another terminal")
-    typer.echo(f'  glm4v ask {demo_examples()[0].picture} "What is this?"')
+    typer.echo("\nstopped; to ask questions of your own: glm4v up, then in another terminal")
+    typer.echo("what `glm4v examples` prints, or: glm4v ask photo.jpg 'What is this?'")
 
 
 async def _ask(cluster: LocalCluster) -> None:

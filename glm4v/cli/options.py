@@ -5,6 +5,11 @@ from typing import Annotated
 
 import typer
 
+from glm4v.client import DEFAULT_TARGET
+
+_PORT = DEFAULT_TARGET.rpartition(":")[2]
+_GRPC_NAMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "vsock:", "xds:")
+
 
 def unicode_text(argument: str) -> str:
     """An argument that is sent as text; Python lets bytes that are not UTF-8 pass."""
@@ -15,7 +20,26 @@ def unicode_text(argument: str) -> str:
     return argument
 
 
-Server = Annotated[str, typer.Option(metavar="HOST:PORT", parser=unicode_text, help="The gateway.")]
+def gateway_address(argument: str) -> str:
+    """What gRPC takes for the address of a gateway, also from one that is written as a URL."""
+    text = unicode_text(argument)
+    scheme, _, rest = text.rpartition("://")
+    if scheme.lower() == "https":
+        raise typer.BadParameter(f"{text}: a gateway serves no TLS; give HOST:PORT")
+    if scheme.lower() not in ("", "http", "grpc") or text.startswith(_GRPC_NAMES):
+        return text  # a name that gRPC resolves
+    place = rest.rstrip("/")
+    host, colon, port = place.rpartition(":")
+    if not colon or place.endswith("]"):  # the port is left out
+        host, port, place = place, _PORT, f"{place}:{_PORT}"
+    if not host or "/" in place or not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise typer.BadParameter(f"{text} is no HOST:PORT")
+    return place
+
+
+Server = Annotated[
+    str, typer.Option(metavar="HOST:PORT", parser=gateway_address, help="The gateway.")
+]
 RequestId = Annotated[
     str, typer.Argument(parser=unicode_text, help="As given to, or shown by, glm4v ask.")
 ]

@@ -36,9 +36,20 @@ def stream(generation: Generation) -> None:
                 sys.stdout.flush()
     if len(generation.choices) == 1:
         typer.echo()
+    _tell_equal([choice.text for choice in generation.choices])
     for choice in generation.choices:
         assert choice.finished is not None  # or the loop had raised
         typer.echo(f"{summary(choice.finished)}, request {generation.request_id}", err=True)
+
+
+def _tell_equal(texts: list[str]) -> None:
+    """Say it when several answers were asked for and the model is so sure that they are one."""
+    different = len(set(texts))
+    if different < len(texts):
+        what = "all" if different == 1 else f"only {different} of"
+        verb = "are equal" if different == 1 else "are different"
+        advice = "a higher --temperature draws others"
+        typer.echo(f"{what} {len(texts)} answers {verb}; {advice}", err=True)
 
 
 def collect(generation: Generation) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +10,32 @@ from typing import Annotated
 import typer
 
 from glm4v.cli.log import Log
+from glm4v.cli.options import unicode_text
 from glm4v.cli.reading import INTERRUPTED
 from glm4v.demo import DEMO_MODEL
 from glm4v.errors import Unavailable
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.local.foreground import Foreground
 from glm4v.local.run_files import RunningSystem, announced
+
+
+class Dtype(str, Enum):
+    """As GLM4V_DTYPE."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    WEIGHTS16 = "weights16"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class LogLevel(str, Enum):
+    """As GLM4V_LOG_LEVEL."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 def up(
@@ -24,35 +45,71 @@ def up(
             metavar="DIR", help="Folder of the checkpoint.", show_default="the demo model shipped"
         ),
     ] = DEMO_MODEL,
+    host: Annotated[
+        str,
+        typer.Option(
+            parser=unicode_text,
+            metavar="HOST",
+            help="Address of the gateway; 0.0.0.0 lets every machine ask, without any account.",
+        ),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the gateway.")] = 8330,
     vision_workers: Annotated[int, typer.Option(min=0, help="How many.")] = 1,
     lm_workers: Annotated[int, typer.Option(min=0, help="How many.")] = 1,
+    tensor_parallel: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="1", help="Processes that share each language model."),
+    ] = None,
+    max_sequences: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="64", help="Requests a language worker decodes together."),
+    ] = None,
+    max_open_requests: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="1024", help="Accepted requests; more are refused."),
+    ] = None,
     redis_url: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", envvar="GLM4V_REDIS_URL", help="A running Redis; else one is started."
+            metavar="URL",
+            envvar="GLM4V_REDIS_URL",
+            parser=unicode_text,
+            help="A running Redis; else one is started.",
         ),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="auto, float32, weights16, bfloat16 or float16.")
-    ] = "auto",
+        Dtype | None,
+        typer.Option(show_default="auto", help="Of weights and activations."),
+    ] = None,
     data_dir: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Keeps requests over a restart; else they are forgotten."),
     ] = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(show_default="info", help="Least severe lines of the log.")
+    ] = None,
 ) -> None:
     """Start Redis, workers and a gateway, and keep them running until Ctrl-C.
 
-    More settings are read from GLM4V_… variables.
+    Other settings are GLM4V_… variables, which `glm4v settings` lists. An option has precedence
+    over its variable.
     """
+    options = {
+        "GLM4V_TENSOR_PARALLEL": tensor_parallel,
+        "GLM4V_MAX_SEQUENCES": max_sequences,
+        "GLM4V_MAX_OPEN_REQUESTS": max_open_requests,
+        "GLM4V_DTYPE": dtype and dtype.value,
+        "GLM4V_LOG_LEVEL": log_level and log_level.value,
+    }
     settings = ClusterSettings(
         model,
+        host=host,
         port=port,
         vision_workers=vision_workers,
         lm_workers=lm_workers,
         redis_url=redis_url,
-        dtype=dtype,
         data_dir=data_dir,
+        environment={name: str(value) for name, value in options.items() if value is not None},
     )
     with Log() as log:
         foreground = Foreground(settings, log.show)

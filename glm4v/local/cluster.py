@@ -1,12 +1,10 @@
 """The whole system on one machine: Redis, workers and a gateway as processes of ours."""
 
-import fcntl
 import os
 import signal
-import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -15,15 +13,21 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import glm4v
-from glm4v.broker import Connection
-from glm4v.errors import CheckpointError, ConfigurationError, Unavailable
+from glm4v.errors import ConfigurationError
+from glm4v.local.checks import (
+    check_port,
+    check_redis,
+    check_settings,
+    free_port,
+    lock_folder,
+)
 from glm4v.local.child import Child, Program, Show
 from glm4v.local.redis_server import RedisServer
 from glm4v.local.run_folder import RunFolder
 from glm4v.local.supervisor import Supervisor
 from glm4v.usable_cpus import usable_cpus
 
-_HOST = "127.0.0.1"
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where one asks who listens everywhere
 _HEALTH_TIMEOUT_S = 1.0
 _DRAIN_S = 10.0  # default of GLM4V_DRAIN_S
 # Language workers give way to vision workers: all who ask about a picture wait for it, and a step
@@ -41,11 +45,12 @@ class ClusterSettings:
     """What to start."""
 
     model: Path  # folder of the checkpoint
+    host: str = "127.0.0.1"  # that the gateway listens on
     port: int = 0  # of the gateway; 0 takes a free one
     vision_workers: int = 1
     lm_workers: int = 1
     redis_url: str | None = None  # None starts a server
-    dtype: str = "auto"
+    dtype: str | None = None  # None: that of the environment
     data_dir: Path | None = None  # of that server; None forgets everything at the end
     restart: bool = True  # what dies
     start_timeout_s: float = 600.0
@@ -70,8 +75,9 @@ class LocalCluster:
 
     @property
     def target(self) -> str:
-        """Where the gateway listens, HOST:PORT."""
-        return f"{_HOST}:{self._port}"
+        """Where the gateway can be asked from this machine, HOST:PORT."""
+        host = _LOOPBACK.get(self._settings.host, self._settings.host)
+        return _address(host, self._port)
 
     def process(self, name: str) -> Child:
         """The newest process of that name; KeyError when there is none."""
@@ -104,14 +110,14 @@ class LocalCluster:
 
     async def _check(self) -> None:
         """Find what cannot work before anything is started."""
-        if not self._settings.model.is_dir():
-            raise CheckpointError(f"{self._settings.model}: no such folder")
-        self._port = self._port or _free_port()
-        _check_port(self._port)
-        if self._settings.redis_url is not None:
-            await _check_redis(self._settings.redis_url)
-        if self._settings.data_dir is not None:
-            self._lock = _lock(self._settings.data_dir)
+        settings = self._settings
+        check_settings(self._environment("redis://", Path()))
+        self._port = self._port or free_port(settings.host)
+        check_port(settings.host, self._port)
+        if settings.redis_url is not None:
+            await check_redis(settings.redis_url)
+        if settings.data_dir is not None:
+            self._lock = lock_folder(settings.data_dir)
 
     async def _start(self, folder: RunFolder) -> None:
         settings = self._settings
@@ -129,7 +135,9 @@ class LocalCluster:
             *_workers("vision_worker", settings.vision_workers, folder, environment),
             *_workers("lm_worker", settings.lm_workers, folder, environment, _LANGUAGE_NICE),
         )
-        await self._supervisor.start(_service("gateway", "gateway", self.target, environment))
+        listen = _address(settings.host, self._port)
+        gateway = _service("gateway", "gateway", listen, environment)
+        await self._supervisor.start(replace(gateway, is_ready=lambda: is_serving(self.target)))
         await self._supervisor.ready(settings.start_timeout_s)
 
     async def _stop(self) -> None:
@@ -153,9 +161,9 @@ class LocalCluster:
             "GLM4V_STEP_STRETCH": _STEP_STRETCH,
             **os.environ,
             **settings.environment,
+            **({"GLM4V_DTYPE": settings.dtype} if settings.dtype else {}),
             "GLM4V_MODEL": str(settings.model.absolute()),
             "GLM4V_REDIS_URL": redis_url,
-            "GLM4V_DTYPE": settings.dtype,
             "PYTHONUNBUFFERED": "1",
             **_import_path(),
         }
@@ -179,6 +187,10 @@ def is_serving(target: str) -> bool:
         except grpc.RpcError:
             return False
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _service(
@@ -230,41 +242,3 @@ def _import_path() -> dict[str, str]:
         return {"PYTHONSAFEPATH": "1"}
     paths = [str(root), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
-def _free_port() -> int:
-    with socket.create_server((_HOST, 0)) as listening:
-        return int(listening.getsockname()[1])
-
-
-def _check_port(port: int) -> None:
-    try:
-        socket.create_server((_HOST, port)).close()
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise Unavailable(
-            f"port {port} cannot be used ({reason}); choose another with --port"
-        ) from None
-
-
-async def _check_redis(url: str) -> None:
-    connection = Connection(url)
-    try:
-        await connection.check()
-    finally:
-        await connection.close()
-
-
-def _lock(data_dir: Path) -> IO[str]:
-    """Two servers on one append-only file would destroy it."""
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (data_dir / "lock").open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"data folder {data_dir}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise Unavailable(f"data folder {data_dir} is in use by another glm4v up") from None
-    return lock

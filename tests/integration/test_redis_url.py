@@ -10,7 +10,7 @@ import pytest
 
 from glm4v.broker import Connection
 from glm4v.errors import ConfigurationError, Unavailable
-from glm4v.local.cluster import ClusterSettings, LocalCluster
+from glm4v.local.checks import check_redis
 from tests.redis_nodes import HOST, cluster, free_port, node, wait_for
 
 SERVICE = "the-master"
@@ -92,14 +92,9 @@ async def test_a_server_that_wants_another_account_says_so(folder: Path) -> None
         await check(f"redis://:{SECRET}@{HOST}:{port}/0")
 
 
-async def up_would_take(folder: Path, url: str) -> None:
-    """What `glm4v up --redis-url URL` looks at before it starts anything."""
-    await LocalCluster(ClusterSettings(model=folder, redis_url=url))._check()
-
-
 async def test_up_takes_a_cluster_and_the_master_of_sentinels(folder: Path) -> None:
     with cluster(folder) as url:
-        await up_would_take(folder, url)
+        await check_redis(url)
     port, sentinel_port = free_port(), free_port()
     watched = f"sentinel monitor {SERVICE} {HOST} {port} 1\n"
     with (
@@ -107,9 +102,9 @@ async def test_up_takes_a_cluster_and_the_master_of_sentinels(folder: Path) -> N
         node(folder / "sentinel", sentinel_port, "--sentinel", config=watched) as sentinel,
     ):
         wait_for(lambda: sentinel.sentinel_master(SERVICE))
-        await up_would_take(folder, f"redis+sentinel://{HOST}:{sentinel_port}/{SERVICE}/0")
+        await check_redis(f"redis+sentinel://{HOST}:{sentinel_port}/{SERVICE}/0")
         with pytest.raises(Unavailable, match=f"no Redis at .*{sentinel_port}/another"):
-            await up_would_take(folder, f"redis+sentinel://{HOST}:{sentinel_port}/another")
+            await check_redis(f"redis+sentinel://{HOST}:{sentinel_port}/another")
 
 
 async def most_at_once(connection: Connection, port: int, calls: int) -> int:

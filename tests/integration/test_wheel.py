@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -129,3 +130,25 @@ def test_without_extras_the_command_says_what_to_install(wheel: Path, tmp_path: 
     assert done.returncode == 2
     assert "pip install 'glm4v-serve[gateway,worker]'" in done.stderr
     assert done.stderr.count("\n") == 1
+    for module, extra in (("gateway", "gateway"), ("vision_worker", "worker")):
+        done = subprocess.run(
+            [command.with_name("python"), "-m", module],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert f"pip install 'glm4v-serve[{extra}]'" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_the_examples_of_the_demo_model_lie_where_it_is_installed(
+    command: Path, tmp_path: Path
+) -> None:
+    lines = run([command, "examples"], tmp_path).splitlines()
+    images = [word for line in lines for word in shlex.split(line) if word.endswith(".png")]
+    assert len(images) > 5
+    assert all(Path(image).is_file() for image in images)
+    assert all(image.startswith(str(command.parents[1])) for image in images)

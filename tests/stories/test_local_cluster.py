@@ -229,7 +229,7 @@ async def test_a_bad_checkpoint_ends_the_start_and_leaves_nothing(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    with pytest.raises(CheckpointError, match=r"^(vision_wor|lm_wor|gat)[a-z]+: .*config\.json"):
+    with pytest.raises(CheckpointError, match=r"config\.json: no such file"):
         async with LocalCluster(ClusterSettings(tmp_path)):
             pytest.fail("it started")
     assert await asyncio.to_thread(lambda: list(temporary.iterdir())) == []

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+import typer
 
+from glm4v.cli.options import gateway_address
 from glm4v.settings import PROCESSES, variable_of
 from tests.processes import wait_until
 from tests.scripted_gateway import ANSWER, ScriptedGateway, serving
@@ -353,23 +356,121 @@ def test_help_tells_the_exit_codes_and_the_version_is_the_packages(folder: Path)
 def test_up_says_in_one_line_why_it_cannot_start(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = run(folder, "up", "--model", ".", "--port", port)
+        done = run(folder, "up", "--port", port)
     assert done.returncode == 5
     assert done.stderr == (
-        f"glm4v: port {port} cannot be used (Address already in use); choose another with --port\n"
+        f"glm4v: port {port} of 127.0.0.1 cannot be used (Address already in use); choose another "
+        "with --port, or another address of this machine with --host\n"
     )
-    done = run(folder, "up", "--model", "absent", "--port", port)
-    assert (done.returncode, done.stderr) == (4, "glm4v: absent: no such folder\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "message"),
+    [
+        ("--model absent", 4, "absent: no such directory"),
+        ("--model .", 4, "config.json: no such file; is this a GLM-4V checkpoint?"),
+        ("--tensor-parallel 3", 2, "--tensor-parallel: 8 attention heads do not divide into 3"),
+        ("--tensor-parallel 0", 2, "'--tensor-parallel'"),
+        ("--max-sequences 0", 2, "'--max-sequences'"),
+        ("--dtype int8", 2, "'--dtype': "),
+        ("--log-level loud", 2, "'--log-level': "),
+        ("--port 65536", 2, "'--port': "),
+        ("--host 192.0.2.1", 5, "of 192.0.2.1 cannot be used (Cannot assign requested address)"),
+        ("--data-dir photo.jpg", 2, "--data-dir photo.jpg: File exists"),
+    ],
+)
+def test_what_up_cannot_do_is_said_before_anything_starts(
+    folder: Path, words: str, exit_code: int, message: str
+) -> None:
+    done = run(folder, "up", *words.split())
+    assert message in done.stderr
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    assert "redis" not in done.stderr
+
+
+def test_up_reads_the_variables_before_anything_starts(folder: Path) -> None:
+    done = run(folder, "up", GLM4V_BLOCK_SIZE="0")
+    assert done.returncode == 2
+    assert done.stderr.startswith("glm4v: GLM4V_BLOCK_SIZE is '0': ")
+
+
+@pytest.mark.parametrize("words", [("ask", "x"), ("attach", "x"), ("cancel", "x")])
+def test_without_a_gateway_one_hears_so_soon_and_what_to_do(
+    folder: Path, words: tuple[str, ...]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        target = f"127.0.0.1:{free.getsockname()[1]}"
+    done = run(folder, *words, "--server", target)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr == (
+        f"glm4v: {target} was unavailable for 1.0 s: Connection refused; is the gateway running "
+        "there? `glm4v up` starts one, --server HOST:PORT names another\n"
+    )
+
+
+def test_who_listens_and_says_nothing_is_no_gateway(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        done = run(folder, "ask", "x", "--server", target)
+    assert done.returncode == 5
+    assert re.search(
+        rf"{target} .* 1(\.0)? s.*; is the gateway running there\? `glm4v up`", done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "target"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80"),
+        ("http://127.0.0.1:80/", "127.0.0.1:80"),
+        ("HTTP://host:80", "host:80"),
+        ("grpc://host:80//", "host:80"),
+        ("host", "host:8330"),
+        ("http://host/", "host:8330"),
+        ("[::1]", "[::1]:8330"),
+        ("http://[::1]:80/", "[::1]:80"),
+        ("unix:/run/glm4v.sock", "unix:/run/glm4v.sock"),
+        ("dns:///host:80", "dns:///host:80"),
+    ],
+)
+def test_the_address_of_a_gateway_may_be_written_as_a_url(argument: str, target: str) -> None:
+    assert gateway_address(argument) == target
+
+
+@pytest.mark.parametrize("argument", ["https://host:80", "host:port", ":80", "host:70000", "a/b:1"])
+def test_what_is_no_address_of_a_gateway_is_refused(argument: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        gateway_address(argument)
+
+
+@pytest.mark.parametrize(
+    ("texts", "note"),
+    [
+        (["a", "b", "c"], ""),
+        (["a", "b", "a"], "only 2 of 3 answers are different; a higher --temperature draws others"),
+        (["a", "a", "a"], "all 3 answers are equal; a higher --temperature draws others"),
+    ],
+)
+def test_equal_answers_are_said_to_be_equal(
+    folder: Path, server: str, gateway: ScriptedGateway, texts: list[str], note: str
+) -> None:
+    gateway.several = texts
+    done = run(folder, "ask", "x", "-n", "3", "--best-of", "8", "--server", server)
+    assert done.stdout == "".join(f"[{i}] {text}\n" for i, text in enumerate(texts))
+    assert [line for line in done.stderr.splitlines() if "answers" in line] == (
+        [note] if note else []
+    )
 
 
 def test_up_does_not_show_the_password_of_a_redis_that_is_away(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"redis://:secret@127.0.0.1:{port}/0"
-    done = run(folder, "up", "--model", ".", "--port", str(port), GLM4V_REDIS_URL=url)
+    done = run(folder, "up", "--port", str(port), GLM4V_REDIS_URL=url)
     assert done.returncode == 5
     assert done.stderr == (
-        f"glm4v: no Redis at 127.0.0.1:{port} (Connection refused); start it, or correct its URL\n"
+        f"glm4v: no Redis at redis://127.0.0.1:{port}/0 (Connection refused); start it, or "
+        "correct its URL\n"
     )
 
 

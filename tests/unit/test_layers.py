@@ -76,7 +76,7 @@ def test_ranks_split_query_heads_and_share_kv_heads(
 ) -> None:
     shards = [Shard(rank, size) for rank in range(size)]
     for shard in shards:
-        shard.check(SPEC)
+        SPEC.check_ranks(shard.size)
     assert [shard.kv_heads(SPEC) for shard in shards] == kv_heads
     heads = [head for shard in shards for head in range(*shard.heads(SPEC))]
     assert heads == list(range(32))
@@ -91,7 +91,7 @@ def test_ranks_split_query_heads_and_share_kv_heads(
 )
 def test_a_number_of_ranks_that_does_not_fit_is_refused(size: int, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason):
-        Shard(0, size).check(SPEC)
+        SPEC.check_ranks(size)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, 40960), (2, 20480), (8, 20480)])

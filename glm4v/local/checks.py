@@ -1,0 +1,80 @@
+"""What cannot work is found before anything is started, and said in the words of the options."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from glm4v.broker import Connection
+from glm4v.checkpoint import Checkpoint
+from glm4v.errors import ConfigurationError, Unavailable
+from glm4v.settings import PROCESSES, LmSettings, read_settings
+
+
+def check_settings(environment: Mapping[str, str]) -> None:
+    """Read the settings of every process and the checkpoint's headers.
+
+    Raises ConfigurationError and CheckpointError.
+    """
+    for kind in PROCESSES.values():
+        read_settings(kind, environment)
+    settings = read_settings(LmSettings, environment)
+    spec = Checkpoint.open(settings.model).spec
+    try:
+        spec.check_ranks(settings.tensor_parallel)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--tensor-parallel: {error}") from None
+
+
+def free_port(host: str) -> int:
+    """One that nobody listens on now."""
+    with _listen(host, 0) as listening:
+        return int(listening.getsockname()[1])
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises Unavailable when somebody listens there, or the host is none of this machine's."""
+    try:
+        _listen(host, port).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0) if error.errno and error.errno > 0 else error.args[1]
+        raise Unavailable(
+            f"port {port} of {host} cannot be used ({reason}); choose another with --port, or "
+            "another address of this machine with --host"
+        ) from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    [family, _, _, _, address], *_ = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return socket.create_server(address[:2], family=family)
+
+
+async def check_redis(url: str) -> None:
+    """Raises Unavailable or ConfigurationError unless a Redis answers there."""
+    connection = Connection(url)
+    try:
+        await connection.check()
+    finally:
+        await connection.close()
+
+
+def lock_folder(data_dir: Path) -> IO[str]:
+    """Two servers on one append-only file would destroy it: who holds the lock may start one.
+
+    Raises ConfigurationError for a folder that cannot be written, Unavailable for one in use.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--data-dir {data_dir}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise Unavailable(f"--data-dir {data_dir} is in use by another glm4v up") from None
+    return lock
