@@ -50,10 +50,12 @@ def build(settings: LmSettings) -> Process:
     size = settings.tensor_parallel
     place = place_from(os.environ, size)
     followers = Followers(size) if size > 1 and place is None else None
+    grammars = Grammars(settings.model, checkpoint.spec)
     engine, ranks = _engine(
         settings,
         checkpoint,
         worker.publish,
+        grammars,
         place=followers.place if followers else place,
         ranks_here=size if followers else 1,
     )
@@ -71,6 +73,7 @@ def build(settings: LmSettings) -> Process:
         were_told = await anyio.to_thread.run_sync(ranks.close)  # signals are still heard meanwhile
         if followers is not None:
             followers.end(were_told=were_told)
+        await anyio.to_thread.run_sync(grammars.end)
         await connection.close()
 
     daemons = [] if size == 1 else [ranks.beat]
@@ -84,6 +87,7 @@ def _engine(
     settings: LmSettings,
     checkpoint: Checkpoint,
     publish: Publish,
+    grammars: Grammars,
     *,
     place: Place | None,
     ranks_here: int,
@@ -103,7 +107,6 @@ def _engine(
         weights=checkpoint.values(vision=False),
         ranks_here=ranks_here,
     )
-    grammars = Grammars(settings.model, spec)
     ranks = Ranks(
         partial(Runner.load, checkpoint, device, shard, grammars=grammars),
         blocks=blocks,

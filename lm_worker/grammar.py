@@ -18,55 +18,67 @@ import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 
-from glm4v.errors import InvalidRequest
+from glm4v.errors import InvalidRequest, Overloaded
 from glm4v.model_spec import ModelSpec
+from lm_worker.form_compiler import FormCompiler, server_command
 from lm_worker.forms import compile_form, library_error, read_vocabulary
 from lm_worker.plan import NO_TOKEN, AnswerForm, SampleSpec, behind_header
 
-_COMPILE_S = 10.0
 _COMPILED = 64  # forms that are kept
 _THREADS = 2
+_OPEN_BYTES = 2**29  # what the forms of open answers may take together
 
 
 class Grammars:
     """Compiled forms, the latest ones, and the matchers of the answers that are being written.
 
-    `open` and `close` belong to the event loop, the rest to the device thread.
+    `open`, `close` and `end` belong to the event loop, the rest to the device thread.
     """
 
-    def __init__(self, model_dir: Path, spec: ModelSpec) -> None:
+    def __init__(
+        self, model_dir: Path, spec: ModelSpec, compiler: FormCompiler | None = None
+    ) -> None:
         self._model_dir = model_dir
         self._spec = spec
+        self._compiler = compiler or FormCompiler(server_command(model_dir))
         self._vocabulary: LLTokenizer | None = None
         self._compiled: OrderedDict[AnswerForm, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()  # of the two above
         self._threads = anyio.Semaphore(_THREADS)  # first come, first served
         self._matchers: dict[int, Matcher] = {}
+        self._bytes: dict[int, int] = {}  # what the forms of open answers took, by sequence
 
     async def open(self, number: int, form: AnswerForm, answer: tuple[int, ...]) -> None:
         """Have a matcher for sequence `number`; `answer` is what it has already, behind its header.
 
-        Raises InvalidRequest for a form that cannot be compiled, or not within the limits.
+        Raises InvalidRequest for a form that cannot be compiled, or not within the bounds;
+        Overloaded when this worker cannot compile it now.
         """
-        # No form answers for the ones before it, nor for the vocabulary: their time is not its own.
-        async with self._threads:
-            vocabulary = await anyio.to_thread.run_sync(
-                self._read_vocabulary, abandon_on_cancel=True
+        size = await self._compiler.prove(form)
+        if sum(self._bytes.values()) + size > _OPEN_BYTES:
+            raise Overloaded(
+                f"response_format takes {size // 2**20} MiB beside the forms of "
+                f"{len(self._bytes)} open requests, which may take {_OPEN_BYTES // 2**20} MiB "
+                "together; ask again, or simplify it"
             )
-            try:
-                with anyio.fail_after(_COMPILE_S):
-                    self._matchers[number] = await anyio.to_thread.run_sync(
-                        self._matcher, form, answer, vocabulary, abandon_on_cancel=True
-                    )
-            except TimeoutError:
-                raise InvalidRequest(
-                    f"response_format.{form.kind} of {len(form.text)} characters is not compiled "
-                    f"after {_COMPILE_S:g} s; simplify it"
-                ) from None
+        self._bytes[number] = size
+        try:
+            async with self._threads:
+                self._matchers[number] = await anyio.to_thread.run_sync(
+                    self._matcher, form, answer, abandon_on_cancel=True
+                )
+        except BaseException:
+            self.close(number)
+            raise
 
     def close(self, number: int) -> None:
         """Forget a sequence's matcher, if it has one."""
         self._matchers.pop(number, None)
+        self._bytes.pop(number, None)
+
+    def end(self) -> None:
+        """End the processes that compile. Takes a second at most."""
+        self._compiler.end()
 
     def allowed(self, specs: Sequence[SampleSpec]) -> dict[int, torch.Tensor]:
         """Which tokens may follow, [tokens] each, by place in `specs`; those without are free."""
@@ -96,7 +108,7 @@ class Grammars:
         matcher.stand_behind(answer, spec.stops)
         return matcher.is_complete, matcher.failure
 
-    # What follows runs in threads of its own.
+    # What follows runs in threads of its own. They compile what is proven, and are never given up.
 
     def _read_vocabulary(self) -> LLTokenizer:
         with self._lock:
@@ -104,10 +116,8 @@ class Grammars:
                 self._vocabulary = read_vocabulary(self._model_dir, self._spec)
             return self._vocabulary
 
-    def _matcher(
-        self, form: AnswerForm, answer: tuple[int, ...], vocabulary: LLTokenizer
-    ) -> "Matcher":
-        matcher = Matcher(self._copy(form, vocabulary), self._spec)
+    def _matcher(self, form: AnswerForm, answer: tuple[int, ...]) -> "Matcher":
+        matcher = Matcher(self._copy(form, self._read_vocabulary()), self._spec)
         matcher.stand_behind(answer, ())
         if matcher.failure:
             raise InvalidRequest(f"response_format.{form.kind}: {matcher.failure}")

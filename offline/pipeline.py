@@ -123,6 +123,7 @@ class Pipeline:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             ranks.close()
+            grammars.end()
 
 
 async def _first_of(produced: "asyncio.Queue[NewToken]", running: "asyncio.Task[None]") -> NewToken:

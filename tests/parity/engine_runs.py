@@ -130,10 +130,10 @@ class Running:
         checkpoint = Checkpoint.open(folder)
         device = open_device("cpu", "float32")
         size = place.size if place else 1
-        grammars = Grammars(folder, checkpoint.spec)
+        self.grammars = Grammars(folder, checkpoint.spec)
         self.answers = answers
         self.ranks = Ranks(
-            partial(Runner.load, checkpoint, device, Shard(0, size), grammars=grammars),
+            partial(Runner.load, checkpoint, device, Shard(0, size), grammars=self.grammars),
             blocks=layout.blocks,
             block_size=layout.block_size,
             join=partial(join, place, "gloo", timeout_s) if place else None,
@@ -151,7 +151,7 @@ class Running:
             self.ranks,
             self.answers.publish,
             picture_rows=checkpoint.spec.vision.embedding_rows,
-            grammars=grammars,
+            grammars=self.grammars,
         )
 
     async def answer(self, requests: Sequence[Asked]) -> dict[str, list[int]]:
@@ -193,3 +193,4 @@ async def running(
     finally:
         run.stepping.cancel()
         run.ranks.close()
+        run.grammars.end()

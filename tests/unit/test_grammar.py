@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llguidance import LLMatcher, LLTokenizer
 
-from glm4v.errors import InvalidRequest
+from glm4v.errors import InvalidRequest, Overloaded
 from glm4v.model_spec import ModelSpec, read_spec
 from glm4v.tiny import write_tiny
 from lm_worker import grammar
-from lm_worker.forms import compile_form
+from lm_worker.form_compiler import FormCompiler, server_command
 from lm_worker.grammar import Grammars
 from lm_worker.plan import NO_TOKEN, AnswerForm, SampleSpec, SamplingRules
 from lm_worker.sampler import sample
@@ -53,9 +52,17 @@ def spec(folder: Path) -> ModelSpec:
     return read_spec(folder)
 
 
+@pytest.fixture(scope="module")
+def compiler(folder: Path) -> Iterator[FormCompiler]:
+    """One server for all tests: it takes a second to start."""
+    compiler = FormCompiler(server_command(folder))
+    yield compiler
+    compiler.end()
+
+
 @pytest.fixture
-def grammars(folder: Path, spec: ModelSpec) -> Grammars:
-    return Grammars(folder, spec)
+def grammars(folder: Path, spec: ModelSpec, compiler: FormCompiler) -> Grammars:
+    return Grammars(folder, spec, compiler)
 
 
 def open_(grammars: Grammars, form: AnswerForm, answer: tuple[int, ...] = ()) -> None:
@@ -142,14 +149,14 @@ def test_answers_have_the_form(
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.kind)
 def test_an_answer_goes_on_the_same_after_a_resume_at_any_token(
-    folder: Path, spec: ModelSpec, form: AnswerForm
+    folder: Path, spec: ModelSpec, compiler: FormCompiler, form: AnswerForm
 ) -> None:
-    grammars = Grammars(folder, spec)
+    grammars = Grammars(folder, spec, compiler)
     open_(grammars, form)
     whole = write(grammars, spec, 5, temperature=1.0)
     assert len(whole.tokens) > 1
     for known in range(len(whole.tokens)):
-        other = Grammars(folder, spec)
+        other = Grammars(folder, spec, compiler)
         open_(other, form, whole.tokens[:known])
         end = known + 8
         resumed = write(other, spec, 5, most=end, answer=whole.tokens[:known], temperature=1.0)
@@ -297,24 +304,41 @@ def test_a_form_is_compiled_once_and_answers_do_not_share_where_they_stand(
     assert list(grammars.allowed(wishes)) == [2]
 
 
-def test_a_form_does_not_answer_for_those_before_it(
-    grammars: Grammars, monkeypatch: pytest.MonkeyPatch
+class Heavy(FormCompiler):
+    """Proves everything, at a price."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__([])
+        self._size = size
+
+    async def prove(self, form: AnswerForm) -> int:
+        return self._size
+
+
+def test_forms_of_open_answers_take_a_bounded_memory_together(
+    folder: Path, spec: ModelSpec
 ) -> None:
-    compile_, within_s, each_s, forms = compile_form, 3.0, 1.2, 6  # two at a time
+    grammars = Grammars(folder, spec, Heavy(100 * 2**20))
 
-    def slowly(form: AnswerForm, vocabulary: LLTokenizer) -> LLMatcher:
-        time.sleep(each_s)
-        return compile_(form, vocabulary)
+    async def fill() -> None:
+        for number in range(5):
+            await grammars.open(number, AnswerForm("regex", "abc"), ())
+        with pytest.raises(Overloaded, match=r"100 MiB beside the forms of 5 open .* 512 MiB"):
+            await grammars.open(5, AnswerForm("regex", "abc"), ())
+        grammars.close(4)
+        with pytest.raises(InvalidRequest):
+            await grammars.open(4, AnswerForm("regex", "a("), ())
+        await grammars.open(4, AnswerForm("regex", "abc"), ())  # what failed holds nothing
 
-    monkeypatch.setattr(grammar, "_COMPILE_S", within_s)
-    monkeypatch.setattr(grammar, "compile_form", slowly)
+    asyncio.run(fill())
 
-    async def all_at_once() -> None:
-        await asyncio.gather(
-            *(grammars.open(n, AnswerForm("regex", f"a{{{n}}}"), ()) for n in range(1, forms + 1))
-        )
 
-    asyncio.run(all_at_once())
-    monkeypatch.setattr(grammar, "_COMPILE_S", each_s / 2)
-    with pytest.raises(InvalidRequest, match="not compiled after"):
-        open_(grammars, AnswerForm("regex", "b"))
+def test_what_is_not_proven_is_not_compiled_here(
+    folder: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, compiler: FormCompiler
+) -> None:
+    compiled = []
+    monkeypatch.setattr(grammar, "compile_form", lambda form, _: compiled.append(form))
+    grammars = Grammars(folder, spec, compiler)
+    with pytest.raises(InvalidRequest, match="unclosed group"):
+        open_(grammars, AnswerForm("regex", "a("))
+    assert compiled == []
