@@ -25,6 +25,7 @@ from lm_worker.layers import Shard
 from lm_worker.ranks import Ranks
 from lm_worker.runner import Runner
 from lm_worker.scheduler import Scheduler
+from vision_worker.decoders import Decoders
 from vision_worker.encoder import Encoder
 
 _BLOCK_ROWS = 16
@@ -78,7 +79,8 @@ class Pipeline:
             yield entry
 
     async def _encode(self, image: bytes) -> TensorBytes:
-        encoder = Encoder(self._checkpoint, self._device, self._limits)
+        decoders = Decoders(self._limits, self._spec.vision.image_size, quick=1)
+        encoder = Encoder(self._checkpoint, self._device, decoders)
         try:
             await encoder.start()
             return await encoder.encode(image)

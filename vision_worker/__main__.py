@@ -16,6 +16,7 @@ with extra("worker"):
     from glm4v.images import ImageLimits
     from glm4v.service import Process, main
     from glm4v.settings import VisionSettings
+    from vision_worker.decoders import Decoders
     from vision_worker.encoder import Encoder
     from vision_worker.worker import Worker
 
@@ -31,7 +32,8 @@ def build(settings: VisionSettings) -> Process:
     )
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     turns = CoreTurns(settings.core_turns)
-    encoder = Encoder(checkpoint, device, limits, decoders=_DECODERS, turns=turns)
+    decoders = Decoders(limits, checkpoint.spec.vision.image_size, quick=_DECODERS)
+    encoder = Encoder(checkpoint, device, decoders, turns=turns)
     connection = Connection(settings.redis_url.get_secret_value())
     queue = VisionQueue(
         connection, Keys(), lease_s=settings.lease_s, retention_s=settings.retention_s

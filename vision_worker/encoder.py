@@ -3,6 +3,8 @@
 decoders  | picture 1 | picture 2 | picture 3 |
 device                | 1         | 2         | 3         |
 
+Decoding is done in other processes; a picture that takes long there goes aside (see `decoders`).
+
 A caller that goes (its task is cancelled) takes its picture along: before the device stage it is
 skipped, in it the device stops at the next layer.
 """
@@ -11,12 +13,10 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from glm4v.checkpoint import Checkpoint
@@ -24,12 +24,11 @@ from glm4v.core_turns import CoreTurns
 from glm4v.device import Device
 from glm4v.device.device_thread import DeviceThread
 from glm4v.errors import Overloaded
-from glm4v.images import ImageLimits
 from glm4v.loading import Loading
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.weights import Weights
+from vision_worker.decoders import Decoders, Pixels, TakesLong
 from vision_worker.model import VisionModel
-from vision_worker.preprocess import pixel_values
 
 log = logging.getLogger(__name__)
 
@@ -41,25 +40,23 @@ class Encoder:
     """One device and the model on it; an error reaches the caller it belongs to, nobody else.
 
     Memory stays bounded however many callers there are: one picture is on the device, and at most
-    `decoders` others are being decoded or wait for it.
+    `quick` others are being decoded or wait for it, those aside left out.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         device: Device,
-        limits: ImageLimits,
+        decoders: Decoders,
         *,
-        decoders: int = 2,
         turns: CoreTurns | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._device = device
-        self._limits = limits
+        self._decoders = decoders
         self._turns = turns or CoreTurns(None)
-        self._decode_threads = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
         self._device_thread = DeviceThread()
-        self._room = asyncio.Semaphore(decoders + 1)
+        self._room = asyncio.Semaphore(decoders.quick + 1)
         self._model: VisionModel | None = None
         self._pictures_decoded = 0  # written by the event loop
         self._layers_done = 0  # written by the device thread
@@ -67,13 +64,19 @@ class Encoder:
 
     async def start(self) -> None:
         """Read the weights; raises CheckpointError."""
+        self._decoders.start()
         await _named(self._device_thread.call(self._load))
         self.started.set()
 
     @property
     def progress(self) -> int:
-        """Grows with every picture decoded and every layer computed."""
-        return self._pictures_decoded + self._layers_done
+        """Grows with every picture decoded and every layer computed, and while one is aside."""
+        return self._pictures_decoded + self._layers_done + self._decoders.progress
+
+    @property
+    def aside(self) -> int:
+        """How many pictures are aside, in nobody's way."""
+        return self._decoders.aside
 
     async def encode(self, data: bytes) -> TensorBytes:
         """A picture file -> its rows in the language model, [embedding rows, hidden] on the host.
@@ -84,20 +87,24 @@ class Encoder:
         gone = threading.Event()
         try:
             async with self._room:
-                decode = partial(self._decode, data)
-                loop = asyncio.get_running_loop()
-                pixels = await _named(loop.run_in_executor(self._decode_threads, decode))
-                self._pictures_decoded += 1
-                return await _named(self._device_thread.call(partial(self._encode, pixels, gone)))
+                with suppress(TakesLong):
+                    return await self._on_device(await _named(self._decoders.quickly(data)), gone)
+            pixels = await _named(self._decoders.slowly(data))
+            async with self._room:
+                return await self._on_device(pixels, gone)
         finally:
             gone.set()
 
+    async def _on_device(self, pixels: Pixels, gone: threading.Event) -> TensorBytes:
+        self._pictures_decoded += 1
+        return await _named(self._device_thread.call(partial(self._encode, pixels, gone)))
+
     def close(self) -> None:
-        """Let the pictures at hand end, but for those whose caller has gone.
+        """Let the pictures at hand end, but for those aside and those whose caller has gone.
 
         A device that hangs, or still reads its weights, is left so after ten seconds.
         """
-        self._decode_threads.shutdown(wait=True, cancel_futures=True)
+        self._decoders.close()
         if not self._device_thread.end(_END_S):
             log.error("the device is still busy after %g s and is left so", _END_S)
 
@@ -109,10 +116,7 @@ class Encoder:
         with torch.inference_mode():
             self._model = VisionModel(self._checkpoint.spec, weights, self._device)
 
-    def _decode(self, data: bytes) -> npt.NDArray[np.float32]:
-        return pixel_values(data, self._checkpoint.spec.vision.image_size, self._limits)
-
-    def _encode(self, pixels: npt.NDArray[np.float32], gone: threading.Event) -> TensorBytes:
+    def _encode(self, pixels: Pixels, gone: threading.Event) -> TensorBytes:
         assert self._model is not None, "start() comes first"
 
         def stop_if_gone() -> None:

@@ -21,7 +21,8 @@ MAX_LIVES = 5  # times a picture may be taken over before it is given up
 class Worker:
     """Stateless: everything it knows is in Redis, so it can be killed, added or scaled to zero.
 
-    `room` pictures are under way at once: one on the device, one being decoded, one being stored.
+    `room` pictures are under way at once: one on the device, one being decoded, one being stored;
+    those that take long to decode are aside and take no room.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Worker:
         self._room = room
         self._lease_s = lease_s
         self._held: dict[str, VisionLease] = {}  # by entry
+        self._scopes: dict[str, anyio.CancelScope] = {}  # of those being encoded
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Encode pictures until `stopping` is set, then hand back what is unfinished.
@@ -70,9 +72,12 @@ class Worker:
         if not group.cancel_scope.cancel_called:
             group.start_soon(self._encode, lease)
 
+    def _free_room(self) -> int:
+        return self._room + self._encoder.aside - len(self._held)
+
     async def _claim(self, group: anyio.abc.TaskGroup, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
-            room = self._room - len(self._held)
+            room = self._free_room()
             if room <= 0:
                 await asyncio.sleep(_IDLE_S)
                 continue
@@ -81,7 +86,7 @@ class Worker:
 
     async def _take_over(self, group: anyio.abc.TaskGroup, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
-            room = self._room - len(self._held)
+            room = self._free_room()
             for lease in await patiently(self._queue.take_over, room) if room > 0 else []:
                 if lease.entry in self._held:  # our own, lapsed while we were held up
                     continue
@@ -92,11 +97,14 @@ class Worker:
 
     async def _encode(self, lease: VisionLease) -> None:
         """One picture from claim to release; a picture that cannot be encoded fails its waiters."""
-        try:
-            await self._encode_and_store(lease)
-        except Glm4vError as error:
-            log.warning("picture=%s not encoded: %s", lease.job.image_digest, error)
-            await patiently(self._queue.not_encoded, lease, error.code, str(error))
+        with anyio.CancelScope() as scope:
+            self._scopes[lease.entry] = scope
+            try:
+                await self._encode_and_store(lease)
+            except Glm4vError as error:
+                log.warning("picture=%s not encoded: %s", lease.job.image_digest, error)
+                await patiently(self._queue.not_encoded, lease, error.code, str(error))
+        self._scopes.pop(lease.entry, None)
         self._held.pop(lease.entry, None)
 
     async def _encode_and_store(self, lease: VisionLease) -> None:
@@ -140,7 +148,19 @@ class Worker:
             if self._encoder.progress != progress:
                 progress = self._encoder.progress
                 for lease in list(self._held.values()):
-                    await patiently(self._queue.renew, lease)
+                    await self._renew(lease)
             elif self._held:
                 log.warning("no progress since the last renewal: leases are left to lapse")
             await asyncio.sleep(self._lease_s / 4)
+
+    async def _renew(self, lease: VisionLease) -> None:
+        """Renew one lease; a picture that is nobody's or another's is not encoded to its end."""
+        waiting = await patiently(self._queue.renew, lease)
+        if waiting == 0:  # `begin` drops the job, unless somebody has come to wait for it since
+            waiting = await patiently(self._queue.begin, lease)
+        scope = self._scopes.get(lease.entry)
+        if waiting > 0 or scope is None:
+            return
+        reason = "was taken over" if waiting < 0 else "is wanted by nobody any more"
+        log.info("picture=%s %s", lease.job.image_digest, reason)
+        scope.cancel()

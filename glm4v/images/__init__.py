@@ -5,6 +5,7 @@ The gateway inspects, from the header alone; a vision worker decodes, in process
 ```
 inspection   one of jpeg | png | webp | gif | bmp | tiff → tiff_forms   walks the file, bounded
 pixels       Pillow, on what the pixels need of the file
+decoder      the process in which it runs
 ```
 """
 

@@ -25,8 +25,6 @@ from glm4v.images.limits import ImageLimits
 from glm4v.images.png import PngHeader
 from glm4v.images.tiff import TiffHeader
 
-Image.MAX_IMAGE_PIXELS = None  # the header was held to our limits before Pillow sees a file
-
 _LOW_BYTES = "RGB;16L"  # Pillow's name for taking a big-endian sample's second byte
 
 
@@ -46,6 +44,15 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
             f"the {header.format} image ({len(data)} bytes, {header.width} x {header.height} "
             "pixels) is damaged or truncated; send the whole file"
         ) from error
+
+
+def square(data: bytes, size: int, limits: ImageLimits) -> bytes:
+    """The image squeezed to `size` x `size` pixels whatever its shape, three bytes each.
+
+    No crop, no padding, as the model was trained. Raises what `decode` does.
+    """
+    image = decode(data, limits).resize((size, size), Image.Resampling.BICUBIC)
+    return image.tobytes()
 
 
 def _decode(header: ImageHeader, data: bytes) -> Image.Image:

@@ -21,6 +21,7 @@ from glm4v.images import ImageLimits
 from glm4v.tensor_bytes import TensorBytes, pack, unpack
 from glm4v.tiny import write_tiny
 from glm4v.weights import Weights
+from vision_worker.decoders import Decoders
 from vision_worker.encoder import Encoder
 from vision_worker.model import VisionModel
 from vision_worker.preprocess import pixel_values
@@ -80,7 +81,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def opened(checkpoint: Checkpoint, device: Device) -> Encoder:
-    return Encoder(checkpoint, device, ImageLimits(), decoders=DECODERS)
+    size = checkpoint.spec.vision.image_size
+    return Encoder(checkpoint, device, Decoders(ImageLimits(), size, quick=DECODERS))
 
 
 @pytest.fixture

@@ -1,0 +1,169 @@
+"""One process that decodes for us, made anew whenever it ends."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from glm4v.errors import InvalidRequest, Overloaded
+from glm4v.images.decoder import (
+    OUT_OF_TIME,
+    READY,
+    REPLY,
+    REQUEST,
+    DecoderSettings,
+    Status,
+    receive,
+)
+
+log = logging.getLogger(__name__)
+
+_END_S = 1.0
+_DOES_NOT_START = "the decoder of images does not start; try again later"
+
+
+class OutOfTime(Exception):
+    """The image took all the processor time that it was given."""
+
+
+class DecoderProcess:
+    """Decodes one image at a time, called from a thread; `kill` may come from another one.
+
+    An image that crashes its process, or takes too much, is refused alone: the next one finds a new
+    process.
+    """
+
+    def __init__(self, settings: DecoderSettings, command: Sequence[str] | None = None) -> None:
+        self._settings = settings
+        self._command = command or (sys.executable, "-m", "glm4v.images.decoder")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._is_ready = False
+        self._since: float | None = None  # when the image at hand came
+        self._worked_s = 0.0  # before it
+        self._is_wanted = True  # unless it was killed
+
+    def start(self) -> None:
+        """Begin to start the process; it is not waited for. One that cannot be made is missing."""
+        self.end()
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(
+                [*self._command, self._settings.as_argument()],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env={key: value for key, value in os.environ.items() if "GLM4V_" not in key},
+            )
+        except OSError as error:
+            log.error("no decoder of images can be started: %s", error)
+            ours.close()
+        else:
+            self._socket, self._is_ready = ours, False
+        finally:
+            theirs.close()
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the image at hand has been decoded; 0 without one."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def worked_s(self) -> float:
+        """For how long images have been decoded in all."""
+        return self._worked_s + self.busy_s
+
+    def decode(self, data: bytes, processor_s: float, within_s: float) -> bytearray:
+        """The file as RGB, [size, size, 3].
+
+        Raises InvalidRequest for a file that cannot be decoded, OutOfTime when it takes more than
+        `processor_s`, Overloaded when the process does not answer in time or was killed.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        if self._socket is None:
+            raise Overloaded(_DOES_NOT_START)
+        self._is_wanted = True
+        self._since = time.monotonic()
+        try:
+            self._socket.settimeout(within_s)
+            self._await_start(self._socket)
+            self._socket.sendall(REQUEST.pack(processor_s, len(data)))
+            self._socket.sendall(data)
+            return self._reply(self._socket)
+        except TimeoutError as error:
+            self.start()
+            raise Overloaded(
+                f"the image ({len(data)} bytes) was not decoded within {within_s:g} s; "
+                "send it scaled down, or try again later"
+            ) from error
+        except (OSError, EOFError) as error:
+            raise self._ended(len(data)) from error
+        finally:
+            self._worked_s += self.busy_s
+            self._since = None
+
+    def _await_start(self, decoder: socket.socket) -> None:
+        if not self._is_ready and receive(decoder, len(READY)) != READY:
+            log.error("a decoder of images ends before it is ready")
+            raise Overloaded(_DOES_NOT_START)
+        self._is_ready = True
+
+    def _reply(self, decoder: socket.socket) -> bytearray:
+        header = receive(decoder, REPLY.size)
+        if len(header) < REPLY.size:
+            raise EOFError
+        status, lines, note_length, length = REPLY.unpack(header)
+        note, answer = receive(decoder, note_length), receive(decoder, length)
+        if len(answer) < length:
+            raise EOFError
+        if lines:
+            log.info("libraries wrote %d lines on an image, the first: %s", lines, _printable(note))
+        if status == Status.REFUSED:
+            raise InvalidRequest(answer.decode())
+        if status == Status.OUT_OF_MEMORY:
+            raise InvalidRequest(
+                f"the image takes more than {self._settings.memory_bytes >> 20} MiB of memory to "
+                "decode; send it scaled down"
+            )
+        return answer
+
+    def _ended(self, size: int) -> Exception:
+        """What the end of the process means for the image; starts the next process."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:  # it closed the socket and lives on
+            code = 0
+        self.start()
+        if code == -OUT_OF_TIME:
+            return OutOfTime()
+        if self._is_wanted:
+            log.warning("a decoder ended with %d on an image of %d bytes", code, size)
+        if code == -9:  # not by the image, as far as anybody can tell: the system lacks memory
+            return Overloaded("the image's decoder was killed; try again later")
+        return InvalidRequest(
+            f"the image ({size} bytes) ends its decoder (status {code}); send it written anew"
+        )
+
+    def kill(self) -> None:
+        """End the decoding at hand, if any; nobody waits for it."""
+        self._is_wanted = False
+        if self._process is not None:
+            self._process.kill()
+
+    def end(self) -> None:
+        """End the process."""
+        if self._socket is not None:
+            self._socket.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._process = self._socket = None
+
+
+def _printable(note: bytearray) -> str:
+    return ascii(note.decode(errors="replace"))[1:-1]
