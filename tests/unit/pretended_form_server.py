@@ -4,7 +4,6 @@ Each compilation adds a line to the file COUNTS.
 """
 
 import os
-import signal
 import socket
 import sys
 import time
@@ -37,9 +36,6 @@ def compile_(form: AnswerForm) -> None:
         os.kill(os.getpid(), int(number))
     if what == "exit":
         os._exit(int(number))
-    if what == "stop-server":
-        os.kill(os.getppid(), signal.SIGSTOP)
-        os.kill(os.getpid(), signal.SIGSTOP)
     if what == "recurse":
         recurse(int(number))
 

@@ -163,6 +163,23 @@ def test_a_server_that_cannot_start_is_no_end_of_the_worker(tmp_path: Path) -> N
     compiler.end()
 
 
+def test_a_server_that_hangs_holds_up_no_end(compiler: FormCompiler) -> None:
+    async def hang() -> None:
+        await compiler.prove(form("fine"))
+        assert compiler._server is not None
+        os.kill(compiler._server.pid, signal.SIGSTOP)
+        asking = asyncio.ensure_future(compiler.prove(form("fine #2")))
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+    asyncio.run(hang())
+    server = compiler._server
+    compiler.end()
+    assert server is not None
+    assert server.returncode == -signal.SIGKILL
+
+
 def test_no_process_outlives_a_worker_that_is_killed(counts: Path) -> None:
     """Server, guard and compiler end with the process that asked, however it ends."""
     script = (
