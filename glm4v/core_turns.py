@@ -15,6 +15,7 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from typing import Protocol
 
 from glm4v.errors import ConfigurationError
 
@@ -24,13 +25,24 @@ _LONGEST_S = 2.0
 _PATIENCE = 2.0  # times what the picture before took
 
 
+class Clock(Protocol):
+    """What is used of Python's `time`."""
+
+    def monotonic(self) -> float:
+        """Seconds."""
+
+    def sleep(self, seconds: float, /) -> None:
+        """Return after them."""
+
+
 class CoreTurns:
     """`path` is a file of all who share cores; without one nobody waits for anybody.
 
     Raises ConfigurationError when it cannot be opened.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, clock: Clock = time) -> None:
+        self._clock = clock
         self._file: int | None = None  # open as long as the process lives
         self._began, self._left = 0.0, _LONGEST_S  # of the picture before: when
         self._is_held = False
@@ -55,17 +67,18 @@ class CoreTurns:
         if self._file is None:
             return
         longest_s = min(_LONGEST_S, _PATIENCE * (self._left - self._began))
-        until = time.monotonic() + longest_s
-        time.sleep(max(0.0, min(until, self._left + _NOTICE_S) - time.monotonic()))
-        while not (is_free := self._lock(fcntl.LOCK_EX)) and time.monotonic() < until:
-            time.sleep(_LOOK_EVERY_S)
+        until = self._clock.monotonic() + longest_s
+        notice_s = min(until, self._left + _NOTICE_S) - self._clock.monotonic()
+        self._clock.sleep(max(0.0, notice_s))
+        while not (is_free := self._lock(fcntl.LOCK_EX)) and self._clock.monotonic() < until:
+            self._clock.sleep(_LOOK_EVERY_S)
         if is_free:
             fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._began = time.monotonic()
+        self._began = self._clock.monotonic()
 
     def left(self) -> None:
         """Say that a picture is encoded; called behind each."""
-        self._left = time.monotonic()
+        self._left = self._clock.monotonic()
 
     def _lock(self, kind: int) -> bool:
         assert self._file is not None

@@ -1,6 +1,7 @@
 """What tests ask about other processes."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,14 @@ def state(pid: int) -> str:
     except (FileNotFoundError, ProcessLookupError):
         return "X"
     return status.rpartition(")")[2].split()[0]
+
+
+def states_of_threads() -> dict[int, str]:
+    """The kernel's letter for each other thread of this process: S sleeps, R runs or could."""
+    own = threading.get_native_id()
+    found = {int(task.name): task / "stat" for task in Path("/proc/self/task").iterdir()}
+    texts = {thread: stat.read_text(encoding="utf-8") for thread, stat in found.items()}
+    return {t: text.rpartition(")")[2].split()[0] for t, text in texts.items() if t != own}
 
 
 def children(pid: int) -> list[int]:
