@@ -142,14 +142,25 @@ SCHEMAS = st.recursive(
         VALUES.map(lambda value: {"const": value}),
         st.lists(VALUES, min_size=1, max_size=3).map(lambda values: {"enum": values}),
         st.sampled_from([{}, {"type": ["null", "boolean"]}, {"type": ["string", "integer"]}]),
+        st.sampled_from([{"$ref": "#/$defs/one"}, {"$ref": "#/$defs/two", "minimum": 2}]),
     ),
     _composed,
     max_leaves=6,
 )
 
 
+# Definitions hold no references: those to themselves alone say nothing.
+_NO_REFERENCES = SCHEMAS.filter(lambda schema: "$ref" not in json.dumps(schema))
+DOCUMENTS = st.builds(
+    lambda schema, one, two: {**schema, "$defs": {"one": one, "two": two}},
+    SCHEMAS.filter(lambda schema: isinstance(schema, dict)),
+    _NO_REFERENCES,
+    _NO_REFERENCES,
+)
+
+
 @settings(deadline=None, max_examples=250, suppress_health_check=list(HealthCheck))
-@given(SCHEMAS.filter(lambda schema: isinstance(schema, dict)), st.integers(0, 2**32))
+@given(DOCUMENTS, st.integers(0, 2**32))
 def test_answers_written_by_chance_are_valid(schema: dict[str, Any], seed: int) -> None:
     try:
         matcher = compiled(schema)
