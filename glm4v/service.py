@@ -10,10 +10,7 @@ import asyncio
 import logging
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -26,6 +23,8 @@ from grpc_reflection.v1alpha import reflection
 
 from glm4v.draining import DrainInterceptor
 from glm4v.errors import Glm4vError, Overloaded, Unavailable
+from glm4v.exit import run_and_exit
+from glm4v.log import start_log
 from glm4v.rpc_errors import ErrorInterceptor
 from glm4v.settings import ServiceSettings, read_settings
 from glm4v.stop_signals import stop_signals
@@ -57,31 +56,13 @@ class Process:
 
 def main(kind: type[_S], build: Callable[[_S], Process]) -> None:
     """Run a process to its end; the exit code is that of the error that ended it."""
-    exit_code = 0
-    try:
+
+    def run() -> None:
         settings = read_settings(kind)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s %(message)s",
-            stream=sys.stderr,
-        )
+        start_log(settings.log_level)
         uvloop.run(_Host(settings, build(settings)).run())
-    except Glm4vError as error:
-        exit_code = error.exit_code
-        with suppress(OSError):  # nobody may read it
-            sys.stderr.write(f"error: {error}\n")
-    except Exception:
-        exit_code = Glm4vError.exit_code
-        traceback.print_exc()
-    _end(exit_code)
 
-
-def _end(exit_code: int) -> None:
-    """End now: a thread whose result nobody waits for any more must not keep the process."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(exit_code)
+    run_and_exit(run)
 
 
 class _Host:

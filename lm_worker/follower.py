@@ -11,7 +11,8 @@ from glm4v.checkpoint import Checkpoint
 from glm4v.device import open_device
 from glm4v.device.collectives import ProcessGroup
 from glm4v.device.threads import use_threads
-from glm4v.errors import Glm4vError
+from glm4v.exit import run_and_exit
+from glm4v.log import start_log
 from glm4v.settings import LmSettings, read_settings
 from lm_worker.commands import AddPicture, Beat, DropPicture, Stop, decode
 from lm_worker.group import LOAD_S, Place, join, place_from
@@ -60,23 +61,19 @@ def obey(runner: Runner, group: ProcessGroup) -> None:
 
 def main() -> None:
     """Follow: as a child of rank 0 (`RANK ADDRESS` given), or placed by the environment."""
-    try:
-        settings = read_settings(LmSettings)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s %(message)s",
-            stream=sys.stderr,
-        )
-        if len(sys.argv) == 3:
-            _die_with_parent()
-            place: Place | None = Place(int(sys.argv[1]), settings.tensor_parallel, sys.argv[2])
-        else:
-            place = place_from(os.environ, settings.tensor_parallel)
-        assert place is not None, "a follower is told its rank"
-        follow(settings, place)
-    except Glm4vError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+    run_and_exit(_run)
+
+
+def _run() -> None:
+    settings = read_settings(LmSettings)
+    start_log(settings.log_level)
+    if len(sys.argv) == 3:
+        _die_with_parent()
+        place: Place | None = Place(int(sys.argv[1]), settings.tensor_parallel, sys.argv[2])
+    else:
+        place = place_from(os.environ, settings.tensor_parallel)
+    assert place is not None, "a follower is told its rank"
+    follow(settings, place)
 
 
 def _die_with_parent() -> None:

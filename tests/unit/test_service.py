@@ -1,5 +1,6 @@
 """The host of a process: readiness, signals, errors as statuses, a task that dies."""
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -252,6 +253,17 @@ def test_a_thread_that_computes_on_does_not_keep_a_process_that_has_stopped(star
     _, log = process.communicate(timeout=20)
     assert process.returncode == 0
     assert log.splitlines()[-1].endswith("stopped")
+
+
+def test_a_log_that_is_not_read_holds_up_nobody(start: Start, tmp_path: Path) -> None:
+    process = start("pass")
+    assert process.stderr is not None
+    fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+    for _ in range(20):  # each logs a trace
+        error = call(tmp_path, "CountTokens")
+        assert error.code() == grpc.StatusCode.INTERNAL
+    process.terminate()
+    assert process.wait(20) == 0
 
 
 def test_a_log_that_nobody_reads_any_more_ends_nothing(start: Start, tmp_path: Path) -> None:
