@@ -86,6 +86,7 @@ class Bench:
                 stopping.set()
         finally:
             self.run.ranks.close()
+            self.run.grammars.end()
         assert self.run.engine.audit() == []
 
 
