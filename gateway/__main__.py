@@ -41,6 +41,7 @@ def build(settings: GatewaySettings) -> Process:
         Keys(),
         max_open_requests=settings.max_open_requests,
         retention_s=settings.retention_s,
+        max_open_image_bytes=settings.max_open_image_bytes,
     )
     servicer = InferenceServicer(
         broker,

@@ -13,7 +13,7 @@ from gateway.replies import Replies, is_answer
 from gateway.tokenizer import Tokenizer
 from glm4v.broker import Broker
 from glm4v.broker.choices import candidates, choice_id, is_ranked
-from glm4v.broker.journal import Event
+from glm4v.broker.entries import Event
 from glm4v.broker.patience import patiently
 from glm4v.errors import DeadlinePassed, InvalidRequest, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb

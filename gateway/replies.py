@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from gateway.detokenizer import Detokenizer
 from gateway.tokenizer import Tokenizer
 from glm4v.broker.choices import first_choice
-from glm4v.broker.journal import Event
+from glm4v.broker.entries import Event
 from glm4v.errors import Cancelled, DeadlinePassed, Glm4vError, InvalidRequest, by_code
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api

@@ -66,6 +66,12 @@ class GatewaySettings(PictureSettings):
         description="accepted requests that have not ended, over all gateways",
         json_schema_extra={"unit": "requests"},
     )
+    max_open_image_bytes: Bytes = Field(
+        0,
+        ge=0,
+        description="images of accepted requests that have not ended, over all gateways; "
+        "0 takes half of Redis' maxmemory",
+    )
     default_deadline_s: Seconds = Field(
         600.0, gt=0, description="deadline of a request that sets none"
     )

@@ -8,7 +8,7 @@ from gateway.admission import Admission, AdmissionLimits
 from gateway.replies import Replies
 from gateway.sampling import read_defaults
 from gateway.tokenizer import Tokenizer
-from glm4v.broker.journal import Event
+from glm4v.broker.entries import Event
 from glm4v.broker.lm_queue import Lease
 from glm4v.checkpoint import Checkpoint
 from glm4v.device import Device

@@ -2,14 +2,16 @@
 
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.choices import candidates, choice_id, choice_jobs
 from glm4v.broker.clock import RedisClock
-from glm4v.broker.connection import Connection, translated
-from glm4v.broker.journal import READER_SLACK_S, Event, JournalHub
+from glm4v.broker.connection import Connection
+from glm4v.broker.entries import Event
+from glm4v.broker.journal import READER_SLACK_S, JournalHub
 from glm4v.broker.keys import Keys
 from glm4v.broker.sweeper import Sweeper
 from glm4v.errors import IdTaken, Overloaded, UnknownReference
@@ -18,16 +20,26 @@ from glm4v.v1 import inference_pb2
 
 log = logging.getLogger(__name__)
 
+_PLACE_TRIES = 3  # an image may be pushed out by others before it is pinned
+
 
 class Broker:
     """Keeps nothing that another gateway could not read from Redis."""
 
     def __init__(
-        self, connection: Connection, keys: Keys, *, max_open_requests: int, retention_s: float
+        self,
+        connection: Connection,
+        keys: Keys,
+        *,
+        max_open_requests: int,
+        retention_s: float,
+        max_open_image_bytes: int = 0,
     ) -> None:
+        """`max_open_image_bytes` of all images of open requests; 0: half of Redis' maxmemory."""
         self._connection = connection
         self._keys = keys
         self._max_open = max_open_requests
+        self._max_image_bytes = max_open_image_bytes
         self._retention_ms = int(retention_s * 1000)
         self._blobs = Blobs(connection, keys)
         self._clock = RedisClock(connection, keys)
@@ -45,16 +57,38 @@ class Broker:
         `image` is the picture file when the caller has it. Raises IdTaken, Overloaded,
         UnknownReference (a digest that is not known), Unavailable.
         """
-        embedded = True
+        answer = await self._submit(job, image)
+        for _ in range(_PLACE_TRIES - 1):
+            if answer[0] != b"no image" or image is None:
+                break
+            answer = await self._submit(job, image)
+        match answer:
+            case [b"taken"]:
+                raise IdTaken(
+                    f"request id {job.request_id!r} belongs to another request; choose a new one"
+                )
+            case [b"no image"] if image is None:
+                raise UnknownReference(
+                    f"no image is known under the digest {job.image_digest}; send its bytes"
+                )
+            case [b"no image"]:
+                raise Overloaded("Redis has no room for another image; try again later")
+        self._check_room(job, answer)
+        return bool(answer[0] == b"accepted")
+
+    async def _submit(self, job: pb.Job, image: bytes | None) -> list[Any]:
+        """Store the image, and accept the request if it has room; what the script answers."""
+        route = "lm"
         if job.image_digest:
-            await self._check_room(job)
-            embedded = await self._place_image(job, image)
+            await self._place_image(job, image)
+            if not await self._blobs.is_embedded(job.fingerprint, job.image_digest):
+                route = "vision"
         vision_job = pb.VisionJob(image_digest=job.image_digest, fingerprint=job.fingerprint)
         keys, jobs = self._keys, choice_jobs(job)
         choices: list[str | bytes] = []
         for each in jobs:
             choices += [each.request_id, pb.JournalAccepted(job=each).SerializeToString()]
-        answer = await self._connection.run(
+        answer: list[Any] = await self._connection.run(
             "submit",
             [
                 keys.open,
@@ -62,6 +96,7 @@ class Broker:
                 keys.jobs_lm,
                 keys.jobs_vision,
                 keys.flight(job.fingerprint, job.image_digest),
+                keys.image(job.image_digest),
                 *(keys.journal(each.request_id) for each in jobs),
             ],
             [
@@ -71,24 +106,15 @@ class Broker:
                 job.timeout_ms,
                 job.linger_ms + int(1000 * READER_SLACK_S),
                 self._max_open,
-                "lm" if embedded else "vision",
+                self._max_image_bytes,
+                job.image_digest,
+                route,
                 vision_job.SerializeToString(),
                 _stage(inference_pb2.STAGE_ENCODING),
                 *choices,
             ],
         )
-        outcome = answer[0]
-        if outcome == b"taken":
-            raise IdTaken(
-                f"request id {job.request_id!r} belongs to another request; choose a new one"
-            )
-        if outcome == b"full":
-            raise self._full(answer[1], len(jobs))
-        return bool(outcome == b"accepted")
-
-    async def has_image(self, digest: str, fingerprint: str) -> bool:
-        """Whether a picture can be asked about by its digest alone."""
-        return any(await self._blobs.known(fingerprint, digest))
+        return answer
 
     async def close_request(self, request_id: str, end: pb.JournalEnd) -> bool:
         """End a request; False when it had ended. Raises UnknownReference."""
@@ -145,34 +171,37 @@ class Broker:
                 Sweeper(self._connection, self._keys, self._clock, self.close_request).run
             )
 
-    async def _check_room(self, job: pb.Job) -> None:
-        """Refuse before megabytes are stored; the script that accepts checks again."""
-        choices = candidates(job)
-        async with translated():
-            count = await self._connection.commands.zcard(self._keys.open)
-            is_full = count + choices > self._max_open
-            known = is_full and await self._connection.commands.exists(
-                self._keys.journal(job.request_id)
-            )
-        if is_full and not known:
-            raise self._full(count, choices)
-
-    def _full(self, count: int, choices: int) -> Overloaded:
-        asked = f", this one is for {choices} answers" if choices > 1 else ""
-        return Overloaded(
-            f"{count} requests are open (limit {self._max_open}){asked}; try again later"
+    async def _place_image(self, job: pb.Job, image: bytes | None) -> None:
+        """Store an image, but not megabytes of one whose request has no room."""
+        answer = await self._connection.run(
+            "room",
+            [self._keys.open, self._keys.journal(job.request_id)],
+            [
+                candidates(job),
+                self._max_open,
+                job.image_digest,
+                len(image or b""),
+                self._max_image_bytes,
+            ],
         )
-
-    async def _place_image(self, job: pb.Job, image: bytes | None) -> bool:
-        """Make sure the picture can be encoded, now or again; whether its embedding is there."""
-        embedded, stored = await self._blobs.known(job.fingerprint, job.image_digest)
-        if image is not None and not stored:
+        self._check_room(job, answer)
+        if image is not None:
             await self._blobs.put_image(job.image_digest, image)
-        if image is None and not (embedded or stored):
-            raise UnknownReference(
-                f"no picture is known under the digest {job.image_digest}; send its bytes"
-            )
-        return embedded
+
+    def _check_room(self, job: pb.Job, answer: list[Any]) -> None:
+        """Raise Overloaded, with the numbers, where a script has found no room."""
+        choices = candidates(job)
+        match answer:
+            case [b"full", count]:
+                asked = f", this one is for {choices} answers" if choices > 1 else ""
+                raise Overloaded(
+                    f"{count} requests are open (limit {self._max_open}){asked}; try again later"
+                )
+            case [b"images", held, limit]:
+                raise Overloaded(
+                    f"images of open requests take {held} bytes (limit {limit}), and this one has "
+                    "no room; try again later"
+                )
 
 
 def _stage(stage: "inference_pb2.Stage.ValueType") -> bytes:

@@ -20,6 +20,8 @@ from redis.exceptions import (
     TimeoutError,
 )
 
+from glm4v.broker.entries import FORMAT
+from glm4v.broker.keys import IMAGE_TTL_S
 from glm4v.broker.redis_url import CALL_TIMEOUT_S, close_redis, open_redis, place_of
 from glm4v.errors import Overloaded, Unavailable
 
@@ -36,6 +38,9 @@ _SCRIPTS = (
     "not_encoded",
     "hand_back_vision",
     "forget_consumers",
+    "set_aside",
+    "room",
+    "unpin_lost",
     "time",
 )
 _AWAY = (
@@ -49,16 +54,19 @@ _AWAY = (
 )
 _NOT_NOW = (  # replies that the library has no class for
     "BUSY ",  # a script runs too long
-    "MISCONF",  # the disk is full, or a snapshot failed
     "NOREPLICAS",  # too few for min-replicas-to-write
     "UNBLOCKED",  # it is the master no more
 )
-_NO_QUEUE = "NOGROUP"  # the stream or its consumer group is gone: Redis came back empty
+_FULL = "Redis is out of memory (maxmemory); try again later"
 BLOCK_S = 1.0  # how long a blocking read waits in the server
 
 
 class QueueLost(Unavailable):
     """Redis has lost a queue; `ensure_group` makes it again."""
+
+
+class WrongType(Unavailable):
+    """Something else has written to one of our keys; it is waited for until the key is removed."""
 
 
 class Connection:
@@ -73,12 +81,8 @@ class Connection:
         self.commands = open_redis(url, connections=32, socket_timeout_s=CALL_TIMEOUT_S)
         self.blocking = open_redis(url, connections=4, socket_timeout_s=BLOCK_S + CALL_TIMEOUT_S)
         self.bytes = open_redis(url, connections=4, socket_timeout_s=4 * CALL_TIMEOUT_S)
-        folder = files("glm4v.broker") / "scripts"
-        prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
         self.scripts: dict[str, AsyncScript] = {
-            name: self.commands.register_script(
-                prelude + (folder / f"{name}.lua").read_text(encoding="utf-8")
-            )
+            name: self.commands.register_script(script_source("prelude") + script_source(name))
             for name in _SCRIPTS
         }
 
@@ -122,6 +126,14 @@ class Connection:
             await close_redis(client)
 
 
+def script_source(name: str) -> str:
+    """What stands in a script; the prelude stands before each of them."""
+    source = (files("glm4v.broker") / "scripts" / f"{name}.lua").read_text(encoding="utf-8")
+    if name == "prelude":
+        return f"local FORMAT, IMAGE_TTL_S = {FORMAT}, {IMAGE_TTL_S}\n{source}"
+    return source
+
+
 def _reason(error: BaseException) -> str:
     """What the system says, below what the library makes of it."""
     below: BaseException | None = error
@@ -138,14 +150,29 @@ async def translated() -> AsyncIterator[None]:
     try:
         yield
     except OutOfMemoryError as error:
-        raise Overloaded("Redis is out of memory (maxmemory); try again later") from error
+        raise Overloaded(_FULL) from error
     except (AuthenticationError, NoPermissionError) as error:
         raise Unavailable("Redis refuses our credentials; check GLM4V_REDIS_URL") from error
     except _AWAY as error:
         raise Unavailable("Redis does not answer; the request can be tried again") from error
     except ResponseError as error:
-        if _NO_QUEUE in str(error):
-            raise QueueLost("Redis has lost its queues; they are made again") from error
-        if not str(error).startswith(_NOT_NOW):
+        named = _named(error)
+        if named is error:
             raise
-        raise Unavailable(f"Redis does not take this now: {error}") from error
+        raise named from error
+
+
+def _named(error: ResponseError) -> Exception:
+    """By its first word; before Redis 7 what a script met is further behind."""
+    text = str(error)
+    if "NOGROUP" in text:  # no such stream, or no such consumer group
+        return QueueLost("Redis has lost its queues; they are made again")
+    if "WRONGTYPE" in text:
+        return WrongType(f"a key of ours in Redis was overwritten; remove it: {text}")
+    if "OOM command" in text:
+        return Overloaded(_FULL)
+    if "MISCONF" in text:
+        return Overloaded(f"Redis cannot write to its disk; free some room there: {text}")
+    if text.startswith(_NOT_NOW):
+        return Unavailable(f"Redis does not take this now: {text}")
+    return error

@@ -1,44 +1,27 @@
-"""Journal entries, and one read for all journals a gateway follows."""
+"""One blocking read for all journals that a gateway follows."""
 
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from glm4v.broker.clock import RedisClock
-from glm4v.broker.connection import BLOCK_S, Connection, translated
+from glm4v.broker.connection import BLOCK_S, Connection, WrongType, translated
+from glm4v.broker.entries import Entry, Event, RawEntry, Unreadable, read_entry
 from glm4v.broker.keys import Keys
-from glm4v.errors import Overloaded, Unavailable, UnknownReference
+from glm4v.broker.waiters import Waiters
+from glm4v.errors import Overloaded, RequestFailed, Unavailable, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-Event = pb.JournalAccepted | pb.JournalStage | pb.JournalTokens | pb.JournalEnd
-_KINDS: dict[bytes, type[Event]] = {
-    b"a": pb.JournalAccepted,
-    b"s": pb.JournalStage,
-    b"t": pb.JournalTokens,
-    b"e": pb.JournalEnd,
-}
 _BATCH = 256  # entries of one journal in one read
+_BELL_TTL_S = 60
 TOUCH_S = 1.0
 READER_SLACK_S = 4.0  # a reader may be silent for that long, beside its request's linger
 _RETRY_S = 0.2
-
-RawEntry = tuple[bytes, dict[bytes, bytes]]
-
-
-def parse(entry: RawEntry) -> Event:
-    """The message in an entry, with the time when Redis took it."""
-    entry_id, fields = entry
-    event = _KINDS[fields[b"k"]].FromString(fields[b"d"])
-    at_ms, _ = _entry_order(entry_id)
-    if not isinstance(event, pb.JournalAccepted):
-        event.at_ms = at_ms
-    elif event.job.timeout_ms:
-        event.job.accepted_ms, event.job.deadline_ms = at_ms, at_ms + event.job.timeout_ms
-    return event
 
 
 class JournalHub:
@@ -54,115 +37,101 @@ class JournalHub:
         self._keys = keys
         self._clock = clock
         self._bell = keys.bell(uuid.uuid4().hex)
-        self._bell_at: str | bytes = "0"
-        self._waiting: dict[str, list[tuple[bytes, asyncio.Future[list[RawEntry]]]]] = {}
+        self._bell_at: bytes = b"0"
         self._followed: dict[object, tuple[str, int]] = {}  # reader -> request id, linger_ms
-        self._blocked = False
-        self._registered = asyncio.Event()
+        self._blocked = False  # a read is under way
+        self._is_rung = False  # and was told to end
         self._is_closed = False
+        self._rings: set[asyncio.Task[None]] = set()
+        self.waiters = Waiters()
 
     async def read(self, request_id: str) -> AsyncIterator[Event]:
         """All events of a request from its first on, up to and with its end.
 
-        Raises UnknownReference when there is no such journal.
+        Raises UnknownReference when there is no such journal, and RequestFailed when what lies in
+        its place cannot be read.
         """
-        key = self._keys.journal(request_id)
-        entries = await self._beginning(request_id, _BATCH)
-        reader, known = object(), 0
-        self._followed[reader] = (request_id, _job(entries).linger_ms)
+        entries = await self._part(request_id, "-")
+        reader, known = object(), _Known(request_id)
+        self._followed[reader] = (request_id, _job(request_id, entries).linger_ms)
         try:
             await self._touch([self._followed[reader]])
+            is_history = True  # read in one piece, from the first entry on
             while True:
-                for entry in entries:
-                    event = parse(entry)
-                    if isinstance(event, pb.JournalTokens):
-                        first = int(entry[1][b"n"]) - len(event.ids)
-                        if first > known:
-                            raise Unavailable(
-                                f"tokens {known} to {first - 1} of request {request_id!r} were "
-                                "lost before they were read; attach again"
-                            )
-                        _leave_out(event, known - first)
-                        known += len(event.ids)
+                for event in known.news(entries, is_history=is_history):
                     yield event
                     if isinstance(event, pb.JournalEnd):
                         return
-                entries = await self._next(key, entries[-1][0])
+                last, more = entries[-1][0], list[RawEntry]()
+                if is_history and len(entries) == _BATCH:
+                    more = await self._part(request_id, f"({last.decode()}")
+                is_history = bool(more)
+                entries = more or await self._next(request_id, last)
         finally:
             del self._followed[reader]
 
     async def first(self, request_id: str) -> pb.Job:
-        """What was asked. Raises UnknownReference."""
-        return _job(await self._beginning(request_id, 1))
+        """What was asked. Raises as `read`."""
+        return _job(request_id, await self._part(request_id, "-", 1))
 
-    async def _beginning(self, request_id: str, count: int) -> list[RawEntry]:
-        async with translated():
-            entries: list[RawEntry] = await self._connection.commands.xrange(
-                self._keys.journal(request_id), count=count
-            )
-        if not entries:
+    async def _part(self, request_id: str, begin: str, count: int = _BATCH) -> list[RawEntry]:
+        try:
+            async with translated():
+                entries: list[RawEntry] = await self._connection.commands.xrange(
+                    self._keys.journal(request_id), begin, count=count
+                )
+        except WrongType:
+            raise _unknown(request_id) from None
+        if not entries and begin == "-":
             raise _unknown(request_id)
         await self._clock.set()
         return entries
 
-    async def _next(self, key: str, after: bytes) -> list[RawEntry]:
+    async def _next(self, request_id: str, after: bytes) -> list[RawEntry]:
         if self._is_closed:
             raise _draining()
-        arrival: asyncio.Future[list[RawEntry]] = asyncio.get_running_loop().create_future()
-        waiter = (after, arrival)
-        self._waiting.setdefault(key, []).append(waiter)
-        self._registered.set()
-        try:
-            if self._blocked:
-                await self._ring()
-            return await arrival  # ended by `run`, `close`, or by the caller's own deadline
-        finally:
-            if not arrival.done() or arrival.cancelled():
-                self._forget(key, waiter)
+        return await self.waiters.news(self._keys.journal(request_id), after, self._wake)
+
+    def _wake(self) -> None:
+        if self._blocked and not self._is_rung:
+            self._is_rung = True
+            ring = asyncio.ensure_future(self._ring())
+            self._rings.add(ring)
+            ring.add_done_callback(self._rings.discard)
 
     async def _ring(self) -> None:
         """Wake the read that is under way; unheard, it ends by itself within a second."""
         try:
-            async with translated():
-                await self._connection.commands.xadd(self._bell, {"r": 1}, maxlen=1)
+            async with translated(), self._connection.commands.pipeline(transaction=True) as pipe:
+                pipe.xadd(self._bell, {"r": 1}, maxlen=1)
+                pipe.expire(self._bell, _BELL_TTL_S)
+                await pipe.execute()
         except (Unavailable, Overloaded) as error:
             log.info("the next read waits: %s", error)
 
     def close(self) -> None:
         """End all reading that waits, now and from now on, with Unavailable."""
         self._is_closed = True
-        for waiters in self._waiting.values():
-            for _, arrival in waiters:
-                if not arrival.done():
-                    arrival.set_exception(_draining())
-        self._waiting.clear()
-
-    def _forget(self, key: str, waiter: tuple[bytes, asyncio.Future[list[RawEntry]]]) -> None:
-        waiters = self._waiting.get(key, [])
-        if waiter in waiters:
-            waiters.remove(waiter)
-        if not waiters:
-            self._waiting.pop(key, None)
+        self.waiters.fail_all(_draining)
 
     async def run(self) -> None:
         """Deliver news until cancelled."""
         while True:
-            if not self._waiting:
-                self._registered.clear()
-                await self._registered.wait()
+            if not self.waiters:
+                self.waiters.registered.clear()
+                await self.waiters.registered.wait()
             try:
                 await self._deliver_once()
+            except WrongType:
+                await self._pass_over_foreign_keys()
             except Unavailable:
                 log.warning("journal reads wait: Redis does not answer")
                 await asyncio.sleep(_RETRY_S)
 
     async def _deliver_once(self) -> None:
-        streams: dict[Any, Any] = {
-            key: min((after for after, _ in waiters), key=_entry_order)
-            for key, waiters in self._waiting.items()
-        }
-        streams[self._bell] = self._bell_at
-        self._blocked = True
+        positions = self.waiters.positions()
+        streams: dict[Any, Any] = {**positions, self._bell: self._bell_at}
+        self._blocked, self._is_rung = True, False
         try:
             async with translated():
                 answer = await self._connection.blocking.xread(
@@ -175,19 +144,23 @@ class JournalHub:
             if key == self._bell:
                 self._bell_at = entries[-1][0]
             else:
-                self._hand_out(key, entries)
+                self.waiters.hand_out(key, positions[key], entries)
         await asyncio.sleep(0)  # let the readers come back before the next read
 
-    def _hand_out(self, key: str, entries: list[RawEntry]) -> None:
-        still: list[tuple[bytes, asyncio.Future[list[RawEntry]]]] = []
-        for after, arrival in self._waiting.pop(key, []):
-            news = [e for e in entries if _entry_order(e[0]) > _entry_order(after)]
-            if not news:
-                still.append((after, arrival))
-            elif not arrival.done():
-                arrival.set_result(news)
-        if still:
-            self._waiting[key] = still
+    async def _pass_over_foreign_keys(self) -> None:
+        """One key that is no stream fails the read of all: end the waiting for it."""
+        try:
+            async with translated():
+                for key in self.waiters.positions():
+                    if await self._connection.commands.type(key) not in (b"stream", b"none"):
+                        request_id = key.removeprefix(self._keys.journal_prefix)
+                        log.error("request=%s: its journal was overwritten", request_id)
+                        self.waiters.fail(key, partial(_unknown, request_id))
+                if await self._connection.commands.type(self._bell) not in (b"stream", b"none"):
+                    self._bell, self._bell_at = self._keys.bell(uuid.uuid4().hex), b"0"
+        except Unavailable:
+            log.warning("journal reads wait: Redis does not answer")
+        await asyncio.sleep(_RETRY_S)
 
     async def keep_readers(self) -> None:
         """Tell Redis once a second which requests are being read, until cancelled."""
@@ -197,7 +170,11 @@ class JournalHub:
             await self._end_lost({request_id for request_id, _ in self._followed.values()})
 
     async def _end_lost(self, request_ids: set[str]) -> None:
-        """End the waiting for journals that are gone, as after a failover: nothing would come."""
+        """End waiting that would be for ever: the journal is gone, or has ended before its reader.
+
+        A failover leaves neither where it was: the new master may lack the journal, and its clock
+        may be behind, so that new entries come before those that a reader has.
+        """
         if not request_ids:
             return
         names = list(request_ids)
@@ -205,15 +182,26 @@ class JournalHub:
         try:
             async with translated():
                 scores = await commands.zmscore(self._keys.readers, names)
-                suspects = [n for n, score in zip(names, scores, strict=True) if score is None]
-                lost = [n for n in suspects if not await commands.exists(self._keys.journal(n))]
+                for name in (n for n, score in zip(names, scores, strict=True) if score is None):
+                    await self._end_over(name)
         except (Unavailable, Overloaded) as error:  # the next try is a second away
             log.warning("lost requests are not looked for: %s", error)
+
+    async def _end_over(self, request_id: str) -> None:
+        key = self._keys.journal(request_id)
+        try:
+            async with translated():
+                last = await self._connection.commands.xrevrange(key, count=1)
+        except WrongType:
+            last = []
+        if not last:
+            self.waiters.fail(key, partial(_unknown, request_id))
             return
-        for request_id in lost:
-            for _, arrival in self._waiting.pop(self._keys.journal(request_id), []):
-                if not arrival.done():
-                    arrival.set_exception(_unknown(request_id))
+        found = list(_readable(request_id, last))
+        if not found:
+            self.waiters.fail(key, partial(_damaged, request_id), behind=last[0][0])
+        elif isinstance(found[0].event, pb.JournalEnd):
+            self.waiters.fail(key, partial(_missed, request_id), behind=last[0][0])
 
     async def _touch(self, followed: list[tuple[str, int]]) -> None:
         """Move the time when requests are abandoned; `followed` are ids with their linger_ms."""
@@ -224,9 +212,45 @@ class JournalHub:
             until = {request_id: silent_ms + linger_ms for request_id, linger_ms in followed}
             async with translated():
                 await self._connection.commands.zadd(self._keys.readers, until, xx=True)
-                await self._connection.commands.expire(self._bell, 60)
         except (Unavailable, Overloaded) as error:  # the next try is a second away
             log.warning("readers are not renewed: %s", error)
+
+
+class _Known:
+    """How far one reader of a journal is."""
+
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
+        self._tokens = 0
+        self._is_begun = False
+
+    def news(self, entries: Iterable[RawEntry], *, is_history: bool) -> Iterator[Event]:
+        """The events in entries, without tokens that were seen before Redis lost their entry.
+
+        Raises RequestFailed where the journal itself has a gap, Unavailable where the gap may be
+        in what was read, and UnknownReference where another journal has taken the place of this.
+        """
+        for entry in _readable(self._request_id, entries):
+            missing = entry.tokens_before - self._tokens
+            is_token = isinstance(entry.event, pb.JournalTokens | pb.JournalEnd)
+            if missing > 0 and is_token:
+                raise _damaged(self._request_id) if is_history else _missed(self._request_id)
+            if isinstance(entry.event, pb.JournalAccepted):
+                if self._is_begun:
+                    raise _unknown(self._request_id)
+                self._is_begun = True
+            if isinstance(entry.event, pb.JournalTokens):
+                _leave_out(entry.event, -missing)
+                self._tokens += len(entry.event.ids)
+            yield entry.event
+
+
+def _readable(request_id: str, entries: Iterable[RawEntry]) -> Iterator[Entry]:
+    for entry in entries:
+        try:
+            yield read_entry(entry)
+        except Unreadable as error:
+            log.error("request=%s entry=%s is left out: %s", request_id, entry[0].decode(), error)
 
 
 def _leave_out(tokens: pb.JournalTokens, count: int) -> None:
@@ -236,9 +260,13 @@ def _leave_out(tokens: pb.JournalTokens, count: int) -> None:
         del tokens.logprobs[:count]
 
 
-def _job(entries: list[RawEntry]) -> pb.Job:
-    first = parse(entries[0])
-    assert isinstance(first, pb.JournalAccepted)
+def _job(request_id: str, entries: list[RawEntry]) -> pb.Job:
+    try:
+        first = read_entry(entries[0]).event
+    except Unreadable as error:
+        raise RequestFailed(f"request {request_id!r} cannot be read: {error}") from None
+    if not isinstance(first, pb.JournalAccepted):
+        raise RequestFailed(f"request {request_id!r} cannot be read: its first entry is missing")
     return first.job
 
 
@@ -248,10 +276,15 @@ def _unknown(request_id: str) -> UnknownReference:
     )
 
 
+def _missed(request_id: str) -> Unavailable:
+    return Unavailable(
+        f"entries of request {request_id!r} were lost before they were read; attach again"
+    )
+
+
+def _damaged(request_id: str) -> RequestFailed:
+    return RequestFailed(f"entries are missing in the journal of request {request_id!r}")
+
+
 def _draining() -> Unavailable:
     return Unavailable("this gateway is draining; attach again")
-
-
-def _entry_order(entry_id: bytes) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition(b"-")
-    return int(milliseconds), int(sequence)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 VISION_GROUP = "vision"
 LM_GROUP = "lm"
+IMAGE_TTL_S = 2 * 3600  # of an image that no open request holds, from its last use on
+EMBEDDING_TTL_S = 2 * 3600
 MAX_DEAD = 1000  # requests kept in the dead-letter stream
 
 
@@ -15,12 +17,15 @@ class Keys:
 
     @property
     def jobs_lm(self) -> str:
-        """Stream: requests for language workers; fields r (request id), l (lives lost before)."""
+        """Stream: requests for language workers.
+
+        Fields r (request id), l (lives lost before), v (format).
+        """
         return f"{{{self.namespace}}}:jobs:lm"
 
     @property
     def jobs_vision(self) -> str:
-        """Stream: pictures for vision workers; field d (VisionJob)."""
+        """Stream: images for vision workers; fields d (VisionJob), v (format)."""
         return f"{{{self.namespace}}}:jobs:vision"
 
     @property
@@ -35,7 +40,10 @@ class Keys:
 
     @property
     def dead(self) -> str:
-        """Stream: requests given up; fields r (request id), d (Job), m (reason)."""
+        """Stream: requests given up; fields r (request id), d (Job), m (reason).
+
+        Beside them entries that could not be read: s (their key), e (id), x (fields), m (reason).
+        """
         return f"{{{self.namespace}}}:dead"
 
     @property
@@ -56,8 +64,18 @@ class Keys:
         return f"{{{self.namespace}}}:bell:{reader}"
 
     def image(self, digest: str) -> str:
-        """String: a picture file."""
-        return f"{self.namespace}:image:{digest}"
+        """String: an image file; beside the control keys, as scripts pin it."""
+        return f"{{{self.namespace}}}:image:{digest}"
+
+    @property
+    def pins(self) -> str:
+        """Hash: which image (digest) each open request holds."""
+        return f"{{{self.namespace}}}:pins"
+
+    @property
+    def pinned(self) -> str:
+        """Hash: for each image how many open requests hold it, its bytes, and the sum of bytes."""
+        return f"{{{self.namespace}}}:pinned"
 
     def embedding(self, fingerprint: str, digest: str) -> str:
         """String: a picture's embedding, see `glm4v.tensor_bytes`."""

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _SWEEP_S = 1.0
 _BATCH = 100
 _BREAK_S = 3.0  # between two sweeps: shorter than READER_SLACK_S lets readers be silent
+_UNPIN_EVERY_S = 60.0
 STEADY_S = CALL_TIMEOUT_S + 2 * TOUCH_S  # a reader's call may have been stuck for that long
 
 
@@ -43,6 +44,7 @@ class Sweeper:
         self._close = close
         self._swept_ms = 0
         self._steady_from_ms = 0
+        self._unpinned_ms = 0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -56,12 +58,20 @@ class Sweeper:
 
     async def _sweep(self) -> None:
         now_ms = await self._clock.now_ms()
+        async with translated():
+            # Changes nothing, and is refused whenever readers cannot tell that they are there.
+            await self._connection.commands.zadd(self._keys.readers, {"": 0}, xx=True)
         if not 0 <= now_ms - self._swept_ms < 1000 * _BREAK_S:
             self._steady_from_ms = now_ms
         self._swept_ms = now_ms
         await self._end(self._keys.open, pb.END_KIND_EXPIRED, now_ms)
         if now_ms - self._steady_from_ms >= 1000 * STEADY_S:
             await self._end(self._keys.readers, pb.END_KIND_ABANDONED, now_ms)
+        if now_ms - self._unpinned_ms >= 1000 * _UNPIN_EVERY_S:
+            count = await self._connection.run("unpin_lost", [self._keys.open], [])
+            self._unpinned_ms = now_ms
+            if count:
+                log.error("%d requests held an image and were not open", count)
 
     async def _end(self, key: str, kind: "pb.EndKind.ValueType", now_ms: int) -> None:
         async with translated():
@@ -69,7 +79,11 @@ class Sweeper:
                 key, "-inf", now_ms, start=0, num=_BATCH
             )
         for member in overdue:
-            request_id = member.decode()
+            request_id = member.decode(errors="replace")
+            if request_id.encode() != member:  # no request has such a name
+                async with translated():
+                    await self._connection.commands.zrem(key, member)
+                continue
             try:
                 await self._close(request_id, pb.JournalEnd(kind=kind, at_ms=now_ms))
             except UnknownReference:

@@ -3,7 +3,10 @@
 import time
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from glm4v.broker.connection import BLOCK_S, Connection
+from glm4v.broker.entries import Fields, Unreadable
 from glm4v.broker.job_stream import JobStream
 from glm4v.broker.keys import VISION_GROUP, Keys
 from glm4v.internal.v1 import journal_pb2 as pb
@@ -16,7 +19,7 @@ class VisionLease:
 
     entry: str  # of the job stream
     job: pb.VisionJob
-    lives: int  # times the picture was claimed before
+    lives: int  # times this entry was claimed before: with the entry, the fencing token
 
 
 class VisionQueue:
@@ -28,7 +31,9 @@ class VisionQueue:
         self._connection = connection
         self._keys = keys
         self._retention_ms = int(retention_s * 1000)
-        self._jobs = JobStream(connection, keys.jobs_vision, VISION_GROUP, lease_s)
+        self._jobs = JobStream(
+            connection, keys.jobs_vision, VISION_GROUP, lease_s, dead=keys.dead, read=_lease
+        )
         self.consumer = self._jobs.consumer
 
     async def ready(self) -> None:
@@ -37,11 +42,11 @@ class VisionQueue:
 
     async def claim(self, room: int, wait_s: float = BLOCK_S) -> list[VisionLease]:
         """New pictures, at most `room`; waits for up to `wait_s` when there are none."""
-        return [_lease(*claimed) for claimed in await self._jobs.claim(room, wait_s)]
+        return await self._jobs.claim(room, wait_s)
 
     async def take_over(self, room: int) -> list[VisionLease]:
         """Pictures whose lease has lapsed, at most `room`."""
-        return [_lease(*claimed) for claimed in await self._jobs.take_over(room)]
+        return await self._jobs.take_over(room)
 
     async def begin(self, lease: VisionLease) -> int:
         """Tell those who wait that encoding starts; how many wait, -1 when the lease is lost.
@@ -53,7 +58,7 @@ class VisionQueue:
             "begin_encoding",
             lease,
             [self._keys.open],
-            [stage.SerializeToString(), self._keys.journal_prefix],
+            [stage.SerializeToString()],
         )
 
     async def renew(self, lease: VisionLease) -> int:
@@ -67,7 +72,7 @@ class VisionQueue:
             "encoded",
             lease,
             [self._keys.open, self._keys.jobs_lm],
-            [stage.SerializeToString(), self._keys.journal_prefix],
+            [stage.SerializeToString()],
         )
 
     async def not_encoded(self, lease: VisionLease, code: str, message: str) -> int:
@@ -77,7 +82,7 @@ class VisionQueue:
             "not_encoded",
             lease,
             [self._keys.open, self._keys.readers],
-            [end.SerializeToString(), self._keys.journal_prefix, self._retention_ms],
+            [end.SerializeToString(), self._retention_ms],
         )
 
     async def hand_back(self, lease: VisionLease) -> int:
@@ -85,7 +90,13 @@ class VisionQueue:
         answer = await self._connection.run(
             "hand_back_vision",
             [self._keys.jobs_vision],
-            [VISION_GROUP, self.consumer, lease.entry, lease.job.SerializeToString()],
+            [
+                VISION_GROUP,
+                self.consumer,
+                lease.entry,
+                lease.lives,
+                lease.job.SerializeToString(),
+            ],
         )
         return int(answer)
 
@@ -96,13 +107,16 @@ class VisionQueue:
         answer = await self._connection.run(
             script,
             [self._keys.jobs_vision, flight, *keys],
-            [VISION_GROUP, self.consumer, lease.entry, *args],
+            [VISION_GROUP, self.consumer, lease.entry, lease.lives, *args],
         )
         return int(answer)
 
 
-def _lease(entry: str, fields: dict[bytes, bytes], claims: int) -> VisionLease:
-    return VisionLease(entry, pb.VisionJob.FromString(fields[b"d"]), claims)
+def _lease(entry: str, fields: Fields, claims: int) -> VisionLease:
+    try:
+        return VisionLease(entry, pb.VisionJob.FromString(fields[b"d"]), claims)
+    except (DecodeError, KeyError) as error:
+        raise Unreadable(f"it names no image: {error!r}") from None
 
 
 def _now_ms() -> int:

@@ -41,7 +41,8 @@ def list_all(redis_url: RedisUrl = None) -> None:
     async def run() -> None:
         async with _open(redis_url) as (_, letters):
             async for letter in letters.all():
-                typer.echo(f"{_time(letter)}  {letter.job.request_id}  {letter.reason}")
+                name = letter.job.request_id if letter.job is not None else f"({letter.source})"
+                typer.echo(f"{_time(letter)}  {name}  {letter.reason}")
 
     asyncio.run(run())
 
@@ -53,8 +54,9 @@ def show(request_id: opt.RequestId, redis_url: RedisUrl = None) -> None:
     async def run() -> None:
         async with _open(redis_url) as (_, letters):
             letter = await letters.find(request_id)
-        content = MessageToDict(letter.job, preserving_proto_field_name=True)
-        content = {"given_up": _time(letter), "reason": letter.reason, "job": content}
+        assert letter.job is not None  # it was found by its id
+        job = MessageToDict(letter.job, preserving_proto_field_name=True)
+        content = {"given_up": _time(letter), "reason": letter.reason, "job": job}
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
 
     asyncio.run(run())

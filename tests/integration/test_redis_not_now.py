@@ -9,7 +9,6 @@ import anyio
 import pytest
 
 from glm4v.broker import Broker, Connection, Keys
-from glm4v.broker.blobs import Blobs
 from glm4v.broker.journal import READER_SLACK_S
 from glm4v.broker.lm_queue import LmQueue
 from glm4v.errors import Unavailable
@@ -79,24 +78,6 @@ async def test_a_master_without_its_replicas_is_waited_for(
     await connection.commands.config_set("min-replicas-to-write", 0)
     await gateways[0].submit(job("r"), None)
     assert [lease.request_id for lease in await queue.claim(1)] == ["r"]
-    await connection.close()
-
-
-async def test_pictures_make_room_for_pictures_and_nothing_that_is_under_way_goes(
-    own_redis: RedisServer, keys: Keys, gateways: list[Broker]
-) -> None:
-    connection = Connection(own_redis.url)
-    blobs = Blobs(connection, keys)
-    await gateways[0].submit(job("r"), None)
-    used = (await connection.commands.info("memory"))["used_memory"]
-    await connection.commands.config_set("maxmemory", used + 8 * 2**20)
-    for number in range(30):
-        await blobs.put_image(f"{number}", bytes(2**20))
-    assert await blobs.image("29") is not None
-    assert await blobs.image("0") is None
-    queue = LmQueue(connection, keys, lease_s=60, retention_s=60)
-    [lease] = await queue.claim(1)
-    assert await queue.resume(lease) is not None
     await connection.close()
 
 

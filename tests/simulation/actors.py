@@ -14,20 +14,17 @@ from glm4v.broker.lm_queue import Append, Lease, LmQueue
 from glm4v.broker.vision_queue import VisionLease, VisionQueue
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import TensorBytes
+from tests.simulation.readers import Gateway, Reader, Violation
 
 LEASE_S = 1000.0  # leases lapse only when the schedule says so
 MODEL = "model"
-MAX_TOKENS = 5
+MAX_TOKENS = 8
 
 
 def token_at(request_id: str, index: int) -> int:
     """What the model would say: a function of request and index."""
     digest = hashlib.sha256(f"{request_id}:{index}".encode()).digest()
     return int.from_bytes(digest[:2], "little")
-
-
-class Violation(Exception):
-    """A promise was broken."""
 
 
 @dataclass
@@ -39,15 +36,18 @@ class World:
     random: Random
     broker: Broker = field(init=False)
     blobs: Blobs = field(init=False)
+    gateway: Gateway = field(init=False)
     owner: dict[str, str] = field(default_factory=dict)  # request -> consumer
     accepted: dict[str, pb.Job] = field(default_factory=dict)
     encodes: dict[str, int] = field(default_factory=dict)
     excuses: dict[str, int] = field(default_factory=dict)  # reasons to encode a picture once more
     evicted: set[str] = field(default_factory=set)
+    readers: list[Reader] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.broker = Broker(self.connection, self.keys, max_open_requests=100, retention_s=600)
         self.blobs = Blobs(self.connection, self.keys)
+        self.gateway = Gateway(self.connection, self.keys)
 
     async def age_leases(self) -> None:
         """Let every lease of both queues lapse."""
@@ -120,6 +120,8 @@ class LmWorker:
             return
         for append, answer in zip(appends, answers, strict=True):
             request_id = append.lease.request_id
+            if answer == "ahead":
+                raise Violation(f"{request_id} was written to by somebody else")
             if answer == "ok" and self.world.owner[request_id] != self.queue.consumer:
                 raise Violation(f"{request_id} was written to by a worker without its lease")
             if answer != "ok" or append.end is not None:
@@ -197,7 +199,11 @@ class VisionWorker:
 
     async def _encode(self, lease: VisionLease) -> None:
         digest = lease.job.image_digest
-        assert await self.world.blobs.image(digest) is not None
+        if await self.world.blobs.image(digest) is None:
+            if await self.world.connection.commands.hexists(self.world.keys.pinned, digest):
+                raise Violation("the image of an open request is gone")
+            self.lease = None  # all who wanted it are over; the next look drops the job
+            return
         self.world.encodes[digest] = self.world.encodes.get(digest, 0) + 1
         self.stage = "release" if self.releases_first else "store"
 

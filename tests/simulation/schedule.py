@@ -1,25 +1,29 @@
 """One seeded schedule: random steps of random actors, faults between them, then the check."""
 
+import hashlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from random import Random
 
 from glm4v.broker import Connection, Keys
-from glm4v.broker.journal import parse
+from glm4v.broker.entries import Event, Unreadable, read_entry
 from glm4v.errors import UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 from tests.simulation.actors import (
     MAX_TOKENS,
     MODEL,
     LmWorker,
-    Violation,
     VisionWorker,
     World,
     token_at,
 )
+from tests.simulation.readers import Violation
 
-_STEPS = 24
+_STEPS = 40
 _ROUNDS_TO_FINISH = 30
-_PICTURES = ("", "", "p" * 64, "q" * 64)
+_IMAGES = {hashlib.sha256(data).hexdigest(): data for data in (b"one image", b"another")}
+_DIGESTS = ("", "", *_IMAGES)
+_MOST_READERS = 4
 
 
 async def run_schedule(
@@ -31,10 +35,20 @@ async def run_schedule(
     await world.broker.ready()
     lm = [LmWorker(world) for _ in range(2)]
     vision = [VisionWorker(world, releases_first=releases_first) for _ in range(2)]
-    for _ in range(_STEPS):
-        await world.random.choices(*_actions(world, lm, vision))[0]()
-    await _finish(world)
-    await _check(world)
+    is_read = seed % 3 == 0  # one answer, read by many, and little else
+    try:
+        if is_read:
+            await _submit(world, 1)
+        for step in range(_STEPS):
+            actions = _reading(world, lm[0]) if is_read else _actions(world, lm, vision)
+            await world.random.choices(*actions)[0]()
+            if step % 8 == 0:
+                await _check_pins(world)
+        await _finish(world)
+        await _check(world)
+    finally:
+        for reader in world.readers:
+            await reader.stop()
     return world
 
 
@@ -63,7 +77,11 @@ def _actions(
     weighted: list[tuple[_Action, int]] = [
         (lambda: _submit(world), 4),
         (lambda: _cancel(world), 1),
-        (lambda: _evict(world), 1),
+        (lambda: _evict(world), 2),
+        (lambda: _meddle(world), 1),
+        (lambda: _open_reader(world), 3),
+        (lambda: _advance_reader(world), 8),
+        (world.gateway.advance, 6),
         (worker.claim, 4),
         (worker.take_over, 2),
         (worker.step, 6),
@@ -78,22 +96,33 @@ def _actions(
     return [action for action, _ in weighted], [weight for _, weight in weighted]
 
 
-async def _submit(world: World) -> None:
+def _reading(world: World, worker: LmWorker) -> tuple[list[_Action], list[int]]:
+    """As `_actions`, of a schedule for readers."""
+    weighted: list[tuple[_Action, int]] = [
+        (worker.step if worker.running else worker.claim, 2),
+        (lambda: _open_reader(world), 1),
+        (lambda: _advance_reader(world), 3),
+        (world.gateway.advance, 3),
+    ]
+    return [action for action, _ in weighted], [weight for _, weight in weighted]
+
+
+async def _submit(world: World, names: int = 5) -> None:
     """A new request, or an old one once more."""
-    request_id = f"r{world.random.randrange(5)}"
+    request_id = f"r{world.random.randrange(names)}"
     if request_id not in world.accepted:
         world.accepted[request_id] = pb.Job(
             request_id=request_id,
             fingerprint=MODEL,
             prompt_ids=[1],
-            image_digest=world.random.choice(_PICTURES),
-            max_tokens=world.random.randint(1, MAX_TOKENS),
+            image_digest="" if names == 1 else world.random.choice(_DIGESTS),
+            max_tokens=MAX_TOKENS if names == 1 else world.random.randint(1, MAX_TOKENS),
             timeout_ms=3_600_000,
             linger_ms=3_600_000,
             content_digest=request_id.encode(),
         )
     job = world.accepted[request_id]
-    await world.broker.submit(job, b"picture" if job.image_digest else None)
+    await world.broker.submit(job, _IMAGES.get(job.image_digest))
 
 
 async def _cancel(world: World) -> None:
@@ -106,11 +135,43 @@ async def _cancel(world: World) -> None:
 
 
 async def _evict(world: World) -> None:
-    digest = world.random.choice(_PICTURES[2:])
-    if await world.blobs.embedding(MODEL, digest) is not None:
+    """Drop what has a time to live, as a full Redis does."""
+    digest = world.random.choice(list(_IMAGES))
+    commands = world.connection.commands
+    if world.random.random() < 0.5:
+        if await commands.ttl(world.keys.image(digest)) >= 0:
+            await commands.delete(world.keys.image(digest))
+    elif await world.blobs.embedding(MODEL, digest) is not None:
         await world.blobs.forget_embedding(MODEL, digest)
         world.evicted.add(digest)
         world.excuses[digest] = world.excuses.get(digest, 0) + 1
+
+
+async def _meddle(world: World) -> None:
+    """Somebody else, or a newer release, writes where our entries are."""
+    keys, random = world.keys, world.random
+    streams = [keys.jobs_lm, keys.jobs_vision, keys.dead, *map(keys.journal, world.accepted)]
+    values = (b"", b"\xff\x00", b"0", b"7", b"a", b"r0", b"z")
+    names = random.sample((b"r", b"l", b"d", b"n", b"m", b"other"), random.randint(1, 6))
+    fields: dict[bytes, bytes] = {name: random.choice(values) for name in names}
+    fields |= random.choice([{}, {b"k": b"z"}, {b"v": b"99"}])
+    await world.connection.commands.xadd(random.choice(streams), fields)
+
+
+async def _open_reader(world: World) -> None:
+    """Most often of a request that others read too."""
+    read = [reader.request_id for reader in world.readers if not reader.is_done]
+    names = sorted(world.accepted) + 5 * read
+    if names and len(read) < _MOST_READERS:
+        world.readers.append(await world.gateway.open(world.random.choice(names)))
+
+
+async def _advance_reader(world: World) -> None:
+    """Some clients take all there is, others one event at a time."""
+    if world.readers:
+        reader = world.random.choice(world.readers)
+        for _ in range(world.random.choice((1, 1, 9))):
+            await reader.advance()
 
 
 async def _finish(world: World) -> None:
@@ -137,12 +198,27 @@ async def _finish(world: World) -> None:
         await worker.take_over()
         await worker.claim()
 
+    for _ in range(_ROUNDS_TO_FINISH):
+        await world.gateway.advance()
+        for reader in world.readers:
+            await reader.advance()
+
+
+async def _events(world: World, request_id: str) -> list[Event]:
+    """What is in a journal, without what others have written there."""
+    events = []
+    for entry in await world.connection.commands.xrange(world.keys.journal(request_id)):
+        with suppress(Unreadable):
+            events.append(read_entry(entry).event)
+    return events
+
 
 async def _check(world: World) -> None:
     """Every promise, at the end."""
+    for reader in world.readers:
+        reader.check(await _events(world, reader.request_id))
     for request_id, job in world.accepted.items():
-        entries = await world.connection.commands.xrange(world.keys.journal(request_id))
-        events = [parse(entry) for entry in entries]
+        events = await _events(world, request_id)
         ends = [event for event in events if isinstance(event, pb.JournalEnd)]
         if len(ends) != 1 or events[-1] is not ends[0]:
             raise Violation(f"{request_id} has {len(ends)} ends")
@@ -153,8 +229,29 @@ async def _check(world: World) -> None:
             raise Violation(f"{request_id} has {len(ids)} tokens of {job.max_tokens}")
     for digest, count in world.encodes.items():
         if count > 1 + world.excuses.get(digest, 0):
-            raise Violation(f"a picture was encoded {count} times")
+            raise Violation(f"an image was encoded {count} times")
     await _check_nothing_is_left(world)
+
+
+async def _check_pins(world: World) -> None:
+    """Each open request with an image holds it, and nothing else is held."""
+    commands, keys = world.connection.commands, world.keys
+    opened = {each.decode() for each in await commands.zrange(keys.open, 0, -1)}
+    wanted = {i: world.accepted[i].image_digest for i in opened if world.accepted[i].image_digest}
+    pins = {k.decode(): v.decode() for k, v in (await commands.hgetall(keys.pins)).items()}
+    if pins != wanted:
+        raise Violation(f"images held {pins}, of open requests {wanted}")
+    pinned = {k.decode(): int(v) for k, v in (await commands.hgetall(keys.pinned)).items()}
+    digests = set(wanted.values())
+    expected = {digest: list(wanted.values()).count(digest) for digest in digests}
+    expected |= {f"bytes:{digest}": len(_IMAGES[digest]) for digest in digests}
+    expected |= {"bytes": sum(len(_IMAGES[digest]) for digest in digests)} if digests else {}
+    if pinned != expected:
+        raise Violation(f"held {pinned}, expected {expected}")
+    for digest in _IMAGES:
+        ttl = await commands.ttl(keys.image(digest))
+        if (ttl == -1) != (digest in digests) or (digest in digests and ttl != -1):
+            raise Violation(f"an image has {ttl} s to live, held by {expected.get(digest, 0)}")
 
 
 async def _check_nothing_is_left(world: World) -> None:
@@ -164,6 +261,10 @@ async def _check_nothing_is_left(world: World) -> None:
         "readers": await commands.zcard(keys.readers),
         "language jobs": await commands.xlen(keys.jobs_lm),
         "vision jobs": await commands.xlen(keys.jobs_vision),
+        "images held": await commands.hlen(keys.pins) + await commands.hlen(keys.pinned),
+        "images without an end": sum(
+            [await commands.ttl(keys.image(digest)) == -1 for digest in _IMAGES]
+        ),
         "flights": len(await commands.keys(f"*{keys.namespace}*flight*")),
     }
     if any(left.values()):

@@ -1,16 +1,17 @@
 """The protocol under thousands of seeded schedules, and that planted bugs are found.
 
 Each schedule interleaves submissions, cancels, claims, appends with lost replies, renewals, lapsed
-leases, crashes, hand-overs and evictions; then healthy workers finish and every promise is checked.
+leases, crashes, hand-overs, evictions, foreign entries and readers; then healthy workers finish and
+every promise is checked.
 """
 
 import os
-from importlib.resources import files
 
 import pytest
 
-from glm4v.broker import Connection, Keys
-from tests.simulation.actors import Violation
+from glm4v.broker import Connection, Keys, waiters
+from glm4v.broker.connection import script_source
+from tests.simulation.readers import Violation
 from tests.simulation.schedule import run_schedule
 
 SCHEDULES = int(os.environ.get("SCHEDULES", "3000"))  # `make simulation` runs more
@@ -20,7 +21,7 @@ SCHEDULES_FOR_A_BUG = 600
 PLANTED = {
     "no fencing": (
         "prelude",
-        "pending[2] == consumer and (claims == nil or pending[4] == tonumber(claims) + 1)",
+        "pending[2] == consumer and pending[4] == tonumber(claims) + 1",
         "true",
     ),
     "no index check": ("append", "next_index ~= first", "false"),
@@ -32,25 +33,28 @@ PLANTED = {
     "a second end is written": ("close", "if kind == 'e' then return 'ended' end", ""),
     "parked requests are forgotten": (
         "encoded",
-        "for _, id in ipairs(ids) do",
-        "for _ in pairs({}) do local id",
+        "for i, id in ipairs(ids) do",
+        "for i in pairs({}) do local id",
     ),
+    "an image is let go with the first of its requests": (
+        "prelude",
+        "if redis.call('HINCRBY', pinned, digest, -1) > 0 then return end",
+        "redis.call('HINCRBY', pinned, digest, -1)",
+    ),
+    "an image may be evicted": ("prelude", "redis.call('PERSIST', image)", ""),
+    "a request that ends does not let its image go": ("prelude", "  unpin(open, id)\n  if", "  if"),
+    "a foreign entry hides a journal": ("prelude", "last = '(' .. entry[1]", "return nil, 0"),
 }
 
 
 def plant(connection: Connection, script: str, line: str, wrong: str) -> None:
     """Replace a line in one script, or in the prelude of all."""
-    folder = files("glm4v.broker") / "scripts"
-    prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
     for name in connection.scripts:
-        body = (folder / f"{name}.lua").read_text(encoding="utf-8")
-        if script == "prelude":
-            assert line in prelude
-            source = prelude.replace(line, wrong) + body
-        else:
-            assert name != script or line in body
-            source = prelude + (body.replace(line, wrong) if name == script else body)
-        connection.scripts[name] = connection.commands.register_script(source)
+        parts = {part: script_source(part) for part in ("prelude", name)}
+        if script in parts:
+            assert line in parts[script]
+            parts[script] = parts[script].replace(line, wrong)
+        connection.scripts[name] = connection.commands.register_script("".join(parts.values()))
 
 
 @pytest.mark.timeout(max(600, SCHEDULES // 4))
@@ -72,6 +76,14 @@ async def test_a_planted_bug_is_found(connection: Connection, keys: Keys, bug: s
 async def test_releasing_before_storing_is_found(connection: Connection, keys: Keys) -> None:
     with pytest.raises(Violation, match="without its embedding"):
         await run_schedules(connection, keys, releases_first=True)
+
+
+async def test_handing_news_to_readers_that_are_further_behind_is_found(
+    connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiters, "follows_on", lambda after, read_from: True)
+    with pytest.raises(Violation, match="a reader of"):
+        await run_schedules(connection, keys)
 
 
 async def run_schedules(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from glm4v.broker import Connection, Keys
-from glm4v.broker.journal import parse
+from glm4v.broker.entries import read_entry
 from glm4v.internal.v1 import journal_pb2 as pb
 
 
@@ -40,6 +40,7 @@ async def read_journal(connection: Connection, keys: Keys, request_id: str) -> J
     if not entries:
         return None
     journal = Journal()
-    for entry in entries:
-        journal.take(int(entry[1][b"n"]), parse(entry))
+    for each in entries:
+        entry = read_entry(each)
+        journal.take(entry.next_index, entry.event)
     return journal

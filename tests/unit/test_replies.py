@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.replies import Replies
-from glm4v.broker.journal import Event
+from glm4v.broker.entries import Event
 from glm4v.errors import (
     Cancelled,
     DeadlinePassed,

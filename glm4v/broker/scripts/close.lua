@@ -5,6 +5,7 @@ local kind, next_index = tail(KEYS[1])
 if kind == nil then
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('ZREM', KEYS[3], ARGV[1])
+  unpin(KEYS[2], ARGV[1])
   return 'unknown'
 end
 if kind == 'e' then return 'ended' end

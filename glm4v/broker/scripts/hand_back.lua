@@ -10,7 +10,7 @@ for i = 2, #KEYS do
   if owns(jobs, group, consumer, entry, claims) then
     local kind, next_index = tail(KEYS[i])
     if kind ~= nil and kind ~= 'e' then
-      redis.call('XADD', jobs, '*', 'r', id, 'l', lives)
+      redis.call('XADD', jobs, '*', 'r', id, 'l', lives, 'v', FORMAT)
       redis.call('XADD', KEYS[i], '*', 'k', 's', 'n', next_index, 'd', stage)
       count = count + 1
     end
