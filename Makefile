@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test chaos soak simulation bench-peers demo-model demo-model-scores kernels protos clean
+.PHONY: help setup demo check test test-all test-floors chaos soak simulation bench-peers demo-model demo-model-scores kernels protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -24,8 +24,18 @@ check: setup ## Formatting, lint, types, import rules, declared dependencies, co
 	$(BIN)/buf lint
 	deploy/check-stubs.sh
 
-test: setup ## All tests that need no accelerator
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
+# The slowest files come first in the alphabet, and so run beside all others.
+TESTS = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
+
+test: setup ## The tests that this machine can run; the others say what they need
+	$(TESTS)
+
+test-all: setup ## All tests, after installing what they need; only accelerators may be missing
+	@deploy/test-needs.sh
+	$(TESTS) --no-skips
+
+test-floors: setup ## The short form of the tests with the oldest versions that pyproject.toml allows
+	@deploy/test-floors.sh
 
 SECONDS ?= 60
 SEED ?= 1
@@ -74,4 +84,4 @@ protos: setup ## Generate the stubs again
 	deploy/protos.sh
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-floors build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

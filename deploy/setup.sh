@@ -11,7 +11,7 @@ stamp="$venv/.made-from"
 say() { printf '%s\n' "setup: $*" >&2; }
 
 is_new_enough() {
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
 install_python() { # REASON
@@ -19,7 +19,7 @@ install_python() { # REASON
 }
 
 command -v "$python" >/dev/null || install_python "there is no $python"
-is_new_enough || { say "$("$python" -V 2>&1) is too old: Python 3.10 or newer is needed (PYTHON=... names one)"; exit 1; }
+is_new_enough || { say "$("$python" -V 2>&1) is too old: Python 3.11 or newer is needed (PYTHON=... names one)"; exit 1; }
 "$python" -c 'import ensurepip, venv' 2>/dev/null || install_python "$python cannot make virtual environments"
 
 if [ ! -f "$stamp" ] || ! cmp -s pyproject.toml "$stamp"; then

@@ -105,19 +105,21 @@ def _blobs(background: Background, x: Mask, y: Mask) -> Mask:
 
 def _dots(background: Background, x: Mask, y: Mask) -> Mask:
     n = np.float32(5 * background.scale)
-    u, v = _wave(x * n), _wave(y * n)
-    mask: Mask = (np.float32(0.5) - np.sqrt((u + 1) ** 2 + (v + 1) ** 2) + np.float32(0.4)) * 10
+    u, v = _wave(x * n) + 1, _wave(y * n) + 1
+    radius: Mask = np.sqrt(u * u + v * v)
+    mask: Mask = (np.float32(0.5) - radius + np.float32(0.4)) * 10
     return mask
 
 
 def _rings(background: Background, x: Mask, y: Mask) -> Mask:
-    mask: Mask = _wave(np.hypot(x, y) * np.float32(4 * background.scale)) / 2 + np.float32(0.5)
+    mask: Mask = _wave(np.hypot(x, y) * np.float32(4 * background.scale)) / np.float32(2)
+    mask += np.float32(0.5)
     return mask
 
 
 def _zigzag(background: Background, x: Mask, y: Mask) -> Mask:
     n = np.float32(5 * background.scale)
-    mask: Mask = _wave(x * n + _wave(y * n) / 4) * 10 + np.float32(0.5)
+    mask: Mask = _wave(x * n + _wave(y * n) / np.float32(4)) * 10 + np.float32(0.5)
     return mask
 
 

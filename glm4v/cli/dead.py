@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -108,4 +108,4 @@ def _find_redis() -> str:
 
 
 def _time(letter: "DeadLetter") -> str:
-    return datetime.fromtimestamp(letter.at_s, timezone.utc).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(letter.at_s, UTC).isoformat(timespec="seconds")

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack
-from enum import Enum
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ from glm4v.local.foreground import Foreground
 from glm4v.local.run_files import RunningSystem, announced
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     """As GLM4V_DTYPE."""
 
     AUTO = "auto"
@@ -29,7 +29,7 @@ class Dtype(str, Enum):
     FLOAT16 = "float16"
 
 
-class LogLevel(str, Enum):
+class LogLevel(StrEnum):
     """As GLM4V_LOG_LEVEL."""
 
     DEBUG = "debug"

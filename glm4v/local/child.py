@@ -102,7 +102,7 @@ class Child:
                 self._process.terminate()
         try:
             await asyncio.wait_for(self._process.wait(), self._program.stop_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self._show(self._program.name, f"still there after {self._program.stop_s:g} s: killed")
             self.kill()
         await self.ended()

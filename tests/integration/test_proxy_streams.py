@@ -79,7 +79,7 @@ async def count_begun(stub: Any, gateway: HoldingGateway) -> int:
     while count < CALLS:
         try:
             await asyncio.wait_for(begun.get(), QUIET_S if count >= FEWEST else BEGIN_S)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             break
         count += 1
     gateway.released.set()
