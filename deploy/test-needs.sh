@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install what some tests need beyond the virtual environment (tests/needs.py lists it): packages of Debian or
-# Ubuntu, proxies of PyPI, and the drawings of the demo model.
+# Ubuntu, the proxies that PyPI has, and the drawings of the demo model.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,5 +11,5 @@ for package in $("$python" -m tests.needs); do
 done
 # shellcheck disable=SC2086 # one word a package
 [ -z "$missing" ] || deploy/apt-install.sh "some tests need more" $missing
-"$python" -m pip install --disable-pip-version-check -q -e '.[proxies]'
+"$python" -m pip install -q --disable-pip-version-check -e '.[proxies]'
 "$python" -m deploy.demo_model.sources

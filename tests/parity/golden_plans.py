@@ -30,8 +30,8 @@ GREEDY = SampleSpec(SamplingRules(), index=0)
 def open_golden(name: str) -> Golden:
     """The golden outputs `name`; "bundled" are some of micro-glm4v, kept beside the tests."""
     bundled = Path(__file__).parent / "data" / "micro.npz"
-    golden: Golden = np.load(bundled if name == "bundled" else REFERENCE / f"golden-{name}.npz")
-    return golden
+    with np.load(bundled if name == "bundled" else REFERENCE / f"golden-{name}.npz") as golden:
+        return dict(golden)
 
 
 def cases(golden: Golden) -> list[str]:

@@ -1,8 +1,7 @@
 """Preprocessing and the vision tower against the outputs of the original implementation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +13,12 @@ from glm4v.device import open_device
 from glm4v.images import ImageLimits
 from glm4v.tiny import write_tiny
 from glm4v.weights import Weights
+from tests.parity.golden_plans import Golden, open_golden
 from tests.reference import REFERENCE
 from vision_worker.model import VisionModel
 from vision_worker.preprocess import pixel_values
 
-KEPT = Path(__file__).parent / "data" / "micro.npz"
 TOLERANCE = 1e-4  # of embeddings, all of order 1
-
-Golden = Mapping[str, Any]  # arrays by "<case>/<what>"
 
 
 class Tower:
@@ -54,7 +51,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Tower:
     """What needs nothing beside the project: the smallest checkpoint and its numbers."""
     folder = tmp_path_factory.mktemp("checkpoints") / "micro"
     write_tiny(folder)
-    return Tower(folder, np.load(KEPT))
+    return Tower(folder, open_golden("bundled"))
 
 
 @pytest.fixture(
@@ -72,8 +69,7 @@ def tower(
 ) -> Tower:
     if request.param == "kept":
         return kept
-    golden = np.load(REFERENCE / f"golden-{request.param}.npz")
-    return Tower(checkpoint_dir(request.param), golden)
+    return Tower(checkpoint_dir(request.param), open_golden(request.param))
 
 
 def test_pixel_values_are_equal_bit_for_bit(tower: Tower) -> None:
