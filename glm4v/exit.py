@@ -4,8 +4,11 @@ import os
 import traceback
 from collections.abc import Callable
 
-from glm4v.errors import Glm4vError
+from glm4v.errors import Glm4vError, Overloaded
 from glm4v.log import end_log
+from glm4v.out_of_memory import is_out_of_memory
+
+_NO_MEMORY = "error: the process has not enough memory; free some"
 
 
 def run_and_exit(body: Callable[[], None]) -> None:
@@ -19,7 +22,10 @@ def run_and_exit(body: Callable[[], None]) -> None:
         body()
     except Glm4vError as error:
         exit_code, last_words = error.exit_code, f"error: {error}"
-    except Exception:
-        exit_code, last_words = Glm4vError.exit_code, traceback.format_exc().rstrip()
+    except Exception as error:
+        if is_out_of_memory(error):
+            exit_code, last_words = Overloaded.exit_code, _NO_MEMORY
+        else:
+            exit_code, last_words = Glm4vError.exit_code, traceback.format_exc().rstrip()
     end_log(last_words)
     os._exit(exit_code)

@@ -1,11 +1,13 @@
-"""How much host memory this process may still take: the machine's, or its container's if less."""
+"""How much host memory this process may still take: the least that a limit leaves."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from glm4v.cgroups import CGROUPS, PROC, groups_of, words_of
 from glm4v.errors import Unavailable
 
+_NEVER_OVERCOMMIT = 2  # of vm.overcommit_memory
 # Files of a group by the version of cgroups: its limit, what it uses, and in memory.stat the files
 # that can be dropped.
 _NAMES = {
@@ -15,26 +17,48 @@ _NAMES = {
 
 
 def free_host_memory_bytes(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
-    """Bytes that can be allocated without swapping or meeting a cgroup limit.
+    """Bytes that can be allocated without swapping or meeting a limit: that of a cgroup, of the
+    process (`ulimit -v`, `ulimit -d`), or of a system that lends no more than it has.
 
-    Sources: MemAvailable in proc(5); memory.max, memory.current and memory.stat in the kernel's
-    cgroup v2 documentation, memory.limit_in_bytes and memory.usage_in_bytes in that of v1.
+    Sources: MemAvailable, CommitLimit, statm and limits in proc(5); memory.max, memory.current and
+    memory.stat in the kernel's cgroup v2 documentation, memory.limit_in_bytes and
+    memory.usage_in_bytes in that of v1.
     Raises Unavailable where the system does not tell.
     """
-    return max(0, min([_machine_bytes(proc), *_group_bytes(proc, cgroups)]))
+    limits = [*_machine_bytes(proc), *_process_bytes(proc), *_group_bytes(proc, cgroups)]
+    return max(0, min(limits))
 
 
-def _machine_bytes(proc: Path) -> int:
+def _machine_bytes(proc: Path) -> Iterator[int]:
     path = proc / "meminfo"
     try:
-        for line in path.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+        lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+        found = {words[0]: int(words[1]) * 1024 for words in lines if len(words) > 1}
     except OSError as error:
         raise Unavailable(
             f"{path}: free memory is not known ({error.strerror}); set the size of the cache"
         ) from None
-    raise Unavailable(f"{path}: no MemAvailable line; set the size of the cache")
+    if "MemAvailable:" not in found:
+        raise Unavailable(f"{path}: no MemAvailable line; set the size of the cache")
+    yield found["MemAvailable:"]
+    if _number(proc / "sys" / "vm" / "overcommit_memory") == _NEVER_OVERCOMMIT:
+        yield found["CommitLimit:"] - found["Committed_AS:"]
+
+
+def _process_bytes(proc: Path) -> Iterator[int]:
+    """What the limits of this process leave: of its address space, and of its data."""
+    try:
+        pages = (proc / "self" / "statm").read_text(encoding="ascii").split()
+        limits = (proc / "self" / "limits").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return
+    page = os.sysconf("SC_PAGE_SIZE")
+    used = {"Max address space": int(pages[0]) * page, "Max data size": int(pages[5]) * page}
+    for line in limits:
+        for name, now in used.items():
+            words = line.removeprefix(name).split()
+            if line.startswith(name) and words[0].isdigit():
+                yield int(words[0]) - now
 
 
 def _group_bytes(proc: Path, cgroups: Path) -> Iterator[int]:

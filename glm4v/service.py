@@ -25,6 +25,7 @@ from glm4v.draining import DrainInterceptor
 from glm4v.errors import Glm4vError, Overloaded, Unavailable
 from glm4v.exit import run_and_exit
 from glm4v.log import start_log
+from glm4v.out_of_memory import is_out_of_memory
 from glm4v.rpc_errors import ErrorInterceptor
 from glm4v.settings import ServiceSettings, read_settings
 from glm4v.stop_signals import stop_signals
@@ -110,11 +111,17 @@ class _Host:
                 group.cancel_scope.cancel()
         finally:
             await server.stop(0)
-            if self._process.close is not None:
+            if self._process.close is not None and not self._is_out_of_memory():
                 await self._process.close()
         if self._failure is not None:
             raise self._failure
         log.info("stopped")
+
+    def _is_out_of_memory(self) -> bool:
+        """Whether that is the end: then nothing is closed that may start a thread. CPython's
+        `Thread.start` waits for ever when the new thread finds no memory (seen with 3.11.7).
+        """
+        return self._failure is not None and is_out_of_memory(self._failure)
 
     async def _live(self, group: TaskGroup, server: aio.Server) -> None:
         """From the first task to the end of the drain."""

@@ -8,8 +8,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from glm4v.checkpoint import Checkpoint
-from glm4v.errors import CheckpointError
+from glm4v.errors import CheckpointError, Overloaded
 from glm4v.loading import Loading
+from glm4v.out_of_memory import is_out_of_memory
 
 
 class Weights:
@@ -37,7 +38,8 @@ class Weights:
     ) -> torch.Tensor:
         """The tensor `name`; `rows` are ranges [start, end) of dimension 0, one after the other.
 
-        `columns` is a range of dimension 1. Raises CheckpointError when the file cannot be read.
+        `columns` is a range of dimension 1. Raises CheckpointError when the file cannot be read,
+        Overloaded when there is not enough memory.
         """
         place = self._checkpoint.tensors[name]
         try:
@@ -52,6 +54,8 @@ class Weights:
                 ]
                 tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         except (OSError, RuntimeError, SafetensorError) as error:
+            if is_out_of_memory(error):
+                raise Overloaded(f"{place.file}: not enough memory to read {name}") from error
             raise CheckpointError(f"{place.file}: {name} cannot be read: {error}") from error
         if self._loading is not None:
             self._loading.add(tensor.nbytes)

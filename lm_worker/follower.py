@@ -13,12 +13,13 @@ from glm4v.device.collectives import ProcessGroup
 from glm4v.device.threads import use_threads
 from glm4v.exit import run_and_exit
 from glm4v.log import start_log
+from glm4v.out_of_memory import out_of_memory_as_overloaded
 from glm4v.settings import LmSettings, read_settings
 from lm_worker.commands import AddPicture, Beat, DropPicture, Stop, decode
 from lm_worker.group import LOAD_S, Place, join, place_from
 from lm_worker.layers import Shard
 from lm_worker.plan import StepPlan
-from lm_worker.runner import Runner, to_tensor
+from lm_worker.runner import NO_MEMORY, Runner, to_tensor
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ def _run() -> None:
     else:
         place = place_from(os.environ, settings.tensor_parallel)
     assert place is not None, "a follower is told its rank"
-    follow(settings, place)
+    with out_of_memory_as_overloaded(NO_MEMORY):
+        follow(settings, place)
 
 
 def _die_with_parent() -> None:

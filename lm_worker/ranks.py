@@ -15,11 +15,12 @@ from typing import Protocol, TypeVar
 from glm4v.device.collectives import Collective, ProcessGroup, SingleRank
 from glm4v.device.device_thread import DeviceThread
 from glm4v.errors import Unavailable
+from glm4v.out_of_memory import out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.commands import AddPicture, Beat, Command, DropPicture, Stop, encode
 from lm_worker.group import BEAT_SHARE, LOAD_S
 from lm_worker.plan import StepPlan, StepResult
-from lm_worker.runner import Runner, to_tensor
+from lm_worker.runner import NO_MEMORY, Runner, to_tensor
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Ranks:
         self.started = asyncio.Event()
 
     async def start(self) -> None:
-        """Form the group and load the weights; raises CheckpointError, Unavailable."""
+        """Form the group and load the weights; raises CheckpointError, Unavailable, Overloaded."""
         await self._call(self._start)
         self.started.set()
 
@@ -118,7 +119,8 @@ class Ranks:
 
     async def _call(self, function: Callable[[], _T]) -> _T:
         try:
-            return await self._thread.call(function)
+            with out_of_memory_as_overloaded(NO_MEMORY):
+                return await self._thread.call(function)
         except Exception:
             self._broken = True
             raise

@@ -19,6 +19,10 @@ from lm_worker.sampler import report, sample
 from lm_worker.stopwatch import Stopwatch
 
 _SCORED_ROWS = 64  # logits of so many rows at a time: 39 MB in single precision
+NO_MEMORY = (
+    "the language worker has not enough memory; free some, or lower GLM4V_CACHE_BYTES or "
+    "GLM4V_STEP_TOKENS"
+)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

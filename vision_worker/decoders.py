@@ -12,6 +12,7 @@ whose decoding costs far more than their size says hold up each other, and ordin
 """
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -77,7 +78,12 @@ class Decoders:
         self._size = size
 
     def start(self) -> None:
-        """Have the quick processes ready for the first images."""
+        """Have the quick processes ready for the first images, and all threads: `Thread.start` may
+        wait for ever once memory is out (seen with CPython 3.11.7).
+        """
+        together = threading.Barrier(self.quick + 1)
+        for _ in range(self.quick + 1):
+            self._threads.submit(together.wait)
         for process in self._quick:
             process.start()
 
@@ -133,7 +139,11 @@ class Decoders:
             within_s = processor_s + self._bounds.stopped_s
             return normalised(process.decode(data, processor_s, within_s), self._size)
 
-        decoding = self._threads.submit(pixels)
+        try:
+            decoding = self._threads.submit(pixels)
+        except BaseException:
+            idle.put_nowait(process)
+            raise
         decoding.add_done_callback(done)
         try:
             return await asyncio.wrap_future(decoding)

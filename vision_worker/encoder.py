@@ -23,8 +23,8 @@ from glm4v.checkpoint import Checkpoint
 from glm4v.core_turns import CoreTurns
 from glm4v.device import Device
 from glm4v.device.device_thread import DeviceThread
-from glm4v.errors import Overloaded
 from glm4v.loading import Loading
+from glm4v.out_of_memory import out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.weights import Weights
 from vision_worker.decoders import Decoders, Pixels, TakesLong
@@ -63,9 +63,12 @@ class Encoder:
         self.started = asyncio.Event()
 
     async def start(self) -> None:
-        """Read the weights; raises CheckpointError."""
-        self._decoders.start()
-        await _named(self._device_thread.call(self._load))
+        """Read the weights; raises CheckpointError, Overloaded without memory for them."""
+        with out_of_memory_as_overloaded(
+            "the vision worker has not enough memory for its weights; free some"
+        ):
+            self._decoders.start()
+            await self._device_thread.call(self._load)
         self.started.set()
 
     @property
@@ -144,22 +147,11 @@ class _CallerGone(Exception):
 
 async def _named(result: Awaitable[_T]) -> _T:
     """What a thread gives, or raises; running out of memory by its name."""
-    try:
+    with out_of_memory_as_overloaded(
+        "the vision worker has not enough memory left for this picture; "
+        "send it scaled down, or try again later"
+    ):
         return await result
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise Overloaded(
-            "the vision worker has not enough memory left for this picture; "
-            "send it scaled down, or try again later"
-        ) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, a device's allocator or the CPU's (which has no type of its own) says so."""
-    return isinstance(
-        error, MemoryError | torch.OutOfMemoryError
-    ) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _to_host(tensor: torch.Tensor) -> TensorBytes:

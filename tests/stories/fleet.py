@@ -177,7 +177,7 @@ class Fleet:
     async def _ask(self, name: str) -> None:
         request = {
             "module": MODULES[name.split("-")[0]],
-            "environment": self._environment(name),
+            "environment": self.environment(name),
             "log": str(self._folder / f"{name}.log"),
         }
         assert self._nursery.stdin is not None  # it was opened as a pipe
@@ -185,7 +185,8 @@ class Fleet:
         pid = await self._started.get()
         self._pids[name] = pid
 
-    def _environment(self, name: str) -> dict[str, str]:
+    def environment(self, name: str) -> dict[str, str]:
+        """Variables of a service."""
         return {
             "OMP_NUM_THREADS": "1",
             "PATH": os.environ["PATH"],

@@ -1,5 +1,7 @@
 """Free memory as the system tells it, on folders like those of /proc and /sys/fs/cgroup."""
 
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,46 @@ def test_a_system_that_does_not_tell_says_what_to_set(tmp_path: Path) -> None:
 @pytest.mark.needs_linux
 def test_this_machine_tells() -> None:
     assert open_device("cpu", "float32").free_memory_bytes() > 0
+
+
+LIMITS = """Limit                     Soft Limit           Hard Limit           Units
+Max cpu time              unlimited            unlimited            seconds
+Max data size             {data:<20} unlimited            bytes
+Max address space         {space:<20} unlimited            bytes
+"""
+
+
+@pytest.mark.parametrize(
+    ("space", "data", "free"),
+    [
+        ("unlimited", "unlimited", 800 * MIB),
+        (str(500 * MIB), "unlimited", 400 * MIB),  # ulimit -v
+        ("unlimited", str(500 * MIB), 480 * MIB),  # ulimit -d
+        (str(90 * MIB), "unlimited", 0),
+    ],
+)
+def test_a_limit_of_the_process_counts(tmp_path: Path, space: str, data: str, free: int) -> None:
+    pages = MIB // os.sysconf("SC_PAGE_SIZE")
+    files = {
+        "proc/self/statm": f"{100 * pages} 50 40 1 0 {20 * pages} 0\n",
+        "proc/self/limits": LIMITS.format(space=space, data=data),
+    }
+    assert free_host_memory_bytes(*write(tmp_path, MEMINFO | files)) == free
+
+
+def test_a_system_that_lends_no_more_than_it_has_counts(tmp_path: Path) -> None:
+    meminfo = MEMINFO["proc/meminfo"] + "CommitLimit: 900000 kB\nCommitted_AS: 800000 kB\n"
+    for mode, free in ((0, 800 * MIB), (1, 800 * MIB), (2, 100_000 * 1024)):
+        files = {"proc/meminfo": meminfo, "proc/sys/vm/overcommit_memory": f"{mode}\n"}
+        assert free_host_memory_bytes(*write(tmp_path, files)) == free
+
+
+@pytest.mark.needs_linux
+def test_the_limit_of_this_process_is_found() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 64 * MIB, before[1]))
+    try:
+        assert free_host_memory_bytes() <= 64 * MIB
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
