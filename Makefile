@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-floors chaos soak simulation bench-peers demo-model demo-model-scores kernels protos clean
+.PHONY: help setup demo check test test-all test-floors chaos soak hostile simulation bench-peers demo-model demo-model-scores kernels protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -49,6 +49,11 @@ REPORT ?= docs/benchmarks/soak
 
 soak: setup ## Hours of load with faults, and what each process holds (SECONDS=7200 CLIENTS=8 SEED REPORT)
 	@$(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS) --report $(REPORT)
+
+ATTACKS ?=
+
+hostile: setup ## Attack a system on this machine with an honest client beside (ATTACKS="'no message' resets"), two minutes
+	@$(BIN)/python -m tests.hostile $(ATTACKS)
 
 SCHEDULES ?= 10000
 

@@ -16,6 +16,7 @@ with extra("gateway"):
     from glm4v.broker import Broker, Connection, Keys
     from glm4v.checkpoint import Checkpoint
     from glm4v.images import ImageLimits
+    from glm4v.room import CallLimits
     from glm4v.service import Process, main
     from glm4v.settings import GatewaySettings
     from glm4v.v1 import inference_pb2 as api
@@ -70,8 +71,13 @@ def build(settings: GatewaySettings) -> Process:
         daemons=[broker.run],
         register=register,
         close=connection.close,
-        # A picture above the limit still arrives, so that our message and not gRPC's refuses it.
-        max_message_bytes=2 * settings.max_image_bytes + 8 * 2**20,
+        limits=CallLimits(
+            calls_per_connection=settings.max_calls_per_connection,
+            # A picture somewhat above the limit still arrives, so that our message refuses it.
+            message_bytes=settings.max_image_bytes + 8 * 2**20,
+            receiving_bytes=settings.max_receiving_bytes,
+            message_s=settings.message_s,
+        ),
     )
     return process
 

@@ -26,7 +26,10 @@ from glm4v.errors import Glm4vError, Overloaded, Unavailable
 from glm4v.exit import run_and_exit
 from glm4v.log import start_log
 from glm4v.out_of_memory import is_out_of_memory
+from glm4v.receiving import ReceivingInterceptor, Reception
+from glm4v.room import CallLimits
 from glm4v.rpc_errors import ErrorInterceptor
+from glm4v.server_options import raise_file_limit, server_options
 from glm4v.settings import ServiceSettings, read_settings
 from glm4v.stop_signals import stop_signals
 
@@ -36,10 +39,8 @@ _S = TypeVar("_S", bound=ServiceSettings)
 _Task = Callable[[], Awaitable[None]]
 _READY_RETRY_S = 0.2
 _REFUSING_S = 0.25  # callers are sent elsewhere before gRPC stops (see `draining`)
-MAX_CALLS = 4096  # at once; more are RESOURCE_EXHAUSTED
 _HEALTH = "grpc.health.v1.Health"
-MIN_PING_MS = 5_000  # half of what clients of most languages may be set to
-_KEEPALIVE_MS, _PING_TIMEOUT_MS = 30_000, 20_000  # a client that is paused is not gone at once
+_SMALL_MESSAGE = 64 * 2**10  # a health check has no more
 
 
 @dataclass(slots=True)
@@ -52,7 +53,7 @@ class Process:
     daemons: Sequence[_Task] = ()  # run until they are cancelled, after all parts and calls
     register: Callable[[aio.Server], Sequence[str]] | None = None  # adds services, names them
     close: _Task | None = None
-    max_message_bytes: int = 4 * 2**20
+    limits: CallLimits = field(default_factory=CallLimits)
 
 
 def main(kind: type[_S], build: Callable[[_S], Process]) -> None:
@@ -78,39 +79,33 @@ class _Host:
 
     async def run(self) -> None:
         self._install_signals()
+        raise_file_limit()
+        limits = self._process.limits
         server = aio.server(
-            interceptors=[DrainInterceptor(self._process.stopping), ErrorInterceptor()],
-            options=[
-                ("grpc.max_receive_message_length", self._process.max_message_bytes),
-                ("grpc.so_reuseport", 0),
-                # Clients may look after the connection every 10 s, whatever is on it; a client or
-                # proxy that answers no ping is gone, and so are its streams.
-                ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_MS),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-                ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
-                ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_MS),
-                ("grpc.http2.max_pings_without_data", 0),
-                # gRPC's own limits cancel calls at random; ours refuses them by name.
-                ("grpc.server.max_pending_requests", 4 * MAX_CALLS),
-                ("grpc.server.max_pending_requests_hard_limit", 8 * MAX_CALLS),
+            interceptors=[
+                DrainInterceptor(self._process.stopping),
+                ErrorInterceptor(),
+                ReceivingInterceptor(Reception(limits)),
             ],
-            maximum_concurrent_rpcs=MAX_CALLS,
+            options=server_options(limits),
         )
         self._health = health.aio.HealthServicer()
         self._services = ["", _HEALTH, *(self._process.register or (lambda _: ()))(server)]
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        beside = self._health_server()
         names = [*self._services[1:], reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, server)
         _bind(server, self._settings.listen)
         await server.start()
+        await beside.start()
         try:
             async with anyio.create_task_group() as group:
                 await self._live(group, server)
                 group.cancel_scope.cancel()
         finally:
             await server.stop(0)
+            await beside.stop(0)
             if self._process.close is not None and not self._is_out_of_memory():
                 await self._process.close()
         if self._failure is not None:
@@ -122,6 +117,14 @@ class _Host:
         `Thread.start` waits for ever when the new thread finds no memory (seen with 3.11.7).
         """
         return self._failure is not None and is_out_of_memory(self._failure)
+
+    def _health_server(self) -> aio.Server:
+        """Health alone, where settings say so: no client of the other server is in its way."""
+        server = aio.server(options=server_options(CallLimits(message_bytes=_SMALL_MESSAGE)))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._settings.health_listen:
+            _bind(server, self._settings.health_listen)
+        return server
 
     async def _live(self, group: TaskGroup, server: aio.Server) -> None:
         """From the first task to the end of the drain."""

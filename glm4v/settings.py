@@ -32,6 +32,11 @@ class ServiceSettings(BaseSettings):
         "cluster (redis+cluster://, rediss+cluster://); it may hold a password",
     )
     listen: str = Field(description="address to serve gRPC on: HOST:PORT or unix:/PATH")
+    health_listen: str | None = Field(
+        None,
+        description="address to serve health on, and nothing else, besides that of all calls: "
+        "HOST:PORT or unix:/PATH",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe messages that are logged"
     )
@@ -76,6 +81,18 @@ class GatewaySettings(PictureSettings):
         600.0, gt=0, description="deadline of a request that sets none"
     )
     max_deadline_s: Seconds = Field(3600.0, gt=0, le=3600, description="longest deadline")
+    max_calls_per_connection: int = Field(
+        512,
+        gt=0,
+        description="calls under way on one connection; more wait at their client",
+        json_schema_extra={"unit": "calls"},
+    )
+    message_s: Seconds = Field(
+        60.0, gt=0, description="how long a call's message may take to arrive"
+    )
+    max_receiving_bytes: Bytes = Field(
+        256 * 2**20, gt=0, description="messages that arrive or wait to be handled, together"
+    )
     silence_s: Seconds = Field(
         10.0,
         gt=0,

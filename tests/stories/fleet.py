@@ -43,9 +43,11 @@ class Fleet:
         model: Path,
         *,
         environment: Mapping[str, str] | None = None,
+        listen: Mapping[str, str] | None = None,
     ) -> None:
         self._model = model
         self._extra = dict(environment or {})
+        self._listen_at = dict(listen or {})
         self._temporary = TemporaryDirectory(prefix="glm4v-")
         self._folder = Path(self._temporary.name)
         self._pids: dict[str, int] = {}
@@ -86,7 +88,11 @@ class Fleet:
 
     def target(self, name: str = "gateway") -> str:
         """Where a service listens, as gRPC wants it."""
-        return f"unix:{self._folder / name}.sock"
+        return self._listen_at.get(name, f"unix:{self._folder / name}.sock")
+
+    def pid(self, name: str) -> int:
+        """Process id of Redis, or of a service's present life."""
+        return self.redis.pid if name == "redis" else self._pids[name]
 
     @property
     def targets(self) -> list[str]:
@@ -119,13 +125,9 @@ class Fleet:
                 raise AssertionError(f"{name} does not serve:\n{self.log(name)[-3000:]}")
             await asyncio.sleep(0.05)
 
-    def pid(self, name: str) -> int:
-        """Process id of a service's present life."""
-        return self._pids[name]
-
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a process that runs."""
-        os.kill(self.redis.pid if name == "redis" else self._pids[name], number)
+        os.kill(self.pid(name), number)
 
     async def ended(self, name: str) -> int:
         """Wait for the end of a service: its exit code, or minus the signal."""

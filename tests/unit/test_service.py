@@ -18,7 +18,7 @@ from tests.processes import wait_until
 
 PROGRAM = """
 import asyncio, sys
-from glm4v import service
+from glm4v import server_options
 from glm4v.errors import InvalidRequest, Unavailable
 from glm4v.service import Process, main
 from glm4v.settings import GatewaySettings
@@ -54,7 +54,7 @@ def build(settings):
     process = Process(ready=ready, parts=[part], register=register)
     return process
 
-service.MIN_PING_MS = 500
+server_options.MIN_PING_MS = 500
 main(GatewaySettings, build)
 """
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +79,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             env={
                 "GLM4V_MODEL": "model",
                 "GLM4V_LISTEN": f"unix:{tmp_path / 'socket'}",
+                "GLM4V_HEALTH_LISTEN": f"unix:{tmp_path / 'health'}",
                 "GLM4V_DRAIN_S": "1",
                 "PYTHONPATH": str(ROOT),
                 **variables,
@@ -173,6 +174,19 @@ def test_reflection_refuses_bytes_that_are_no_message(start: Start, tmp_path: Pa
         with pytest.raises(grpc.RpcError) as caught:
             next(call)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_health_has_a_listener_of_its_own(start: Start, tmp_path: Path) -> None:
+    start("pass")
+    with grpc.insecure_channel(f"unix:{tmp_path / 'health'}") as channel:
+        reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        other: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/glm4v.v1.InferenceService/GetModel"
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            other(b"", timeout=5)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_quiet_stream_may_be_pinged(start: Start, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Clients that mean harm, with an honest one beside them."""

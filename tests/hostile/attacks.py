@@ -1,0 +1,160 @@
+"""What one client can do with nothing but a connection, each bounded in count and time."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+
+import anyio
+from grpc import aio
+
+from glm4v.v1 import inference_pb2 as api
+from tests.hostile.raw_client import EMPTY, WINDOW, RawClient, enveloped
+
+Statuses = Counter[str]
+Attack = Callable[[str], Awaitable[Statuses]]
+HOLD_S = 6.0  # how long an attack keeps up what it has built
+_SOURCE = "127.0.0.2"  # so that it is another host than the honest client's
+_ANSWERS_S = 60.0  # for all that are served
+_BURST = 500  # calls between two looks at what the server says
+
+
+async def silent_streams(target: str, count: int = 4200, hold_s: float = HOLD_S) -> Statuses:
+    """One connection with many calls and no message in any."""
+    async with RawClient(target, _SOURCE) as client:
+        for _ in range(count):
+            await client.open("Generate")
+        await asyncio.sleep(hold_s)
+        return client.statuses
+
+
+async def slow_messages(
+    target: str, connections: int = 8, count: int = 50, hold_s: float = HOLD_S
+) -> Statuses:
+    """Messages of 20 MB that come a byte at a time."""
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(RawClient(target, _SOURCE)) for _ in range(connections)
+        ]
+        calls = [(client, await client.open("Generate")) for client in clients * count]
+        for client, call in calls:
+            await client.data(call, enveloped(b"", 20 * 2**20))
+        end = time.monotonic() + hold_s
+        while time.monotonic() < end:
+            for client, call in calls:
+                await client.data(call, b"\0")
+            await asyncio.sleep(0.5)
+        return sum((client.statuses for client in clients), Counter())
+
+
+async def large_messages(target: str, count: int = 60, megabytes: int = 27) -> Statuses:
+    """Messages as large as gRPC lets through, all at once."""
+    request = _question()
+    request.messages[0].parts.add().image.data = bytes(megabytes * 2**20)
+    async with _channel(target) as channel:
+        data = request.SerializeToString()
+        send: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(
+            "/glm4v.v1.InferenceService/Generate"
+        )
+        return await _statuses([send(data, timeout=60) for _ in range(count)])
+
+
+async def empty_messages(target: str, streams: int = 300, hold_s: float = HOLD_S) -> Statuses:
+    """Millions of messages of no bytes, behind the one that a call takes."""
+    request = _question(max_tokens=100).SerializeToString()
+    burst = [EMPTY] * (WINDOW // len(EMPTY))
+    async with RawClient(target, _SOURCE) as client:
+        for _ in range(streams):
+            call = await client.open("Generate")
+            await client.data(call, enveloped(request), *burst)
+        await asyncio.sleep(hold_s)
+        return client.statuses + Counter(refused=int(client.is_refused))
+
+
+async def reset_streams(target: str, count: int = 30_000) -> Statuses:
+    """Calls that are cancelled as soon as they are made."""
+    async with RawClient(target, _SOURCE) as client:
+        for number in range(count):
+            await client.reset(await client.open("Generate"))
+            if number % _BURST == 0:
+                await asyncio.sleep(0)
+        await asyncio.sleep(1)
+        return client.statuses + Counter(refused=int(client.is_refused))
+
+
+async def idle_connections(target: str, count: int = 3000, hold_s: float = HOLD_S) -> Statuses:
+    """Connections that say nothing."""
+    host, _, port = target.rpartition(":")
+    opened: list[asyncio.StreamWriter] = []
+    statuses: Statuses = Counter()
+    try:
+        for _ in range(count):
+            try:
+                opening = asyncio.open_connection(host, int(port), local_addr=(_SOURCE, 0))
+                opened.append((await asyncio.wait_for(opening, 1))[1])
+            except (OSError, TimeoutError):
+                statuses["refused"] += 1
+        await asyncio.sleep(hold_s)
+    finally:
+        for writer in opened:
+            writer.transport.abort()
+    return statuses
+
+
+async def many_requests(target: str, connections: int = 10, count: int = 500) -> Statuses:
+    """More requests than are served, all of them good."""
+    request = _question().SerializeToString()
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(RawClient(target, _SOURCE)) for _ in range(connections)
+        ]
+        for client in clients:
+            for _ in range(count):
+                await client.ask("Generate", request)
+        with anyio.move_on_after(_ANSWERS_S):
+            for client in clients:
+                await client.ended(count)
+        return sum((client.statuses for client in clients), Counter())
+
+
+def _question(max_tokens: int = 4) -> api.GenerateRequest:
+    request = api.GenerateRequest(max_tokens=max_tokens, ignore_eos=True)
+    request.messages.add(role=api.ROLE_USER).parts.add(text="why?")
+    return request
+
+
+def _channel(target: str) -> aio.Channel:
+    return aio.insecure_channel(
+        target,
+        options=[
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.enable_http_proxy", 0),
+        ],
+    )
+
+
+async def _statuses(calls: Sequence[AsyncIterable[object]]) -> Statuses:
+    """How streams end."""
+
+    async def status(call: AsyncIterable[object]) -> str:
+        try:
+            async for _ in call:
+                pass
+        except aio.AioRpcError as error:
+            return error.code().name
+        return "OK"
+
+    return Counter(await asyncio.gather(*map(status, calls)))
+
+
+ATTACKS: dict[str, Attack] = {
+    "no message": silent_streams,
+    "slow messages": slow_messages,
+    "large messages": large_messages,
+    "empty messages": empty_messages,
+    "resets": reset_streams,
+    "idle connections": idle_connections,
+    "many requests": many_requests,
+}

@@ -1,0 +1,140 @@
+"""An HTTP/2 client without manners: it sends what gRPC libraries would not."""
+
+import asyncio
+import contextlib
+import struct
+from collections import Counter
+from types import TracebackType
+
+import hpack
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+WINDOW = 15_000  # bytes that a call may send which nobody reads, and some less
+EMPTY = bytes(5)  # a gRPC message of no bytes
+
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+_ACK = _END_STREAM = 1
+_END_HEADERS = 4
+_WINDOW_S = 0.05  # for the server to take more
+SERVICE = "/glm4v.v1.InferenceService/"
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One frame of HTTP/2."""
+    return struct.pack(">I", len(payload) << 8 | kind) + struct.pack(">BI", flags, stream) + payload
+
+
+def enveloped(message: bytes, size: int | None = None) -> bytes:
+    """A message as gRPC sends it, or its beginning where `size` says that it is longer."""
+    return b"\0" + struct.pack(">I", len(message) if size is None else size) + message
+
+
+class RawClient:
+    """One connection. `statuses` counts how streams were ended: gRPC's numbers, or "reset"."""
+
+    def __init__(self, target: str, source: str = "127.0.0.1") -> None:
+        self._host, _, self._port = target.rpartition(":")
+        self._source = source
+        self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
+        self._next_stream = 1
+        self._news = asyncio.Event()
+        self._window = 65_535  # bytes that the server takes on this connection
+        self.statuses: Counter[str] = Counter()
+        self.is_refused = False  # the server ended the connection
+
+    async def __aenter__(self) -> "RawClient":
+        self._reader, self._writer = await asyncio.open_connection(
+            self._host, int(self._port), local_addr=(self._source, 0)
+        )
+        self._writer.write(PREFACE + frame(_SETTINGS, 0, 0))
+        self._reading = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reading
+        self._writer.transport.abort()
+
+    async def open(self, method: str) -> int:
+        """Begin a call of a method of `SERVICE`, and send no message."""
+        stream, self._next_stream = self._next_stream, self._next_stream + 2
+        headers = self._encoder.encode(
+            [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":path", SERVICE + method),
+                (":authority", self._host),
+                ("te", "trailers"),
+                ("content-type", "application/grpc"),
+            ]
+        )
+        await self._send(frame(_HEADERS, _END_HEADERS, stream, headers))
+        return stream
+
+    async def ask(self, method: str, message: bytes) -> None:
+        """A whole call, as others make it."""
+        stream = await self.open(method)
+        await self._send(frame(_DATA, _END_STREAM, stream, enveloped(message)))
+
+    async def data(self, stream: int, *pieces: bytes) -> None:
+        """Send a frame for each piece; nothing while the server takes no more."""
+        size = sum(map(len, pieces))
+        if self._window < size:
+            await asyncio.sleep(_WINDOW_S)
+        if self._window >= size:
+            self._window -= size
+            await self._send(b"".join(frame(_DATA, 0, stream, piece) for piece in pieces))
+
+    async def reset(self, stream: int) -> None:
+        """Cancel a call."""
+        await self._send(frame(_RESET, 0, stream, struct.pack(">I", 8)))
+
+    async def ended(self, count: int) -> None:
+        """Wait until so many streams have ended."""
+        while self.statuses.total() < count and not self.is_refused:
+            self._news.clear()
+            await self._news.wait()
+
+    async def _send(self, data: bytes) -> None:
+        if self.is_refused:
+            return
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+        except ConnectionError:
+            self.is_refused = True
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await self._reader.readexactly(9)
+                size_and_kind, flags, stream = struct.unpack(">IBI", head)
+                payload = await self._reader.readexactly(size_and_kind >> 8)
+                await self._take(size_and_kind & 0xFF, flags, stream, payload)
+                self._news.set()
+        self.is_refused = True
+        self._news.set()
+
+    async def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == _SETTINGS and not flags & _ACK:
+            await self._send(frame(_SETTINGS, _ACK, 0))
+        elif kind == _PING and not flags & _ACK:
+            await self._send(frame(_PING, _ACK, 0, payload))
+        elif kind == _WINDOW_UPDATE and stream == 0:
+            self._window += int(struct.unpack(">I", payload)[0])
+        elif kind == _DATA and payload:
+            await self._send(frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", len(payload))))
+        elif kind == _RESET:
+            self.statuses["reset"] += 1
+        elif kind == _GOAWAY:
+            self.is_refused = True
+        elif kind == _HEADERS:
+            headers = {str(name): str(value) for name, value in self._decoder.decode(payload)}
+            if "grpc-status" in headers:
+                self.statuses[headers["grpc-status"]] += 1
