@@ -100,6 +100,11 @@ class Connection:
                 if "BUSYGROUP" not in str(error):
                     raise
 
+    async def set_fsync(self, policy: str) -> None:
+        """Say when a server of our own puts what it writes on its disk: "always" or "no"."""
+        async with translated():
+            await self.commands.config_set("appendfsync", policy)
+
     async def ping(self) -> None:
         """Raise Unavailable unless Redis answers."""
         async with translated():

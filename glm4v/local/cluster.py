@@ -1,10 +1,12 @@
 """The whole system on one machine: Redis, workers and a gateway as processes of ours."""
 
+import asyncio
 import os
 import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -22,6 +24,7 @@ from glm4v.local.checks import (
     lock_folder,
 )
 from glm4v.local.child import Child, Program, Show
+from glm4v.local.disk_guard import guard_disk
 from glm4v.local.redis_server import RedisServer
 from glm4v.local.run_folder import RunFolder
 from glm4v.local.supervisor import Supervisor
@@ -66,11 +69,13 @@ class LocalCluster:
 
     def __init__(self, settings: ClusterSettings, show: Show = lambda name, line: None) -> None:
         self._settings = settings
+        self._show = partial(show, "glm4v")
         self._supervisor = Supervisor(show, restart=settings.restart)
         self._port = settings.port
         self._folder: RunFolder | None = None
         self._lock: IO[str] | None = None
         self.own_redis_url: str | None = None  # of the server that was started
+        self._guard: asyncio.Future[None] | None = None  # of its disk
         self.is_stopping = False
 
     @property
@@ -130,6 +135,7 @@ class LocalCluster:
             )
             await self._supervisor.ready(settings.start_timeout_s)
             redis_url = self.own_redis_url = redis.url
+            self._guard = asyncio.ensure_future(guard_disk(redis_url, data_dir, self._show))
         environment = self._environment(redis_url, folder.path)
         await self._supervisor.start(
             *_workers("vision_worker", settings.vision_workers, folder, environment),
@@ -142,6 +148,9 @@ class LocalCluster:
 
     async def _stop(self) -> None:
         self.is_stopping = True
+        if self._guard is not None:
+            self._guard.cancel()
+            await asyncio.gather(self._guard, return_exceptions=True)
         await self._supervisor.stop()
         if self._folder is not None:
             self._folder.close()

