@@ -1,14 +1,13 @@
 """Decodes images in processes of their own, so that slow ones leave room for the others.
 
 ```
-         ┌ quick: `quick` processes, up to `quick_s` of processor time for an image
+         ┌ quick: `quick` processes, for as much processor time as the pixels explain
 image ───┤
-         └ slow: one process, for images that are large or took longer, up to `slow_s`
+         └ slow: one process of low priority, for images that are large or took longer: `slow_s`
 ```
 
-An image that takes longer than `quick_s` is begun again in the slow lane, at most once. So files
-whose decoding costs far more than their size says hold up each other, and ordinary images for
-`quick_s` at most.
+An image that takes longer is begun again in the slow lane, once. So files whose decoding costs far
+more than their size says hold up each other, and ordinary images little.
 """
 
 import asyncio
@@ -29,6 +28,7 @@ from vision_worker.preprocess import normalised
 
 Pixels = npt.NDArray[np.float32]  # [3, size, size], normalised
 
+_SLOW_NICENESS = 10  # of 19
 _KILL_AFTER_S = 0.1  # of decoding for nobody; a process that ends by itself needs no successor
 
 
@@ -37,7 +37,8 @@ class DecodingBounds:
     """What one image may take; the memory follows from the most pixels an image may have."""
 
     quick_pixels: int = 16_000_000  # more go to the slow lane at once
-    quick_s: float = 1.0  # of processor time; 16 million pixels take about half of it
+    quick_s: float = 0.2  # of processor time, and for each pixel, which takes half of it at most:
+    quick_pixel_s: float = 60e-9
     slow_s: float = 20.0
     slow_waiting: int = 8  # in the slow lane, the one at hand included
     stopped_s: float = 60.0  # beside the processor time, for a machine that has none to give
@@ -67,7 +68,7 @@ class Decoders:
         settings = DecoderSettings(limits, size, memory)
         self.quick = quick
         self._quick = [DecoderProcess(settings, command) for _ in range(quick)]
-        self._slow = DecoderProcess(settings, command)
+        self._slow = DecoderProcess(settings, command, niceness=_SLOW_NICENESS)
         self._idle: asyncio.LifoQueue[DecoderProcess] = asyncio.LifoQueue()
         self._idle_slow: asyncio.LifoQueue[DecoderProcess] = asyncio.LifoQueue()
         for process in self._quick:
@@ -100,10 +101,12 @@ class Decoders:
     async def quickly(self, data: bytes) -> Pixels:
         """The file as the tower sees it; raises TakesLong, InvalidRequest, Overloaded."""
         header = read_header(data, self._limits)
-        if header.width * header.height > self._bounds.quick_pixels:
+        pixels, bounds = header.width * header.height, self._bounds
+        if pixels > bounds.quick_pixels:
             raise TakesLong
         try:
-            return await self._decode(self._idle, data, self._bounds.quick_s)
+            processor_s = bounds.quick_s + bounds.quick_pixel_s * pixels
+            return await self._decode(self._idle, data, processor_s)
         except OutOfTime as error:
             raise TakesLong from error
 
