@@ -102,7 +102,7 @@ def test_up_answers_and_one_interrupt_stops_everything(model: Path, temporary: P
     port = free_port()
     with up(model, temporary, port) as process:
         pids = children(process.pid)
-        assert len(pids) == 4
+        assert len(pids) >= 4  # with helpers of workers
         words = (
             "ask",
             "你好",
@@ -175,7 +175,7 @@ def test_a_terminal_suspends_all_and_ends_all(model: Path, temporary: Path) -> N
     port = free_port()
     with up_on_a_terminal(model, temporary, port, GLM4V_LEASE_S="1") as (pid, terminal):
         pids = children(pid)
-        assert len(pids) == 4
+        assert len(pids) >= 4  # with helpers of workers
         with Client(f"127.0.0.1:{port}") as client:
             calm = client.generate(question(None, "你好"), **LONG)
             read(calm, 400)

@@ -382,7 +382,9 @@ def test_up_says_in_one_line_why_it_cannot_start(folder: Path) -> None:
 def test_what_up_cannot_do_is_said_before_anything_starts(
     folder: Path, words: str, exit_code: int, message: str
 ) -> None:
-    done = run(folder, "up", *words.split())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    done = run(folder, "up", "--port", port, *words.split())  # the last of an option counts
     assert message in done.stderr
     assert (done.returncode, done.stdout) == (exit_code, "")
     assert "redis" not in done.stderr
