@@ -15,6 +15,7 @@ from typing import Any
 
 from glm4v.checkpoint_files import read_json_object, refuse_lfs_pointer
 from glm4v.errors import CheckpointError
+from glm4v.generation_config import token_ids
 from glm4v.model_spec import ModelSpec, read_spec
 from glm4v.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
 
@@ -65,7 +66,7 @@ class Checkpoint:
                 _compare_listing(file, listed, set(found))
             tensors |= found
         _compare_shapes(directory, tensors, spec)
-        return cls(directory, spec, tensors, _fingerprint(spec, tensors))
+        return cls(directory, spec, tensors, _fingerprint(_numbers(directory, spec), tensors))
 
     @property
     def name(self) -> str:
@@ -228,9 +229,19 @@ def _compare_shapes(directory: Path, tensors: dict[str, TensorPlace], spec: Mode
         )
 
 
-def _fingerprint(spec: ModelSpec, tensors: dict[str, TensorPlace]) -> str:
-    # End tokens are not of the weights: gateways alone use them, and fields are corrected.
-    digest = hashlib.sha256(repr(replace(spec, eos_ids=())).encode())
+def _numbers(directory: Path, spec: ModelSpec) -> str:
+    """The model's numbers as every release writes them: those of two are in use during an update.
+
+    End tokens and dtype are those of config.json, whatever generation_config.json corrects.
+    """
+    config = read_json_object(directory / "config.json")
+    dtype = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
+    numbers = repr(replace(spec, eos_ids=token_ids(config.get("eos_token_id"))))
+    return numbers.replace(", vision=", f", dtype={str(dtype)!r}, vision=")
+
+
+def _fingerprint(numbers: str, tensors: dict[str, TensorPlace]) -> str:
+    digest = hashlib.sha256(numbers.encode())
     for name in sorted(tensors):
         place = tensors[name]
         digest.update(f"{name} {place.dtype} {place.shape}".encode())

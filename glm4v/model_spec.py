@@ -130,7 +130,7 @@ def read_spec(model_dir: Path) -> ModelSpec:
         spec = _parse(config, _eos_ids(model_dir, config))
     except KeyError as error:
         raise CheckpointError(f"{path}: field {error} is missing") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: a field has the wrong type: {error}") from None
     _check_sizes(path, config, spec)
     return spec
@@ -169,7 +169,8 @@ def _eos_ids(model_dir: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
     `generate()` of transformers 4.48.3 takes those of generation_config.json alone where that file
     exists. One that names none would let every answer run on; then config.json counts here.
     """
-    ids = read_generation_config(model_dir).eos_ids or token_ids(config.get("eos_token_id"))
+    configured = token_ids(config.get("eos_token_id"))
+    ids = read_generation_config(model_dir).eos_ids or configured
     if not ids:
         raise CheckpointError(
             f"{model_dir}: no eos_token_id in generation_config.json or config.json; no answer "

@@ -146,6 +146,8 @@ def test_the_other_glm4v_is_refused_by_name(folder: Path) -> None:
         ({"num_layers": None}, "num_layers"),
         ({"hidden_size": "wide"}, "wide"),
         ({"hidden_size": 0}, "hidden_size"),
+        ({"hidden_size": float("inf")}, "infinity"),
+        ({"eos_token_id": "end"}, "end"),
         ({"boi_token_id": 3}, "boi_token_id"),
         ({"num_layers": 3}, "encoder.layers.2"),
     ],

@@ -50,6 +50,14 @@ def test_another_seed_gives_other_weights_and_another_fingerprint(
     assert other.fingerprint != Checkpoint.open(tiny).fingerprint
 
 
+def test_the_fingerprint_is_that_of_earlier_releases(tiny: Path) -> None:
+    """Else an update refuses, or forgets, every request that the release before accepted.
+
+    The value is what the release with journals of format 1 computes (commit d92b7f9).
+    """
+    assert Checkpoint.open(tiny).fingerprint == "5db3c068ddb5a6b903f3f332660b865d"
+
+
 def test_overwrites_no_checkpoint(tiny: Path) -> None:
     before = digests(tiny)
     with pytest.raises(InvalidRequest, match="holds a checkpoint already"):
