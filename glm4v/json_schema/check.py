@@ -4,10 +4,9 @@ import json
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
-from urllib.parse import unquote
 
-from glm4v.json_schema import formats, numbers
-from glm4v.json_schema.keywords import ANNOTATIONS, IDLE, REFUSED, ROOT_ONLY, TYPES
+from glm4v.json_schema import formats, numbers, references
+from glm4v.json_schema.keywords import ANNOTATIONS, REFUSED, ROOT_ONLY, TYPES, is_idle
 from glm4v.json_schema.pattern import held_pattern
 from glm4v.json_schema.reading import read_schema
 from glm4v.json_schema.refusal import Place, meant, refusal, shown
@@ -29,7 +28,13 @@ def held_schema(text: str) -> str:
     walk = _Walk()
     held = walk.schema(read_schema(text), ())
     walk.check_whole()
-    return json.dumps(held, separators=(",", ":"))
+    written = json.dumps(held, separators=(",", ":"), ensure_ascii=False)
+    try:
+        written.encode()
+    except UnicodeEncodeError as error:
+        half = ord(written[error.start])
+        raise refusal((), f"U+{half:04X} is half a character; leave it out") from None
+    return written
 
 
 class _Walk:
@@ -57,21 +62,14 @@ class _Walk:
             if not _says_nothing(word, argument, place):
                 held[word] = _HELD[word](self, argument, (*place, word))
         self._note(held, value, place)
-        _write_format(held)
+        formats.write(held, place)
         # The library reads what comes before one of these on its own, and then combines the two.
         last = {word: held.pop(word) for word in _APPLIED_LAST if word in held}
         return {**held, **last}
 
     def check_whole(self) -> None:
         """Refuse what cannot be seen in one place."""
-        for place, reference in self._references:
-            target = _target(reference)
-            if target not in self._places:
-                raise refusal(
-                    place,
-                    f"{shown(reference)} is no schema of this document; "
-                    "write a reference such as #/$defs/name",
-                )
+        references.check(self._references, self._places)
         if self._combines:
             numbers.check_open_ends(self._lower, self._upper)
             numbers.check_common_multiple(self._multiples)
@@ -129,7 +127,7 @@ class _Walk:
 
     def reference(self, value: Any, place: Place) -> Any:
         self._references.append((place, _text(value, place)))
-        return value
+        return references.as_uri(value)
 
     def types(self, value: Any, place: Place) -> Any:
         names = value if isinstance(value, list) else [value]
@@ -185,15 +183,8 @@ class _Walk:
     def pattern(self, value: Any, place: Place) -> Any:
         return held_pattern(_text(value, place), place)
 
-    def format(self, value: Any, place: Place) -> Any:
-        known = formats.REWRITTEN.keys() | formats.HELD
-        if _text(value, place) not in known:
-            raise refusal(
-                place,
-                f"{shown(value)} is not held to{meant(value, known)}; "
-                f"remove it, or write one of {', '.join(sorted(known))}",
-            )
-        return value
+    def text(self, value: Any, place: Place) -> Any:
+        return _text(value, place)
 
 
 _HELD: dict[str, Callable[[_Walk, Any, Place], Any]] = {
@@ -213,7 +204,7 @@ _HELD: dict[str, Callable[[_Walk, Any, Place], Any]] = {
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), _Walk.count),
     **dict.fromkeys(("minProperties", "maxProperties"), _Walk.count),
     "pattern": _Walk.pattern,
-    "format": _Walk.format,
+    "format": _Walk.text,  # what it says depends on the type beside it
 }
 
 
@@ -223,7 +214,7 @@ def _says_nothing(word: str, argument: Any, place: Place) -> bool:
         return False
     if word in ANNOTATIONS or word.startswith("x-") or (word in ROOT_ONLY and not place):
         return True
-    if word in IDLE and argument is IDLE[word]:
+    if is_idle(word, argument):
         return True
     if word in REFUSED:
         raise refusal((*place, word), f"this keyword is not held to; {REFUSED[word]}")
@@ -232,21 +223,6 @@ def _says_nothing(word: str, argument: Any, place: Place) -> bool:
         (*place, word),
         f"no keyword of JSON schema{close or '; remove it, or let its name begin with x-'}",
     )
-
-
-def _write_format(held: dict[str, Any]) -> None:
-    """Put the regular expression of a format beside what the schema has already."""
-    written = formats.REWRITTEN.get(held.get("format", ""))
-    if written is None:
-        return
-    del held["format"]
-    regex = f"^(?:{written.regex})$"
-    if "pattern" in held:
-        held.setdefault("allOf", []).append({"pattern": regex})
-    else:
-        held["pattern"] = regex
-    if written.max_length is not None:
-        held["maxLength"] = min(held.get("maxLength", written.max_length), written.max_length)
 
 
 def _check_property_count(held: dict[str, Any], place: Place) -> None:
@@ -261,17 +237,6 @@ def _check_property_count(held: dict[str, Any], place: Place) -> None:
 
 def _bounds(value: dict[str, Any], place: Place, words: tuple[str, str]) -> list[_Bound]:
     return [((*place, word), value[word]) for word in words if word in value]
-
-
-def _target(reference: str) -> Place | None:
-    """The place that a reference names; None outside the document."""
-    path = unquote(reference)
-    if path == "#":
-        return ()
-    if not path.startswith("#/"):
-        return None
-    parts = path.removeprefix("#/").split("/")
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in parts)
 
 
 def _number(value: Any, place: Place) -> Decimal:

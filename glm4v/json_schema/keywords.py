@@ -1,5 +1,7 @@
 """The words of JSON schema: draft 2020-12, and what of other dialects people write."""
 
+from typing import Any
+
 # They say something about a value, not what it may be.
 ANNOTATIONS = frozenset(
     {
@@ -28,10 +30,19 @@ REFUSED = dict.fromkeys(
     "id": "it is taken in the root only; write $ref as #/…",
 }
 
-# With this value they ask for nothing.
-IDLE = {"uniqueItems": False, "nullable": False}
+_IDLE = {"uniqueItems": False, "nullable": False}
 
 # Bases of references: in the root, references to "#" stay what they are.
 ROOT_ONLY = frozenset({"$id", "id"})
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+
+
+def is_idle(word: str, argument: Any) -> bool:
+    """Whether a keyword asks for nothing; zod says of a record that its names are strings."""
+    if word == "propertyNames" and isinstance(argument, dict):
+        return all(
+            key in ANNOTATIONS or (key, said) == ("type", "string")
+            for key, said in argument.items()
+        )
+    return word in _IDLE and argument is _IDLE[word]

@@ -7,7 +7,9 @@ from typing import Any
 from glm4v.errors import InvalidRequest
 
 _FIELD = "response_format.json_schema"
-_WRAPPER = {"name", "description", "strict", "schema"}  # of OpenAI's API
+# Of OpenAI's APIs: around the schema, and around that.
+_WRAPPER = {"type", "name", "description", "strict", "schema"}
+_OUTER = ("json_schema", "format")
 
 
 def read_schema(text: str) -> dict[str, Any]:
@@ -35,14 +37,17 @@ def read_schema(text: str) -> dict[str, Any]:
 
 
 def _unwrap(document: dict[str, Any]) -> dict[str, Any]:
-    """What is inside `{"type": "json_schema", "json_schema": {"name": …, "schema": …}}`."""
-    inner = document.get("json_schema")
-    if document.get("type") == "json_schema" and isinstance(inner, dict) and len(document) == 2:
-        document = inner
+    """The schema in OpenAI's wrappers: `response_format` of chats, `text.format` of responses.
+
+    Inside is `{"name": …, "strict": …, "schema": …}`, with `"type": "json_schema"` in or around it.
+    """
+    for outer in _OUTER:
+        inner = document.get(outer)
+        if isinstance(inner, dict) and document.keys() <= {"type", "strict", outer}:
+            document = inner
     schema = document.get("schema")
-    if isinstance(schema, dict) and document.keys() <= _WRAPPER:
-        return schema
-    return document
+    is_wrapper = document.keys() <= _WRAPPER and document.get("type") in (None, "json_schema")
+    return schema if isinstance(schema, dict) and is_wrapper else document
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -30,6 +30,9 @@ def held(schema: Any) -> Any:
         ('{"const": 1e99999999999999999999}', "exponent of 1e9+ is too large"),
         ('{"const": 1e400}', r"/const: 1E\+400 is beyond ±9007199254740991"),
         ('{"const": "\\ud800"}', r"/const: the character U\+D800 cannot be written"),
+        (r'{"properties": {"\ud800": {}}}', r"the schema: U\+D800 is half a character"),
+        (r'{"required": ["a\udfff"]}', r"the schema: U\+DFFF is half a character"),
+        (r'{"$ref": "#/$defs/\ud800", "$defs": {"\ud800": {}}}', "half a character"),
         ('{"items":' * 500 + "{}" + "}" * 500, "nested more than 100 deep"),
     ],
 )
@@ -71,6 +74,9 @@ def test_text_that_is_no_schema(text: str, said: str) -> None:
         ({"type": ["integer", None]}, "/type: null is no type"),
         ({"maxlength": 3}, "/maxlength: no keyword of JSON schema; did you mean maxLength"),
         ({"additionalproperties": False}, "did you mean additionalProperties"),
+        ({"type": "number", "format": "int32"}, '/format: "int32" .* beside the type integer only'),
+        ({"format": "uint8"}, '/format: "uint8" .* beside the type integer only'),
+        ({"type": ["string", "integer"], "format": "int32"}, "beside the type integer only"),
         ({"colour": 1}, "/colour: no keyword of JSON schema; remove it, or let its name begin"),
         ({"nullable": True}, '/nullable: .*add "null" to the type'),
         ({"divisibleBy": 3}, "/divisibleBy: .*write multipleOf"),
@@ -115,6 +121,55 @@ def test_openai_wrappers_are_taken_off() -> None:
     inner = {"name": "answer", "strict": True, "schema": schema}
     assert held(inner) == held({"type": "json_schema", "json_schema": inner}) == schema
     assert held({"schema": schema}) == schema
+    responses = {"type": "json_schema", **inner}
+    assert held(responses) == held({"format": responses}) == schema
+    assert held({"type": "json_schema", "json_schema": inner, "strict": True}) == schema
+
+
+def test_names_are_strings_without_being_told() -> None:
+    """zod 4 writes it for every z.record(z.string(), …)."""
+    record = {"type": "object", "additionalProperties": {"type": "null"}}
+    assert held(record | {"propertyNames": {"type": "string"}}) == record
+    assert held(record | {"propertyNames": {}}) == record
+    with pytest.raises(InvalidRequest, match="/propertyNames: this keyword is not held to"):
+        held(record | {"propertyNames": {"type": "string", "maxLength": 3}})
+
+
+@pytest.mark.parametrize(
+    ("schema", "yes", "no"),
+    [
+        ({"type": "integer", "format": "uint8"}, ("0", "255"), ("-1", "256")),
+        ({"type": "integer", "format": "int32"}, ("-2147483648",), ("-2147483649", "2147483648")),
+        ({"type": "integer", "format": "int32", "minimum": 7}, ("7",), ("6",)),
+        ({"type": "integer", "format": "uint64", "minimum": 0.0}, (str(2**53 - 1),), ("-1",)),
+        ({"type": ["integer", "null"], "format": "uint"}, ("null", "1"), ("-1", '"a"')),
+        ({"type": "number", "format": "double"}, ("0.25", "-3"), ("1e999",)),
+    ],
+)
+def test_formats_of_numbers_are_ranges(
+    schema: Any, yes: tuple[str, ...], no: tuple[str, ...]
+) -> None:
+    """As OpenAPI's registry of formats and schemars have them."""
+    matcher = compiled(schema)
+    assert [lets_through(matcher, answer) for answer in (*yes, *no)] == (
+        [True] * len(yes) + [False] * len(no)
+    )
+
+
+def test_references_that_only_lead_back_are_refused() -> None:
+    circle = {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}
+    for schema in ({"$ref": "#"}, {"$defs": circle, "type": "null"}):
+        with pytest.raises(InvalidRequest, match="/\\$ref: it leads back to itself"):
+            held(schema)
+    held({"type": "array", "items": {"$ref": "#"}})
+    chain = {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(2000)} | {"2000": {}}
+    held({"$defs": chain})
+
+
+@pytest.mark.parametrize("name", ["List[int]", "Größe", "a b", "50%", "Map<K,V>", "a#b"])
+def test_references_name_schemas_as_their_tools_do(name: str) -> None:
+    schema = {"$ref": f"#/$defs/{name.replace('%', '%25')}", "$defs": {name: {"type": "null"}}}
+    assert lets_through(compiled(schema), "null")
 
 
 def test_annotations_are_left_out_and_the_librarys_own_options_with_them() -> None:
