@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import signal
 from collections import Counter
 from collections.abc import Sequence
@@ -37,12 +38,14 @@ _KINDS = {  # with how often each is chosen
     ("pause", "redis"): 1,
     ("rewrite the file of", "redis"): 1,
     ("kill while it rewrites the file", "redis"): 1,
+    ("fill the disk of", "redis"): 1,
 }
 _ERASE = {("erase", "redis"): 2}
 _MEAN_S = 1.2  # between two faults
 _START_S = 0.6  # imports are there already: settings, checkpoint, first contact with Redis
 _DRAIN_S = 0.5
 _REWRITE_S = 0.1
+_ROOM_BYTES = 2**14  # before writes fail
 
 
 class Faults:
@@ -110,6 +113,9 @@ class Faults:
         if kind == "erase":
             await self._fleet.connection.commands.flushall()
             return
+        if kind == "fill the disk of":
+            await self._fill_disk(pause_s)
+            return
         if "rewrite" in kind:
             with contextlib.suppress(RedisError):
                 await self._fleet.connection.commands.bgrewriteaof()
@@ -120,6 +126,18 @@ class Faults:
         self._fleet.signal("redis", signal.SIGKILL)
         await asyncio.sleep(pause_s / 4)
         self._fleet.start_redis()
+
+    async def _fill_disk(self, pause_s: float) -> None:
+        """A bound on the size of its files stands for the disk; `disk_guard` changes the policy."""
+        pid, folder = self._fleet.redis.pid, self._fleet.redis.data_dir
+        await self._fleet.connection.set_fsync("no")
+        largest = max(path.stat().st_size for path in folder.rglob("*.aof"))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest + _ROOM_BYTES, -1))
+        try:
+            await asyncio.sleep(pause_s)
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (-1, -1))
+        await self._fleet.connection.set_fsync("always")
 
     async def _break_service(self, kind: str, name: str, pause_s: float) -> None:
         self._fleet.signal(name, signal.SIGTERM if "drain" in kind else signal.SIGKILL)
