@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable
 
 from glm4v.errors import InvalidRequest, Overloaded
-from glm4v.images import bmp, gif, jpeg, png, tiff, webp
+from glm4v.images import bmp, gif, jpeg, other_formats, png, tiff, webp
 from glm4v.images.header import Damaged, ImageHeader
 from glm4v.images.limits import ImageLimits
 
@@ -39,9 +39,7 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
         raise InvalidRequest("the image is empty (0 bytes); send the bytes of an image file")
     format = _format(data)
     if format is None:
-        raise InvalidRequest(
-            f"{len(data)} bytes are no image that can be read; send one of {', '.join(FORMATS)}"
-        )
+        raise _no_image(data)
     try:
         header = FORMATS[format](data, limits)
     except (Damaged, struct.error, IndexError, ValueError, KeyError) as error:
@@ -50,6 +48,17 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
         ) from error
     _check_size(header, len(data), limits)
     return header
+
+
+def _no_image(data: bytes) -> InvalidRequest:
+    """A refusal that knows what people often send, whatever the name of the file says."""
+    known = ", ".join(FORMATS)
+    if other := other_formats.name(data):
+        return InvalidRequest(
+            f"{len(data)} bytes of {other} are no image that can be read; convert it to one of "
+            f"{known}"
+        )
+    return InvalidRequest(f"{len(data)} bytes are no image that can be read; send one of {known}")
 
 
 def _format(data: bytes) -> str | None:

@@ -32,6 +32,8 @@ class PngHeader(ImageHeader):
 
 def read(data: bytes, limits: ImageLimits) -> PngHeader:
     """Walk over all chunks."""
+    if data[12:16] == b"CgBI":  # what Xcode makes of PNG files for apps
+        raise not_read("PNG", "Apple's extension CgBI")
     if data[12:16] != b"IHDR":
         raise Damaged
     width, height, depth, colour, compression, filtering, interlace = struct.unpack_from(

@@ -80,10 +80,35 @@ def test_lossless_webp_goes_through_unchanged() -> None:
     np.testing.assert_array_equal(pixels(data), original)
 
 
-@pytest.mark.parametrize("format", ["ICO", "PPM", "PCX", "JPEG2000"])
+@pytest.mark.parametrize("format", ["ICO", "PPM", "PCX", "JPEG2000", "AVIF", "PDF"])
 def test_other_formats_are_refused(format: str) -> None:
     data = saved(Image.fromarray(noise(16, 16, 3)), format)
-    with pytest.raises(InvalidRequest, match=f"{len(data)} bytes are no image.*JPEG, PNG"):
+    name = {"PPM": "", "PCX": "", "JPEG2000": " of JPEG 2000"}.get(format, f" of {format}")
+    with pytest.raises(InvalidRequest, match=f"{len(data)} bytes{name} are no image.*JPEG, PNG"):
+        inspect(data, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),  # a phone's, whatever its name says
+        (b"\0\0\0\x18ftypmif1\0\0\0\0", "HEIF"),
+        (b"\0\0\0\x1cftypisom\0\0\2\0", "a video"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+        (b"\xef\xbb\xbf <?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"<!DOCTYPE html><html>Not found</html>", "a web page"),
+        (b"iVBORw0KGgoAAAANSUhEUg==", "base64"),
+        (b"data:image/png;base64,iVBORw0K", "a data URL"),
+    ],
+)
+def test_what_people_send_instead_is_refused_by_its_name(start: bytes, name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"bytes of {name}.* convert it to one of JPEG, PNG"):
+        inspect(start + bytes(40), LIMITS)
+
+
+def test_a_png_for_apps_is_refused_by_its_name() -> None:
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 4, b"CgBI", 0x50002002, 0x2BD5B306)
+    with pytest.raises(InvalidRequest, match="Apple's extension CgBI is not read"):
         inspect(data, LIMITS)
 
 
