@@ -1,12 +1,12 @@
 """How tokens are chosen: what the request sets, what the checkpoint says, what is allowed."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.ranges import check_range
 from glm4v.errors import CheckpointError, InvalidRequest
-from glm4v.generation_config import read_generation_config
+from glm4v.generation_config import GenerationConfig, read_generation_config
 from glm4v.internal.v1 import journal_pb2
 from glm4v.v1 import inference_pb2 as api
 
@@ -45,17 +45,18 @@ def read_defaults(model_dir: Path) -> SamplingDefaults:
     Raises CheckpointError for values that no request may have.
     """
     config = read_generation_config(model_dir)
+    draws = config if config.do_sample else _without_what_nobody_looks_at(config)
     defaults = SamplingDefaults(
-        temperature=config.temperature if config.do_sample else 0.0,
-        top_p=config.top_p,
-        top_k=config.top_k,
+        temperature=draws.temperature,
+        top_p=draws.top_p,
+        top_k=draws.top_k,
         repetition_penalty=config.repetition_penalty,
-        min_p=config.min_p,
-        typical_p=config.typical_p,
+        min_p=draws.min_p,
+        typical_p=draws.typical_p,
         max_tokens=config.max_new_tokens,
     )
     try:
-        check_range("top_k", config.top_k, 0, 2**31)
+        check_range("top_k", draws.top_k, 0, 2**31)
         if config.max_new_tokens is not None:
             check_range("max_new_tokens", config.max_new_tokens, 1, 2**31)
         resolve(defaults.as_params(), defaults, seed=0)
@@ -64,6 +65,18 @@ def read_defaults(model_dir: Path) -> SamplingDefaults:
     if config.not_applied:
         log.warning("%s: not applied here: %s", config.path, ", ".join(config.not_applied))
     return defaults
+
+
+def _without_what_nobody_looks_at(config: GenerationConfig) -> GenerationConfig:
+    """A greedy configuration; `generate()` draws by none of these, and takes any value in them."""
+    return replace(
+        config,
+        temperature=0.0,
+        top_p=config.top_p if 0 < config.top_p <= 1 else 1.0,
+        top_k=max(config.top_k, 0),
+        min_p=config.min_p if 0 <= config.min_p <= 1 else 0.0,
+        typical_p=config.typical_p if 0 < config.typical_p <= 1 else 1.0,
+    )
 
 
 def resolve(

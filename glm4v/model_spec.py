@@ -127,12 +127,18 @@ def read_spec(model_dir: Path) -> ModelSpec:
         raise CheckpointError(f"{path}: no such file; is this a GLM-4V checkpoint?") from None
     _check_architecture(path, config)
     try:
-        spec = _parse(config, _eos_ids(model_dir, config))
+        eos_ids, says_so = _eos_ids(model_dir, config)
+        spec = _parse(config, eos_ids)
     except KeyError as error:
         raise CheckpointError(f"{path}: field {error} is missing") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: a field has the wrong type: {error}") from None
     _check_sizes(path, config, spec)
+    if not all(0 <= i < spec.tokens for i in eos_ids):
+        raise CheckpointError(
+            f"{says_so}: eos_token_id {list(eos_ids)} is beyond the {spec.tokens} tokens of "
+            "config.json"
+        )
     return spec
 
 
@@ -163,20 +169,22 @@ def _check_architecture(path: Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def _eos_ids(model_dir: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
-    """The tokens that end an answer.
+def _eos_ids(model_dir: Path, config: Mapping[str, Any]) -> tuple[tuple[int, ...], Path]:
+    """The tokens that end an answer, and the file that says so.
 
     `generate()` of transformers 4.48.3 takes those of generation_config.json alone where that file
     exists. One that names none would let every answer run on; then config.json counts here.
     """
     configured = token_ids(config.get("eos_token_id"))
-    ids = read_generation_config(model_dir).eos_ids or configured
-    if not ids:
+    generation = read_generation_config(model_dir)
+    if generation.eos_ids:
+        return generation.eos_ids, generation.path
+    if not configured:
         raise CheckpointError(
             f"{model_dir}: no eos_token_id in generation_config.json or config.json; no answer "
             "would end: copy generation_config.json from THUDM/glm-4v-9b"
         )
-    return ids
+    return configured, model_dir / "config.json"
 
 
 def _parse(config: Mapping[str, Any], eos_ids: tuple[int, ...]) -> ModelSpec:
@@ -220,7 +228,6 @@ def _check_sizes(path: Path, config: Mapping[str, Any], spec: ModelSpec) -> None
         "pad_token_id": spec.tokens <= spec.vocab_size,
         "boi_token_id": spec.boi_id == spec.first_special_id + 10,
         "eoi_token_id": spec.eoi_id == spec.first_special_id + 11,
-        "eos_token_id": all(0 <= i < spec.tokens for i in spec.eos_ids),
         "multi_query_group_num": spec.heads % spec.kv_heads == 0,
         "kv_channels": spec.head_dim % 4 == 0,
         "vision_config.num_heads": vision.hidden_size % vision.heads == 0,

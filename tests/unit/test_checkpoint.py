@@ -287,6 +287,8 @@ def test_end_tokens_are_those_of_the_generation_configuration(folder: Path) -> N
     path.write_text('{"eos_token_id": 263}')
     assert Checkpoint.open(folder).spec.eos_ids == (263,)
     assert Checkpoint.open(folder).fingerprint == opened.fingerprint  # the weights are the same
+    path.write_text('{"eos_token_id": [263, 100000]}')
+    assert f"{path}: eos_token_id [263, 100000] is beyond the 270 tokens" in refusal(folder)
     path.unlink()
     assert Checkpoint.open(folder).spec.eos_ids == (256,)
 

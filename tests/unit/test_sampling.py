@@ -45,6 +45,12 @@ def write(folder: Path, content: str) -> Path:
             '{"do_sample": true, "min_p": 0.25, "typical_p": 0.5, "repetition_penalty": 1.5}',
             SamplingDefaults(1.0, 1.0, 50, repetition_penalty=1.5, min_p=0.25, typical_p=0.5),
         ),
+        # Greedy: no step that draws is made, whatever stands there.
+        (
+            '{"do_sample": false, "temperature": 0.0, "top_p": 0.0, "top_k": -1, "min_p": 2,'
+            ' "typical_p": 0}',
+            SamplingDefaults(0.0, 1.0),
+        ),
         # A null switches the step off.
         (
             '{"do_sample": true, "temperature": null, "top_p": null, "top_k": null, "min_p": null,'
@@ -98,8 +104,8 @@ def test_what_generate_would_apply_and_we_do_not_is_said(
         ("[]", "a JSON object is needed"),
         ('{"temperature": "hot"}', "wrong type: .*hot"),
         ('{"do_sample": true, "temperature": 11}', "temperature is 11; 0 to 10"),
-        ('{"top_p": NaN}', "top_p is nan; above 0, up to 1"),
-        ('{"top_k": -1}', "top_k is -1; 0 to"),
+        ('{"do_sample": true, "top_p": NaN}', "top_p is nan; above 0, up to 1"),
+        ('{"do_sample": true, "top_k": -1}', "top_k is -1; 0 to"),
         ('{"max_new_tokens": 0}', "max_new_tokens is 0; 1 to"),
     ],
 )
