@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 # What a form may cost in a step. A state of the lexer takes 1 to 2 kB, in every answer of it.
 _LIMITS = LLParserLimits(max_lexer_states=20_000, verbose_errors=False)
 _MAX_MESSAGE = 300  # characters of the library's
+# What the library says by naming an option that nobody has here.
+_IN_OUR_WORDS = {
+    "oneOf constraints are not supported": "the alternatives of oneOf cannot be told apart by a "
+    "type, a constant or a required property; write anyOf, or give each a constant of its own",
+}
 
 _JSON_OPTIONS: "JsonCompileOptions" = {
     # Between the parts of JSON. Bounded, as a model can get stuck in white space.
@@ -53,6 +58,9 @@ def grammar(form: AnswerForm) -> str:
 def library_error(matcher: LLMatcher) -> str:
     """The library's message in one line, without the form that it quotes."""
     message = matcher.get_error().removesuffix("<non-verbose/>")
+    for said, ours in _IN_OUR_WORDS.items():
+        if said in message:
+            return ours
     reasons = [line for line in message.splitlines() if line.startswith("error: ")]
     return " ".join((reasons[0] if reasons else message).split())[:_MAX_MESSAGE]
 

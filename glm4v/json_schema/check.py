@@ -1,7 +1,7 @@
 """Walks a schema by its vocabulary: what is data, what are names, what is a schema again."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -63,6 +63,8 @@ class _Walk:
                 held[word] = _HELD[word](self, argument, (*place, word))
         self._note(held, value, place)
         formats.write(held, place)
+        if "anyOf" not in held and _have_own_values(held.get("oneOf", ())):
+            held["anyOf"] = held.pop("oneOf")  # no value fits two
         # The library reads what comes before one of these on its own, and then combines the two.
         last = {word: held.pop(word) for word in _APPLIED_LAST if word in held}
         return {**held, **last}
@@ -223,6 +225,21 @@ def _says_nothing(word: str, argument: Any, place: Place) -> bool:
         (*place, word),
         f"no keyword of JSON schema{close or '; remove it, or let its name begin with x-'}",
     )
+
+
+def _have_own_values(options: Sequence[Any]) -> bool:
+    """Whether each alternative says its values, and none is another's: the library sees texts."""
+    if not options or not all(_says_values(option) for option in options):
+        return False
+    values = [
+        {json.dumps(value, sort_keys=True) for value in option.get("enum") or [option["const"]]}
+        for option in options
+    ]
+    return len(set().union(*values)) == sum(map(len, values))
+
+
+def _says_values(option: Any) -> bool:
+    return isinstance(option, dict) and ("const" in option) != ("enum" in option)
 
 
 def _check_property_count(held: dict[str, Any], place: Place) -> None:

@@ -156,6 +156,30 @@ def test_formats_of_numbers_are_ranges(
     )
 
 
+def test_alternatives_of_one_of_with_values_of_their_own_are_told_apart() -> None:
+    numbers = {"oneOf": [{"const": 1, "title": "low"}, {"type": "integer", "enum": [2, 3]}]}
+    assert [lets_through(compiled(numbers), answer) for answer in "1234"] == [True] * 3 + [False]
+    objects = {"oneOf": [{"const": {"a": 1}}, {"const": {"a": 2}}]}
+    assert lets_through(compiled(objects), '{"a":2}')
+    assert lets_through(compiled({"oneOf": [{"const": 1}, {"const": True}]}), "true")
+    beside = {"oneOf": [{"const": 1}, {"const": 2}], "enum": [2, 5]}
+    assert [lets_through(compiled(beside), answer) for answer in "125"] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{"const": 1}, {"const": 1.0}],
+        [{"enum": ["a", "b"]}, {"enum": ["b", "c"]}],
+        [{"const": {"a": 1, "b": 2}}, {"const": {"b": 2, "a": 1}}],
+        [{"type": "integer"}, {"type": "number"}],
+    ],
+)
+def test_alternatives_of_one_of_that_overlap_are_refused(options: list[Any]) -> None:
+    with pytest.raises(InvalidRequest, match=r"oneOf cannot be told apart .*; write anyOf"):
+        compiled({"oneOf": options})
+
+
 def test_references_that_only_lead_back_are_refused() -> None:
     circle = {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}
     for schema in ({"$ref": "#"}, {"$defs": circle, "type": "null"}):
