@@ -370,7 +370,8 @@ Global___Choices: _TypeAlias = Choices  # noqa: Y015
 class ResponseFormat(_message.Message):
     """What the answer looks like. Tokens that do not fit cannot be drawn, at temperature 0 either; the model's
     end tokens and `stop_token_ids` only where the answer is complete. The first token is always the header's
-    newline, which the format does not describe. An answer to which nothing can be added ends there. What cannot be compiled, or is too large for it, is refused with INVALID_ARGUMENT.
+    newline, which the format does not describe. An answer to which nothing can be added ends there. A format that
+    cannot be compiled, or is too large to be compiled, is refused with INVALID_ARGUMENT.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
