@@ -24,13 +24,14 @@ from grpc_reflection.v1alpha import reflection
 from glm4v.draining import DrainInterceptor
 from glm4v.errors import Glm4vError, Overloaded, Unavailable
 from glm4v.exit import run_and_exit
+from glm4v.listening import bind
 from glm4v.log import start_log
 from glm4v.out_of_memory import is_out_of_memory
 from glm4v.receiving import ReceivingInterceptor, Reception
 from glm4v.room import CallLimits
 from glm4v.rpc_errors import ErrorInterceptor
 from glm4v.server_options import raise_file_limit, server_options
-from glm4v.settings import ServiceSettings, read_settings
+from glm4v.settings import ServiceSettings, read_settings, variable_of
 from glm4v.stop_signals import stop_signals
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 _S = TypeVar("_S", bound=ServiceSettings)
 _Task = Callable[[], Awaitable[None]]
 _READY_RETRY_S = 0.2
+_LOG_EVERY = 50  # tries with the same outcome
 _REFUSING_S = 0.25  # callers are sent elsewhere before gRPC stops (see `draining`)
 _HEALTH = "grpc.health.v1.Health"
 _SMALL_MESSAGE = 64 * 2**10  # a health check has no more
@@ -96,7 +98,7 @@ class _Host:
         beside = self._health_server()
         names = [*self._services[1:], reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, server)
-        _bind(server, self._settings.listen)
+        bind(server, self._settings.listen, variable_of("listen"))
         await server.start()
         await beside.start()
         try:
@@ -123,7 +125,7 @@ class _Host:
         server = aio.server(options=server_options(CallLimits(message_bytes=_SMALL_MESSAGE)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.health_listen:
-            _bind(server, self._settings.health_listen)
+            bind(server, self._settings.health_listen, variable_of("health_listen"))
         return server
 
     async def _live(self, group: TaskGroup, server: aio.Server) -> None:
@@ -159,12 +161,16 @@ class _Host:
                 self._parts_done.set()
 
     async def _announce(self) -> None:
+        told, tries = "", 0
         while True:
             try:
                 await self._process.ready()
                 break
             except (Unavailable, Overloaded) as error:
-                log.warning("not ready: %s", error)
+                if str(error) != told or tries % _LOG_EVERY == 0:
+                    told, tries = str(error), 0
+                    log.warning("not ready: %s", error)
+                tries += 1
                 await asyncio.sleep(_READY_RETRY_S)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         log.info("ready on %s", self._settings.listen)
@@ -190,14 +196,3 @@ def _innermost(error: Exception) -> Exception:
     while inner := getattr(error, "exceptions", None):
         error = inner[0]
     return error
-
-
-def _bind(server: aio.Server, listen: str) -> None:
-    try:
-        bound = server.add_insecure_port(listen)
-    except RuntimeError:
-        bound = 0
-    if bound == 0 and not listen.startswith("unix:"):
-        raise Unavailable(f"cannot listen on {listen}: is the address in use?")
-    if bound == 0:
-        raise Unavailable(f"cannot listen on {listen}: is the path too long, or in use?")

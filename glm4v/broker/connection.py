@@ -92,13 +92,20 @@ class Connection:
             return await self.scripts[script](keys=keys, args=args)
 
     async def ensure_group(self, stream: str, group: str) -> None:
-        """Create a consumer group that reads a stream from its start, unless it exists."""
+        """Create a consumer group that reads a stream from its start, unless it exists.
+
+        Raises Unavailable with the place where no Redis answers.
+        """
         async with translated():
             try:
                 await self.commands.xgroup_create(stream, group, id="0", mkstream=True)
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
+            except BusyLoadingError:
+                raise
+            except _AWAY as error:
+                raise Unavailable(self._absence(error)) from error
 
     async def set_fsync(self, policy: str) -> None:
         """Say when a server of our own puts what it writes on its disk: "always" or "no"."""
@@ -121,9 +128,10 @@ class Connection:
                 f"the Redis at {self._place} refuses the account in its URL; correct it"
             ) from None
         except (*_AWAY, ResponseError) as error:
-            raise Unavailable(
-                f"no Redis at {self._place} ({_reason(error)}); start it, or correct its URL"
-            ) from None
+            raise Unavailable(self._absence(error)) from None
+
+    def _absence(self, error: Exception) -> str:
+        return f"no Redis at {self._place} ({_reason(error)}); start it, or correct its URL"
 
     async def close(self) -> None:
         """Give all connections back."""

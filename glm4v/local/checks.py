@@ -1,7 +1,6 @@
 """What cannot work is found before anything is started, and said in the words of the options."""
 
 import fcntl
-import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import IO
 from glm4v.broker import Connection
 from glm4v.checkpoint import Checkpoint
 from glm4v.errors import ConfigurationError, Unavailable
+from glm4v.listening import why_not
 from glm4v.settings import PROCESSES, LmSettings, read_settings
 
 
@@ -36,14 +36,12 @@ def free_port(host: str) -> int:
 
 def check_port(host: str, port: int) -> None:
     """Raises Unavailable when somebody listens there, or the host is none of this machine's."""
-    try:
-        _listen(host, port).close()
-    except OSError as error:
-        reason = os.strerror(error.errno or 0) if error.errno and error.errno > 0 else error.args[1]
+    reason = why_not(host, port)
+    if reason is not None:
         raise Unavailable(
             f"port {port} of {host} cannot be used ({reason}); choose another with --port, or "
             "another address of this machine with --host"
-        ) from None
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -2,6 +2,7 @@
 
 import fcntl
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -187,6 +188,36 @@ def test_health_has_a_listener_of_its_own(start: Start, tmp_path: Path) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             other(b"", timeout=5)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("variable", ["GLM4V_LISTEN", "GLM4V_HEALTH_LISTEN"])
+def test_an_address_in_use_is_said_in_one_line_with_its_variable(
+    start: Start, variable: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        process = start("pass", **{variable: address})
+        _, log = process.communicate(timeout=10)
+    assert process.returncode == 5
+    assert log == (
+        f"error: cannot listen on {address} (Address already in use); "
+        f"choose another with {variable}\n"
+    )
+
+
+@pytest.mark.parametrize("address", ["8330", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:65536"])
+def test_what_is_no_address_to_listen_on_is_refused(start: Start, address: str) -> None:
+    process = start("pass", GLM4V_LISTEN=address)
+    _, log = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert log == f"error: GLM4V_LISTEN is '{address}'; HOST:PORT or unix:/PATH is allowed\n"
+
+
+def test_what_a_process_waits_for_is_logged_once(start: Start) -> None:
+    process = start("pass")  # it is ready at the third try
+    process.terminate()
+    _, log = process.communicate(timeout=10)
+    assert log.count("not ready: not yet") == 1
 
 
 def test_a_quiet_stream_may_be_pinged(start: Start, tmp_path: Path) -> None:
