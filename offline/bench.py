@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glm4v.errors import InvalidRequest
+from glm4v.extras import require
 from glm4v.temporary_folder import TemporaryFolder
 from offline.bench_journals import journals
 from offline.bench_peers import peers
@@ -60,6 +61,8 @@ def engine(
     of what a loop that only reads reaches right before and after; "neighbours" are the cores that
     other processes used meanwhile.
     """
+    if plot is not None:
+        require("matplotlib", "bench")
     from rich.console import Console
 
     from offline.bench_engine import Load

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.extras import require
 
 if TYPE_CHECKING:
     from offline.peers import Load, Round, Server
@@ -54,6 +55,9 @@ def peers(
     """
     from rich.console import Console
 
+    require("httpx", "bench")
+    if report is not None:
+        require("matplotlib", "bench")
     from offline.peers import Load, OpenAi, Ours, Server
     from offline.peers_report import table, write_page
 

@@ -57,7 +57,7 @@ def table(results: Sequence[Round], load: Load) -> Table:
 def write_page(results: Sequence[Round], load: Load, rounds: int, path: Path) -> None:
     """Write PATH.md and PATH.png.
 
-    Raises InvalidRequest when matplotlib is not there or the files cannot be written.
+    Needs matplotlib. Raises InvalidRequest when the files cannot be written.
     """
     plotted = path.with_suffix(".png")
     command = shlex.join(["glm4v", *sys.argv[1:]])
@@ -85,12 +85,8 @@ def write_page(results: Sequence[Round], load: Load, rounds: int, path: Path) ->
 
 
 def _plot(results: Sequence[Round], load: Load, path: Path) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InvalidRequest(
-            "a report has a plot: pip install 'glm4v-serve[bench]', or leave --report out"
-        ) from None
+    from matplotlib.figure import Figure  # of the extra `bench`
+
     concurrencies = sorted({one.concurrency for one in results})
     drawing = Figure(figsize=(7, 4), layout="tight")
     axes = drawing.subplots()

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from glm4v.extras import EXTRAS, what_to_install
 from glm4v.torch_environment import prepare_torch
 
 
@@ -15,6 +16,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("glm4v"):
             raise
-        sys.stderr.write("glm4v: this needs: pip install 'glm4v-serve[gateway,worker]'\n")
+        package = error.name.partition(".")[0]
+        sys.stderr.write(f"glm4v: {what_to_install(package, EXTRAS)}\n")
         sys.exit(2)
     run()

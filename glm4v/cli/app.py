@@ -22,6 +22,7 @@ from glm4v.cli.settings import settings
 from glm4v.cli.tiny import tiny
 from glm4v.cli.up import up
 from glm4v.errors import Glm4vError
+from glm4v.extras import EXTRAS, what_to_install
 from glm4v.status import bounded
 
 _COMMANDS: dict[str, Callable[..., None]] = {
@@ -54,7 +55,8 @@ def run() -> None:
     except Glm4vError as error:
         _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:
-        _fail(f"{error}; this needs: pip install 'glm4v-serve[gateway,worker]'", _USAGE_EXIT)
+        package = (error.name or str(error)).partition(".")[0]
+        _fail(what_to_install(package, EXTRAS), _USAGE_EXIT)
     except Exception as error:
         what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
         _fail(f"{what}; GLM4V_DEBUG=1 shows where it arose", Glm4vError.exit_code)

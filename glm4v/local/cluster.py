@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import glm4v
 from glm4v.errors import ConfigurationError
+from glm4v.extras import require
 from glm4v.local.checks import (
     check_port,
     check_redis,
@@ -116,6 +117,8 @@ class LocalCluster:
     async def _check(self) -> None:
         """Find what cannot work before anything is started."""
         settings = self._settings
+        if settings.vision_workers or settings.lm_workers:
+            require("torch", "worker")  # as a sign that the extra is there: no other one has it
         check_settings(self._environment("redis://", Path()))
         self._port = self._port or free_port(settings.host)
         check_port(settings.host, self._port)
