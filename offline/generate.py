@@ -110,4 +110,5 @@ async def _print_answer(pipeline: "Pipeline", request: api.GenerateRequest, *, j
             )
         )
     else:
-        typer.echo(f"\n{summary(answer.finished)}")
+        typer.echo()
+        typer.echo(summary(answer.finished), err=True)

@@ -65,11 +65,11 @@ def whole(request_id: str, offset: int = 0) -> list[pb.GenerationEvent]:
 
 
 def choices(request_id: str, texts: list[str]) -> list[pb.GenerationEvent]:
-    """A request for several answers, of one token each."""
+    """A request for several answers, of one token each; the last one is complete first."""
     begin = pb.Accepted(request_id=request_id, prompt_tokens=3, n=len(texts))
     usage = pb.Usage(prompt_tokens=3, completion_tokens=1)
     ends = []
-    for index, text in enumerate(texts):
+    for index, text in reversed(list(enumerate(texts))):
         piece = pb.Delta(token_ids=[100], text=text)
         end = pb.Finished(reason=pb.FINISH_REASON_STOP, usage=usage)
         ends.append(pb.GenerationEvent(choice=index, delta=piece))

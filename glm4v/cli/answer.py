@@ -62,12 +62,14 @@ def print_object(answer: dict[str, object]) -> None:
 
 
 def summary(finished: pb.Finished) -> str:
-    """Tokens, seconds, tokens a second and time to the first token, in one line."""
+    """Tokens, seconds, tokens a second, time to the first token, whether the answer is cut off."""
     count, timings = finished.usage.completion_tokens, finished.timings
+    is_cut = finished.reason == pb.FINISH_REASON_LENGTH
+    end = ", cut off by max_tokens or the context's end" if is_cut else ""
     rate = f", {(count - 1) / timings.decode_s:.1f} tokens/s" if timings.decode_s else ""
     return (
         f"{count} tokens in {timings.total_s:.2f} s{rate}, "
-        f"first token after {timings.first_token_s:.2f} s"
+        f"first token after {timings.first_token_s:.2f} s{end}"
     )
 
 

@@ -91,6 +91,7 @@ async def _open(redis_url: str | None) -> "AsyncIterator[tuple[Connection, DeadL
 
     connection = Connection(redis_url or _find_redis())
     try:
+        await connection.check()
         yield connection, DeadLetters(connection, Keys())
     finally:
         await connection.close()

@@ -1,11 +1,14 @@
 """Reads an answer in a terminal: where it is while it is awaited, then its text as it comes."""
 
 import sys
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from glm4v.choice import Choice
 from glm4v.cli.answer import summary
 from glm4v.generation import Generation
 from glm4v.v1 import inference_pb2 as pb
@@ -21,16 +24,18 @@ INTERRUPTED = 130  # exit code after Ctrl-C
 def stream(generation: Generation) -> None:
     """Write the text to standard output as it becomes final, and a summary to standard error.
 
-    Of several choices each is written when it is complete.
+    Of several choices each is written when it and those before it are complete.
     """
+    written = 0  # of several choices
     with _Waiting() as waiting:
         for event in generation:
             waiting.show(event)
-            several = len(generation.choices) > 1
             piece = event.delta.text or event.finished.text
-            if several and event.HasField("finished"):
-                piece = f"[{event.choice}] {generation.choices[event.choice].text}\n"
-            if piece and (event.HasField("finished") or not several):
+            if len(generation.choices) > 1:
+                texts = [choice.text for choice in _complete(generation.choices)]
+                piece = "".join(f"[{i}] {text}\n" for i, text in enumerate(texts) if i >= written)
+                written = len(texts)
+            if piece:
                 waiting.stop()  # both may be on one screen
                 sys.stdout.write(piece)
                 sys.stdout.flush()
@@ -42,13 +47,18 @@ def stream(generation: Generation) -> None:
         typer.echo(f"{summary(choice.finished)}, request {generation.request_id}", err=True)
 
 
+def _complete(choices: Sequence[Choice]) -> Iterator[Choice]:
+    """Those from the first one on that are over."""
+    return takewhile(lambda choice: choice.finished is not None, choices)
+
+
 def _tell_equal(texts: list[str]) -> None:
     """Say it when several answers were asked for and the model is so sure that they are one."""
     different = len(set(texts))
     if different < len(texts):
         what = "all" if different == 1 else f"only {different} of"
         verb = "are equal" if different == 1 else "are different"
-        advice = "a higher --temperature draws others"
+        advice = "a higher --temperature and --top-p draw others"
         typer.echo(f"{what} {len(texts)} answers {verb}; {advice}", err=True)
 
 

@@ -72,7 +72,8 @@ def test_ask_writes_the_answer_and_a_summary(folder: Path, server: str) -> None:
     done = run(folder, "ask", "你好", "--server", server, "--request-id", "mine")
     assert (done.returncode, done.stdout) == (0, TEXT + "\n")
     assert done.stderr == (
-        "6 tokens in 4.00 s, 2.0 tokens/s, first token after 0.50 s, request mine\n"
+        "6 tokens in 4.00 s, 2.0 tokens/s, first token after 0.50 s, "
+        "cut off by max_tokens or the context's end, request mine\n"
     )
 
 
@@ -291,7 +292,9 @@ def test_without_the_extras_the_command_says_what_to_install(folder: Path) -> No
     code = "import sys; sys.modules['typer'] = None; from glm4v.cli import main; main()"
     done = run(folder, "ask", "x", code=code)
     assert done.returncode == 2
-    assert done.stderr == "glm4v: this needs: pip install 'glm4v-serve[gateway,worker]'\n"
+    assert done.stderr == (
+        "glm4v: typer is not installed; pip install 'glm4v-serve[gateway,worker]' brings it\n"
+    )
 
 
 def test_ask_does_not_load_torch(folder: Path, server: str) -> None:
@@ -343,7 +346,26 @@ def test_a_plugin_whose_packages_are_missing_does_not_spoil_the_help(folder: Pat
     assert "fly" not in done.stdout
     done = run(folder, "fly")
     assert done.returncode == 2
-    assert "No module named 'no_such_package'; this needs: pip install" in done.stderr
+    assert "no_such_package is not installed; pip install 'glm4v-serve[" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "package"),
+    [
+        ("peers --server 127.0.0.1:1", "httpx"),
+        ("peers --server 127.0.0.1:1 --report page", "matplotlib"),
+        ("engine --plot plot.png", "matplotlib"),
+    ],
+)
+def test_bench_says_before_it_measures_which_extra_it_lacks(
+    folder: Path, words: str, package: str
+) -> None:
+    code = f"import sys; sys.modules['{package}'] = None; from glm4v.cli import main; main()"
+    done = run(folder, "bench", *words.split(), code=code)
+    assert done.stderr == (
+        f"glm4v: {package} is not installed; pip install 'glm4v-serve[bench]' brings it\n"
+    )
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_help_tells_the_exit_codes_and_the_version_is_the_packages(folder: Path) -> None:
@@ -388,6 +410,15 @@ def test_what_up_cannot_do_is_said_before_anything_starts(
     assert message in done.stderr
     assert (done.returncode, done.stdout) == (exit_code, "")
     assert "redis" not in done.stderr
+
+
+def test_up_without_the_packages_of_workers_starts_nothing(folder: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from glm4v.cli import main; main()"
+    done = run(folder, "up", code=code)
+    assert done.stderr == (
+        "glm4v: torch is not installed; pip install 'glm4v-serve[worker]' brings it\n"
+    )
+    assert done.returncode == 2
 
 
 def test_up_reads_the_variables_before_anything_starts(folder: Path) -> None:
@@ -449,8 +480,14 @@ def test_what_is_no_address_of_a_gateway_is_refused(argument: str) -> None:
     ("texts", "note"),
     [
         (["a", "b", "c"], ""),
-        (["a", "b", "a"], "only 2 of 3 answers are different; a higher --temperature draws others"),
-        (["a", "a", "a"], "all 3 answers are equal; a higher --temperature draws others"),
+        (
+            ["a", "b", "a"],
+            "only 2 of 3 answers are different; a higher --temperature and --top-p draw others",
+        ),
+        (
+            ["a", "a", "a"],
+            "all 3 answers are equal; a higher --temperature and --top-p draw others",
+        ),
     ],
 )
 def test_equal_answers_are_said_to_be_equal(
@@ -462,6 +499,24 @@ def test_equal_answers_are_said_to_be_equal(
     assert [line for line in done.stderr.splitlines() if "answers" in line] == (
         [note] if note else []
     )
+
+
+def test_an_answer_that_was_cut_off_is_said_to_be(
+    folder: Path, server: str, gateway: ScriptedGateway
+) -> None:
+    assert "cut off by" in run(folder, "ask", "x", "--server", server).stderr
+    gateway.several = ["it ends by itself"]
+    assert "cut off" not in run(folder, "ask", "x", "--server", server).stderr
+
+
+def test_dead_says_where_no_redis_is(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"redis://127.0.0.1:{free.getsockname()[1]}/0"
+    done = run(folder, "dead", "list", "--redis-url", url)
+    assert done.stderr == (
+        f"glm4v: no Redis at {url} (Connection refused); start it, or correct its URL\n"
+    )
+    assert done.returncode == 5
 
 
 def test_up_does_not_show_the_password_of_a_redis_that_is_away(folder: Path) -> None:
