@@ -161,4 +161,8 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    fetch()
+    try:
+        fetch()
+    except SourceMissing as error:
+        _say(str(error))
+        sys.exit(1)

@@ -1,6 +1,10 @@
 """The demo model's pictures: what is drawn, what is held out, and what the labels say."""
 
+import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -128,6 +132,19 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: obje
     monkeypatch.setenv("GLM4V_DEMO_CACHE", str(tmp_path))
     with pytest.raises(SourceMissing, match=r"python -m deploy\.demo_model\.sources"):
         drawing("google", "1f436")
+
+
+def test_what_is_missing_to_fetch_is_said_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.demo_model.sources"],
+        env={"PATH": "", "GLM4V_DEMO_CACHE": str(tmp_path)},  # no npm; fonts or not
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"sources: there is no .+; apt-get install .+\n", done.stderr)
 
 
 @pytest.mark.needs_fonts
