@@ -531,6 +531,17 @@ def test_up_does_not_show_the_password_of_a_redis_that_is_away(folder: Path) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "exit_code"), [(("examples",), 0), (("up", "--model", "absent"), 4)]
+)
+def test_closed_streams_change_no_exit_code(
+    folder: Path, words: tuple[str, ...], exit_code: int
+) -> None:
+    shell = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command(*words)]
+    done = subprocess.run(shell, cwd=folder, env=environment(folder), timeout=60, check=False)
+    assert done.returncode == exit_code
+
+
 def test_settings_lists_every_variable_with_its_default_unit_and_process(folder: Path) -> None:
     done = run(folder, "settings")
     assert (done.returncode, done.stderr) == (0, "")
