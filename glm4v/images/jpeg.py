@@ -15,8 +15,8 @@ _START_OF_SCAN, _END_OF_IMAGE, _COMMENT = 0xDA, 0xD9, 0xFE
 _METADATA = range(0xE0, 0xF0)  # APP0 … APP15
 _JFIF, _ADOBE = 0xE0, 0xEE
 _KEPT_METADATA = (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0")  # say the orientation
-# Within a scan, 0xFF begins a marker unless 0 (a stuffed byte) or a restart follows.
-_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+# Within a scan, 0xFF begins a marker unless 0 (a stuffed byte), a restart or another one follows.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,12 @@ def _is_needed(data: bytes, start: int, marker: int, seen: set[bytes]) -> bool:
 
 
 def _count_scans(data: bytes, position: int, limits: ImageLimits) -> None:
-    """What stands between scans (tables) is walked as well; a file may end without its mark."""
+    """What stands between scans (tables) is walked as well; a file may end without its mark.
+
+    Few files have so many starts of scans even with those inside of tables and of further images.
+    """
+    if data.count(bytes([0xFF, _START_OF_SCAN]), position) < limits.max_scans:
+        return
     scans = 1
     for _ in range(limits.max_parts):
         found = _MARKER.search(data, position)

@@ -49,6 +49,7 @@ def read(data: bytes, limits: ImageLimits) -> PngHeader:
 
 def _needed_chunks(data: bytes, limits: ImageLimits) -> tuple[tuple[int, int], ...]:
     kept: list[tuple[int, int]] = []
+    seen: set[bytes] = set()  # of what may say the orientation; a library takes one of each
     has_pixels = False
     position = len(MAGIC)
     for _ in range(limits.max_parts):
@@ -57,8 +58,12 @@ def _needed_chunks(data: bytes, limits: ImageLimits) -> tuple[tuple[int, int], .
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
         has_pixels = has_pixels or kind == b"IDAT"
-        if kind in _NEEDED or _may_say_orientation(kind, data, position + 8, length):
+        name = _orientation_name(kind, data, position + 8)
+        if kind in _NEEDED or (
+            name and name not in seen and _is_small(name, data[position + 8 : end])
+        ):
             kept.append((position, end))
+        seen.add(name)
         position = end
         if kind == b"IEND":
             break
@@ -69,15 +74,22 @@ def _needed_chunks(data: bytes, limits: ImageLimits) -> tuple[tuple[int, int], .
     return tuple(kept)
 
 
-def _may_say_orientation(kind: bytes, data: bytes, start: int, length: int) -> bool:
-    if length > _MOST_METADATA:
-        return False
+def _orientation_name(kind: bytes, data: bytes, start: int) -> bytes:
+    """What a chunk is called that may say the orientation; nothing for others."""
     if kind == b"eXIf":
-        return True
-    if kind not in (b"zTXt", b"iTXt") or not data.startswith(_ORIENTATION_IN_TEXT, start):
+        return kind
+    if kind in (b"zTXt", b"iTXt"):
+        for name in _ORIENTATION_IN_TEXT:
+            if data.startswith(name, start):
+                return name
+    return b""
+
+
+def _is_small(name: bytes, content: bytes) -> bool:
+    if len(content) > _MOST_METADATA:
         return False
-    compressed = data[start : start + length].partition(b"\0")[2].lstrip(b"\0\1")
+    compressed = content[len(name) :].lstrip(b"\0\1")
     try:
         return len(zlib.decompressobj().decompress(compressed, _MOST_TEXT)) < _MOST_TEXT
-    except zlib.error:  # plain text, or damaged
+    except zlib.error:  # not compressed, or damaged
         return True

@@ -108,3 +108,17 @@ def test_a_tag_that_stands_twice_is_refused() -> None:
     data[position : position + 2] = struct.pack("<H", 256)
     with pytest.raises(InvalidRequest, match="damaged"):
         inspect(bytes(data), LIMITS)
+
+
+def test_only_the_first_of_what_may_say_the_orientation_is_looked_at() -> None:
+    """Each may be decompressed to a mebibyte before that is known."""
+    text = png.chunk(b"zTXt", b"Raw profile type exif\0\0" + png.compressed(bytes(2**18)))
+    once, often = (png.png(VALUES, 8, png.RGB, extra=text * count) for count in (1, 500))
+    assert inspect(often, LIMITS).essence(often) == once
+
+
+def test_fill_bytes_are_walked_over_once() -> None:
+    """A search that began anew at each of them would take longer than tests may."""
+    data = b"\xff\xd8" + b"\xff" * 2**21 + b"\0"
+    with pytest.raises(InvalidRequest, match="damaged"):
+        inspect(data, LIMITS)
