@@ -97,10 +97,9 @@ class Client:
     ) -> Generation:
         """Read a request that was started before, after the first tokens of each choice."""
         first, *further = token_offsets or (0,)
+        request = pb.AttachRequest(request_id=_sendable(request_id))
         try:
-            request = pb.AttachRequest(
-                request_id=request_id, token_offset=first, further_offsets=further
-            )
+            request.MergeFrom(pb.AttachRequest(token_offset=first, further_offsets=further))
         except ValueError as error:
             given = ", ".join(map(str, token_offsets))
             raise InvalidRequest(f"token_offset is {given}: {error}") from None
@@ -108,7 +107,7 @@ class Client:
 
     def cancel(self, request_id: str) -> bool:
         """End a request; false when it had ended before."""
-        request = pb.CancelRequest(request_id=request_id)
+        request = pb.CancelRequest(request_id=_sendable(request_id))
         return self._ask(self._stub.Cancel, request).cancelled
 
     def count_tokens(self, messages: Iterable[pb.Message]) -> pb.CountTokensResponse:
@@ -165,3 +164,11 @@ class Client:
             timeout_s=self._timeout_s if timeout_s is None else timeout_s,
             patience_s=self._patience_s,
         )
+
+
+def _sendable(request_id: str) -> str:
+    try:
+        request_id.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"request_id: not Unicode text at character {error.start}") from None
+    return request_id

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glm4v.cli.answer import answer_object, print_object, summary
+from glm4v.cli.options import unicode_text
 from glm4v.conversation import attach_image, read_file, read_messages
 from glm4v.images import ImageLimits
 from glm4v.v1 import inference_pb2 as api
@@ -31,7 +32,10 @@ def command(
     seed: Annotated[int | None, typer.Option(help="Makes the answer repeatable.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
     stop: Annotated[
-        list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="S", parser=unicode_text, help="A text that ends the answer; may be repeated."
+        ),
     ] = None,
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Go on past the model's own end.")

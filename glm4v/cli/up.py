@@ -1,6 +1,7 @@
 """`glm4v up`: the whole system on this machine, until Ctrl-C."""
 
 import asyncio
+import os
 from contextlib import ExitStack
 from enum import StrEnum
 from functools import partial
@@ -112,6 +113,8 @@ def up(
         environment={name: str(value) for name, value in options.items() if value is not None},
     )
     with Log() as log:
+        if "GLM4V_LISTEN" in os.environ:
+            log.show("glm4v", "GLM4V_LISTEN is not used here; --host and --port are")
         foreground = Foreground(settings, log.show)
         asyncio.run(foreground.run(partial(_until_stopped, log)))
     if foreground.signals > 1:

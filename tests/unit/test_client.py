@@ -400,6 +400,13 @@ def test_what_no_message_can_hold_is_refused_by_name(options: dict[str, Any], me
         client.generate(question(None, "?"), **options)
 
 
+def test_an_id_that_is_no_unicode_text_is_refused() -> None:
+    with Client() as client:  # nobody is asked
+        for call in (client.cancel, client.attach):
+            with pytest.raises(InvalidRequest, match="request_id: not Unicode text at character 1"):
+                call("a\udcff")
+
+
 def test_every_field_of_a_request_is_an_option() -> None:
     fields = {*pb.GenerateRequest.DESCRIPTOR.fields_by_name}
     fields |= {*pb.SamplingParams.DESCRIPTOR.fields_by_name}
