@@ -155,7 +155,10 @@ async def _meddle(world: World) -> None:
     names = random.sample((b"r", b"l", b"d", b"n", b"m", b"other"), random.randint(1, 6))
     fields: dict[bytes, bytes] = {name: random.choice(values) for name in names}
     fields |= random.choice([{}, {b"k": b"z"}, {b"v": b"99"}])
-    await world.connection.commands.xadd(random.choice(streams), fields)
+    stream = random.choice(streams)
+    if stream == keys.jobs_lm and fields.get(b"r") == b"r0":
+        fields[b"l"] = b"z"  # with a number it would be a job of r0, as we write them
+    await world.connection.commands.xadd(stream, fields)
 
 
 async def _open_reader(world: World) -> None:
