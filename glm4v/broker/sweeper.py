@@ -67,7 +67,7 @@ class Sweeper:
         await self._end(self._keys.open, pb.END_KIND_EXPIRED, now_ms)
         if now_ms - self._steady_from_ms >= 1000 * STEADY_S:
             await self._end(self._keys.readers, pb.END_KIND_ABANDONED, now_ms)
-        if now_ms - self._unpinned_ms >= 1000 * _UNPIN_EVERY_S:
+        if not 0 <= now_ms - self._unpinned_ms < 1000 * _UNPIN_EVERY_S:  # clocks are set back
             count = await self._connection.run("unpin_lost", [self._keys.open], [])
             self._unpinned_ms = now_ms
             if count:

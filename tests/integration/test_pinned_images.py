@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from glm4v.broker import Broker, Connection, Keys
+from glm4v.broker.clock import RedisClock
 from glm4v.broker.keys import IMAGE_TTL_S
 from glm4v.broker.lm_queue import Append
+from glm4v.broker.sweeper import Sweeper
 from glm4v.errors import Overloaded, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.local.redis_server import RedisServer
@@ -178,4 +180,26 @@ async def test_what_holds_an_image_and_is_not_open_lets_it_go(bench: Bench) -> N
     await commands.delete(keys.journal("b"))
     with pytest.raises(UnknownReference):
         await bench.broker.close_request("b", end())
+    assert await ttl(bench, one) > 0
+
+
+class SetClock(RedisClock):
+    """Tells the time that a test says."""
+
+    told_ms = 10**12
+
+    async def now_ms(self) -> int:
+        return self.told_ms
+
+
+async def test_images_are_let_go_also_after_the_clock_was_set_back(bench: Bench) -> None:
+    one = image(0)
+    commands, keys = bench.connection.commands, bench.keys
+    clock = SetClock(bench.connection, keys)
+    sweeper = Sweeper(bench.connection, keys, clock, bench.broker.close_request)
+    await sweeper._sweep()
+    await bench.broker.submit(make_job("a", image=one), one)
+    await commands.zrem(keys.open, "a")
+    clock.told_ms -= 3_600_000
+    await sweeper._sweep()
     assert await ttl(bench, one) > 0
