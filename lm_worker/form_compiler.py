@@ -209,8 +209,7 @@ class FormCompiler:
                 [*self._command, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                # More arenas would count as memory of a form that it never uses.
-                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+                env=_environment(),
             )
         ours.settimeout(_START_S)
         try:
@@ -233,6 +232,16 @@ class FormCompiler:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Ours without settings: the URL of Redis may hold a password, and the library reads texts of
+    strangers. More arenas would count as memory of a form that it never uses.
+    """
+    ours = {
+        name: value for name, value in os.environ.items() if not name.upper().startswith("GLM4V_")
+    }
+    return ours | {"MALLOC_ARENA_MAX": "1"}
 
 
 def _read(connection: socket.socket) -> bytes:

@@ -62,7 +62,9 @@ class DecoderProcess:
                 [*self._command, self._settings.as_argument()],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env={key: value for key, value in os.environ.items() if "GLM4V_" not in key},
+                env={
+                    key: value for key, value in os.environ.items() if "GLM4V_" not in key.upper()
+                },
             )
         except OSError as error:
             log.error("no decoder of images can be started: %s", error)

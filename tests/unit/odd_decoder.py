@@ -32,7 +32,7 @@ def square(data: bytes, size: int, limits: ImageLimits) -> bytes:
             warnings.warn_explicit(f"tag {number}", UserWarning, "library", number)
         with suppress(OSError):  # as C's libraries take no notice of a failed write
             os.write(2, b"libsomething: a line of C\n")
-    if width == SHOWS_ENVIRONMENT and any(name.startswith("GLM4V_") for name in os.environ):
+    if width == SHOWS_ENVIRONMENT and any("GLM4V_" in name.upper() for name in os.environ):
         sys.exit("a setting of the service reached the decoder")
     return _square(data, size, limits)
 

@@ -24,6 +24,8 @@ def compile_(form: AnswerForm) -> None:
     what, _, number = form.text.partition("#")[0].strip().partition(" ")
     if what == "refuse":
         raise InvalidRequest("response_format.regex: no")
+    if what == "environment":
+        raise InvalidRequest(", ".join(name for name in os.environ if "GLM4V_" in name.upper()))
     if what == "sleep":
         time.sleep(float(number))
     if what == "compute":

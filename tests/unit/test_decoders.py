@@ -206,7 +206,8 @@ async def test_signals_for_the_worker_do_not_end_its_decoders(decoders: Decoders
 
 
 async def test_no_setting_of_the_worker_reaches_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLM4V_REDIS_URL", "redis://user:secret@host")
+    for name in ("GLM4V_REDIS_URL", "glm4v_redis_url"):  # settings are read in either case
+        monkeypatch.setenv(name, "redis://user:secret@host")
     decoders = decoders_with()
     await decoded(decoders, image(odd_decoder.SHOWS_ENVIRONMENT))
     decoders.close()

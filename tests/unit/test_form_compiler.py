@@ -239,3 +239,12 @@ def test_the_server_has_no_torch_and_one_thread_and_the_real_vocabulary(tmp_path
         assert len(os.listdir(process / "task")) == 1
     finally:
         compiler.end()
+
+
+def test_the_processes_that_compile_know_no_settings(
+    compiler: FormCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GLM4V_REDIS_URL", "glm4v_redis_url"):  # settings are read in either case
+        monkeypatch.setenv(name, "redis://user:secret@host")
+    with pytest.raises(InvalidRequest, match=r"^$"):
+        prove(compiler, "environment")
