@@ -284,7 +284,8 @@ class Worker:
         count = await patiently(self._queue.hand_back, list(leases.values()))
         for one in held:
             await _leave(engine, one)
-        log.info("handed back %d requests", count)
+        if count:
+            log.info("handed back %d requests", count)
 
 
 async def _stop_with(engine: Engine, stopping: asyncio.Event) -> None:

@@ -65,7 +65,8 @@ class Worker:
         self._held.clear()
         for lease in leases:
             await patiently(self._queue.hand_back, lease)
-        log.info("handed back %d pictures", len(leases))
+        if leases:
+            log.info("handed back %d pictures", len(leases))
 
     def _take(self, group: anyio.abc.TaskGroup, lease: VisionLease) -> None:
         self._held[lease.entry] = lease
