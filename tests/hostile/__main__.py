@@ -1,5 +1,6 @@
-"""Attack a whole system on this machine: python -m tests.hostile [ATTACK ...]"""
+"""Attacks a whole system on this machine beside an honest client: `make hostile`."""
 
+import argparse
 import asyncio
 import sys
 from pathlib import Path
@@ -34,5 +35,15 @@ async def attack(names: list[str]) -> None:
                 await fleet.kill("gateway")
 
 
+def main() -> None:
+    """The program."""
+    parser = argparse.ArgumentParser("hostile", description=__doc__)
+    parser.add_argument("attack", nargs="*", help=f"all, or some of: {', '.join(ATTACKS)}")
+    names = parser.parse_args().attack or list(ATTACKS)
+    if unknown := set(names) - set(ATTACKS):
+        parser.error(f"no such attack: {', '.join(sorted(unknown))}")
+    asyncio.run(attack(names))
+
+
 if __name__ == "__main__":
-    asyncio.run(attack(sys.argv[1:] or list(ATTACKS)))
+    main()
