@@ -6,7 +6,6 @@ docs/decisions/0009 has the figures.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
@@ -17,6 +16,7 @@ import sys
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,7 +158,7 @@ class FormCompiler:
                 )
             finally:
                 given_up.set()
-                with contextlib.suppress(OSError):  # the thread ends, and what works for it
+                with suppress(OSError):  # the thread ends, and what works for it
                     ours.shutdown(socket.SHUT_RDWR)
 
     # What follows runs in threads of its own.
@@ -204,22 +204,21 @@ class FormCompiler:
 
     def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair()
-        with theirs:
-            server = subprocess.Popen(
-                [*self._command, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=_environment(),
-            )
-        ours.settimeout(_START_S)
-        try:
+        with ExitStack() as unless_it_starts:
+            unless_it_starts.enter_context(ours)
+            with theirs:
+                server = subprocess.Popen(
+                    [*self._command, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=_environment(),
+                )
+            unless_it_starts.callback(server.wait)
+            unless_it_starts.callback(server.kill)
+            ours.settimeout(_START_S)
             if ours.recv(1) != READY:
                 raise OSError("it ended while it started")
-        except OSError:
-            ours.close()
-            server.kill()
-            server.wait()
-            raise
+            unless_it_starts.pop_all()
         return server, ours
 
     def _end_server(self) -> None:

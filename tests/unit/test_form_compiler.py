@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,18 @@ def counts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def compiler(counts: Path) -> Iterator[FormCompiler]:
-    compiler = FormCompiler([sys.executable, str(PRETENDED), str(counts)], BOUNDS)
-    yield compiler
-    compiler.end()
+    with started([sys.executable, str(PRETENDED), str(counts)]) as compiler:
+        yield compiler
+
+
+@contextmanager
+def started(command: list[str], bounds: Bounds = BOUNDS) -> Iterator[FormCompiler]:
+    """A compiler whose server ends with the block, whatever happens in it."""
+    compiler = FormCompiler(command, bounds)
+    try:
+        yield compiler
+    finally:
+        compiler.end()
 
 
 def form(text: str) -> AnswerForm:
@@ -137,14 +147,13 @@ def test_who_gives_up_takes_nothing_along(
 
 
 def test_a_machine_too_busy_is_not_the_forms_fault(counts: Path) -> None:
-    compiler = FormCompiler(
+    with started(
         [sys.executable, str(PRETENDED), str(counts)], BOUNDS._replace(wall_s=0.3)
-    )
-    for _ in range(2):
-        with pytest.raises(Overloaded, match=r"not compiled within 0\.3 s, as the machine is busy"):
-            prove(compiler, "sleep 30")
-    assert compiler.counts == {"wall": 2}  # asked again, compiled again
-    compiler.end()
+    ) as compiler:
+        for _ in range(2):
+            with pytest.raises(Overloaded, match=r"not compiled within 0\.3 s, as the machine is"):
+                prove(compiler, "sleep 30")
+        assert compiler.counts == {"wall": 2}  # asked again, compiled again
 
 
 def test_a_server_that_was_killed_is_started_again(compiler: FormCompiler) -> None:
@@ -156,11 +165,12 @@ def test_a_server_that_was_killed_is_started_again(compiler: FormCompiler) -> No
     assert prove(compiler, "fine #2") >= 0
 
 
-def test_a_server_that_cannot_start_is_no_end_of_the_worker(tmp_path: Path) -> None:
-    compiler = FormCompiler([sys.executable, "-c", "pass"], BOUNDS)
-    with pytest.raises(Overloaded, match="the compiler does not answer; ask again"):
-        prove(compiler, "fine")
-    compiler.end()
+@pytest.mark.parametrize("program", [sys.executable, "/no/such/program"])
+def test_a_server_that_cannot_start_is_no_end_of_the_worker(program: str) -> None:
+    with started([program, "-c", "pass"]) as compiler:
+        for _ in range(2):
+            with pytest.raises(Overloaded, match="the compiler does not answer; ask again"):
+                prove(compiler, "fine")
 
 
 def test_a_server_that_hangs_holds_up_no_end(compiler: FormCompiler) -> None:
@@ -189,11 +199,12 @@ def test_no_process_outlives_a_worker_that_is_killed(counts: Path) -> None:
         f"compiler = FormCompiler([sys.executable, {str(PRETENDED)!r}, {str(counts)!r}])\n"
         "asyncio.run(compiler.prove(AnswerForm('regex', 'sleep 50')))\n"
     )
-    worker = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
-    asyncio.run(_until(lambda: counts.read_text() == "sleep 50\n"))
-    assert len(_processes(SESSION, worker.pid)) >= 4
-    worker.kill()
-    worker.wait()
+    with subprocess.Popen([sys.executable, "-c", script], start_new_session=True) as worker:
+        try:
+            asyncio.run(_until(lambda: counts.read_text() == "sleep 50\n"))
+            assert len(_processes(SESSION, worker.pid)) >= 4
+        finally:
+            worker.kill()
     asyncio.run(_until(lambda: not _processes(SESSION, worker.pid)))
 
 
@@ -227,8 +238,7 @@ def test_the_server_has_no_torch_and_one_thread_and_the_real_vocabulary(tmp_path
     from lm_worker.form_compiler import server_command
 
     write_tiny(tmp_path)
-    compiler = FormCompiler(server_command(tmp_path))
-    try:
+    with started(server_command(tmp_path), Bounds()) as compiler:
         schema = AnswerForm("json_schema", '{"type":"object","maxProperties":3}')
         assert asyncio.run(compiler.prove(schema)) < 50 * 2**20
         with pytest.raises(InvalidRequest, match="unclosed group"):
@@ -237,8 +247,6 @@ def test_the_server_has_no_torch_and_one_thread_and_the_real_vocabulary(tmp_path
         process = Path(f"/proc/{compiler._server.pid}")
         assert "torch" not in (process / "maps").read_text()
         assert len(os.listdir(process / "task")) == 1
-    finally:
-        compiler.end()
 
 
 def test_the_processes_that_compile_know_no_settings(
