@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,10 @@ SIZE = 24
 LIMITS = ImageLimits(max_pixels=1_000_000)
 HONEST = 30
 BOUNDS = DecodingBounds(quick_s=0.3, slow_s=0.6, slow_waiting=3, stopped_s=20)
-COMMAND = (sys.executable, "-m", odd_decoder.__name__)
+MARK = "decoders-of-this-file"  # CPython lets -X carry any word
+COMMAND = (sys.executable, "-X", MARK, "-m", odd_decoder.__name__)
+
+Make = Callable[..., Decoders]
 
 
 def image(width: int, height: int = 9) -> bytes:
@@ -36,16 +40,24 @@ def image(width: int, height: int = 9) -> bytes:
     return stream.getvalue()
 
 
-def decoders_with(bounds: DecodingBounds = BOUNDS, quick: int = 2) -> Decoders:
-    return Decoders(LIMITS, SIZE, quick=quick, bounds=bounds, command=COMMAND)
+@pytest.fixture
+async def make() -> AsyncIterator[Make]:
+    """Makes decoders, which end with the test, whatever happens in it."""
+    with ExitStack() as stack:
+
+        def made(bounds: DecodingBounds = BOUNDS, quick: int = 2) -> Decoders:
+            decoders = Decoders(LIMITS, SIZE, quick=quick, bounds=bounds, command=COMMAND)
+            return stack.enter_context(closing(decoders))
+
+        yield made
+    assert not children()
 
 
 @pytest.fixture
-async def decoders() -> AsyncIterator[Decoders]:
-    made = decoders_with()
+def decoders(make: Make) -> Decoders:
+    made = make()
     made.start()
-    yield made
-    made.close()
+    return made
 
 
 async def decoded(decoders: Decoders, data: bytes) -> None:
@@ -58,10 +70,21 @@ async def decoded(decoders: Decoders, data: bytes) -> None:
 
 
 def children() -> set[int]:
-    """Processes of ours that have not ended, whichever thread started them."""
+    """Decoders of this file's tests that have not ended, whichever thread started them.
+
+    This process may have other children: servers that other tests share.
+    """
     files = Path("/proc/self/task").glob("*/children")
     found = {int(number) for file in files for number in file.read_text().split()}
-    return {number for number in found if not is_zombie(number)}
+    return {number for number in found if MARK in arguments(number)}
+
+
+def arguments(number: int) -> list[str]:
+    """Of a process; none when it has ended, a zombie's included."""
+    try:
+        return Path(f"/proc/{number}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -70,13 +93,6 @@ async def until(condition: Callable[[], bool]) -> None:
             if condition():
                 return
             await asyncio.sleep(0.01)
-
-
-def is_zombie(number: int) -> bool:
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 async def test_pixels_are_those_of_this_process(decoders: Decoders) -> None:
@@ -125,8 +141,8 @@ async def test_an_image_that_ends_its_decoder_is_refused_alone(
     await decoded(decoders, image(HONEST))
 
 
-async def test_a_decoder_that_hangs_without_working_is_given_up() -> None:
-    decoders = decoders_with(replace(BOUNDS, quick_s=0.1, stopped_s=0.5), quick=1)
+async def test_a_decoder_that_hangs_without_working_is_given_up(make: Make) -> None:
+    decoders = make(replace(BOUNDS, quick_s=0.1, stopped_s=0.5), quick=1)
     with pytest.raises(Overloaded, match=r"not decoded within 0\.6 s"):
         await decoders.quickly(image(odd_decoder.STOPS))
     decoders.close()
@@ -135,11 +151,10 @@ async def test_a_decoder_that_hangs_without_working_is_given_up() -> None:
 
 @pytest.mark.parametrize("command", ["false", "/no/such/program"])
 async def test_a_decoder_that_does_not_start_is_no_fault_of_the_image(command: str) -> None:
-    decoders = Decoders(LIMITS, SIZE, quick=1, command=(command,))
-    for _ in range(2):
-        with pytest.raises(Overloaded, match="does not start"):
-            await decoders.quickly(image(HONEST))
-    decoders.close()
+    with closing(Decoders(LIMITS, SIZE, quick=1, command=(command,))) as decoders:
+        for _ in range(2):
+            with pytest.raises(Overloaded, match="does not start"):
+                await decoders.quickly(image(HONEST))
 
 
 async def test_what_libraries_write_becomes_one_line(
@@ -153,12 +168,11 @@ async def test_what_libraries_write_becomes_one_line(
     assert not capfd.readouterr().err
 
 
-async def test_large_images_go_aside_at_once() -> None:
-    decoders = decoders_with(replace(BOUNDS, quick_pixels=1000))
+async def test_large_images_go_aside_at_once(make: Make) -> None:
+    decoders = make(replace(BOUNDS, quick_pixels=1000))
     with pytest.raises(TakesLong):
         await decoders.quickly(image(HONEST, 40))
     await decoded(decoders, image(HONEST, 40))
-    decoders.close()
 
 
 async def test_few_wait_aside(decoders: Decoders) -> None:
@@ -173,8 +187,8 @@ async def test_few_wait_aside(decoders: Decoders) -> None:
     assert decoders.aside == 0
 
 
-async def test_a_caller_that_goes_ends_the_decoding() -> None:
-    decoders = decoders_with(replace(BOUNDS, slow_s=1000))
+async def test_a_caller_that_goes_ends_the_decoding(make: Make) -> None:
+    decoders = make(replace(BOUNDS, slow_s=1000))
     decoding = asyncio.create_task(decoders.slowly(image(odd_decoder.BURNS)))
     await until(lambda: decoders.progress > 0)  # which tells that it is still being decoded
     (process,) = children()
@@ -183,7 +197,6 @@ async def test_a_caller_that_goes_ends_the_decoding() -> None:
         await decoding
     await until(lambda: process not in children())
     await decoders.slowly(image(HONEST))
-    decoders.close()
 
 
 async def test_a_decoder_that_is_gone_before_an_image_comes_is_replaced(
@@ -205,12 +218,12 @@ async def test_signals_for_the_worker_do_not_end_its_decoders(decoders: Decoders
     assert children() == before
 
 
-async def test_no_setting_of_the_worker_reaches_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_setting_of_the_worker_reaches_a_decoder(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("GLM4V_REDIS_URL", "glm4v_redis_url"):  # settings are read in either case
         monkeypatch.setenv(name, "redis://user:secret@host")
-    decoders = decoders_with()
-    await decoded(decoders, image(odd_decoder.SHOWS_ENVIRONMENT))
-    decoders.close()
+    await decoded(make(), image(odd_decoder.SHOWS_ENVIRONMENT))
 
 
 async def test_close_ends_all_processes(decoders: Decoders) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -80,9 +81,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return Checkpoint.open(folder)
 
 
-def opened(checkpoint: Checkpoint, device: Device) -> Encoder:
+def opened(checkpoint: Checkpoint, device: Device) -> "closing[Encoder]":
+    """An encoder that has not been started; the block closes it."""
     size = checkpoint.spec.vision.image_size
-    return Encoder(checkpoint, device, Decoders(ImageLimits(), size, quick=DECODERS))
+    return closing(Encoder(checkpoint, device, Decoders(ImageLimits(), size, quick=DECODERS)))
 
 
 @pytest.fixture
@@ -92,19 +94,17 @@ async def device() -> SteppedDevice:
 
 @pytest.fixture
 async def encoder(checkpoint: Checkpoint, device: SteppedDevice) -> AsyncIterator[Encoder]:
-    encoder = opened(checkpoint, device)
-    await encoder.start()
-    yield encoder
-    device.free_run()
-    encoder.close()
+    with opened(checkpoint, device) as encoder:
+        await encoder.start()
+        yield encoder
+        device.free_run()
 
 
 async def test_gives_what_the_model_gives(checkpoint: Checkpoint) -> None:
     device = CpuDevice(torch.float32)
-    encoder = opened(checkpoint, device)
-    await encoder.start()
-    packed = unpack(pack(await encoder.encode(picture(1))))
-    encoder.close()
+    with opened(checkpoint, device) as encoder:
+        await encoder.start()
+        packed = unpack(pack(await encoder.encode(picture(1))))
     weights = Weights(checkpoint, torch.float32, torch.device("cpu"))
     model = VisionModel(checkpoint.spec, weights, device)
     pixels = pixel_values(picture(1), checkpoint.spec.vision.image_size, ImageLimits())
@@ -114,10 +114,9 @@ async def test_gives_what_the_model_gives(checkpoint: Checkpoint) -> None:
 
 
 async def test_bfloat16_travels_as_such(checkpoint: Checkpoint) -> None:
-    encoder = opened(checkpoint, CpuDevice(torch.bfloat16))
-    await encoder.start()
-    packed = await encoder.encode(picture(1))
-    encoder.close()
+    with opened(checkpoint, CpuDevice(torch.bfloat16)) as encoder:
+        await encoder.start()
+        packed = await encoder.encode(picture(1))
     rows, hidden = checkpoint.spec.vision.embedding_rows, checkpoint.spec.hidden_size
     assert (packed.dtype, packed.shape) == ("bfloat16", (rows, hidden))
     assert len(packed.data) == rows * hidden * 2
@@ -252,11 +251,10 @@ async def test_weights_that_cannot_be_read_end_the_start(tmp_path: Path) -> None
     checkpoint = Checkpoint.open(tmp_path / "tiny")
     place = checkpoint.tensors["transformer.vision.conv.weight"]
     place.file.unlink()
-    encoder = opened(checkpoint, CpuDevice(torch.float32))
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        await encoder.start()
-    assert not encoder.started.is_set()
-    encoder.close()
+    with opened(checkpoint, CpuDevice(torch.float32)) as encoder:
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            await encoder.start()
+        assert not encoder.started.is_set()
 
 
 async def test_close_waits_for_the_pictures_at_hand(
@@ -266,13 +264,13 @@ async def test_close_waits_for_the_pictures_at_hand(
     await device.at_layer.acquire()
     second = asyncio.create_task(encoder.encode(picture(2)))
     await reached(lambda: encoder.progress == 2)
-    closing = asyncio.create_task(asyncio.to_thread(encoder.close))
+    being_closed = asyncio.create_task(asyncio.to_thread(encoder.close))
     await asyncio.sleep(0.1)
-    assert not closing.done()
+    assert not being_closed.done()
     device.free_run()
     assert (await first).data
     assert (await second).data
-    await closing
+    await being_closed
 
 
 async def test_close_leaves_a_device_that_hangs(
