@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import anyio
 import grpc
 import pytest
 
@@ -13,6 +14,7 @@ from glm4v.checkpoint import Checkpoint
 from glm4v.local.redis_server import RedisServer
 from glm4v.v1 import inference_pb2 as api
 from tests.integration.gateway_bench import (
+    Call,
     Gateway,
     ScriptedWorker,
     ask,
@@ -22,6 +24,7 @@ from tests.integration.gateway_bench import (
     refusal,
     running_gateway,
     text_of,
+    tokens_of,
 )
 
 Code = grpc.StatusCode
@@ -107,6 +110,26 @@ async def test_a_reader_never_skips_tokens_that_were_lost(
     journal = keys.journal("r")
     [(_, fields)] = await connection.commands.xrevrange(journal, count=1)
     await connection.commands.xadd(journal, {**fields, b"n": 3})  # token 1 is nowhere
-    code, message = await refusal(call)
-    assert code == Code.UNAVAILABLE
-    assert "tokens 1 to 1 of request 'r' were lost" in message
+    seen, error = await until_it_fails(call)
+    assert tokens_of(seen) == []
+    assert error.code() == Code.UNAVAILABLE
+    assert error.details() == "entries of request 'r' were lost before they were read; attach again"
+    seen, error = await until_it_fails(one.stub.Attach(attach()))
+    assert tokens_of(seen) == list(b"a"), "what comes before the gap"
+    assert error.code() == Code.ABORTED
+    assert error.details() == "entries are missing in the journal of request 'r'"
+
+
+async def until_it_fails(
+    call: Call,
+) -> tuple[list[api.GenerationEvent], grpc.aio.AioRpcError]:
+    """The events of a call before it fails, and how."""
+    seen: list[api.GenerationEvent] = []
+    try:
+        with anyio.fail_after(10):
+            while True:
+                reply = await call.read()
+                assert isinstance(reply, api.GenerateResponse | api.AttachResponse)
+                seen.append(reply.event)
+    except grpc.aio.AioRpcError as error:
+        return seen, error
