@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -166,11 +167,23 @@ def test_a_server_that_was_killed_is_started_again(compiler: FormCompiler) -> No
 
 
 @pytest.mark.parametrize("program", [sys.executable, "/no/such/program"])
-def test_a_server_that_cannot_start_is_no_end_of_the_worker(program: str) -> None:
+def test_a_server_that_cannot_start_is_no_end_of_the_worker(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, made = socket.socketpair, list[socket.socket]()
+
+    def recorded() -> tuple[socket.socket, socket.socket]:
+        pair = real()
+        made.extend(pair)
+        return pair
+
+    monkeypatch.setattr(socket, "socketpair", recorded)
     with started([program, "-c", "pass"]) as compiler:
         for _ in range(2):
             with pytest.raises(Overloaded, match="the compiler does not answer; ask again"):
                 prove(compiler, "fine")
+    assert made
+    assert [each for each in made if each.fileno() >= 0] == [], "none is left open"
 
 
 def test_a_server_that_hangs_holds_up_no_end(compiler: FormCompiler) -> None:
