@@ -258,7 +258,10 @@ def test_a_stop_token_that_is_all_that_fits_ends_the_request_with_the_reason(
         (AnswerForm("json_schema", '{"$ref": "#"}'), "it leads back to itself"),
         (AnswerForm("json_schema", '{"anyOf": [{"$ref": "#"}]}'), "cannot be followed at token 0"),
         (AnswerForm("json_schema", '{"uniqueItems": true, "type": "array"}'), "uniqueItems"),
-        (AnswerForm("json_schema", '{"items":' * 6000 + "{}" + "}" * 6000), "nested too deeply"),
+        (  # Python 3.11 reads JSON less deep than 3.13: the bound that is met first differs
+            AnswerForm("json_schema", '{"items":' * 6000 + "{}" + "}" * 6000),
+            r"nested (too deeply|more than 100 deep)",
+        ),
         (AnswerForm("json_schema", '{"type": "array", "items": false, "minItems": 1}'), "unsatis"),
     ],
 )
