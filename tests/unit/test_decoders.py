@@ -202,6 +202,7 @@ async def test_a_caller_that_goes_ends_the_decoding(make: Make) -> None:
 async def test_a_decoder_that_is_gone_before_an_image_comes_is_replaced(
     decoders: Decoders,
 ) -> None:
+    await until(lambda: len(children()) == decoders.quick)  # a new one is nameless for a moment
     for process in children():
         os.kill(process, signal.SIGKILL)
     await until(lambda: not children())
