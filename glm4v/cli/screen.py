@@ -30,6 +30,7 @@ class Screen:
         self._status: str | None = None
         self._since = 0.0
         self._is_drawn = False  # the status stands on the terminal
+        self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
         self._thread.start()
 
@@ -50,7 +51,8 @@ class Screen:
     def close(self) -> None:
         """Write what is left, for a second at most."""
         self._status = None
-        with contextlib.suppress(queue.Full):
+        self._is_closing = True
+        with contextlib.suppress(queue.Full):  # then it ends once all is read
             self._lines.put_nowait(None)
             self._thread.join(_CLOSE_S)
 
@@ -76,6 +78,8 @@ class Screen:
                 count, self._dropped = self._dropped, 0
                 _write(self._err, f"({count} lines were dropped: they were not read in time)\n")
             if self._lines.empty():
+                if self._is_closing:
+                    return
                 self._draw()
 
     def _draw(self) -> None:
@@ -104,7 +108,10 @@ def _columns(stream: TextIO) -> int:
 def _write(stream: TextIO, text: str) -> None:
     """Past the stream's buffer, whose lock would keep the interpreter from ending."""
     data = text.encode(stream.encoding, "replace")
-    handle = stream.fileno()
+    try:
+        handle = stream.fileno()
+    except ValueError:  # closed while lines were left
+        return
     try:
         while data:
             try:

@@ -119,12 +119,13 @@ class Reader:
                 call.cancel()
 
     async def cancel(self, request_id: str) -> bool:
-        """End a request, whichever gateway answers."""
+        """End a request, whichever gateway answers; a full disk or queue is waited for."""
         for stub in itertools.cycle(self.stubs):
             try:
                 reply = await stub.Cancel(api.CancelRequest(request_id=request_id), timeout=10)
             except grpc.aio.AioRpcError as error:
-                if not is_nobody_there(error):
+                is_full = error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+                if not (is_full or is_nobody_there(error)):
                     raise
                 await asyncio.sleep(_PAUSE_S)
             else:

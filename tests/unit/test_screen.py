@@ -2,6 +2,7 @@
 
 import os
 import pty
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,22 @@ def test_a_reader_that_does_not_read_holds_up_nobody(
         return b"lines were dropped" in seen
 
     wait_until(is_told)
+    os.close(read_end)
+    wait_until(lambda: not is_writing())  # nothing is left for the stream that is closed next
+
+
+def is_writing() -> bool:
+    return any(thread.name == "screen" for thread in threading.enumerate())
+
+
+def test_what_comes_for_a_closed_stream_is_dropped(pipe: tuple[int, TextIO]) -> None:
+    read_end, err = pipe
+    screen = Screen(err, err)
+    err.close()
+    screen.line("late")
+    screen.close()
+    assert not is_writing()
+    assert os.read(read_end, 1) == b""
     os.close(read_end)
 
 
