@@ -5,7 +5,7 @@
 namespace glm4v {
 namespace {
 
-// Made with the library; its values end with their threads.
+// Made with the library: ends what a thread has kept, with the thread.
 const pthread_key_t KEY = [] {
     pthread_key_t key;
     if (pthread_key_create(&key, [](void* kept) { delete static_cast<ThreadMemory*>(kept); }) != 0)
@@ -15,12 +15,13 @@ const pthread_key_t KEY = [] {
 
 }  // namespace
 
-ThreadMemory& thread_memory() {
-    auto* kept = static_cast<ThreadMemory*>(pthread_getspecific(KEY));
-    if (kept != nullptr) return *kept;
+__thread ThreadMemory* own_memory GLM4V_STATIC_TLS = nullptr;
+
+ThreadMemory& make_thread_memory() {
     auto made = std::make_unique<ThreadMemory>();
     if (pthread_setspecific(KEY, made.get()) != 0) throw std::bad_alloc();
-    return *made.release();
+    own_memory = made.release();
+    return *own_memory;
 }
 
 }  // namespace glm4v

@@ -47,7 +47,19 @@ struct ThreadMemory {
     Scratch gated;     // inside of a layer's MLP
 };
 
+// Found without a call, and in the part of a thread's memory that is there from its start.
+#if defined(__linux__)
+#define GLM4V_STATIC_TLS __attribute__((tls_model("initial-exec")))
+#else
+#define GLM4V_STATIC_TLS
+#endif
+extern __thread ThreadMemory* own_memory GLM4V_STATIC_TLS;
+
+ThreadMemory& make_thread_memory();
+
 // That of the thread that asks.
-ThreadMemory& thread_memory();
+inline ThreadMemory& thread_memory() {
+    return own_memory != nullptr ? *own_memory : make_thread_memory();
+}
 
 }  // namespace glm4v
