@@ -9,7 +9,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,13 +28,13 @@ _LAST_REQUESTS_S = 120.0  # how long the requests under way at the end may take
 
 
 async def run(
-    model: Path, seconds: float, seed: int, clients: int, *, erases: bool = False
+    model: Path, seconds: float, seed: int, clients: int, *, also: Sequence[str] = ()
 ) -> Verdict:
     """One run; writes the table."""
     started = time.monotonic()
     async with Fleet(model, environment=_ENVIRONMENT) as fleet:
         await fleet.start(*NAMES)
-        load, faults = Load(seed), Faults(fleet, seed, erases=erases)
+        load, faults = Load(seed), Faults(fleet, seed, also=also)
         async with Reader(fleet.targets, timeout_s=seconds + _LAST_REQUESTS_S) as reader:
             async with anyio.create_task_group() as group:
                 for number in range(clients):
@@ -71,7 +71,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="how long things are broken")
     parser.add_argument("--seed", type=int, default=1, help="of the schedule and the questions")
     parser.add_argument("--clients", type=int, default=32, help="that ask at the same time")
-    parser.add_argument("--erase", action="store_true", help="also empty Redis now and then")
+    parser.add_argument(
+        "--also", action="append", default=[], choices=["erase", "fill the disk of"]
+    )
     parser.add_argument("--model", type=Path, help="a checkpoint; a tiny one by default")
     arguments = parser.parse_args()
     with TemporaryDirectory(prefix="glm4v-") as folder:
@@ -85,7 +87,7 @@ def main() -> None:
                 arguments.seconds,
                 arguments.seed,
                 arguments.clients,
-                erases=arguments.erase,
+                also=arguments.also,
             )
         )
     sys.stdout.write(verdict.as_json() + "\n")

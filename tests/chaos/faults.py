@@ -38,9 +38,8 @@ _KINDS = {  # with how often each is chosen
     ("pause", "redis"): 1,
     ("rewrite the file of", "redis"): 1,
     ("kill while it rewrites the file", "redis"): 1,
-    ("fill the disk of", "redis"): 1,
 }
-_ERASE = {("erase", "redis"): 2}
+_ON_DEMAND = {"erase": 2, "fill the disk of": 2}  # of Redis
 _MEAN_S = 1.2  # between two faults
 _START_S = 0.6  # imports are there already: settings, checkpoint, first contact with Redis
 _DRAIN_S = 0.5
@@ -51,15 +50,15 @@ _ROOM_BYTES = 2**14  # before writes fail
 class Faults:
     """Breaks a fleet; at the end everything runs again.
 
-    `counts` are the faults by kind and process; `crashes` the ends that nobody asked for. With
-    `erases` Redis also loses everything it holds, now and then. Those `spared` are never broken.
+    `counts` are the faults by kind and process; `crashes` the ends that nobody asked for. `also`
+    names faults of Redis that are left out otherwise. Those `spared` are never broken.
     """
 
     def __init__(
-        self, fleet: Fleet, seed: int, *, erases: bool = False, spared: Sequence[str] = ()
+        self, fleet: Fleet, seed: int, *, also: Sequence[str] = (), spared: Sequence[str] = ()
     ) -> None:
         self._fleet = fleet
-        self._kinds = {**_KINDS, **(_ERASE if erases else {})}
+        self._kinds = {**_KINDS, **{(kind, "redis"): _ON_DEMAND[kind] for kind in also}}
         self._dice = Random(seed)
         self._spared = frozenset(spared)
         self._broken: set[str] = set()
