@@ -9,7 +9,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make the virtual environment
-	@deploy/setup.sh
+	@tools/setup.sh
 
 demo: setup ## Start the whole system with the demo model and ask about a few pictures
 	@$(BIN)/glm4v demo
@@ -19,10 +19,10 @@ check: setup ## Formatting, lint, types, import rules, declared dependencies, co
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/deptry glm4v gateway vision_worker lm_worker offline deploy/demo_model
-	$(BIN)/deptry deploy tests --ignore DEP002,DEP004
+	$(BIN)/deptry glm4v gateway vision_worker lm_worker offline bench recipes/demo_model
+	$(BIN)/deptry tools tests --ignore DEP002,DEP004
 	$(BIN)/buf lint
-	deploy/check-stubs.sh
+	tools/check-stubs.sh
 
 # The slowest files come first in the alphabet, and so run beside all others.
 TESTS = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
@@ -31,11 +31,11 @@ test: setup ## The tests that this machine can run; the others say what they nee
 	$(TESTS)
 
 test-all: setup ## All tests, after installing what they need; only accelerators may be missing
-	@deploy/test-needs.sh
+	@tools/test-needs.sh
 	$(TESTS) --no-skips
 
 test-floors: setup ## The short form of the tests with the oldest versions that pyproject.toml allows
-	@deploy/test-floors.sh
+	@tools/test-floors.sh
 
 SECONDS ?= 60
 SEED ?= 1
@@ -74,20 +74,20 @@ bench-peers: setup ## Compare with running servers (SERVER=HOST:PORT PEERS="NAME
 	$(COMPARE)-same-picture $(PICTURE) --same-picture --concurrency 1 --concurrency 10
 
 demo-model: setup ## Train the demo model from nothing (RUN=DIR, STEPS=N); hours on two cores
-	@deploy/demo_model/make.sh
+	@recipes/demo_model/make.sh
 
 COUNT ?= 100
 
 demo-model-scores: setup ## Score the demo model on pictures it was never trained on (COUNT of each skill)
-	@$(BIN)/python -m deploy.demo_model.sources
-	@$(BIN)/python -m deploy.demo_model.evaluate --count $(COUNT)
-	@$(BIN)/python -m deploy.demo_model.agreement --count $(COUNT)
+	@$(BIN)/python -m recipes.demo_model.sources
+	@$(BIN)/python -m recipes.demo_model.evaluate --count $(COUNT)
+	@$(BIN)/python -m recipes.demo_model.agreement --count $(COUNT)
 
 kernels: setup ## Compile the CPU's kernels ahead, for a wheel or an image (CXX chooses the machine)
-	$(BIN)/python -m glm4v.device.kernels.prebuild
+	$(BIN)/python -m glm4v.device.cpu.kernels.prebuild
 
 protos: setup ## Generate the stubs again
-	deploy/protos.sh
+	tools/protos.sh
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .venv-floors build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -2,23 +2,23 @@
 
 from collections.abc import Sequence
 
-from glm4v.extras import extra
+from glm4v.process.extras import extra
 
 with extra("gateway"):
     from grpc import aio
 
-    from gateway.admission import Admission, AdmissionLimits
-    from gateway.reader import Reader
-    from gateway.sampling import SamplingDefaults, read_defaults
-    from gateway.servicer import InferenceServicer
-    from gateway.tokenizer import Tokenizer
+    from gateway.admission.admission import Admission, AdmissionLimits
+    from gateway.admission.sampling import SamplingDefaults, read_defaults
+    from gateway.doors.grpc_native import InferenceServicer
+    from gateway.streaming.reader import Reader
+    from gateway.text.tokenizer import Tokenizer
     from glm4v import __version__
     from glm4v.broker import Broker, Connection, Keys
-    from glm4v.checkpoint import Checkpoint
+    from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.images import ImageLimits
-    from glm4v.room import CallLimits
-    from glm4v.service import Process, main
-    from glm4v.settings import GatewaySettings
+    from glm4v.process.room import CallLimits
+    from glm4v.process.service import Process, main
+    from glm4v.process.settings import GatewaySettings
     from glm4v.v1 import inference_pb2 as api
     from glm4v.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 

@@ -4,7 +4,7 @@ import os
 import sys
 from functools import partial
 
-from glm4v.extras import extra
+from glm4v.process.extras import extra
 
 with extra("worker"):
     import anyio.to_thread
@@ -13,22 +13,22 @@ with extra("worker"):
     from glm4v.broker.blobs import Blobs
     from glm4v.broker.lm_queue import LmQueue
     from glm4v.broker.patience import patiently
-    from glm4v.checkpoint import Checkpoint
-    from glm4v.core_turns import CoreTurns
+    from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import open_device
-    from glm4v.device.threads import use_threads
-    from glm4v.service import Process, main
-    from glm4v.settings import LmSettings
-    from lm_worker import follower
-    from lm_worker.blocks import BlockPool
-    from lm_worker.cache_size import cache_blocks
-    from lm_worker.engine import Engine, Publish
-    from lm_worker.grammar import Grammars
-    from lm_worker.group import Followers, Place, join, place_from
-    from lm_worker.layers import Shard
-    from lm_worker.ranks import Ranks
-    from lm_worker.runner import Runner
-    from lm_worker.scheduler import Scheduler
+    from glm4v.device.cpu.threads import use_threads
+    from glm4v.host.core_turns import CoreTurns
+    from glm4v.process.service import Process, main
+    from glm4v.process.settings import LmSettings
+    from lm_worker.engine.blocks import BlockPool
+    from lm_worker.engine.engine import Engine, Publish
+    from lm_worker.engine.scheduler import Scheduler
+    from lm_worker.model.cache_size import cache_blocks
+    from lm_worker.model.layers import Shard
+    from lm_worker.model.runner import Runner
+    from lm_worker.parallel import follower
+    from lm_worker.parallel.group import Followers, Place, join, place_from
+    from lm_worker.parallel.ranks import Ranks
+    from lm_worker.structured_output.grammar import Grammars
     from lm_worker.worker import Worker
 
 

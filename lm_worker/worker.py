@@ -10,14 +10,14 @@ from anyio.abc import TaskGroup
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import Append, Lease, LmQueue, Resumed
 from glm4v.broker.patience import patiently
-from glm4v.core_turns import CoreTurns
+from glm4v.checkpoint.spec import ModelSpec
 from glm4v.errors import CheckpointError, Glm4vError, RequestFailed, Unavailable
+from glm4v.host.core_turns import CoreTurns
 from glm4v.internal.v1 import journal_pb2 as pb
-from glm4v.model_spec import ModelSpec
 from glm4v.tensor_bytes import CorruptTensor, TensorBytes
 from glm4v.v1 import inference_pb2
-from lm_worker.engine import Engine, NewToken
-from lm_worker.jobs import Held, now_ms, sequence_request, step_append
+from lm_worker.engine.engine import Engine, NewToken
+from lm_worker.translate import Held, now_ms, sequence_request, step_append
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import typer
 
 from glm4v.cli.answer import answer_object, print_object, summary
 from glm4v.cli.options import unicode_text
-from glm4v.conversation import attach_image, read_file, read_messages
+from glm4v.client.conversation import attach_image, read_file, read_messages
 from glm4v.images import ImageLimits
 from glm4v.v1 import inference_pb2 as api
 
@@ -71,9 +71,9 @@ def command(
 
 def _pipeline(model: Path, device: str, dtype: str, threads: int) -> "Pipeline":
     # torch comes with them, and takes seconds that `glm4v --help` should not take
-    from glm4v.checkpoint import Checkpoint
+    from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import open_device
-    from glm4v.device.threads import use_threads
+    from glm4v.device.cpu.threads import use_threads
     from offline.pipeline import Pipeline
 
     use_threads(threads)

@@ -4,27 +4,27 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
-from gateway.admission import Admission, AdmissionLimits
-from gateway.replies import Replies
-from gateway.sampling import read_defaults
-from gateway.tokenizer import Tokenizer
+from gateway.admission.admission import Admission, AdmissionLimits
+from gateway.admission.sampling import read_defaults
+from gateway.streaming.replies import Replies
+from gateway.text.tokenizer import Tokenizer
 from glm4v.broker.entries import Event
 from glm4v.broker.lm_queue import Lease
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import Device
 from glm4v.errors import InvalidRequest
 from glm4v.images import ImageLimits
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.v1 import inference_pb2 as api
-from lm_worker.blocks import BlockPool
-from lm_worker.engine import Engine, NewToken
-from lm_worker.grammar import Grammars
-from lm_worker.jobs import Held, now_ms, sequence_request, step_append
-from lm_worker.layers import Shard
-from lm_worker.ranks import Ranks
-from lm_worker.runner import Runner
-from lm_worker.scheduler import Scheduler
+from lm_worker.engine.blocks import BlockPool
+from lm_worker.engine.engine import Engine, NewToken
+from lm_worker.engine.scheduler import Scheduler
+from lm_worker.model.layers import Shard
+from lm_worker.model.runner import Runner
+from lm_worker.parallel.ranks import Ranks
+from lm_worker.structured_output.grammar import Grammars
+from lm_worker.translate import Held, now_ms, sequence_request, step_append
 from vision_worker.decoders import Decoders
 from vision_worker.encoder import Encoder
 

@@ -1,5 +1,5 @@
 """All tests, as a package: what holds for each of their processes is here."""
 
-from glm4v.torch_environment import prepare_torch
+from glm4v.host.torch_environment import prepare_torch
 
 prepare_torch()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from glm4v.broker import Connection, Keys
+from glm4v.checkpoint.tiny import write_checkpoint, write_tiny
 from glm4v.local.redis_server import RedisServer
-from glm4v.tiny import write_checkpoint, write_tiny
 from tests.reference import REFERENCE
 
 pytest_plugins = ["tests.needs"]

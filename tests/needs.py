@@ -28,9 +28,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo_model import sources
-from glm4v.device.kernels.compiler import find_compiler
+from glm4v.device.cpu.kernels.compiler import find_compiler
 from glm4v.errors import Unavailable
+from recipes.demo_model import sources
 from tests.reference import REFERENCE
 
 
@@ -78,7 +78,7 @@ def _has_device(pattern: str) -> Callable[[], bool]:
 
 FONTS = tuple(sorted(package for package, _ in sources.FONT_PACKAGES.values()))
 ELSEWHERE = "run them on such a machine"
-FETCH = "python -m deploy.demo_model.sources"
+FETCH = "python -m recipes.demo_model.sources"
 
 NEEDS = {
     "needs_compiler": Need("a C++ compiler", _has_compiler, ("g++",)),
@@ -171,6 +171,6 @@ def _refuse(report: pytest.TestReport | pytest.CollectReport, config: pytest.Con
         report.outcome, report.longrepr = "failed", f"no test may be skipped here. {why}"
 
 
-if __name__ == "__main__":  # for deploy/test-needs.sh
+if __name__ == "__main__":  # for tools/test-needs.sh
     wanted = {package for need in NEEDS.values() for package in need.packages}
     sys.stdout.write(" ".join(sorted(wanted)) + "\n")

@@ -10,8 +10,8 @@ import numpy as np
 from jsonschema import Draft202012Validator
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from lm_worker.forms import compile_form
 from lm_worker.plan import AnswerForm
+from lm_worker.structured_output.forms import compile_form
 
 _END = 256
 _MOST_DIGITS = 100

@@ -6,15 +6,15 @@ from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from gateway.tokenizer import Tokenizer
-from glm4v.model_spec import ModelSpec, read_spec
+from gateway.text.tokenizer import Tokenizer
+from glm4v.checkpoint.spec import ModelSpec, read_spec
 
 
 @cache
 def small_spec() -> ModelSpec:
     """The tiny checkpoint's: 256 byte tokens, specials from 256 on, a context of 512."""
     with (
-        as_file(files("glm4v") / "tiny_config.json") as config,
+        as_file(files("glm4v.checkpoint") / "tiny_config.json") as config,
         tempfile.TemporaryDirectory() as folder,
     ):
         shutil.copy(config, Path(folder) / "config.json")

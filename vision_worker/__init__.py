@@ -1,5 +1,5 @@
 """The vision worker."""
 
-from glm4v.torch_environment import prepare_torch
+from glm4v.host.torch_environment import prepare_torch
 
 prepare_torch()  # here, since torch is imported by what follows

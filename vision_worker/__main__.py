@@ -1,6 +1,6 @@
 """The vision worker process: settings → objects → service."""
 
-from glm4v.extras import extra
+from glm4v.process.extras import extra
 
 with extra("worker"):
     import anyio.to_thread
@@ -9,13 +9,13 @@ with extra("worker"):
     from glm4v.broker.blobs import Blobs
     from glm4v.broker.patience import patiently
     from glm4v.broker.vision_queue import VisionQueue
-    from glm4v.checkpoint import Checkpoint
-    from glm4v.core_turns import CoreTurns
+    from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import open_device
-    from glm4v.device.threads import use_threads
+    from glm4v.device.cpu.threads import use_threads
+    from glm4v.host.core_turns import CoreTurns
     from glm4v.images import ImageLimits
-    from glm4v.service import Process, main
-    from glm4v.settings import VisionSettings
+    from glm4v.process.service import Process, main
+    from glm4v.process.settings import VisionSettings
     from vision_worker.decoders import Decoders
     from vision_worker.encoder import Encoder
     from vision_worker.worker import Worker

@@ -19,14 +19,14 @@ from typing import TypeVar
 
 import torch
 
-from glm4v.checkpoint import Checkpoint
-from glm4v.core_turns import CoreTurns
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.loading import Loading
+from glm4v.checkpoint.weights import Weights
 from glm4v.device import Device
 from glm4v.device.device_thread import DeviceThread
-from glm4v.loading import Loading
-from glm4v.out_of_memory import out_of_memory_as_overloaded
+from glm4v.host.core_turns import CoreTurns
+from glm4v.host.out_of_memory import out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
-from glm4v.weights import Weights
 from vision_worker.decoders import Decoders, Pixels, TakesLong
 from vision_worker.model import VisionModel
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
+from glm4v.checkpoint.spec import ModelSpec, VisionSpec
+from glm4v.checkpoint.weights import Weights
 from glm4v.device import Device
 from glm4v.device.linear import Linear, Then
-from glm4v.model_spec import ModelSpec, VisionSpec
-from glm4v.weights import Weights
 
 _ROOT = "transformer.vision."
 _ADAPTER_NORM_EPS = 1e-5  # torch's default, which visual.py leaves as it is

@@ -3,8 +3,8 @@
 import os
 import sys
 
-from glm4v.extras import EXTRAS, what_to_install
-from glm4v.torch_environment import prepare_torch
+from glm4v.host.torch_environment import prepare_torch
+from glm4v.process.extras import EXTRAS, what_to_install
 
 
 def main() -> None:

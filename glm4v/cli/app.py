@@ -22,7 +22,7 @@ from glm4v.cli.settings import settings
 from glm4v.cli.tiny import tiny
 from glm4v.cli.up import up
 from glm4v.errors import Glm4vError
-from glm4v.extras import EXTRAS, what_to_install
+from glm4v.process.extras import EXTRAS, what_to_install
 from glm4v.status import bounded
 
 _COMMANDS: dict[str, Callable[..., None]] = {

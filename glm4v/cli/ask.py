@@ -10,9 +10,9 @@ from glm4v.cli.forms import response_format
 from glm4v.cli.gateway import gateway
 from glm4v.cli.reading import INTERRUPTED, collect, stream
 from glm4v.client import DEFAULT_TARGET
-from glm4v.conversation import attach_image, question, read_file, read_messages
-from glm4v.generation import Generation
-from glm4v.options import GenerateOptions
+from glm4v.client.conversation import attach_image, question, read_file, read_messages
+from glm4v.client.generation import Generation
+from glm4v.client.options import GenerateOptions
 from glm4v.v1 import inference_pb2 as pb
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")

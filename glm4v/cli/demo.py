@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+from glm4v.checkpoint.demo import DEMO_MODEL, Example, demo_examples
 from glm4v.cli.answer import summary
 from glm4v.cli.reading import INTERRUPTED
 from glm4v.client import Client
-from glm4v.conversation import answered, question
-from glm4v.demo import DEMO_MODEL, Example, demo_examples
+from glm4v.client.conversation import answered, question
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.local.foreground import Foreground
 from glm4v.v1 import inference_pb2 as pb

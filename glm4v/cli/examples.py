@@ -4,7 +4,7 @@ import shlex
 
 import typer
 
-from glm4v.demo import demo_examples
+from glm4v.checkpoint.demo import demo_examples
 
 
 def examples() -> None:

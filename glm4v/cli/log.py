@@ -4,8 +4,8 @@ import sys
 
 import typer
 
+from glm4v.checkpoint.loading import progress_in
 from glm4v.cli.screen import Screen
-from glm4v.loading import progress_in
 
 _COLOURS = {"redis": "red", "vision_worker": "magenta", "lm_worker": "blue", "gateway": "green"}
 _NAME_WIDTH = max(map(len, _COLOURS))

@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from glm4v.choice import Choice
 from glm4v.cli.answer import summary
-from glm4v.generation import Generation
+from glm4v.client.choice import Choice
+from glm4v.client.generation import Generation
 from glm4v.v1 import inference_pb2 as pb
 
 STAGE_NAMES = {

@@ -26,7 +26,7 @@ def settings() -> None:
 
 def _rows() -> list[tuple[str, ...]]:
     """The settings in the order of the code; one line for those that have the same default."""
-    from glm4v.settings import OTHER_VARIABLES, PROCESSES, ServiceSettings, variable_of
+    from glm4v.process.settings import OTHER_VARIABLES, PROCESSES, ServiceSettings, variable_of
 
     readers: dict[tuple[str, str, str, str], list[str]] = {}
     for process, kind in PROCESSES.items():

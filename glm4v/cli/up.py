@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
+from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.cli.log import Log
 from glm4v.cli.options import unicode_text
 from glm4v.cli.reading import INTERRUPTED
-from glm4v.demo import DEMO_MODEL
 from glm4v.errors import Unavailable
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.local.foreground import Foreground

@@ -43,8 +43,8 @@ def open_device(name: str, dtype: str, *, is_bfloat16: bool = False) -> Device:
         )
     if name not in ("auto", "cpu"):
         raise ConfigurationError(f"device {name!r} is not known; use 'cpu' or 'auto'")
-    from glm4v.device.cpu import CpuDevice
-    from glm4v.device.kernels import open_kernels
+    from glm4v.device.cpu.device import CpuDevice
+    from glm4v.device.cpu.kernels import open_kernels
 
     kernels = open_kernels() if dtype in ("auto", "weights16", "float32") else None
     if dtype == "auto":

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import IO
 
 from glm4v.broker import Connection
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.errors import ConfigurationError, Unavailable
-from glm4v.listening import why_not
-from glm4v.settings import PROCESSES, LmSettings, read_settings
+from glm4v.process.listening import why_not
+from glm4v.process.settings import PROCESSES, LmSettings, read_settings
 
 
 def check_settings(environment: Mapping[str, str]) -> None:

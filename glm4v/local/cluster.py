@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import glm4v
 from glm4v.errors import ConfigurationError
-from glm4v.extras import require
+from glm4v.host.cpus import usable_cpus
 from glm4v.local.checks import (
     check_port,
     check_redis,
@@ -29,7 +29,7 @@ from glm4v.local.disk_guard import guard_disk
 from glm4v.local.redis_server import RedisServer
 from glm4v.local.run_folder import RunFolder
 from glm4v.local.supervisor import Supervisor
-from glm4v.usable_cpus import usable_cpus
+from glm4v.process.extras import require
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where one asks who listens everywhere
 _HEALTH_TIMEOUT_S = 1.0

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from glm4v.local.child import Show
 from glm4v.local.cluster import ClusterSettings, LocalCluster
-from glm4v.stop_signals import stop_signals
+from glm4v.process.stop_signals import stop_signals
 
 
 class Foreground:

@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from glm4v.errors import Unavailable
-from glm4v.host_memory import free_host_memory_bytes
+from glm4v.host.memory import free_host_memory_bytes
 from glm4v.local.redis_launch import launched
 from glm4v.local.tether import tethered
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from glm4v.errors import Unavailable
+from glm4v.host.temporary_folder import TemporaryFolder
 from glm4v.local.redis_server import check_socket_path
-from glm4v.temporary_folder import TemporaryFolder
 
 _SHORT = Path("/tmp")
 _LONGEST_NAME = "vision_worker-9999"

@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from glm4v.tiny import write_tiny
+from glm4v.checkpoint.tiny import write_tiny
 from tests.chaos.checker import Verdict, check, count_leaks
 from tests.chaos.faults import NAMES, Faults
 from tests.chaos.load import Load
-from tests.stories.fleet import Fleet
-from tests.stories.reading import Reader
+from tests.e2e.fleet import Fleet
+from tests.e2e.reading import Reader
 
 _ENVIRONMENT = {"GLM4V_RETENTION_S": "7200"}  # the checker reads every journal at the end
 _LAST_REQUESTS_S = 120.0  # how long the requests under way at the end may take

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from tests.chaos.load import Load
-from tests.stories.fleet import Fleet
-from tests.stories.journals import Journal, read_journal
-from tests.stories.reading import Reading
+from tests.e2e.fleet import Fleet
+from tests.e2e.journals import Journal, read_journal
+from tests.e2e.reading import Reading
 
 _CACHE = re.compile(r"cache: (\d+) of (\d+) blocks free, (\d+) wrong")
 

@@ -11,7 +11,7 @@ from random import Random
 import anyio
 from redis.exceptions import RedisError
 
-from tests.stories.fleet import LEASE_S, Fleet
+from tests.e2e.fleet import LEASE_S, Fleet
 
 NAMES = (
     *("gateway", "gateway-2"),

@@ -8,9 +8,9 @@ import anyio
 import grpc
 
 from glm4v.v1 import inference_pb2 as api
-from tests.stories.asking import again, ask, draw, encodes
-from tests.stories.fleet import Fleet
-from tests.stories.reading import Reader, Reading
+from tests.e2e.asking import again, ask, draw, encodes
+from tests.e2e.fleet import Fleet
+from tests.e2e.reading import Reader, Reading
 
 _TEXTS = 48
 _CANCELLED = 0.12  # part of the requests

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.stories.fleet import ROOT
+from tests.e2e.fleet import ROOT
 
 
 def chaos(seconds: int, *options: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import pytest
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
 from tests.chaos.checker import Verdict, judge
-from tests.stories.journals import Journal
-from tests.stories.reading import Reading
+from tests.e2e.journals import Journal
+from tests.e2e.reading import Reading
 
 EXPECTED = [5, 6, 7]
 

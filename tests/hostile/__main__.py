@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from glm4v.tiny import write_tiny
+from glm4v.checkpoint.tiny import write_tiny
+from tests.e2e.fleet import Fleet
 from tests.hostile.attacks import ATTACKS
 from tests.hostile.run import measure
 from tests.proxies import free_port
-from tests.stories.fleet import Fleet
 
 _HEAD = (
     "| attack | honest p50 / p99 alone, ms | beside it (answers) | slowest health check, ms "

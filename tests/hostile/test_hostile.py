@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from tests.e2e.fleet import Fleet
 from tests.hostile import attacks
 from tests.hostile.attacks import ATTACKS, Attack, Statuses
 from tests.hostile.run import measure
 from tests.proxies import free_port
-from tests.stories.fleet import Fleet
 
 SMALLER: dict[str, Attack] = {
     "no message": partial(attacks.silent_streams, count=1000, hold_s=2),

@@ -11,17 +11,17 @@ import grpc
 from grpc import aio
 
 from gateway.__main__ import describe
-from gateway.admission import Admission, AdmissionLimits
-from gateway.reader import Reader
-from gateway.sampling import read_defaults
-from gateway.servicer import InferenceServicer
-from gateway.tokenizer import Tokenizer
+from gateway.admission.admission import Admission, AdmissionLimits
+from gateway.admission.sampling import read_defaults
+from gateway.doors.grpc_native import InferenceServicer
+from gateway.streaming.reader import Reader
+from gateway.text.tokenizer import Tokenizer
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.lm_queue import Append, Lease, LmQueue
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.images import ImageLimits
 from glm4v.internal.v1 import journal_pb2 as pb
-from glm4v.rpc_errors import ErrorInterceptor
+from glm4v.process.rpc_errors import ErrorInterceptor
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import (
     InferenceServiceStub,

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from glm4v.client import Client
-from glm4v.conversation import question
+from glm4v.client.conversation import question
 from glm4v.v1 import inference_pb2 as api
 from tests.integration.system import Answer, System, user
 

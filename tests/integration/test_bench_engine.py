@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from glm4v.checkpoint import Checkpoint
-from glm4v.tiny import write_checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.tiny import write_checkpoint
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Steps of milliseconds: those of the tiny one are as short as the event loop's turns."""
     folder = tmp_path_factory.mktemp("bench") / "model"
-    config = json.loads(resources.files("glm4v").joinpath("tiny_config.json").read_bytes())
+    config = json.loads(
+        resources.files("glm4v.checkpoint").joinpath("tiny_config.json").read_bytes()
+    )
     wider = {"hidden_size": 512, "ffn_hidden_size": 2048, "kv_channels": 64, "num_layers": 4}
     write_checkpoint(config | wider, 1, None, folder)
     return folder

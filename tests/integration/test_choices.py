@@ -10,9 +10,9 @@ import pytest
 
 from glm4v.broker import Connection, Keys
 from glm4v.client import Client
-from glm4v.conversation import question
+from glm4v.client.conversation import question
+from glm4v.client.options import GenerateOptions
 from glm4v.errors import Cancelled, InvalidRequest
-from glm4v.options import GenerateOptions
 from glm4v.v1 import inference_pb2 as api
 from tests.integration.system import System, user
 from tests.integration.test_system import draw, nothing_is_left

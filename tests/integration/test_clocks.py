@@ -8,11 +8,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from gateway.admission import Admission, AdmissionLimits
-from gateway.reader import Reader
-from gateway.sampling import SamplingDefaults
+from gateway.admission.admission import Admission, AdmissionLimits
+from gateway.admission.sampling import SamplingDefaults
+from gateway.streaming.reader import Reader
 from glm4v.broker import Broker, Connection, Keys
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.errors import DeadlinePassed
 from glm4v.images import ImageLimits
 from glm4v.v1 import inference_pb2 as api

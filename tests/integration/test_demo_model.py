@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.demo import DEMO_MODEL, Example, demo_examples
 from glm4v.client import Client
-from glm4v.conversation import answered, question
-from glm4v.demo import DEMO_MODEL, Example, demo_examples
+from glm4v.client.conversation import answered, question
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.v1 import inference_pb2 as pb
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from glm4v.broker import Broker, Connection, Keys
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
 from tests.integration.gateway_bench import (

@@ -8,9 +8,9 @@ import anyio
 import grpc
 import pytest
 
-import gateway.reader
+import gateway.streaming.reader
 from glm4v.broker import Connection, Keys
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.local.redis_server import RedisServer
 from glm4v.v1 import inference_pb2 as api
 from tests.integration.gateway_bench import (
@@ -54,7 +54,7 @@ def worker(connection: Connection, keys: Keys, one: Gateway) -> ScriptedWorker:
 async def test_nobody_waits_past_the_deadline(
     one: Gateway, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.reader, "_OVERDUE_S", 0.3)
+    monkeypatch.setattr(gateway.streaming.reader, "_OVERDUE_S", 0.3)
     first = one.stub.Generate(ask(), timeout=1)
     await first.read()
     reader = one.stub.Attach(attach())

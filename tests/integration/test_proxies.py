@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from glm4v.client import Client
-from glm4v.conversation import question
+from glm4v.client.conversation import question
 from glm4v.errors import Glm4vError, InvalidRequest, Unavailable
 from tests.gateway_process import SENT, gateway_process
 from tests.proxies import PROXIES, SILENCE_S, running

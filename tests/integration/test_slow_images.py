@@ -15,12 +15,12 @@ import torch
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.vision_queue import VisionQueue
-from glm4v.checkpoint import Checkpoint
-from glm4v.device.cpu import CpuDevice
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.device.cpu.device import CpuDevice
 from glm4v.images import ImageLimits
 from glm4v.internal.v1 import journal_pb2 as pb
-from tests.unit import odd_decoder
-from tests.unit.test_decoders import HONEST, image
+from tests.unit.vision_worker import odd_decoder
+from tests.unit.vision_worker.test_decoders import HONEST, image
 from vision_worker.decoders import Decoders, DecodingBounds
 from vision_worker.encoder import Encoder
 from vision_worker.worker import Worker

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from glm4v.client import Client
-from glm4v.conversation import question
+from glm4v.client.conversation import question
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 
 PLUGIN = """

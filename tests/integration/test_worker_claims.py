@@ -13,15 +13,15 @@ from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.keys import LM_GROUP
 from glm4v.broker.lm_queue import Lease, LmQueue
-from glm4v.checkpoint import Checkpoint
-from glm4v.core_turns import CoreTurns
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.host.core_turns import CoreTurns
 from glm4v.internal.v1 import journal_pb2 as pb
-from lm_worker.engine import NewToken
-from lm_worker.grammar import Grammars
+from lm_worker.engine.engine import NewToken
 from lm_worker.plan import AnswerForm
+from lm_worker.structured_output.grammar import Grammars
 from lm_worker.worker import Worker
+from tests.e2e.journals import read_journal
 from tests.parity.engine_runs import Answers, Layout, Running
-from tests.stories.journals import read_journal
 
 LEASE_S = 600.0  # leases lapse only when the test says so
 LOOKS_S = 0.1  # how often a worker looks for those

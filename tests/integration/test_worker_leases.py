@@ -12,15 +12,15 @@ from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.keys import LM_GROUP
 from glm4v.broker.lm_queue import LmQueue
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
-from lm_worker.engine import NewToken
-from lm_worker.jobs import Held
+from lm_worker.engine.engine import NewToken
+from lm_worker.translate import Held
 from lm_worker.worker import Worker
+from tests.e2e.journals import Journal, read_journal
 from tests.parity.engine_runs import GOLDEN_TOKENS, Answers, Layout, Running
 from tests.parity.golden_plans import cases, open_golden
-from tests.stories.journals import Journal, read_journal
 
 LEASE_S = 600.0  # leases lapse only when the test says so
 KNOWN = 3  # tokens in the journal when it does

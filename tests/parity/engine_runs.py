@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import open_device
 from glm4v.tensor_bytes import TensorBytes
-from lm_worker.blocks import BlockPool
-from lm_worker.engine import Engine, NewToken
-from lm_worker.grammar import Grammars
-from lm_worker.group import Place, join
-from lm_worker.layers import Shard
+from lm_worker.engine.blocks import BlockPool
+from lm_worker.engine.engine import Engine, NewToken
+from lm_worker.engine.scheduler import Scheduler
+from lm_worker.engine.sequence import SequenceRequest
+from lm_worker.model.layers import Shard
+from lm_worker.model.runner import Runner
+from lm_worker.parallel.group import Place, join
+from lm_worker.parallel.ranks import Ranks
 from lm_worker.plan import AnswerForm
-from lm_worker.ranks import Ranks
-from lm_worker.runner import Runner
-from lm_worker.scheduler import Scheduler
-from lm_worker.sequence import SequenceRequest
+from lm_worker.structured_output.grammar import Grammars
 from tests.parity.golden_plans import Golden, cases
 
 GOLDEN_TOKENS = 20

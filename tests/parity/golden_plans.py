@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.spec import ModelSpec
+from glm4v.checkpoint.weights import Weights
 from glm4v.device import Attention, Device
 from glm4v.device.collectives import Collective, SingleRank
-from glm4v.model_spec import ModelSpec
-from glm4v.weights import Weights
-from lm_worker.layers import Shard
-from lm_worker.model import LanguageModel
+from lm_worker.model.layers import Shard
+from lm_worker.model.model import LanguageModel
+from lm_worker.model.runner import Runner
 from lm_worker.plan import Chunk, SampledToken, SampleSpec, SamplingRules, StepPlan
-from lm_worker.runner import Runner
 from tests.reference import REFERENCE
 
 WHOLE_MODEL = Shard(0, 1)

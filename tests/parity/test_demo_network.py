@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from deploy.demo_model.network import Network
-from glm4v.checkpoint import Checkpoint
-from glm4v.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
-from glm4v.weights import Weights
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
+from glm4v.checkpoint.weights import Weights
+from recipes.demo_model.network import Network
 from tests.parity.golden_plans import open_golden
 
 TOLERANCE = 1e-4

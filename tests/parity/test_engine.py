@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from glm4v.checkpoint import Checkpoint
-from lm_worker.group import Followers
+from glm4v.checkpoint.checkpoint import Checkpoint
+from lm_worker.parallel.group import Followers
 from tests.parity.engine_runs import Asked, Layout, mixed, running
 from tests.parity.golden_plans import cases, open_golden
 

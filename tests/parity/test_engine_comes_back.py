@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from lm_worker.engine import NewToken
+from lm_worker.engine.engine import NewToken
 from lm_worker.plan import StepPlan
 from tests.parity.engine_runs import Answers, Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.plan import StepPlan
 from tests.parity.engine_runs import Layout, ask, running

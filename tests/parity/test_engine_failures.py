@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.tensor_bytes import TensorBytes
 from tests.parity.engine_runs import Asked, Layout, ask, running
 from tests.parity.golden_plans import Golden, cases, open_golden

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from lm_worker.engine import NewToken
+from lm_worker.engine.engine import NewToken
 from tests.parity.engine_runs import Answers, Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import AttentionSegment, open_device
 from tests.parity.golden_plans import (
     GoldenCase,

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 import torch
 
-from glm4v.checkpoint import Checkpoint
-from glm4v.settings import LmSettings
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.tiny import write_checkpoint
+from glm4v.process.settings import LmSettings
 from glm4v.tensor_bytes import TensorBytes
-from glm4v.tiny import write_checkpoint
-from lm_worker.engine import NewToken
-from lm_worker.sequence import SequenceRequest
+from lm_worker.engine.engine import NewToken
+from lm_worker.engine.sequence import SequenceRequest
 from tests.parity.engine_runs import Answers, Asked, Layout, Running, running
 
 DECODING = 8
@@ -58,7 +58,9 @@ class TimedAnswers(Answers):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with the published one's pictures and vocabulary, and a few more layers."""
     torch.set_num_threads(1)
-    config = json.loads(resources.files("glm4v").joinpath("tiny_config.json").read_bytes())
+    config = json.loads(
+        resources.files("glm4v.checkpoint").joinpath("tiny_config.json").read_bytes()
+    )
     config["vision_config"] |= {"image_size": 1120, "num_positions": 6401}
     config |= {"seq_length": 8192, "num_layers": 6, "padded_vocab_size": 151_552}
     config |= {"hidden_size": 128, "kv_channels": 16, "ffn_hidden_size": 352}

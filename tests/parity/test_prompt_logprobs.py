@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from glm4v.checkpoint import Checkpoint
-from glm4v.model_spec import ModelSpec
-from glm4v.weights import Weights
-from lm_worker.engine import NewToken
-from lm_worker.group import Followers
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.spec import ModelSpec
+from glm4v.checkpoint.weights import Weights
+from lm_worker.engine.engine import NewToken
+from lm_worker.parallel.group import Followers
 from lm_worker.plan import PromptScore
 from tests.parity.engine_runs import Answers, Asked, Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import open_device
 from glm4v.device.collectives import Collective, SingleRank
-from lm_worker.layers import Shard
+from lm_worker.model.layers import Shard
 from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
 from tests.rank_processes import run_ranks
 

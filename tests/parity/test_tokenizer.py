@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.prompt import Turn, render
-from gateway.tokenizer import Tokenizer
-from glm4v.vocabulary import SPECIAL_TOKENS
+from gateway.text.prompt import Turn, render
+from gateway.text.tokenizer import Tokenizer
+from glm4v.checkpoint.vocabulary import SPECIAL_TOKENS
 from tests.reference import REFERENCE
 from tests.vocabularies import small_spec
 

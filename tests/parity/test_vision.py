@@ -8,11 +8,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.tiny import write_tiny
+from glm4v.checkpoint.weights import Weights
 from glm4v.device import open_device
 from glm4v.images import ImageLimits
-from glm4v.tiny import write_tiny
-from glm4v.weights import Weights
 from tests.parity.golden_plans import Golden, open_golden
 from tests.reference import REFERENCE
 from vision_worker.model import VisionModel

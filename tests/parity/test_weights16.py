@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from glm4v import device as devices
-from glm4v.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import Device, open_device
-from glm4v.device.cpu import CpuDevice
-from glm4v.device.kernels import library
+from glm4v.device.cpu.device import CpuDevice
+from glm4v.device.cpu.kernels import library
 from glm4v.errors import ConfigurationError
 from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
 
@@ -105,7 +105,7 @@ def test_without_a_compiler_torch_computes_and_the_log_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr("glm4v.device.kernels.variants.PREBUILT", tmp_path)
+    monkeypatch.setattr("glm4v.device.cpu.kernels.variants.PREBUILT", tmp_path)
     library.open_kernels.cache_clear()
     try:
         with caplog.at_level(logging.INFO):

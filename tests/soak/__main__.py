@@ -13,14 +13,14 @@ from tempfile import TemporaryDirectory
 
 import anyio
 
-from glm4v.tiny import write_tiny
+from glm4v.checkpoint.tiny import write_tiny
 from tests.chaos.checker import check_end
 from tests.chaos.faults import NAMES, Faults
+from tests.e2e.fleet import Fleet
+from tests.e2e.reading import Reader
 from tests.soak.gauges import Gauges
 from tests.soak.load import JudgedLoad
 from tests.soak.report import plot, trends, write_csv
-from tests.stories.fleet import Fleet
-from tests.stories.reading import Reader
 
 _SPARED = ("gateway", "vision_worker", "lm_worker", "redis")
 _LAST_REQUESTS_S = 120.0  # how long the requests under way at the end may take

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.stories.fleet import Fleet
+from tests.e2e.fleet import Fleet
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 

@@ -4,9 +4,9 @@ from random import Random
 
 from tests.chaos.checker import Verdict, judge
 from tests.chaos.load import Load
-from tests.stories.fleet import Fleet
-from tests.stories.journals import read_journal
-from tests.stories.reading import Reader
+from tests.e2e.fleet import Fleet
+from tests.e2e.journals import read_journal
+from tests.e2e.reading import Reader
 
 
 class JudgedLoad(Load):

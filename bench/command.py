@@ -1,0 +1,151 @@
+"""`glm4v bench`; of it `engine`: how fast the language engine is here, and what limits it."""
+
+import asyncio
+import dataclasses
+import json as json_format
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.journals import journals
+from bench.peers_command import peers
+from glm4v.errors import InvalidRequest
+from glm4v.host.temporary_folder import TemporaryFolder
+from glm4v.process.extras import require
+
+if TYPE_CHECKING:
+    from bench.engine import Figures, Load
+    from bench.machine import SideProcess
+
+command = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
+command.command()(peers)
+command.command()(journals)
+
+
+@command.callback()
+def bench() -> None:
+    """Measure speed on this machine."""
+
+
+@command.command()
+def engine(
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A checkpoint; else a random one of 138 M weights."),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="One after the other; may be repeated. Default: auto.")
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="Sequences; may be repeated. Default: 1 4 10.")
+    ] = None,
+    context: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Prompt tokens; may be repeated. Default: 64 1024."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Decode steps at each point.")] = 64,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Times each point is measured; the middle one is shown.")
+    ] = 1,
+    threads: Annotated[int, typer.Option(help="Arithmetic threads; 0: one for each core.")] = 0,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a plot as PNG; needs matplotlib.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Prefill and decode speed by batch size and context, and where a step's time goes.
+
+    One process, no Redis. "roofline" is the share of the memory bandwidth that decode steps reach,
+    of what a loop that only reads reaches right before and after; "neighbours" are the cores that
+    other processes used meanwhile.
+    """
+    if plot is not None:
+        require("matplotlib", "bench")
+    from rich.console import Console
+
+    from bench.engine import Load
+    from bench.report import plot as draw
+    from bench.report import table
+
+    loads = [Load(b, c, steps) for c in context or (64, 1024) for b in batch or (1, 4, 10)]
+    figures, title = _measure_all(model, dtype or ["auto"], loads, rounds, threads)
+    if json:
+        points = [
+            {
+                **dataclasses.asdict(at),
+                "parts": at.parts._asdict(),
+                "roofline_share": at.roofline_share,
+            }
+            for at in figures
+        ]
+        typer.echo(json_format.dumps({"title": title, "steps": steps, "points": points}))
+    else:
+        Console(width=150).print(table(figures, title))
+    if plot is not None:
+        draw(figures, title, plot)
+
+
+def _measure_all(
+    model: Path | None,
+    dtypes: Sequence[str],
+    loads: Sequence["Load"],
+    rounds: int,
+    threads: int,
+) -> tuple[list["Figures"], str]:
+    """All points, and what they were measured on."""
+    import torch
+
+    from bench.machine import SideProcess
+    from bench.model import write_middle
+    from glm4v.device.cpu.threads import use_threads
+
+    use_threads(threads)
+    used = torch.get_num_threads()
+    with (
+        TemporaryFolder("bench") as folder,
+        SideProcess(used) as aside,
+    ):
+        if model is None:
+            model = folder / "middle"
+            aside.call(write_middle, model)
+        figures = asyncio.run(_sweep(model, dtypes, loads, rounds, aside))
+    return figures, f"{model.name}, {used} threads"
+
+
+async def _sweep(
+    model: Path,
+    dtypes: Sequence[str],
+    loads: Sequence["Load"],
+    rounds: int,
+    aside: "SideProcess",
+) -> list["Figures"]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from bench.engine import Bench
+    from glm4v.checkpoint.checkpoint import Checkpoint
+    from glm4v.device import open_device
+
+    checkpoint = Checkpoint.open(model)
+    longest = max(load.context + load.max_tokens for load in loads)
+    if longest > checkpoint.spec.context_tokens:
+        raise InvalidRequest(
+            f"{longest} tokens of context and answer are asked for, the model takes "
+            f"{checkpoint.spec.context_tokens}; ask for a shorter --context or fewer --steps"
+        )
+    figures = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("loading", total=len(dtypes) * len(loads))
+        for dtype in dtypes:
+            device = open_device("auto", dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False))
+            async with Bench(checkpoint, device, dtype, loads, aside).running() as running:
+                for load in loads:
+                    what = f"{device.arithmetic}: {load.batch} x {load.context}"
+                    progress.update(task, description=what)
+                    measured = [await running.measure(load) for _ in range(rounds)]
+                    measured.sort(key=lambda at: at.roofline_share)
+                    figures.append(measured[rounds // 2])
+                    progress.advance(task)
+    return figures

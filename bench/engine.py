@@ -1,0 +1,186 @@
+"""Runs the engine at one batch size and context after the other, and measures."""
+
+import asyncio
+import itertools
+import random
+import statistics
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from bench.machine import Neighbours, SideProcess, read_rates
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.device import Device
+from lm_worker.engine.blocks import BlockPool
+from lm_worker.engine.engine import Engine, NewToken
+from lm_worker.engine.scheduler import Scheduler
+from lm_worker.engine.sequence import SequenceRequest
+from lm_worker.model.layers import Shard
+from lm_worker.model.model import cache_row_bytes
+from lm_worker.model.runner import Runner
+from lm_worker.parallel.ranks import Ranks
+from lm_worker.step_timer import StepSeconds
+
+_BLOCK_ROWS = 16
+_STEP_ROWS = 512
+_ALONE = Shard(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One point of a sweep."""
+
+    batch: int  # sequences decoded together
+    context: int  # rows of each prompt
+    steps: int  # decode steps that are measured
+
+    @property
+    def max_tokens(self) -> int:
+        """Long enough that `steps` steps have all sequences, though prefills end one by one."""
+        return self.steps + 2 + -(-self.batch * self.context // _STEP_ROWS)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured at one point."""
+
+    dtype: str
+    batch: int
+    context: int
+    prefill_tokens_s: float
+    decode_tokens_s: float
+    step_s: float  # median of the decode steps
+    parts: StepSeconds  # of it, medians too
+    step_bytes: int  # that a step has to read: weights once, and the cache
+    read_bytes_s: float  # the machine's, before and after
+    neighbours: float | None  # cores that other processes used meanwhile
+
+    @property
+    def roofline_share(self) -> float:
+        """Shortest possible time of a step by its reads alone, over the measured one."""
+        return self.step_bytes / self.read_bytes_s / self.step_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step that gave tokens."""
+
+    at: float
+    tokens: int
+    seconds: StepSeconds
+
+
+class Bench:
+    """An engine that measures itself; its tokens go nowhere, so publishing costs nothing."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: Device,
+        dtype: str,
+        loads: Sequence[Load],
+        aside: SideProcess,
+    ) -> None:
+        self._spec = checkpoint.spec
+        self._device = device
+        self._dtype = dtype
+        words = self._spec.vocab_size * self._spec.hidden_size  # looked up, not read
+        self._weight_bytes = (checkpoint.values(vision=False) - words) * device.weight_bytes
+        rows = [load.context + load.max_tokens for load in loads]
+        blocks = max(
+            load.batch * -(-count // _BLOCK_ROWS) for load, count in zip(loads, rows, strict=True)
+        )
+        self._ranks = Ranks(
+            partial(Runner.load, checkpoint, device, _ALONE),
+            blocks=blocks,
+            block_size=_BLOCK_ROWS,
+        )
+        most = max(load.batch for load in loads)
+        scheduler = Scheduler(
+            BlockPool(blocks, _BLOCK_ROWS), max_sequences=most, step_rows=_STEP_ROWS
+        )
+        picture_rows = self._spec.vision.embedding_rows
+        self._engine = Engine(scheduler, self._ranks, self._publish, picture_rows=picture_rows)
+        self._steps: list[_Step] = []
+        self._left = 0
+        self._done = asyncio.Event()
+        self._numbers = itertools.count()
+        self._aside = aside
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Bench"]:
+        """Weights loaded and the engine running inside; an error of the engine comes out."""
+        try:
+            await self._ranks.start()
+            running = asyncio.create_task(self._engine.run())
+            running.add_done_callback(lambda _: self._done.set())
+            yield self
+            self._engine.stop()
+            await running
+        finally:
+            self._ranks.close()
+
+    async def measure(self, load: Load) -> Figures:
+        """All prompts at once, prefilled, then decoded together."""
+        self._steps.clear()
+        self._left = load.batch
+        self._done.clear()
+        rates = self._aside.call(read_rates)
+        neighbours = Neighbours()
+        start = time.perf_counter()
+        for _ in range(load.batch):
+            await self._engine.add(self._request(load), (), None)
+        await self._done.wait()
+        busy = neighbours.cores()
+        rates += self._aside.call(read_rates)
+        return self._figures(load, start, statistics.median(rates), busy)
+
+    def _figures(
+        self, load: Load, start: float, read_bytes_s: float, neighbours: float | None
+    ) -> Figures:
+        full = [step for step in self._steps if step.tokens == load.batch][: load.steps + 1]
+        step_s = statistics.median(b.at - a.at for a, b in itertools.pairwise(full))
+        parts = [b.seconds.since(a.seconds) for a, b in itertools.pairwise(full)]
+        rows = load.batch * (load.context + load.steps // 2)
+        return Figures(
+            dtype=self._dtype,
+            batch=load.batch,
+            context=load.context,
+            prefill_tokens_s=load.batch * load.context / (full[0].at - start),
+            decode_tokens_s=load.batch / step_s,
+            step_s=step_s,
+            parts=StepSeconds(*map(statistics.median, zip(*parts, strict=True))),
+            step_bytes=self._weight_bytes
+            + rows * cache_row_bytes(self._spec, _ALONE, self._device.dtype),
+            read_bytes_s=read_bytes_s,
+            neighbours=neighbours,
+        )
+
+    async def _publish(self, tokens: Sequence[NewToken]) -> set[int]:
+        self._steps.append(_Step(time.perf_counter(), len(tokens), self._engine.seconds))
+        self._left -= sum(token.is_last for token in tokens)
+        if self._left == 0:
+            self._done.set()
+        return set()
+
+    def _request(self, load: Load) -> SequenceRequest:
+        """Greedy, with a prompt of its own, so that no rows are found in the cache."""
+        number = next(self._numbers)
+        words = random.Random(number)
+        return SequenceRequest(
+            request_id=f"bench-{number}",
+            prompt_ids=tuple(
+                words.randrange(self._spec.first_special_id) for _ in range(load.context)
+            ),
+            picture="",
+            image_slot=-1,
+            max_tokens=load.max_tokens,
+            stop_ids=frozenset(),
+            temperature=0.0,
+            top_k=0,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            seed=0,
+        )

@@ -1,0 +1,73 @@
+"""What was measured, for people: a table and a plot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from bench.engine import Figures
+from glm4v.errors import InvalidRequest
+
+_PARTS = ("plan", "device", "sample", "publish")
+
+
+def table(figures: Sequence[Figures], title: str) -> Table:
+    """One line for each point; the parts of a step are in milliseconds."""
+    made = Table(title=title)
+    for heading in ("dtype", "batch", "context", "prefill tok/s", "decode tok/s", "step ms"):
+        made.add_column(heading, justify="left" if heading == "dtype" else "right")
+    for heading in (*_PARTS, "read GB/s", "roofline", "neighbours"):
+        made.add_column(heading, justify="right")
+    for at in figures:
+        made.add_row(
+            at.dtype,
+            str(at.batch),
+            str(at.context),
+            f"{at.prefill_tokens_s:.0f}",
+            f"{at.decode_tokens_s:.1f}",
+            f"{1e3 * at.step_s:.2f}",
+            *(f"{1e3 * part:.2f}" for part in at.parts),
+            f"{at.read_bytes_s / 1e9:.1f}",
+            f"{at.roofline_share:.0%}",
+            "-" if at.neighbours is None else f"{at.neighbours:.2f}",
+        )
+    return made
+
+
+def plot(figures: Sequence[Figures], title: str, path: Path) -> None:
+    """Write a PNG: decode speed by batch size, and where a step's time goes.
+
+    Needs matplotlib. Raises InvalidRequest when the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # of the extra `bench`
+
+    drawing = Figure(figsize=(11, 4.5), layout="constrained")
+    speed, parts = drawing.subplots(1, 2)
+    for dtype, context in dict.fromkeys((at.dtype, at.context) for at in figures):
+        line = [at for at in figures if (at.dtype, at.context) == (dtype, context)]
+        speed.plot(
+            [at.batch for at in line],
+            [at.decode_tokens_s for at in line],
+            marker="o",
+            label=f"{dtype}, context {context}",
+        )
+    speed.set(xlabel="sequences", ylabel="decoded tokens/s", ylim=(0, None))
+    speed.legend()
+    labels = [f"{at.dtype}\n{at.batch} x {at.context}" for at in figures]
+    bottoms = [0.0] * len(figures)
+    for number, name in enumerate(_PARTS):
+        heights = [1e3 * at.parts[number] for at in figures]
+        parts.bar(labels, heights, bottom=bottoms, label=name)
+        bottoms = [low + height for low, height in zip(bottoms, heights, strict=True)]
+    ideal = [1e3 * at.step_bytes / at.read_bytes_s for at in figures]
+    parts.plot(labels, ideal, "k_", markersize=16, label="memory roofline")
+    parts.set(ylabel="step, ms")
+    parts.tick_params(axis="x", rotation=60, labelsize=7)
+    parts.legend()
+    drawing.suptitle(title)
+    try:
+        drawing.savefig(path, dpi=120, format="png")
+    except OSError as error:
+        raise InvalidRequest(
+            f"{path} cannot be written ({error.strerror}); choose another"
+        ) from None

@@ -1,0 +1,200 @@
+"""From a request to a job: everything is checked and every default resolved before it is accepted.
+
+Runs in a thread, as texts of megabytes take seconds.
+"""
+
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from gateway.admission.content_digest import content_digest, former_digest
+from gateway.admission.messages import read_messages
+from gateway.admission.response_format import check_response_format
+from gateway.admission.sampling import SamplingDefaults, resolve
+from gateway.admission.validation import (
+    check_cache_salt,
+    check_logit_bias,
+    check_range,
+    check_request_id,
+    check_stop_token_ids,
+    check_stops,
+    refuse_unknown_fields,
+)
+from gateway.text.prompt import Prompt, header_id, render
+from gateway.text.tokenizer import Tokenizer
+from glm4v.checkpoint.spec import ModelSpec
+from glm4v.errors import InvalidRequest
+from glm4v.images import ImageLimits, inspect
+from glm4v.internal.v1 import journal_pb2
+from glm4v.v1 import inference_pb2 as api
+
+_DEFAULT_MAX_TOKENS = 1024
+_DEFAULT_LINGER_S = 10.0
+_DEFAULT_PRIORITY = 3
+_MAX_TOP_LOGPROBS = 20
+MAX_CHOICES = 16
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """What a gateway's settings allow."""
+
+    images: ImageLimits
+    default_deadline_s: float
+    max_deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that can work."""
+
+    job: journal_pb2.Job
+    image: bytes | None  # the picture file, when the request brought it
+
+
+class Admission:
+    """Checks requests for one model."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        fingerprint: str,
+        tokenizer: Tokenizer,
+        defaults: SamplingDefaults,
+        limits: AdmissionLimits,
+    ) -> None:
+        self._spec = spec
+        self._fingerprint = fingerprint
+        self._tokenizer = tokenizer
+        self._defaults = defaults
+        self._limits = limits
+
+    async def admit(self, request: api.GenerateRequest, time_remaining_s: float | None) -> Admitted:
+        """The job a request stands for; what is left of `time_remaining_s` is its timeout.
+
+        Raises InvalidRequest, and Overloaded for a picture of too many bytes.
+        """
+        wanted_s = self._limits.default_deadline_s if time_remaining_s is None else time_remaining_s
+        deadline = time.monotonic() + min(wanted_s, self._limits.max_deadline_s)
+        admitted = await anyio.to_thread.run_sync(self._admit, request)
+        admitted.job.timeout_ms = max(1, int(1000 * (deadline - time.monotonic())))
+        return admitted
+
+    async def count(self, request: api.CountTokensRequest) -> Prompt:
+        """The prompt of a conversation, however long it is. Raises as `admit`."""
+        return (await anyio.to_thread.run_sync(self._read_conversation, request))[0]
+
+    def _admit(self, request: api.GenerateRequest) -> Admitted:
+        self._check_fields(request)
+        prompt, image_digest, image = self._read_conversation(request)
+        stop_token_ids = set(request.stop_token_ids)
+        if not request.ignore_eos:
+            stop_token_ids.update(self._spec.eos_ids)
+        max_tokens = self._max_tokens(request, len(prompt.ids))
+        if request.min_tokens > max_tokens:
+            raise InvalidRequest(
+                f"min_tokens is {request.min_tokens}; 0 to {max_tokens} (max_tokens) is allowed"
+            )
+        job = journal_pb2.Job(
+            request_id=request.request_id or secrets.token_hex(16),
+            fingerprint=self._fingerprint,
+            prompt_ids=prompt.ids,
+            image_digest=image_digest,
+            sampling=resolve(request.sampling, self._defaults, seed=secrets.randbits(64)),
+            max_tokens=max_tokens,
+            min_tokens=request.min_tokens,
+            stop_token_ids=sorted(stop_token_ids),
+            want_logprobs=request.HasField("top_logprobs"),
+            top_logprobs=request.top_logprobs,
+            stop=request.stop,
+            linger_ms=_linger_ms(request),
+            priority=request.priority if request.HasField("priority") else _DEFAULT_PRIORITY,
+            cache_salt=request.cache_salt,
+            n=request.n if request.HasField("n") else 1,
+            want_prompt_logprobs=request.HasField("prompt_logprobs"),
+            prompt_logprobs=request.prompt_logprobs,
+            header_id=header_id(self._tokenizer),
+        )
+        job.best_of = request.best_of if request.HasField("best_of") else job.n
+        if request.HasField("response_format"):
+            job.response_format.CopyFrom(request.response_format)
+        job.content_digest = content_digest(request, self._fingerprint, image_digest)
+        job.former_digest = former_digest(job, seed_is_set=request.sampling.HasField("seed"))
+        return Admitted(job, image)
+
+    def _check_fields(self, request: api.GenerateRequest) -> None:
+        if request.request_id:
+            check_request_id(request.request_id)
+        check_stops(request.stop)
+        check_stop_token_ids(request.stop_token_ids, self._spec.vocab_size)
+        check_range("top_logprobs", request.top_logprobs, 0, _MAX_TOP_LOGPROBS)
+        check_range("prompt_logprobs", request.prompt_logprobs, 0, _MAX_TOP_LOGPROBS)
+        if request.HasField("n"):
+            check_range("n", request.n, 1, MAX_CHOICES)
+        if request.HasField("best_of"):
+            check_range("best_of", request.best_of, request.n or 1, MAX_CHOICES)
+        check_logit_bias(request.sampling.logit_bias, self._spec.tokens)
+        check_cache_salt(request.cache_salt)
+        if request.HasField("priority"):
+            check_range("priority", request.priority, 1, 5)
+        if request.HasField("response_format"):
+            check_response_format(request.response_format)
+
+    def _read_conversation(
+        self, request: api.GenerateRequest | api.CountTokensRequest
+    ) -> tuple[Prompt, str, bytes | None]:
+        """The prompt, the picture's digest (empty without one) and its bytes where they came."""
+        self._check_count(request.messages)
+        refuse_unknown_fields(request)
+        conversation = read_messages(request.messages)
+        prompt = render(conversation.turns, self._tokenizer)
+        image = conversation.image
+        if image is None:
+            return prompt, "", None
+        if image.WhichOneof("source") == "data":
+            inspect(image.data, self._limits.images)
+            return prompt, hashlib.sha256(image.data).hexdigest(), image.data
+        if _DIGEST.fullmatch(image.digest) is None:
+            raise InvalidRequest(
+                f"image.digest is {image.digest[:80]!r} ({len(image.digest)} characters); "
+                "64 lower-case hexadecimal digits of a SHA-256 are needed"
+            )
+        return prompt, image.digest, None
+
+    def _check_count(self, messages: Sequence[api.Message]) -> None:
+        """Refuse what is longer than the context already by its numbers of messages and parts."""
+        parts = max(len(messages), sum(len(message.parts) for message in messages))
+        if parts > self._spec.context_tokens:
+            raise InvalidRequest(
+                f"messages has {len(messages)} messages and {parts} parts, the context only "
+                f"{self._spec.context_tokens} tokens; leave out the oldest"
+            )
+
+    def _max_tokens(self, request: api.GenerateRequest, prompt_tokens: int) -> int:
+        context = self._spec.context_tokens
+        room = context - prompt_tokens
+        if room < 1:
+            raise InvalidRequest(
+                f"the prompt has {prompt_tokens} tokens; at most {context - 1} leave room for an "
+                f"answer in the context of {context}; shorten the conversation"
+            )
+        if not request.HasField("max_tokens"):
+            return min(self._defaults.max_tokens or _DEFAULT_MAX_TOKENS, room)
+        if not 1 <= request.max_tokens <= room:
+            raise InvalidRequest(
+                f"max_tokens is {request.max_tokens}; 1 to {room} is allowed behind a prompt of "
+                f"{prompt_tokens} tokens in the context of {context}"
+            )
+        return request.max_tokens
+
+
+def _linger_ms(request: api.GenerateRequest) -> int:
+    linger_s = request.linger_s if request.HasField("linger_s") else _DEFAULT_LINGER_S
+    check_range("linger_s", linger_s, 0, 3600)
+    return int(1000 * linger_s)

@@ -1,0 +1,95 @@
+"""The chat template: turns of a conversation to the token ids the model was trained on.
+
+Source: the chat template in tokenizer_config.json and tokenization_chatglm.py of
+THUDM/glm-4v-9b. A prompt is `[gMASK] <sop>`, then for each turn
+
+    <|role|>  metadata "\\n"  [ <|begin_of_image|> <|endoftext|> <|end_of_image|> ]  text
+
+and `<|assistant|>` where an answer is wanted: the model writes the header's newline itself, as the
+first token of its answer. The header line and the text are encoded apart; a text that begins with
+a newline keeps it, behind the header's. A turn has no end token: the next role ends it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gateway.text.tokenizer import Tokenizer
+
+_TOOLS_INTRODUCTION = (
+    "你是一个名为 GLM-4 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型开发的，"
+    "你的任务是针对用户的问题和要求提供适当的答复和支持。"
+)
+_TOOL_ENDING = "\n在调用上述函数时，请使用 Json 格式表示调用的参数。"
+
+# Stands for the picture in a prompt; the language model puts the picture's rows in its place.
+_IMAGE_TOKENS = ("<|begin_of_image|>", "<|endoftext|>", "<|end_of_image|>")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn, after everything that a caller can get wrong has been checked."""
+
+    role: Literal["system", "user", "assistant", "observation"]
+    text: str = ""
+    has_image: bool = False
+    metadata: str = ""  # stands in the header, behind the role
+    tools: Sequence[Mapping[str, Any]] = ()  # functions the model may ask to be called
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the template skips it."""
+        return not self.text and not self.has_image
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt, the picture as its 3 placeholder tokens."""
+
+    ids: list[int]
+    image_slot: int | None  # index of <|begin_of_image|>
+
+
+def render(turns: Sequence[Turn], tokenizer: Tokenizer, *, wants_answer: bool = True) -> Prompt:
+    """The ids of a conversation. Takes seconds for megabytes of text.
+
+    Raises InvalidRequest for a text that cannot fit the context or cannot be encoded.
+    """
+    spelt_out = list(_with_tools_spelt_out(turns))
+    tokenizer.refuse_overlong([turn.metadata + turn.text for turn in spelt_out])
+    ids = [tokenizer.special_id("[gMASK]"), tokenizer.special_id("<sop>")]
+    image_slot = None
+    for turn in spelt_out:
+        ids.append(tokenizer.special_id(f"<|{turn.role}|>"))
+        ids += tokenizer.encode(turn.metadata + "\n")
+        if turn.has_image:
+            image_slot = len(ids)
+            ids += map(tokenizer.special_id, _IMAGE_TOKENS)
+        ids += tokenizer.encode(turn.text)
+    if wants_answer:
+        ids.append(tokenizer.special_id("<|assistant|>"))
+    return Prompt(ids, image_slot)
+
+
+def header_id(tokenizer: Tokenizer) -> int:
+    """The token of the newline that ends a header."""
+    [token_id] = tokenizer.encode("\n")  # every single byte is a token
+    return token_id
+
+
+def _with_tools_spelt_out(turns: Sequence[Turn]) -> Iterator[Turn]:
+    for turn in turns:
+        if turn.tools:
+            yield Turn("system", _describe_tools(turn.tools))
+        if not turn.is_empty:
+            yield turn
+
+
+def _describe_tools(tools: Sequence[Mapping[str, Any]]) -> str:
+    text = _TOOLS_INTRODUCTION
+    for tool in tools:
+        function = tool["function"]
+        definition = json.dumps(function, ensure_ascii=False, indent=4)
+        text += f"\n\n## {function['name']}\n\n{definition}{_TOOL_ENDING}"
+    return text

@@ -1,0 +1,1 @@
+"""A checkpoint on disk: configuration, tokenizer and weights, checked before anything is loaded."""

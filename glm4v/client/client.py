@@ -1,0 +1,174 @@
+"""Asks a gateway. Needs grpcio and protobuf, nothing else.
+
+with Client("127.0.0.1:8330") as client:
+    with client.generate(question(Path("photo.jpg").read_bytes(), "What is this?")) as answer:
+        for piece in answer.texts():
+            print(piece, end="", flush=True)
+"""
+
+import uuid
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from glm4v.client.generation import Generation
+from glm4v.client.options import GenerateOptions, build_request
+from glm4v.client.transport import check_timeout, error_of, open_channel, unary
+from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.v1 import inference_pb2 as pb
+from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
+
+if TYPE_CHECKING:  # in `typing` from Python 3.11 on
+    from typing_extensions import Unpack
+
+DEFAULT_TARGET = "127.0.0.1:8330"
+_REASON_S = 0.2  # for gRPC to say why it does not connect
+_CANCEL_TIMEOUT_S = 5.0  # of the cancel that leaving a generation early sends
+
+_Request = TypeVar("_Request", bound=Message)
+_Reply = TypeVar("_Reply")
+
+
+class Client:
+    """A connection to a gateway; for several threads, and several requests at a time.
+
+    Args:
+        target: HOST:PORT, unix:PATH or any other gRPC name.
+        timeout_s: Deadline of each request that names none, seconds; `math.inf` sets none.
+        patience_s: How long a gateway that does not answer is tried. A request that was accepted
+            is worth more: it is waited for until its deadline.
+
+    All methods raise `glm4v.errors`.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout_s: float = 600.0,
+        patience_s: float = 10.0,
+    ) -> None:
+        self._target = target
+        self._timeout_s = check_timeout("timeout_s", timeout_s)
+        self._patience_s = patience_s
+        self._channel = open_channel(target)
+        self._stub = InferenceServiceStub(self._channel)
+
+    def connect(self, within_s: float) -> None:
+        """Return once the gateway can be reached. Raises Unavailable, with the reason, if not.
+
+        Nobody has to call it: every call connects. It is for those who want to know soon.
+        """
+        try:
+            grpc.channel_ready_future(self._channel).result(within_s)
+        except grpc.FutureTimeoutError:
+            try:
+                self._stub.GetModel(pb.GetModelRequest(), timeout=_REASON_S)
+            except grpc.RpcError as error:
+                failure = error_of(error, self._target, within_s, within_s)
+                if not isinstance(failure, Unavailable):  # not even a refusal has come back
+                    failure = Unavailable(
+                        f"{self._target} did not answer within {within_s:g} s; "
+                        "is the gateway running there?"
+                    )
+                raise failure from None
+
+    def generate(
+        self,
+        messages: Iterable[pb.Message],
+        *,
+        timeout_s: float | None = None,
+        **options: "Unpack[GenerateOptions]",
+    ) -> Generation:
+        """Start a request; `GenerateOptions` has its options.
+
+        Its id is drawn here when none is given, so that a request whose first reply is lost is not
+        run twice.
+        """
+        request = build_request(messages, options)
+        request.request_id = request.request_id or uuid.uuid4().hex
+        return self._generation(request, timeout_s)
+
+    def attach(
+        self, request_id: str, *token_offsets: int, timeout_s: float | None = None
+    ) -> Generation:
+        """Read a request that was started before, after the first tokens of each choice."""
+        first, *further = token_offsets or (0,)
+        request = pb.AttachRequest(request_id=_sendable(request_id))
+        try:
+            request.MergeFrom(pb.AttachRequest(token_offset=first, further_offsets=further))
+        except ValueError as error:
+            given = ", ".join(map(str, token_offsets))
+            raise InvalidRequest(f"token_offset is {given}: {error}") from None
+        return self._generation(request, timeout_s)
+
+    def cancel(self, request_id: str) -> bool:
+        """End a request; false when it had ended before."""
+        request = pb.CancelRequest(request_id=_sendable(request_id))
+        return self._ask(self._stub.Cancel, request).cancelled
+
+    def count_tokens(self, messages: Iterable[pb.Message]) -> pb.CountTokensResponse:
+        """The length of a conversation."""
+        return self._ask(self._stub.CountTokens, pb.CountTokensRequest(messages=messages))
+
+    def get_model(self) -> pb.GetModelResponse:
+        """The model that is served, its defaults and limits."""
+        return self._ask(self._stub.GetModel, pb.GetModelRequest())
+
+    def close(self) -> None:
+        """Give the connection back; ends what is still being read."""
+        self._channel.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _generation(
+        self, request: pb.GenerateRequest | pb.AttachRequest, timeout_s: float | None
+    ) -> Generation:
+        def cancel() -> None:
+            call = pb.CancelRequest(request_id=request.request_id)
+            self._ask(self._stub.Cancel, call, timeout_s=_CANCEL_TIMEOUT_S)
+
+        return Generation(
+            self._stub,
+            request,
+            cancel=cancel if isinstance(request, pb.GenerateRequest) else None,
+            target=self._target,
+            timeout_s=self._timeout_s
+            if timeout_s is None
+            else check_timeout("timeout_s", timeout_s),
+            patience_s=self._patience_s,
+        )
+
+    def _ask(
+        self,
+        call: "grpc.UnaryUnaryMultiCallable[_Request, _Reply]",
+        request: _Request,
+        timeout_s: float | None = None,
+    ) -> _Reply:
+        return unary(
+            call,
+            request,
+            target=self._target,
+            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
+            patience_s=self._patience_s,
+        )
+
+
+def _sendable(request_id: str) -> str:
+    try:
+        request_id.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"request_id: not Unicode text at character {error.start}") from None
+    return request_id

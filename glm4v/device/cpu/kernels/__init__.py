@@ -1,0 +1,15 @@
+"""The CPU's own arithmetic in C++, compiled ahead or when it is first used."""
+
+from glm4v.device.cpu.kernels.attention import KernelAttention, attend_all
+from glm4v.device.cpu.kernels.decoder import KernelDecoder
+from glm4v.device.cpu.kernels.library import Kernels, open_kernels
+from glm4v.device.cpu.kernels.linear import KernelLinear
+
+__all__ = [
+    "KernelAttention",
+    "KernelDecoder",
+    "KernelLinear",
+    "Kernels",
+    "attend_all",
+    "open_kernels",
+]

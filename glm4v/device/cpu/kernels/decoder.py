@@ -1,0 +1,129 @@
+"""The decoder's layers, as many in one call as no other rank has to be heard between."""
+
+import ctypes
+from collections.abc import Iterable
+
+import torch
+
+from glm4v.device.base import Attention, Decoder, DecoderShape, LayerWeights
+from glm4v.device.collectives import Collective
+from glm4v.device.cpu.kernels.attention import KernelAttention
+from glm4v.device.cpu.kernels.library import Kernels, Layer, Model, check_floats
+from glm4v.device.cpu.kernels.linear import PackedWeight
+
+
+class KernelDecoder(Decoder):
+    """One rank's part of all layers. Rank 0 adds what came in: the sum over ranks has it once.
+
+    Raises ValueError for weights and angles whose shapes are not those of `shape`.
+    """
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        layers: Iterable[LayerWeights],
+        shape: DecoderShape,
+        collective: Collective,
+        *,
+        bits: int,
+    ) -> None:
+        self._kernels = kernels
+        self._collective = collective
+        self._packed = [_PackedLayer(kernels, weights, shape, bits) for weights in layers]
+        self._layers = (Layer * len(self._packed))(*(packed.struct for packed in self._packed))
+        self._angles = (shape.cosine.contiguous(), shape.sine.contiguous())
+        cosine, sine = self._angles
+        for angles in self._angles:
+            check_floats("angles", angles, (len(cosine), cosine.shape[1]))
+        if 2 * cosine.shape[1] > shape.head_dim:
+            raise ValueError(f"{cosine.shape[1]} rotated pairs of {shape.head_dim} values")
+        self._hidden = len(self._packed[0].norms[0])
+        self._cache_shape = (shape.kv_heads, shape.head_dim)
+        self._model = Model(
+            ctypes.addressof(self._layers),
+            shape.heads,
+            shape.norm_eps,
+            collective.rank == 0,
+            cosine.data_ptr(),
+            sine.data_ptr(),
+            cosine.shape[1],
+        )
+        self._layers_done = ctypes.c_int64(0)
+
+    @property
+    def layers_done(self) -> int:
+        """Layers computed since the start."""
+        return self._layers_done.value
+
+    def run(
+        self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
+    ) -> torch.Tensor:
+        """[rows, hidden] -> the same, in the same memory where it can be.
+
+        Raises IndexError for positions that have no angles and layers that there are not, and
+        ValueError for shapes and dtypes other than those of the step.
+        """
+        if not isinstance(attention, KernelAttention):
+            raise TypeError(f"attention of another device: {attention!r}")
+        hidden, positions = hidden.contiguous(), positions.contiguous()
+        step = attention.step
+        check_floats("hidden rows", hidden, (step.rows, self._hidden))
+        if positions.shape != (step.rows,) or positions.dtype != torch.int64:
+            raise ValueError(f"positions {positions.dtype} {list(positions.shape)} of {step.rows}")
+        self._check_cache(layers, attention)
+        least, most = positions.aminmax()
+        if least < 0 or most >= len(self._angles[0]):
+            raise IndexError(f"positions {int(least)} to {int(most)} of {len(self._angles[0])}")
+        step.positions = positions.data_ptr()
+        halves = range(2 * layers.start, 2 * layers.stop)
+        at_once = len(halves) if self._collective.size == 1 else 1
+        for half in halves[::at_once]:
+            self._kernels.run_halves(
+                ctypes.byref(self._model),
+                ctypes.byref(attention.cache),
+                ctypes.byref(step),
+                half,
+                half + at_once,
+                hidden.data_ptr(),
+                ctypes.byref(self._layers_done),
+            )
+            hidden = self._collective.all_reduce(hidden)
+        return hidden
+
+    def _check_cache(self, layers: range, attention: KernelAttention) -> None:
+        attention.check_layers(layers)
+        if layers.stop > len(self._packed):
+            raise IndexError(f"layers {layers} of {len(self._packed)}")
+        found = (attention.cache.kv_heads, attention.cache.head_dim)
+        if found != self._cache_shape:
+            raise ValueError(f"a cache of {found} heads and values for one of {self._cache_shape}")
+
+
+class _PackedLayer:
+    """One layer, with the memory it lies in."""
+
+    def __init__(
+        self, kernels: Kernels, weights: LayerWeights, shape: DecoderShape, bits: int
+    ) -> None:
+        _check_shapes(weights, shape)
+        self.norms = (weights.attention_norm.float(), weights.mlp_norm.float())
+        self._weights = (
+            PackedWeight(kernels, weights.qkv, weights.qkv_bias, bits=bits),
+            PackedWeight(kernels, weights.out, bits=bits),
+            PackedWeight(kernels, weights.gate_up, bits=bits, then="silu_gate"),
+            PackedWeight(kernels, weights.down, bits=bits),
+        )
+        norms = (norm.data_ptr() for norm in self.norms)
+        self.struct = Layer(*norms, *(weight.struct for weight in self._weights))
+
+
+def _check_shapes(weights: LayerWeights, shape: DecoderShape) -> None:
+    hidden, ffn = weights.down.shape
+    attended = shape.heads * shape.head_dim
+    qkv = attended + 2 * shape.kv_heads * shape.head_dim
+    check_floats("attention_norm", weights.attention_norm.float(), (hidden,))
+    check_floats("qkv", weights.qkv, (qkv, hidden))
+    check_floats("qkv_bias", weights.qkv_bias, (qkv,))
+    check_floats("out", weights.out, (hidden, attended))
+    check_floats("mlp_norm", weights.mlp_norm.float(), (hidden,))
+    check_floats("gate_up", weights.gate_up, (2 * ffn, hidden))

@@ -1,0 +1,49 @@
+"""How many KV-cache blocks a worker reserves."""
+
+import logging
+
+from glm4v.checkpoint.spec import ModelSpec
+from glm4v.device import Device
+from glm4v.errors import Overloaded
+from glm4v.process.settings import LmSettings
+from lm_worker.model.layers import Shard
+from lm_worker.model.model import cache_row_bytes
+
+log = logging.getLogger(__name__)
+
+_SHARE_OF_FREE = 0.5  # of the memory that is free once the weights are in it
+
+
+def cache_blocks(
+    settings: LmSettings,
+    spec: ModelSpec,
+    device: Device,
+    shard: Shard,
+    *,
+    weights: int,
+    ranks_here: int,
+) -> int:
+    """Blocks that each rank reserves: what was asked for, or a share of what weights leave free.
+
+    `weights` is the number of values in all ranks' weights, `ranks_here` the number of ranks that
+    share this device's memory. Never more than `max_sequences` requests of full length can use.
+    Raises Overloaded when not one block fits.
+    """
+    block = settings.block_size * cache_row_bytes(spec, shard, device.dtype)
+    longest = spec.context_tokens + spec.vision.embedding_rows
+    useful = settings.max_sequences * -(-longest // settings.block_size)
+    free = device.free_memory_bytes() / ranks_here - weights / shard.size * device.weight_bytes
+    budget = settings.cache_bytes or int(max(0.0, free) * _SHARE_OF_FREE)
+    blocks = min(useful, budget // block)
+    if blocks == 0:
+        raise Overloaded(
+            f"the KV cache has no room: {budget} bytes do not hold one block of {block} bytes; "
+            "raise GLM4V_CACHE_BYTES or free memory"
+        )
+    log.info(
+        "kv cache: %d blocks of %d rows, %.1f MiB",
+        blocks,
+        settings.block_size,
+        blocks * block / 2**20,
+    )
+    return blocks

@@ -1,0 +1,144 @@
+"""The layers of the language model, each reading only its own rank's part of its weights.
+
+Sharding, with R ranks: query heads and the MLP are split R ways, the word table and the head by
+vocabulary rows. A rank has the kv heads its query heads use; beyond as many ranks as there are kv
+heads, ranks share copies.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from glm4v.checkpoint.spec import ModelSpec
+from glm4v.checkpoint.weights import Weights
+from glm4v.device import Device, LayerWeights
+from glm4v.device.collectives import Collective
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Which part of the model a rank computes."""
+
+    rank: int
+    size: int
+
+    def span(self, total: int) -> tuple[int, int]:
+        """This rank's range [start, end) of `total` things."""
+        return total * self.rank // self.size, total * (self.rank + 1) // self.size
+
+    def heads(self, spec: ModelSpec) -> tuple[int, int]:
+        """This rank's query heads [start, end)."""
+        return self.span(spec.heads)
+
+    def kv_heads(self, spec: ModelSpec) -> tuple[int, int]:
+        """This rank's key/value heads [start, end); at least one, shared when there are few."""
+        start = spec.kv_heads * self.rank // self.size
+        return start, start + max(1, spec.kv_heads // self.size)
+
+
+def layer_weights(layer: int, spec: ModelSpec, weights: Weights, shard: Shard) -> LayerWeights:
+    """A rank's part of one decoder layer.
+
+    A fused weight (query, key and value; gate and up) has one range for each of its sections: a
+    contiguous part of the whole would mix them.
+    """
+    name = f"transformer.encoder.layers.{layer}."
+    attention, mlp = name + "self_attention.", name + "mlp."
+    dim = spec.head_dim
+    first, last = shard.heads(spec)
+    kv_first, kv_last = shard.kv_heads(spec)
+    keys, values = spec.heads, spec.heads + spec.kv_heads  # where their sections start
+    heads = [
+        (first * dim, last * dim),
+        ((keys + kv_first) * dim, (keys + kv_last) * dim),
+        ((values + kv_first) * dim, (values + kv_last) * dim),
+    ]
+    start, end = shard.span(spec.ffn_size)
+    gate_up = [(start, end), (spec.ffn_size + start, spec.ffn_size + end)]
+    return LayerWeights(
+        attention_norm=weights.read(name + "input_layernorm.weight"),
+        qkv=weights.read(attention + "query_key_value.weight", rows=heads),
+        qkv_bias=weights.read(attention + "query_key_value.bias", rows=heads),
+        out=weights.read(attention + "dense.weight", columns=heads[0]),
+        mlp_norm=weights.read(name + "post_attention_layernorm.weight"),
+        gate_up=weights.read(mlp + "dense_h_to_4h.weight", rows=gate_up),
+        down=weights.read(mlp + "dense_4h_to_h.weight", columns=(start, end)),
+    )
+
+
+class VocabParallelEmbedding:
+    """The word table; a rank knows the ids of its rows, the sum knows all."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        name: str,
+        span: tuple[int, int],
+        device: Device,
+        collective: Collective,
+    ) -> None:
+        self._start, self._end = span
+        self._table = device.table(weights.read(name, rows=[span]))
+        self._dtype = device.dtype
+        self._collective = collective
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        """[rows] -> [rows, hidden]."""
+        foreign = (ids < self._start) | (ids >= self._end)
+        own = (ids - self._start).masked_fill(foreign, 0)
+        hidden = functional.embedding(own, self._table).masked_fill(foreign[:, None], 0)
+        return self._collective.all_reduce(hidden.to(self._dtype))
+
+
+class VocabParallelHead:
+    """Scores of the whole vocabulary, joined from the ranks' parts."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        name: str,
+        span: tuple[int, int],
+        device: Device,
+        collective: Collective,
+    ) -> None:
+        self._linear = device.linear(weights.read(name, rows=[span]))
+        self._collective = collective
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """[rows, hidden] -> [rows, vocabulary]."""
+        return self._collective.all_gather(self._linear(rows), dim=-1)
+
+
+def rotary_angles(
+    spec: ModelSpec, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines [positions, pairs] of position / base^(2i / rotary_dim).
+
+    In single precision, rounded to the model's dtype as modeling_chatglm.py does.
+    """
+    pairs = torch.arange(0, spec.rotary_dim, 2, dtype=torch.float32) / spec.rotary_dim
+    positions = torch.arange(spec.context_tokens, dtype=torch.float32)
+    angles = torch.outer(positions, 1.0 / spec.rope_base**pairs)
+    return angles.cos().to(device, dtype), angles.sin().to(device, dtype)
+
+
+class RmsNorm:
+    """x / rms(x) * weight, in single precision up to the last step.
+
+    The weight is multiplied before rounding to the model's dtype, as modeling_chatglm.py does. With
+    n columns, rms(x) = sqrt(|x|^2 / n + eps) = hypot(|x|, sqrt(n eps)) / sqrt(n): four operations
+    on the device where torch's own norm takes seven.
+    """
+
+    def __init__(self, weight: torch.Tensor, eps: float) -> None:
+        weight = weight.float()
+        self._scaled = weight * math.sqrt(len(weight))
+        self._least = torch.tensor(math.sqrt(len(weight) * eps), device=weight.device)
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """[rows, hidden] -> the same."""
+        exact = rows.float()
+        length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
+        return (exact / torch.hypot(length, self._least) * self._scaled).to(rows.dtype)

@@ -1,0 +1,86 @@
+"""The language model of GLM-4V: 40 decoder layers over word rows and picture rows."""
+
+import torch
+
+from glm4v.checkpoint.spec import ModelSpec
+from glm4v.checkpoint.weights import Weights
+from glm4v.device import Attention, Decoder, DecoderShape, Device
+from glm4v.device.collectives import Collective
+from lm_worker.model.decoder import TorchDecoder
+from lm_worker.model.layers import (
+    RmsNorm,
+    Shard,
+    VocabParallelEmbedding,
+    VocabParallelHead,
+    layer_weights,
+    rotary_angles,
+)
+
+
+def cache_row_bytes(spec: ModelSpec, shard: Shard, dtype: torch.dtype) -> int:
+    """Bytes one row takes in a rank's key/value cache, over all layers."""
+    start, end = shard.kv_heads(spec)
+    return 2 * spec.layers * (end - start) * spec.head_dim * dtype.itemsize
+
+
+class LanguageModel:
+    """One rank's part of the model: `embed`, `forward` through all layers, `logits`."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: Weights,
+        device: Device,
+        collective: Collective,
+        shard: Shard,
+    ) -> None:
+        spec.check_ranks(shard.size)
+        vocabulary = shard.span(spec.vocab_size)
+        self.embed = VocabParallelEmbedding(
+            weights, "transformer.embedding.word_embeddings.weight", vocabulary, device, collective
+        )
+        self._layers = range(spec.layers)
+        self.decoder = _decoder(spec, weights, device, collective, shard)
+        norm = weights.read("transformer.encoder.final_layernorm.weight")
+        self.norm = RmsNorm(norm, spec.norm_eps)
+        self._score = VocabParallelHead(
+            weights, "transformer.output_layer.weight", vocabulary, device, collective
+        )
+
+    @property
+    def layers_done(self) -> int:
+        """Layers computed since the start."""
+        return self.decoder.layers_done
+
+    def forward(
+        self, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
+    ) -> torch.Tensor:
+        """All layers: [rows, hidden] from `embed`, picture rows put in, -> the same.
+
+        positions [rows]. `attention` has been prepared for these rows and takes their keys and
+        values into its cache.
+        """
+        return self.decoder.run(self._layers, hidden, positions, attention)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores of the next token: [rows, hidden] from `forward` -> [rows, vocabulary]."""
+        return self._score(self.norm(hidden))
+
+
+def _decoder(
+    spec: ModelSpec, weights: Weights, device: Device, collective: Collective, shard: Shard
+) -> Decoder:
+    first, last = shard.heads(spec)
+    kv_first, kv_last = shard.kv_heads(spec)
+    cosine, sine = rotary_angles(spec, device.dtype, device.torch_device)
+    shape = DecoderShape(
+        heads=last - first,
+        kv_heads=kv_last - kv_first,
+        head_dim=spec.head_dim,
+        norm_eps=spec.norm_eps,
+        cosine=cosine,
+        sine=sine,
+    )
+    layers = (layer_weights(layer, spec, weights, shard) for layer in range(spec.layers))
+    own = device.decoder(layers, shape, collective)
+    return own if own is not None else TorchDecoder(layers, shape, device, collective)

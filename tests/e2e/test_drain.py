@@ -1,0 +1,99 @@
+"""SIGTERM: running requests move to another worker at a token; a rolling restart breaks nothing."""
+
+import asyncio
+import signal
+
+import anyio
+import pytest
+
+from tests.e2e.asking import again, ask, assert_unharmed, digest_of, draw
+from tests.e2e.fleet import Fleet
+from tests.e2e.reading import Reader, Reading
+from tests.processes import until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+WORKERS = ("slow_lm_worker", "slow_lm_worker-2")
+
+
+async def test_running_requests_are_handed_over_at_a_token(fleet: Fleet) -> None:
+    await fleet.only("gateway", "vision_worker", *WORKERS)
+    questions = [ask(f"drain {n}", seed=n, max_tokens=60) for n in range(3)]
+    questions.append(ask("drain", draw("handed over"), max_tokens=60))
+    async with Reader(fleet.targets) as reader:
+        undisturbed = [await reader.read(question) for question in questions]
+        readings = [Reading(again(question)) for question in questions]
+        tasks = [asyncio.create_task(reader.read_on(reading)) for reading in readings]
+        await until(lambda: min(len(reading.token_ids) for reading in readings) >= 5)
+        drained = await fleet.holder(readings[0].request_id)
+        fleet.signal(drained, signal.SIGTERM)
+        assert await fleet.ended(drained) == 0
+        assert not all(task.done() for task in tasks)  # it did not wait for their ends
+        await asyncio.gather(*tasks)
+        for reading, expected in zip(readings, undisturbed, strict=True):
+            journal = await assert_unharmed(fleet, reading, expected)
+            assert journal.trials == []  # no lease lapsed, nobody became a suspect
+    cache = [line for line in fleet.log(drained).splitlines() if "blocks free" in line][-1]
+    free, _, total = cache.partition("cache: ")[2].split()[:3]
+    assert free == total
+    assert cache.endswith("0 wrong")
+
+
+async def test_a_second_signal_forces_the_end(fleet: Fleet) -> None:
+    await fleet.only("gateway", WORKERS[0])
+    async with Reader(fleet.targets) as reader:
+        reading, is_forced = Reading(ask("forced", max_tokens=60)), False
+        drains = fleet.log(WORKERS[0]).count("draining")
+        async for _ in reader.events(reading):
+            if len(reading.token_ids) == 3 and not is_forced:
+                is_forced = True
+                fleet.signal("redis", signal.SIGSTOP)  # so that it cannot hand anything back
+                fleet.signal(WORKERS[0], signal.SIGTERM)
+                await until(lambda: fleet.log(WORKERS[0]).count("draining") > drains)
+                fleet.signal(WORKERS[0], signal.SIGTERM)
+                assert await fleet.ended(WORKERS[0]) == 130
+                fleet.signal("redis", signal.SIGCONT)
+                await fleet.start(WORKERS[0])
+        undisturbed = await reader.read(again(reading.request))
+        await assert_unharmed(fleet, reading, undisturbed)
+
+
+async def test_a_rolling_restart_of_every_process_breaks_nothing(fleet: Fleet) -> None:
+    names = [
+        f"{kind}{number}"
+        for kind in ("gateway", "vision_worker", "lm_worker")
+        for number in ("", "-2")
+    ]
+    await fleet.only(*names)
+    undisturbed: dict[int, Reading] = {}
+    done: list[tuple[int, Reading]] = []
+    images = [draw(f"rolling {n}") for n in range(4)]
+    stopping = anyio.Event()
+
+    def question(number: int) -> Reading:
+        image = images[number % 8] if number % 8 < len(images) else None
+        seed = number if number % 2 else None
+        return Reading(ask(f"roll {number % 16}", image, seed=seed, max_tokens=80))
+
+    async def client(reader: Reader, number: int) -> None:
+        while not stopping.is_set():
+            reading = await reader.read_on(question(number))
+            done.append((number, reading))
+
+    async with Reader(fleet.targets) as reader:
+        async with anyio.create_task_group() as clients:
+            for number in range(16):
+                clients.start_soon(client, reader, number)
+            for name in names:
+                await asyncio.sleep(0.5)
+                fleet.signal(name, signal.SIGTERM)
+                assert await fleet.ended(name) == 0
+                await fleet.start(name)
+            stopping.set()
+        for number in range(16):
+            undisturbed[number] = await reader.read_on(question(number))
+    assert len(done) > len(names)
+    for number, reading in done:
+        journal = await assert_unharmed(fleet, reading, undisturbed[number])
+        assert journal.trials == []
+    stored = [fleet.logs("vision_worker").count(f"{digest_of(i)} encoded") for i in images]
+    assert stored == [1] * len(images)

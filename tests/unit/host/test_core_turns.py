@@ -1,0 +1,128 @@
+"""Pictures wait for prefills where both share cores, and not for ever."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glm4v.errors import ConfigurationError
+from glm4v.host import core_turns
+from glm4v.host.core_turns import CoreTurns
+
+LONGEST = pytest.approx(core_turns._LONGEST_S, abs=core_turns._LOOK_EVERY_S)
+HOLD = """
+import sys, time
+from pathlib import Path
+from glm4v.host.core_turns import CoreTurns
+turns = CoreTurns(Path(sys.argv[1]))
+turns.prefilling(True)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+class Clock:
+    """Time that passes when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float, /) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "turns"
+
+
+def waited(path: Path, clock: Clock) -> float:
+    """Seconds a vision worker waits before its first picture."""
+    return seconds_of(CoreTurns(path, clock), clock)
+
+
+def seconds_of(turns: CoreTurns, clock: Clock) -> float:
+    start = clock.now
+    turns.wait()
+    return clock.now - start
+
+
+def encoded(turns: CoreTurns, clock: Clock, seconds: float) -> None:
+    turns.wait()
+    clock.sleep(seconds)
+    turns.left()
+
+
+def test_a_picture_waits_until_all_prefills_have_ended(path: Path, clock: Clock) -> None:
+    languages = [CoreTurns(path), CoreTurns(path)]
+    assert waited(path, clock) == 0
+    for language in languages:
+        language.prefilling(True)
+        language.prefilling(True)
+    assert waited(path, clock) == LONGEST
+    languages[0].prefilling(False)
+    assert waited(path, clock) == LONGEST
+    languages[1].prefilling(False)
+    assert waited(path, clock) == 0
+    languages[0].prefilling(True)  # again, after a picture looked
+    assert waited(path, clock) == LONGEST
+
+
+def test_a_picture_waits_no_longer_than_twice_what_one_takes(path: Path, clock: Clock) -> None:
+    language, vision = CoreTurns(path), CoreTurns(path, clock)
+    encoded(vision, clock, 0.1)
+    language.prefilling(True)  # and never ends: there is always another prompt
+    assert seconds_of(vision, clock) == pytest.approx(0.2, abs=core_turns._LOOK_EVERY_S)
+    encoded(vision, clock, 1.5)
+    assert seconds_of(vision, clock) == LONGEST
+
+
+def test_a_picture_gives_the_one_before_time_to_become_a_prefill(path: Path, clock: Clock) -> None:
+    vision = CoreTurns(path, clock)
+    encoded(vision, clock, 0.05)
+    assert seconds_of(vision, clock) == pytest.approx(core_turns._NOTICE_S)
+    encoded(vision, clock, 0.05)
+    clock.sleep(1.0)  # no picture came for a while
+    assert seconds_of(vision, clock) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_dies_or_stands_still_holds_up_nobody_for_long(
+    path: Path, clock: Clock, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "held\n"
+        os.kill(worker.pid, number)
+        if number == signal.SIGKILL:
+            worker.wait(10)
+            assert waited(path, clock) == 0
+        else:
+            assert waited(path, clock) == LONGEST
+            worker.kill()
+
+
+def test_without_a_file_nobody_waits(clock: Clock) -> None:
+    turns = CoreTurns(None, clock)
+    turns.prefilling(True)
+    turns.left()
+    assert seconds_of(turns, clock) == 0
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"GLM4V_CORE_TURNS: .*missing/turns: No such file"
+    ):
+        CoreTurns(tmp_path / "missing" / "turns")

@@ -1,0 +1,252 @@
+"""Scheduler and block pool under random arrivals and cancels, on a pretended device."""
+
+import math
+import random
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm_worker.engine.blocks import BlockPool
+from lm_worker.engine.scheduler import Scheduler
+from lm_worker.engine.sequence import PRIORITIES, Sequence, SequenceRequest
+from lm_worker.plan import NO_TOKEN, AnswerForm
+from tests.unit.device.pretended_device import (
+    PICTURE_ROWS,
+    PretendedDevice,
+    alone,
+    make_request,
+    run_one,
+)
+
+
+@dataclass
+class Crowd:
+    """Requests that come and go at random, and what becomes of them."""
+
+    rng: random.Random
+    scheduler: Scheduler
+    device: PretendedDevice
+    live: list[Sequence] = field(default_factory=list)
+    asked: dict[str, SequenceRequest] = field(default_factory=dict)
+    answers: dict[str, list[int]] = field(default_factory=dict)
+
+    def arrive(self, number: int) -> None:
+        """One more request, unless it could never run."""
+        rng = self.rng
+        breaks = rng.random() < 0.05
+        prompt = tuple(rng.choice([[1, 2, 3, 4, 5, 6], [1, 2, 9], [1, 2, 3, 4, 5, 8, 8, 8]]))
+        request = make_request(
+            f"r{number}",
+            prompt,
+            most=rng.randint(1, 12),
+            picture=rng.choice(["", "a", "b"]) if len(prompt) > 4 else "",
+            priority=rng.choice(PRIORITIES),
+            # Those that break build on nothing, so that no row of theirs is sound.
+            salt=f"broken {number}" if breaks else rng.choice(["", "", "mine"]),
+        )
+        # Some come from another worker and have tokens already.
+        tokens = tuple(alone(request)[: rng.choice([0, 0, 0, 3])])[: request.max_tokens - 1]
+        suspect = rng.random() < 0.1
+        sequence = Sequence(number, request, PICTURE_ROWS, tokens, is_suspect=suspect)
+        if self.scheduler.can_ever_run(sequence) and not sequence.is_over():
+            self.device.salts[number] = request.cache_salt
+            if breaks:
+                self.device.broken.add(number)
+            else:
+                self.asked[request.request_id] = request
+            self.scheduler.add(sequence)
+            self.live.append(sequence)
+
+    def leave(self) -> None:
+        """One of them is cancelled."""
+        victim = self.live.pop(self.rng.randrange(len(self.live)))
+        self.scheduler.remove(victim)
+        self.asked.pop(victim.request.request_id, None)
+
+    def step(self, cancels: float) -> bool:
+        """One step, with somebody leaving while it runs; False when there is nothing to do."""
+        plan = self.scheduler.plan()
+        if self.live and self.rng.random() < cancels:
+            self.leave()
+        if plan is not None:
+            # Steps of any length: the budget may change, the answers may not.
+            seconds = self.rng.choice([None, 0.0, 0.001, 1.0]) and self.rng.random()
+            for one, token, is_last in self.scheduler.apply(
+                plan, self.device.execute(plan), seconds
+            ):
+                assert is_last == (one.is_over() or token.token_id == NO_TOKEN)
+                if is_last:
+                    self.live.remove(one)
+                    self.answers[one.request.request_id] = one.token_ids
+        assert self.scheduler.audit() == []
+        return plan is not None
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    block_size=st.sampled_from([1, 3, 16]),
+    blocks=st.integers(8, 40),
+    step_rows=st.sampled_from([1, 5, 64]),
+    stretch=st.sampled_from([1.0, 1.75, math.inf]),
+    prefix_cache=st.booleans(),
+)
+def test_every_answer_is_that_of_a_lone_run_and_every_block_comes_back(
+    seed: int, block_size: int, blocks: int, step_rows: int, stretch: float, prefix_cache: bool
+) -> None:
+    scheduler = Scheduler(
+        BlockPool(blocks, block_size),
+        max_sequences=6,
+        step_rows=step_rows,
+        stretch=stretch,
+        prefix_cache=prefix_cache,
+    )
+    crowd = Crowd(random.Random(seed), scheduler, PretendedDevice(block_size, step_rows))
+    for number in range(200):
+        if len(crowd.live) < 20 and crowd.rng.random() < 0.3:
+            crowd.arrive(number)
+        crowd.step(cancels=0.05)
+    steps = 0
+    while crowd.step(cancels=0.0):
+        steps += 1
+        assert steps < 5000, "somebody never finishes"
+    assert crowd.live == []
+    for name, request in crowd.asked.items():
+        assert crowd.answers[name] == alone(request)
+    assert scheduler.running == scheduler.waiting == 0
+    assert scheduler.pool.available == blocks
+
+
+def rows_computed(scheduler: Scheduler, device: PretendedDevice, sequence: Sequence) -> int:
+    """Rows of the one step that a request for one token takes."""
+    device.salts[sequence.number] = sequence.request.cache_salt
+    scheduler.add(sequence)
+    plan = run_one(scheduler, device)
+    assert scheduler.running == 0
+    return plan.row_count
+
+
+@pytest.mark.parametrize("prefix_cache", [True, False])
+def test_a_second_question_about_the_same_picture_computes_only_what_is_new(
+    prefix_cache: bool,
+) -> None:
+    scheduler = Scheduler(
+        BlockPool(64, 4), max_sequences=4, step_rows=1000, prefix_cache=prefix_cache
+    )
+    device = PretendedDevice(4, 1000)
+    prompt = (1, 2, 3, 4, 5, 10, 11, 12)
+
+    def rows(number: int, picture: str, salt: str = "") -> int:
+        request = make_request("r", prompt, most=1, picture=picture, salt=salt)
+        return rows_computed(scheduler, device, Sequence(number, request, 18, ()))
+
+    whole = len(prompt) + PICTURE_ROWS - 3
+    known = (whole - 1) // 4 * 4 if prefix_cache else 0
+    assert rows(0, "a") == whole
+    assert rows(1, "a") == whole - known
+    assert rows(2, "b") == whole
+    assert rows(3, "a", salt="mine") == whole
+    assert rows(4, "a", salt="mine") == whole - known
+    assert rows(5, "a", salt="other") == whole
+
+
+@pytest.mark.parametrize("step_rows", [7, 1000])
+def test_those_who_ask_about_a_picture_at_once_have_it_computed_once(step_rows: int) -> None:
+    scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=step_rows)
+    device = PretendedDevice(4, step_rows)
+    prompt = (1, 2, 3, 4, 5, 10, 11, 12)
+    for number, picture in enumerate(["a", "a", "b", "a"]):
+        request = make_request(f"r{number}", prompt, most=1, picture=picture)
+        scheduler.add(Sequence(number, request, PICTURE_ROWS, ()))
+    computed: Counter[int] = Counter()
+    while (plan := scheduler.plan()) is not None:
+        scheduler.apply(plan, device.execute(plan))
+        computed.update({chunk.sequence_id: len(chunk.row_ids) for chunk in plan.chunks})
+    whole = len(prompt) + PICTURE_ROWS - 3
+    new = whole - (whole - 1) // 4 * 4
+    assert computed == {0: whole, 1: new, 2: whole, 3: new}
+
+
+def test_nobody_builds_on_rows_that_gave_no_numbers() -> None:
+    scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=1000)
+    device = PretendedDevice(4, 1000, broken={0, 1})
+    prompt = tuple(range(10, 22))
+    for number, expected in enumerate([12, 12, 12, 4]):  # the third is sound, the fourth builds
+        request = make_request("r", prompt, most=1)
+        assert rows_computed(scheduler, device, Sequence(number, request, 0, ())) == expected
+    assert scheduler.audit() == []
+    assert scheduler.pool.available == 64
+
+
+def test_nobody_builds_on_rows_of_an_answer_that_broke_later() -> None:
+    scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=1000)
+    device = PretendedDevice(4, 1000)
+    prompt = tuple(range(10, 22))
+    scheduler.add(Sequence(0, make_request("r", prompt, most=5), 0, ()))
+    run_one(scheduler, device)
+    device.broken.add(0)
+    run_one(scheduler, device)
+    assert scheduler.running == 0
+    again = Sequence(1, make_request("r", prompt, most=1), 0, ())
+    assert rows_computed(scheduler, device, again) == len(prompt)
+
+
+def test_nobody_builds_on_rows_before_they_gave_a_number() -> None:
+    scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=8)
+    device = PretendedDevice(4, 8, broken={0})
+    prompt = tuple(range(10, 22))
+    scheduler.add(Sequence(0, make_request("broken", prompt, most=1), 0, ()))
+    run_one(scheduler, device)
+    scheduler.add(Sequence(1, make_request("sound", prompt, most=1), 0, ()))
+    chunks = run_one(scheduler, device).chunks
+    assert [(c.sequence_id, c.start_row, len(c.row_ids)) for c in chunks] == [(0, 8, 4), (1, 0, 4)]
+
+
+HEADER = 9
+
+
+@pytest.mark.parametrize("form", [None, AnswerForm("regex", "a")])
+def test_the_token_that_ends_the_header_ends_no_answer(form: AnswerForm | None) -> None:
+    request = replace(
+        make_request("r", (1, 2), most=3),
+        stop_ids=frozenset({7, HEADER}),
+        header_id=HEADER,
+        min_tokens=2,
+        form=form,
+    )
+    sequence = Sequence(0, request, 0, ())
+    first = sequence.sample_spec()
+    assert (first.banned, first.stops) == ((7,), (7,) if form else ())
+    assert first.header_id == (HEADER if form else NO_TOKEN)
+    sequence.add_token(HEADER)
+    assert not sequence.is_over()
+    second = sequence.sample_spec()
+    assert (second.banned, second.stops) == ((7, HEADER), (7, HEADER) if form else ())
+    sequence.add_token(HEADER)
+    assert sequence.is_over()
+
+
+def test_a_next_turn_computes_only_what_is_behind_the_answer() -> None:
+    scheduler = Scheduler(BlockPool(64, 1), max_sequences=4, step_rows=1000)
+    device = PretendedDevice(1, 1000)
+    asked = make_request("first", (1, 2, 3, 4, 5), most=6)
+    first = Sequence(0, asked, 0, ())
+    scheduler.add(first)
+    while not first.is_over():
+        run_one(scheduler, device)
+    # All but the last token, which was never fed back, and what was asked next.
+    again = make_request("second", (*asked.prompt_ids, *first.token_ids, 7, 8), most=1)
+    assert rows_computed(scheduler, device, Sequence(1, again, 0, ())) == 3
+
+
+@pytest.mark.parametrize("rows", [3, 18])
+def test_positions_are_those_of_the_published_model(rows: int) -> None:
+    request = make_request("r", (1, 2, 3, 4, 5, 10, 11), most=4, picture="a")
+    sequence = Sequence(0, request, rows, (12,))
+    extra = rows - 3
+    expected = [0, 1, 2, *[3] * (rows - 2), 4, 5, 6, 7]
+    assert list(sequence.positions(0, sequence.row_count)) == expected
+    assert sequence.row_count == len(request.prompt_ids) + extra + 1

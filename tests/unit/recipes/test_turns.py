@@ -1,0 +1,142 @@
+"""Who comes first, who gives way, and what it takes to decide that."""
+
+import time
+from dataclasses import replace
+from statistics import median
+
+import pytest
+
+from lm_worker.engine.blocks import BlockPool
+from lm_worker.engine.scheduler import AGEING_STEPS, Scheduler
+from lm_worker.engine.sequence import Sequence
+from lm_worker.plan import SampledToken
+from tests.unit.device.pretended_device import PretendedDevice, alone, make_request, run_one
+
+
+@pytest.mark.parametrize("steps", [AGEING_STEPS * 4 - 1, AGEING_STEPS * 4])
+def test_a_request_of_the_last_priority_becomes_one_of_the_first_by_waiting(steps: int) -> None:
+    scheduler = Scheduler(BlockPool(400, 1), max_sequences=1, step_rows=8)
+    device = PretendedDevice(1, 8)
+    request = make_request("busy", (1, 2), most=300)
+    busy = Sequence(0, replace(request, stop_ids=frozenset()), 0, ())
+    scheduler.add(busy)
+    run_one(scheduler, device)
+    last = Sequence(1, make_request("last", (3, 4), most=1, priority=5), 0, ())
+    scheduler.add(last)
+    for _ in range(steps):
+        run_one(scheduler, device)
+    first = Sequence(2, make_request("first", (5, 6), most=1, priority=1), 0, ())
+    scheduler.add(first)
+    scheduler.remove(busy)
+    [chunk] = run_one(scheduler, device).chunks
+    has_aged = steps == AGEING_STEPS * 4
+    assert chunk.sequence_id == (last if has_aged else first).number
+
+
+def test_the_least_urgent_and_youngest_gives_way_first() -> None:
+    scheduler = Scheduler(BlockPool(8, 1), max_sequences=4, step_rows=8)
+    device = PretendedDevice(1, 8)
+    for number, priority in enumerate([2, 4, 4, 3]):
+        request = make_request(f"r{number}", (number + 10, number + 20), most=4, priority=priority)
+        scheduler.add(Sequence(number, request, 0, ()))
+    assert len(run_one(scheduler, device).chunks) == 4  # all blocks are taken
+    [*kept] = run_one(scheduler, device).chunks
+    assert [chunk.sequence_id for chunk in kept] == [0, 3]
+    assert scheduler.waiting == 2
+
+
+def test_more_are_taken_while_fewer_wait_than_run_and_there_is_room() -> None:
+    scheduler = Scheduler(BlockPool(8, 1), max_sequences=4, step_rows=8)
+    device = PretendedDevice(1, 8)
+    sequences = [Sequence(n, make_request(f"r{n}", (n + 10,), most=4), 0, ()) for n in range(2)]
+    taken = [scheduler.takes_more]
+    scheduler.add(sequences[0])  # one waits, none runs
+    taken.append(scheduler.takes_more)
+    run_one(scheduler, device)
+    taken.append(scheduler.takes_more)
+    scheduler.add(sequences[1])  # as many wait as run
+    taken.append(scheduler.takes_more)
+    assert taken == [True, False, True, False]
+
+
+def test_prefills_are_there_until_the_last_row_of_a_prompt_is_computed() -> None:
+    scheduler = Scheduler(BlockPool(8, 1), max_sequences=4, step_rows=2)
+    device = PretendedDevice(1, 8)
+    seen = [scheduler.is_prefilling]
+    scheduler.add(Sequence(0, make_request("r", (1, 2, 3, 4), most=4), 0, ()))
+    seen.append(scheduler.is_prefilling)  # it waits
+    for _ in range(2):  # two rows each
+        run_one(scheduler, device)
+        seen.append(scheduler.is_prefilling)
+    assert seen == [False, True, True, False]
+
+
+def test_none_are_taken_while_the_cache_is_full() -> None:
+    scheduler = Scheduler(BlockPool(8, 1), max_sequences=4, step_rows=8)
+    device = PretendedDevice(1, 8)
+    for number in range(3):
+        ids = tuple(range(10 * number + 10, 10 * number + 13))
+        scheduler.add(Sequence(number, make_request(f"r{number}", ids, most=2), 0, ()))
+    run_one(scheduler, device)
+    assert (scheduler.running, scheduler.waiting) == (2, 1)
+    when_full = scheduler.takes_more
+    assert not scheduler.is_prefilling, "what waits for room holds up no picture"
+    while scheduler.running or scheduler.waiting:
+        run_one(scheduler, device)
+    assert scheduler.plan() is None
+    assert (when_full, scheduler.takes_more) == (False, True)
+
+
+def test_the_youngest_gives_way_when_blocks_run_out() -> None:
+    scheduler = Scheduler(BlockPool(6, 2), max_sequences=4, step_rows=100)
+    device = PretendedDevice(2, 100)
+    old = Sequence(0, make_request("old", (1, 2, 3, 4), most=6), 0, ())
+    young = Sequence(1, make_request("young", (5, 6, 8, 9), most=6), 0, ())
+    scheduler.add(old)
+    scheduler.add(young)
+    while (plan := scheduler.plan()) is not None:
+        scheduler.apply(plan, device.execute(plan))
+    assert scheduler.preemptions > 0
+    assert old.token_ids == alone(old.request)
+    assert young.token_ids == alone(young.request)
+
+
+def test_a_suspect_has_its_steps_alone_until_it_has_a_token() -> None:
+    scheduler = Scheduler(BlockPool(16, 2), max_sequences=2, step_rows=3)
+    device = PretendedDevice(2, 3)
+    for number in range(2):
+        scheduler.add(Sequence(number, make_request("r", (1, 2), most=9), 0, ()))
+    plan = scheduler.plan()
+    assert plan is not None
+    scheduler.apply(plan, device.execute(plan))
+    suspect = Sequence(2, make_request("s", (5, 4, 3, 2, 1), most=9), 0, (), is_suspect=True)
+    scheduler.add(suspect)
+    for rows in (3, 2):
+        plan = scheduler.plan()
+        assert plan is not None
+        assert [(c.sequence_id, len(c.row_ids)) for c in plan.chunks] == [(2, rows)]
+        scheduler.apply(plan, device.execute(plan))
+    plan = scheduler.plan()
+    assert plan is not None
+    assert len(plan.chunks) == 2
+    assert not suspect.is_suspect
+
+
+def test_a_thousand_sequences_are_planned_in_the_time_of_a_few_plain_objects_each() -> None:
+    """A plan makes two values and four tuples for each sequence; what comes on top is bounded."""
+    scheduler = Scheduler(BlockPool(8000, 16), max_sequences=1000, step_rows=2000)
+    for number in range(1000):
+        request = make_request(f"r{number}", (number, 5), most=100)
+        scheduler.add(Sequence(number, replace(request, stop_ids=frozenset()), 0, ()))
+    shares = []
+    for _ in range(40):
+        begun = time.perf_counter()
+        plan = scheduler.plan()
+        planned = time.perf_counter()
+        made = [[number, (number,), (number,), (number, [number])] for number in range(1000)]
+        end = time.perf_counter()
+        assert plan is not None
+        assert len(made) == len(plan.chunks) == 1000
+        shares.append((planned - begun) / (end - planned))
+        scheduler.apply(plan, [SampledToken(c.sequence_id, 9, None, ()) for c in plan.chunks])
+    assert median(shares[1:]) < 10

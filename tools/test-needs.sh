@@ -1,0 +1,15 @@
+#!/bin/sh
+# Install what some tests need beyond the virtual environment (tests/needs.py lists it): packages of Debian or
+# Ubuntu, the proxies that PyPI has, and the drawings of the demo model.
+set -eu
+cd "$(dirname "$0")/.."
+
+python="${VENV:-.venv}/bin/python"
+missing=""
+for package in $("$python" -m tests.needs); do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing="$missing $package"
+done
+# shellcheck disable=SC2086 # one word a package
+[ -z "$missing" ] || tools/apt-install.sh "some tests need more" $missing
+"$python" -m pip install -q --disable-pip-version-check -e '.[proxies]'
+"$python" -m recipes.demo_model.sources
