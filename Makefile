@@ -11,7 +11,7 @@ help: ## Show this list
 setup: ## Make the virtual environment
 	@tools/setup.sh
 
-demo: setup ## Start the whole system with the demo model and ask about a few pictures
+demo: setup ## Start the whole system with the demo model and ask about a few images
 	@$(BIN)/glm4v demo
 
 check: setup ## Formatting, lint, types, import rules, declared dependencies, contract, stubs
@@ -66,19 +66,19 @@ PEERS ?=
 
 NAME ?= peers
 COMPARE = $(BIN)/glm4v bench peers --server $(SERVER) $(foreach peer,$(PEERS),--peer $(peer)) --report docs/benchmarks/$(NAME)
-PICTURE = --picture 448 --tokens 64
+IMAGE = --image 448 --tokens 64
 
 bench-peers: setup ## Compare with running servers (SERVER=HOST:PORT PEERS="NAME=URL ..." NAME=peers): tables and plots in docs/benchmarks
 	$(COMPARE)-text
-	$(COMPARE)-new-pictures $(PICTURE) --concurrency 10
-	$(COMPARE)-same-picture $(PICTURE) --same-picture --concurrency 1 --concurrency 10
+	$(COMPARE)-new-images $(IMAGE) --concurrency 10
+	$(COMPARE)-same-image $(IMAGE) --same-image --concurrency 1 --concurrency 10
 
 demo-model: setup ## Train the demo model from nothing (RUN=DIR, STEPS=N); hours on two cores
 	@recipes/demo_model/make.sh
 
 COUNT ?= 100
 
-demo-model-scores: setup ## Score the demo model on pictures it was never trained on (COUNT of each skill)
+demo-model-scores: setup ## Score the demo model on images it was never trained on (COUNT of each skill)
 	@$(BIN)/python -m recipes.demo_model.sources
 	@$(BIN)/python -m recipes.demo_model.evaluate --count $(COUNT)
 	@$(BIN)/python -m recipes.demo_model.agreement --count $(COUNT)

@@ -10,21 +10,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from bench.machine import Neighbours, SideProcess, read_rates
+from bench.machine import HostLoad, SideProcess, read_rates
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import Device
 from lm_worker.engine.blocks import BlockPool
-from lm_worker.engine.engine import Engine, NewToken
+from lm_worker.engine.engine import Engine, TokenOutput
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import SequenceRequest
 from lm_worker.model.layers import Shard
-from lm_worker.model.model import cache_row_bytes
+from lm_worker.model.model import kv_bytes_per_token
 from lm_worker.model.runner import Runner
 from lm_worker.parallel.ranks import Ranks
 from lm_worker.step_timer import StepSeconds
 
-_BLOCK_ROWS = 16
-_STEP_ROWS = 512
+_BLOCK_SIZE = 16
+_MAX_BATCHED_TOKENS = 512
 _ALONE = Shard(0, 1)
 
 
@@ -39,7 +39,7 @@ class Load:
     @property
     def max_tokens(self) -> int:
         """Long enough that `steps` steps have all sequences, though prefills end one by one."""
-        return self.steps + 2 + -(-self.batch * self.context // _STEP_ROWS)
+        return self.steps + 2 + -(-self.batch * self.context // _MAX_BATCHED_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +90,23 @@ class Bench:
         self._weight_bytes = (checkpoint.values(vision=False) - words) * device.weight_bytes
         rows = [load.context + load.max_tokens for load in loads]
         blocks = max(
-            load.batch * -(-count // _BLOCK_ROWS) for load, count in zip(loads, rows, strict=True)
+            load.batch * -(-count // _BLOCK_SIZE) for load, count in zip(loads, rows, strict=True)
         )
         self._ranks = Ranks(
             partial(Runner.load, checkpoint, device, _ALONE),
             blocks=blocks,
-            block_size=_BLOCK_ROWS,
+            block_size=_BLOCK_SIZE,
         )
         most = max(load.batch for load in loads)
         scheduler = Scheduler(
-            BlockPool(blocks, _BLOCK_ROWS), max_sequences=most, step_rows=_STEP_ROWS
+            BlockPool(blocks, _BLOCK_SIZE),
+            max_num_seqs=most,
+            max_batched_tokens=_MAX_BATCHED_TOKENS,
         )
-        picture_rows = self._spec.vision.embedding_rows
-        self._engine = Engine(scheduler, self._ranks, self._publish, picture_rows=picture_rows)
+        num_image_tokens = self._spec.vision.num_image_tokens
+        self._engine = Engine(
+            scheduler, self._ranks, self._publish, num_image_tokens=num_image_tokens
+        )
         self._steps: list[_Step] = []
         self._left = 0
         self._done = asyncio.Event()
@@ -128,7 +132,7 @@ class Bench:
         self._left = load.batch
         self._done.clear()
         rates = self._aside.call(read_rates)
-        neighbours = Neighbours()
+        neighbours = HostLoad()
         start = time.perf_counter()
         for _ in range(load.batch):
             await self._engine.add(self._request(load), (), None)
@@ -153,12 +157,12 @@ class Bench:
             step_s=step_s,
             parts=StepSeconds(*map(statistics.median, zip(*parts, strict=True))),
             step_bytes=self._weight_bytes
-            + rows * cache_row_bytes(self._spec, _ALONE, self._device.dtype),
+            + rows * kv_bytes_per_token(self._spec, _ALONE, self._device.dtype),
             read_bytes_s=read_bytes_s,
             neighbours=neighbours,
         )
 
-    async def _publish(self, tokens: Sequence[NewToken]) -> set[int]:
+    async def _publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
         self._steps.append(_Step(time.perf_counter(), len(tokens), self._engine.seconds))
         self._left -= sum(token.is_last for token in tokens)
         if self._left == 0:
@@ -174,8 +178,8 @@ class Bench:
             prompt_ids=tuple(
                 words.randrange(self._spec.first_special_id) for _ in range(load.context)
             ),
-            picture="",
-            image_slot=-1,
+            image="",
+            image_offset=-1,
             max_tokens=load.max_tokens,
             stop_ids=frozenset(),
             temperature=0.0,

@@ -53,7 +53,7 @@ def read_rates() -> list[float]:
     return rates
 
 
-class Neighbours:
+class HostLoad:
     """Cores that other processes used since this was made; figures beside busy ones are too low."""
 
     def __init__(self) -> None:

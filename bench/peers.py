@@ -36,24 +36,24 @@ class Load:
 
     prompt_tokens: int
     answer_tokens: int
-    picture_side: int  # pixels of a picture in each request; 0 for none
-    same_picture: bool  # in all requests, else a new one in each
-    seed: int  # of prompts and pictures: another one is unknown to the servers' caches
+    image_side: int  # pixels of an image in each request; 0 for none
+    same_image: bool  # in all requests, else a new one in each
+    seed: int  # of prompts and images: another one is unknown to the servers' caches
 
     @property
     def name(self) -> str:
         """In a few words."""
         text = f"{self.prompt_tokens} prompt + {self.answer_tokens} answer tokens"
-        if not self.picture_side:
+        if not self.image_side:
             return text
-        which = "the same" if self.same_picture else "a new"
-        return f"{text}, {which} {self.picture_side} px picture in each request"
+        which = "the same" if self.same_image else "a new"
+        return f"{text}, {which} {self.image_side} px image in each request"
 
-    def picture(self, dice: random.Random) -> bytes | None:
+    def image(self, dice: random.Random) -> bytes | None:
         """A PNG, where the load has one."""
-        if not self.picture_side:
+        if not self.image_side:
             return None
-        return _picture(random.Random(self.seed) if self.same_picture else dice, self.picture_side)
+        return _image(random.Random(self.seed) if self.same_image else dice, self.image_side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Round:
     server: str
     concurrency: int
     tokens_s: float
-    first_token_s: float  # median
+    time_to_first_token_s: float  # median
     pause_s: float  # between two tokens of an answer: 99 of 100 are shorter
 
 
@@ -90,12 +90,12 @@ class Ours(Server[api.GenerateRequest]):
         self._stub = InferenceServiceStub(grpc.aio.insecure_channel(target, options=options))
 
     async def request(self, load: Load, dice: random.Random) -> api.GenerateRequest:
-        """A message of a picture, where there is one, and text."""
+        """A message of an image, where there is one, and text."""
         empty = await self._stub.CountTokens(api.CountTokensRequest(messages=[_message("a", None)]))
         text = _letters(dice, max(1, load.prompt_tokens - empty.prompt_tokens + 1))
-        picture = load.picture(dice)
+        image = load.image(dice)
         return api.GenerateRequest(
-            messages=[_message(text, picture)],
+            messages=[_message(text, image)],
             sampling=api.SamplingParams(temperature=0),
             max_tokens=load.answer_tokens,
             ignore_eos=True,
@@ -111,7 +111,7 @@ class Ours(Server[api.GenerateRequest]):
 
 
 class OpenAi(Server[tuple[str, bytes]]):
-    """A server with OpenAI's HTTP interface; prompts go as token ids where there is no picture."""
+    """A server with OpenAI's HTTP interface; prompts go as token ids where there is no image."""
 
     def __init__(self, name: str, url: str, model: str) -> None:
         self.name = name
@@ -151,11 +151,11 @@ class OpenAi(Server[tuple[str, bytes]]):
                     yield chunks
 
     def _body(self, load: Load, dice: random.Random) -> tuple[str, dict[str, object]]:
-        picture = load.picture(dice)
-        if picture is None:
+        image = load.image(dice)
+        if image is None:
             ids = [dice.randrange(97, 123) for _ in range(load.prompt_tokens)]
             return "/v1/completions", {"prompt": ids}
-        data = base64.b64encode(picture).decode()
+        data = base64.b64encode(image).decode()
         url = {"url": f"data:image/png;base64,{data}"}
         content = [
             {"type": "image_url", "image_url": url},
@@ -197,10 +197,10 @@ async def measure(
     )
 
 
-def _message(text: str, picture: bytes | None) -> api.Message:
+def _message(text: str, image: bytes | None) -> api.Message:
     parts = [api.ContentPart(text=text)]
-    if picture is not None:
-        parts.insert(0, api.ContentPart(image=api.Image(data=picture)))
+    if image is not None:
+        parts.insert(0, api.ContentPart(image=api.Image(data=image)))
     return api.Message(role=api.ROLE_USER, parts=parts)
 
 
@@ -209,7 +209,7 @@ def _letters(dice: random.Random, count: int) -> str:
     return "".join(dice.choices(string.ascii_lowercase, k=count))
 
 
-def _picture(dice: random.Random, side: int) -> bytes:
+def _image(dice: random.Random, side: int) -> bytes:
     """A PNG of squares."""
     from PIL import Image
 

@@ -33,15 +33,15 @@ def peers(
     ] = None,
     prompt: Annotated[int, typer.Option(min=8, help="Prompt tokens.")] = 64,
     tokens: Annotated[int, typer.Option(min=2, help="Answer tokens.")] = 128,
-    picture: Annotated[
-        int, typer.Option(min=0, help="Side of a new picture in each request, pixels; 0: none.")
+    image: Annotated[
+        int, typer.Option(min=0, help="Side of a new image in each request, pixels; 0: none.")
     ] = 0,
     rounds: Annotated[int, typer.Option(min=1, help=_ROUNDS_HELP)] = 3,
-    same_picture: Annotated[
-        bool, typer.Option("--same-picture", help="One picture for all requests of a server.")
+    same_image: Annotated[
+        bool, typer.Option("--same-image", help="One image for all requests of a server.")
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(help="Of prompts and pictures; else what no cache knows yet.")
+        int | None, typer.Option(help="Of prompts and images; else what no cache knows yet.")
     ] = None,
     report: Annotated[
         Path | None,
@@ -63,7 +63,7 @@ def peers(
 
     named = [_split(text) for text in peer or ()]
     salt = time.time_ns() if seed is None else seed
-    load = Load(prompt, tokens, picture, same_picture=same_picture, seed=salt)
+    load = Load(prompt, tokens, image, same_image=same_image, seed=salt)
 
     async def compare() -> "list[Round]":
         servers: list[Server[Any]] = [Ours(server), *(OpenAi(n, url, model) for n, url in named)]

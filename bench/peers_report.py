@@ -36,7 +36,7 @@ def medians(
     return {
         name: (
             statistics.median(one.tokens_s for one in own),
-            statistics.median(one.first_token_s for one in own),
+            statistics.median(one.time_to_first_token_s for one in own),
             statistics.median(one.pause_s for one in own),
             statistics.median(a.tokens_s / b.tokens_s for a, b in zip(ours, own, strict=True)),
         )

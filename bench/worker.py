@@ -16,7 +16,7 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import open_device
 from glm4v.internal.v1 import journal_pb2 as pb
 from lm_worker.engine.blocks import BlockPool
-from lm_worker.engine.engine import Engine, NewToken, Publish
+from lm_worker.engine.engine import Engine, OutputSink, TokenOutput
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.model.layers import Shard
 from lm_worker.model.runner import Runner
@@ -24,8 +24,8 @@ from lm_worker.parallel.ranks import Ranks
 from lm_worker.translate import sequence_request
 from lm_worker.worker import Worker
 
-_BLOCK_ROWS = 16
-_STEP_ROWS = 512
+_BLOCK_SIZE = 16
+_MAX_BATCHED_TOKENS = 512
 _PROMPT_TOKENS = 64
 _LEASE_S = 10.0
 _DEADLINE_MS = 3_600_000
@@ -44,24 +44,24 @@ class Bench:
         self._left = 0
         self._done = asyncio.Event()
         device = open_device("auto", dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False))
-        self._blocks = requests * -(-(_PROMPT_TOKENS + tokens) // _BLOCK_ROWS)
+        self._blocks = requests * -(-(_PROMPT_TOKENS + tokens) // _BLOCK_SIZE)
         self._ranks = Ranks(
             partial(Runner.load, checkpoint, device, Shard(0, 1)),
             blocks=self._blocks,
-            block_size=_BLOCK_ROWS,
+            block_size=_BLOCK_SIZE,
         )
         self._connection, keys = Connection(redis_url), Keys("bench")
-        self._queue = LmQueue(self._connection, keys, lease_s=_LEASE_S, retention_s=60)
-        self._broker = Broker(self._connection, keys, max_open_requests=requests, retention_s=60)
+        self._queue = LmQueue(self._connection, keys, lease_s=_LEASE_S, result_ttl_s=60)
+        self._broker = Broker(self._connection, keys, max_open_requests=requests, result_ttl_s=60)
         self._worker = Worker(
             self._queue,
             Blobs(self._connection, keys),
             spec=self._spec,
             fingerprint=self._fingerprint,
-            max_sequences=requests,
+            max_num_seqs=requests,
             lease_s=_LEASE_S,
         )
-        self._alone = self._engine(self._count)
+        self._plan_isolated = self._engine(self._count)
         self._journaled = self._engine(self._publish)
 
     @asynccontextmanager
@@ -72,13 +72,13 @@ class Bench:
             await self._queue.ready()
             await self._ranks.start()
             tasks = [
-                asyncio.create_task(self._alone.run()),
+                asyncio.create_task(self._plan_isolated.run()),
                 asyncio.create_task(self._worker.run(self._journaled, stopping)),
             ]
             for task in tasks:
                 task.add_done_callback(lambda _: self._done.set())
             yield self
-            self._alone.stop()
+            self._plan_isolated.stop()
             stopping.set()
             await asyncio.gather(*tasks)
         finally:
@@ -90,7 +90,7 @@ class Bench:
         jobs = self._jobs()
         start = time.perf_counter()
         for job in jobs:
-            await self._alone.add(sequence_request(job, self._spec), (), None)
+            await self._plan_isolated.add(sequence_request(job, self._spec), (), None)
         return await self._rate(start)
 
     async def journaled(self) -> float:
@@ -106,26 +106,26 @@ class Bench:
         assert self._left == 0, "an engine ended"
         return self._requests * self._tokens / (time.perf_counter() - start)
 
-    async def _publish(self, tokens: Sequence[NewToken]) -> set[int]:
+    async def _publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
         refused = await self._worker.publish(tokens)
         assert not refused, "nobody else has these requests"
         return await self._count(tokens)
 
-    async def _count(self, tokens: Sequence[NewToken]) -> set[int]:
+    async def _count(self, tokens: Sequence[TokenOutput]) -> set[int]:
         self._left -= sum(token.is_last for token in tokens)
         if self._left == 0:
             self._done.set()
         return set()
 
-    def _engine(self, publish: Publish) -> Engine:
+    def _engine(self, publish: OutputSink) -> Engine:
         scheduler = Scheduler(
-            BlockPool(self._blocks, _BLOCK_ROWS),
-            max_sequences=self._requests,
-            step_rows=_STEP_ROWS,
+            BlockPool(self._blocks, _BLOCK_SIZE),
+            max_num_seqs=self._requests,
+            max_batched_tokens=_MAX_BATCHED_TOKENS,
             prefix_cache=False,
         )
-        rows = self._spec.vision.embedding_rows
-        return Engine(scheduler, self._ranks, publish, picture_rows=rows)
+        rows = self._spec.vision.num_image_tokens
+        return Engine(scheduler, self._ranks, publish, num_image_tokens=rows)
 
     def _jobs(self) -> list[pb.Job]:
         self._left = self._requests
@@ -139,7 +139,7 @@ class Bench:
                 sampling=pb.Sampling(temperature=0, top_p=1, repetition_penalty=1),
                 max_tokens=self._tokens,
                 timeout_ms=_DEADLINE_MS,
-                linger_ms=_DEADLINE_MS,
+                orphan_timeout_ms=_DEADLINE_MS,
             )
             for _ in range(self._requests)
         ]

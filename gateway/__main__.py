@@ -41,7 +41,7 @@ def build(settings: GatewaySettings) -> Process:
         connection,
         Keys(),
         max_open_requests=settings.max_open_requests,
-        retention_s=settings.retention_s,
+        result_ttl_s=settings.result_ttl_s,
         max_open_image_bytes=settings.max_open_image_bytes,
     )
     servicer = InferenceServicer(
@@ -51,7 +51,7 @@ def build(settings: GatewaySettings) -> Process:
             broker,
             tokenizer,
             fingerprint=checkpoint.fingerprint,
-            image_rows=spec.vision.embedding_rows,
+            image_tokens=spec.vision.num_image_tokens,
             silence_s=settings.silence_s,
         ),
         describe(checkpoint, defaults, limits.images),
@@ -73,7 +73,7 @@ def build(settings: GatewaySettings) -> Process:
         close=connection.close,
         limits=CallLimits(
             calls_per_connection=settings.max_calls_per_connection,
-            # A picture somewhat above the limit still arrives, so that our message refuses it.
+            # An image somewhat above the limit still arrives, so that our message refuses it.
             message_bytes=settings.max_image_bytes + 8 * 2**20,
             receiving_bytes=settings.max_receiving_bytes,
             message_s=settings.message_s,
@@ -92,7 +92,7 @@ def describe(
         fingerprint=checkpoint.fingerprint,
         context_tokens=spec.context_tokens,
         image_size=spec.vision.image_size,
-        image_rows=spec.vision.embedding_rows,
+        image_tokens=spec.vision.num_image_tokens,
         eos_token_ids=spec.eos_ids,
         default_sampling=defaults.as_params(),
         max_image_bytes=images.max_bytes,

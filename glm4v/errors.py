@@ -38,7 +38,7 @@ class InvalidRequest(Glm4vError):
 
 
 class UnknownReference(Glm4vError):
-    """A request id or picture digest that is not, or no longer, known."""
+    """A request id or image digest that is not, or no longer, known."""
 
     code = "NOT_FOUND"
     exit_code = 3

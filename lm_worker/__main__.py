@@ -12,23 +12,23 @@ with extra("worker"):
     from glm4v.broker import Connection, Keys
     from glm4v.broker.blobs import Blobs
     from glm4v.broker.lm_queue import LmQueue
-    from glm4v.broker.patience import patiently
+    from glm4v.broker.patience import retry_until_available
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import open_device
     from glm4v.device.cpu.threads import use_threads
-    from glm4v.host.core_turns import CoreTurns
+    from glm4v.host.cpu_arbiter import CpuArbiter
     from glm4v.process.service import Process, main
     from glm4v.process.settings import LmSettings
     from lm_worker.engine.blocks import BlockPool
-    from lm_worker.engine.engine import Engine, Publish
+    from lm_worker.engine.engine import Engine, OutputSink
     from lm_worker.engine.scheduler import Scheduler
     from lm_worker.model.cache_size import cache_blocks
     from lm_worker.model.layers import Shard
     from lm_worker.model.runner import Runner
     from lm_worker.parallel import follower
-    from lm_worker.parallel.group import Followers, Place, join, place_from
+    from lm_worker.parallel.group import Followers, Place, join, rank_from_env
     from lm_worker.parallel.ranks import Ranks
-    from lm_worker.structured_output.grammar import Grammars
+    from lm_worker.structured_output.grammar import GrammarCache
     from lm_worker.worker import Worker
 
 
@@ -37,20 +37,22 @@ def build(settings: LmSettings) -> Process:
     use_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
     connection = Connection(settings.redis_url.get_secret_value())
-    queue = LmQueue(connection, Keys(), lease_s=settings.lease_s, retention_s=settings.retention_s)
+    queue = LmQueue(
+        connection, Keys(), lease_s=settings.lease_s, result_ttl_s=settings.result_ttl_s
+    )
     worker = Worker(
         queue,
         Blobs(connection, Keys()),
         spec=checkpoint.spec,
         fingerprint=checkpoint.fingerprint,
-        max_sequences=settings.max_sequences,
+        max_num_seqs=settings.max_num_seqs,
         lease_s=settings.lease_s,
-        turns=CoreTurns(settings.core_turns),
+        turns=CpuArbiter(settings.cpu_arbiter),
     )
     size = settings.tensor_parallel
-    place = place_from(os.environ, size)
+    place = rank_from_env(os.environ, size)
     followers = Followers(size) if size > 1 and place is None else None
-    grammars = Grammars(settings.model, checkpoint.spec)
+    grammars = GrammarCache(settings.model, checkpoint.spec)
     engine, ranks = _engine(
         settings,
         checkpoint,
@@ -62,7 +64,9 @@ def build(settings: LmSettings) -> Process:
 
     async def answer() -> None:
         await ranks.start()
-        await patiently(queue.ready)  # `ready` makes sure too, but not before this begins
+        await retry_until_available(
+            queue.ready
+        )  # `ready` makes sure too, but not before this begins
         await worker.run(engine, process.stopping)
 
     async def ready() -> None:
@@ -86,8 +90,8 @@ def build(settings: LmSettings) -> Process:
 def _engine(
     settings: LmSettings,
     checkpoint: Checkpoint,
-    publish: Publish,
-    grammars: Grammars,
+    publish: OutputSink,
+    grammars: GrammarCache,
     *,
     place: Place | None,
     ranks_here: int,
@@ -118,13 +122,13 @@ def _engine(
     )
     scheduler = Scheduler(
         BlockPool(blocks, settings.block_size),
-        max_sequences=settings.max_sequences,
-        step_rows=settings.step_tokens,
-        stretch=settings.step_stretch,
+        max_num_seqs=settings.max_num_seqs,
+        max_batched_tokens=settings.max_batched_tokens,
+        stretch=settings.prefill_slowdown,
         prefix_cache=settings.prefix_cache,
     )
-    rows = spec.vision.embedding_rows
-    return Engine(scheduler, ranks, publish, picture_rows=rows, grammars=grammars), ranks
+    rows = spec.vision.num_image_tokens
+    return Engine(scheduler, ranks, publish, num_image_tokens=rows, grammars=grammars), ranks
 
 
 # Seconds after which the event loop lets the device thread have the interpreter: python's own 5 ms

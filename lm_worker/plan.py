@@ -1,7 +1,7 @@
 """What scheduler and device tell each other in one step: plain values, fit to be sent.
 
-None is changed once it is made. `SampleSpec` and `Chunk` are not declared frozen all the same: that
-would make them four times as slow to make, and a step makes one of each for every sequence.
+None is changed once it is made. `SamplingState` and `Chunk` are not declared frozen all the same:
+that would make them four times as slow to make, and a step makes one of each for every sequence.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 NO_TOKEN = -1  # in place of a token id: the logits were not numbers
 
 
-class AnswerForm(NamedTuple):
+class OutputFormat(NamedTuple):
     """What an answer has to look like."""
 
     kind: Literal["json_schema", "regex", "choice"]
@@ -18,7 +18,7 @@ class AnswerForm(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingRules:
+class SamplingParams:
     """What a request asks of every choice; docs/sampling.md has the order they apply in."""
 
     temperature: float = 0.0  # 0 is greedy
@@ -41,15 +41,15 @@ class SamplingRules:
 
 
 @dataclass(slots=True)
-class SampleSpec:
+class SamplingState:
     """How the token after a chunk's last row is chosen; complete, so samplers keep no state."""
 
-    rules: SamplingRules
+    rules: SamplingParams
     index: int  # of the token in the answer: the counter of its draw
     seen: tuple[int, ...] = ()  # distinct ids the repetition penalty applies to
     answer: tuple[int, ...] = ()  # its tokens; empty when nothing here depends on them
     banned: tuple[int, ...] = ()  # ids that cannot be drawn: the stops of an answer too short
-    grammar: int | None = None  # the open matcher the answer has to follow; see `Grammars`
+    grammar: int | None = None  # the open matcher the answer has to follow; see `GrammarCache`
     stops: tuple[int, ...] = ()  # ids allowed only where that grammar is complete
     header_id: int = NO_TOKEN  # the token the answer begins with, before what the grammar describes
 
@@ -81,15 +81,17 @@ class PromptScoring(NamedTuple):
 
 @dataclass(slots=True)
 class Chunk:
-    """The rows one sequence computes in a step, from `start_row` on."""
+    """The rows one sequence computes in a step, from `context_len` on."""
 
     sequence_id: int
-    row_ids: tuple[int, ...]  # a token id, or -1-k for row k of the picture
+    token_ids: tuple[int, ...]  # a token id, or -1-k for row k of the image
     positions: tuple[int, ...]  # rotary positions
-    start_row: int  # rows of this sequence that are in the cache already
-    block_table: tuple[int, ...]  # cache blocks, covering at least start_row + len(row_ids) rows
-    picture: str  # digest, empty without one
-    sample: SampleSpec | None  # None: an inner chunk of a prefill
+    context_len: int  # rows of this sequence that are in the cache already
+    block_table: tuple[
+        int, ...
+    ]  # cache blocks, covering at least context_len + len(token_ids) rows
+    image: str  # digest, empty without one
+    sample: SamplingState | None  # None: an inner chunk of a prefill
     scoring: PromptScoring | None = None  # None: the prompt's log-probabilities are not wanted
 
 
@@ -103,7 +105,7 @@ class StepPlan:
     @property
     def row_count(self) -> int:
         """Rows computed in this step."""
-        return sum(len(chunk.row_ids) for chunk in self.chunks)
+        return sum(len(chunk.token_ids) for chunk in self.chunks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class StepSeconds(NamedTuple):
         return StepSeconds(*(now - then for now, then in zip(self, earlier, strict=True)))
 
 
-class Stopwatch:
+class StepTimer:
     """Sums up seconds by name."""
 
     def __init__(self) -> None:

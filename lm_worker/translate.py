@@ -9,9 +9,9 @@ from glm4v.broker.lm_queue import Append, Lease
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2
-from lm_worker.engine.engine import NewToken
+from lm_worker.engine.engine import TokenOutput
 from lm_worker.engine.sequence import SequenceRequest
-from lm_worker.plan import NO_TOKEN, AnswerForm, SampledToken
+from lm_worker.plan import NO_TOKEN, OutputFormat, SampledToken
 
 _DEFAULT_PRIORITY = 3  # of a job that an older gateway wrote
 
@@ -25,7 +25,7 @@ class Held:
     sequence_id: int | None = None  # once the engine has it
 
 
-def step_append(held: Held, token: NewToken, at_ms: int) -> Append:
+def step_append(held: Held, token: TokenOutput, at_ms: int) -> Append:
     """What a token adds to its request's journal."""
     end = _end(held, token, at_ms) if token.is_last else None
     tokens = _tokens(token.sampled, at_ms)
@@ -59,7 +59,7 @@ def _fill(
         logprobs.top.add(token_id=rival, logprob=its_logprob)
 
 
-def _end(held: Held, token: NewToken, at_ms: int) -> pb.JournalEnd:
+def _end(held: Held, token: TokenOutput, at_ms: int) -> pb.JournalEnd:
     token_id = token.sampled.token_id
     end = pb.JournalEnd(token_count=token.index + (token_id != NO_TOKEN), at_ms=at_ms)
     if token.error is not None:
@@ -73,7 +73,7 @@ def _end(held: Held, token: NewToken, at_ms: int) -> pb.JournalEnd:
     return end
 
 
-def _is_header(job: pb.Job, token: NewToken) -> bool:
+def _is_header(job: pb.Job, token: TokenOutput) -> bool:
     return (
         token.index == 0 and job.HasField("header_id") and token.sampled.token_id == job.header_id
     )
@@ -85,8 +85,8 @@ def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
     return SequenceRequest(
         request_id=job.request_id,
         prompt_ids=prompt,
-        picture=job.image_digest,
-        image_slot=prompt.index(spec.boi_id) if job.image_digest else -1,
+        image=job.image_digest,
+        image_offset=prompt.index(spec.boi_id) if job.image_digest else -1,
         max_tokens=job.max_tokens,
         stop_ids=frozenset(job.stop_token_ids),
         temperature=job.sampling.temperature,
@@ -112,15 +112,15 @@ def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
     )
 
 
-def _form(job: pb.Job) -> AnswerForm | None:
+def _form(job: pb.Job) -> OutputFormat | None:
     response_format = job.response_format
     match response_format.WhichOneof("format"):
         case "json_schema":
-            return AnswerForm("json_schema", response_format.json_schema)
+            return OutputFormat("json_schema", response_format.json_schema)
         case "regex":
-            return AnswerForm("regex", response_format.regex)
+            return OutputFormat("regex", response_format.regex)
         case "choice":
-            return AnswerForm("choice", json.dumps(list(response_format.choice.options)))
+            return OutputFormat("choice", json.dumps(list(response_format.choice.options)))
     return None
 
 

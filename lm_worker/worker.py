@@ -8,15 +8,15 @@ import anyio
 from anyio.abc import TaskGroup
 
 from glm4v.broker.blobs import Blobs
-from glm4v.broker.lm_queue import Append, Lease, LmQueue, Resumed
-from glm4v.broker.patience import patiently
+from glm4v.broker.lm_queue import Append, Lease, LmQueue, ResumeState
+from glm4v.broker.patience import retry_until_available
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.errors import CheckpointError, Glm4vError, RequestFailed, Unavailable
-from glm4v.host.core_turns import CoreTurns
+from glm4v.host.cpu_arbiter import CpuArbiter
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import CorruptTensor, TensorBytes
 from glm4v.v1 import inference_pb2
-from lm_worker.engine.engine import Engine, NewToken
+from lm_worker.engine.engine import Engine, TokenOutput
 from lm_worker.translate import Held, now_ms, sequence_request, step_append
 
 log = logging.getLogger(__name__)
@@ -35,17 +35,17 @@ class Worker:
         *,
         spec: ModelSpec,
         fingerprint: str,
-        max_sequences: int,
+        max_num_seqs: int,
         lease_s: float,
-        turns: CoreTurns | None = None,
+        turns: CpuArbiter | None = None,
     ) -> None:
         self._queue = queue
         self._blobs = blobs
         self._spec = spec
         self._fingerprint = fingerprint
-        self._max_sequences = max_sequences
+        self._max_sequences = max_num_seqs
         self._lease_s = lease_s
-        self._turns = turns or CoreTurns(None)
+        self._turns = turns or CpuArbiter(None)
         self._engine: Engine | None = None  # while it runs
         self._held: dict[str, Held] = {}
         self._admitting: dict[str, Lease] = {}
@@ -76,7 +76,7 @@ class Worker:
         free, total = engine.blocks
         log.info("cache: %d of %d blocks free, %d wrong", free, total, len(engine.audit()))
 
-    async def publish(self, tokens: Sequence[NewToken]) -> set[int]:
+    async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
         """Append a step's tokens to the journals; sequences of requests that are over for others.
 
         A token of a sequence whose request was lost and came back is nobody's.
@@ -88,7 +88,9 @@ class Worker:
             if (held := self._held.get(token.request_id)) is not None
             and held.sequence_id == token.sequence_id
         ]
-        answers = await patiently(self._queue.append, [append for _, append in appending])
+        answers = await retry_until_available(
+            self._queue.append, [append for _, append in appending]
+        )
         refused = set()
         for (held, append), answer in zip(appending, answers, strict=True):
             request_id = append.lease.request_id
@@ -100,10 +102,10 @@ class Worker:
                 refused.add(held.sequence_id)
             if answer != "ok" or append.end is not None:
                 del self._held[request_id]
-        self._say_whether_prefilling()
+        self._update_arbiter()
         return refused
 
-    def _say_whether_prefilling(self) -> None:
+    def _update_arbiter(self) -> None:
         is_prefilling = self._engine is not None and self._engine.is_prefilling
         self._turns.prefilling(bool(self._arriving) or is_prefilling)
 
@@ -112,12 +114,12 @@ class Worker:
     ) -> None:
         """Claim without waiting for what was claimed before: a response format may take seconds."""
         while not stopping.is_set():
-            self._say_whether_prefilling()
+            self._update_arbiter()
             room = self._room(engine)
             if room <= 0:
                 await asyncio.sleep(_IDLE_S)
                 continue
-            for lease in await patiently(self._queue.claim, room):
+            for lease in await retry_until_available(self._queue.claim, room):
                 self._take(engine, admitting, lease)
 
     async def _take_over(
@@ -127,7 +129,7 @@ class Worker:
         while not stopping.is_set():
             room = self._room(engine)
             if room > 0:
-                leases = await patiently(self._queue.take_over, room)
+                leases = await retry_until_available(self._queue.claim_expired, room)
                 for lease in leases:
                     log.warning("request=%s life=%d taken over", lease.request_id, lease.lives)
                     self._take(engine, admitting, lease)
@@ -136,7 +138,7 @@ class Worker:
 
     def _room(self, engine: Engine) -> int:
         """Requests worth claiming: none that another worker might run sooner."""
-        if not engine.takes_more or self._stuck:
+        if not engine.has_capacity or self._stuck:
             return 0
         return self._max_sequences - len(self._held.keys() | self._admitting.keys())
 
@@ -162,26 +164,26 @@ class Worker:
         """Read the journal and let the engine continue from what it finds."""
         if (lost := self._held.pop(lease.request_id, None)) is not None:
             # Our own lease lapsed and came back to us. Others may have written since: start anew.
-            await _leave(engine, lost)
-        resumed = await patiently(self._queue.resume, lease)
+            await _evict(engine, lost)
+        resumed = await retry_until_available(self._queue.resume, lease)
         if resumed is None:
             return
         held = self._held[lease.request_id] = Held(lease, resumed.job)
         try:
             await self._check(resumed)
-            picture = await self._picture(resumed.job)
-            if resumed.job.image_digest and picture is None:
-                log.warning("request=%s needs its picture encoded again", lease.request_id)
-                await patiently(self._queue.need_vision, lease, resumed.job)
+            image = await self._image(resumed.job)
+            if resumed.job.image_digest and image is None:
+                log.warning("request=%s needs its image encoded again", lease.request_id)
+                await retry_until_available(self._queue.await_encode, lease, resumed.job)
                 self._held.pop(lease.request_id, None)
                 return
             if lease.lives or resumed.job.HasField("response_format"):
                 self._arriving.discard(lease.request_id)  # it may wait for long before it computes
             if lease.lives == 0:
-                await self._start(engine, held, resumed, picture, alone=False)
+                await self._start(engine, held, resumed, image, alone=False)
             else:
                 async with self._trial:
-                    await self._start(engine, held, resumed, picture, alone=True)
+                    await self._start(engine, held, resumed, image, alone=True)
                     if held.sequence_id is not None:
                         await engine.trial_over(held.sequence_id)
         except Unavailable:  # a rank is lost: the group goes down, and the next one resumes
@@ -193,25 +195,23 @@ class Worker:
         self,
         engine: Engine,
         held: Held,
-        resumed: Resumed,
-        picture: TensorBytes | None,
+        resumed: ResumeState,
+        image: TensorBytes | None,
         *,
         alone: bool,
     ) -> None:
         """Say in the journal that it is being answered, then do."""
-        stage = pb.JournalStage(stage=inference_pb2.STAGE_ANSWERING, at_ms=now_ms(), alone=alone)
+        stage = pb.JournalStage(stage=inference_pb2.STAGE_RUNNING, at_ms=now_ms(), alone=alone)
         request_id = held.lease.request_id
-        if await patiently(self._queue.renew, [held.lease], stage) == ["ok"]:
+        if await retry_until_available(self._queue.renew, [held.lease], stage) == ["ok"]:
             request = sequence_request(resumed.job, self._spec)
-            held.sequence_id = await engine.add(
-                request, resumed.token_ids, picture, is_suspect=alone
-            )
+            held.sequence_id = await engine.add(request, resumed.token_ids, image, is_suspect=alone)
             if self._held.get(request_id) is not held:  # it ended meanwhile
-                await _leave(engine, held)
+                await _evict(engine, held)
         else:
             self._held.pop(request_id, None)
 
-    async def _check(self, resumed: Resumed) -> None:
+    async def _check(self, resumed: ResumeState) -> None:
         job = resumed.job
         if job.fingerprint != self._fingerprint:
             raise CheckpointError(
@@ -220,24 +220,24 @@ class Worker:
             )
         if resumed.trials >= MAX_TRIALS:
             reason = f"given up: {resumed.trials} workers died computing its next token alone"
-            await patiently(self._queue.bury, job, reason)
+            await retry_until_available(self._queue.bury, job, reason)
             raise RequestFailed(reason)
 
-    async def _picture(self, job: pb.Job) -> TensorBytes | None:
+    async def _image(self, job: pb.Job) -> TensorBytes | None:
         """The embedding a request needs; None when it needs none or none can be used."""
         if not job.image_digest:
             return None
         digest = job.image_digest
         try:
-            picture = await patiently(self._blobs.embedding, self._fingerprint, digest)
+            image = await retry_until_available(self._blobs.embedding, self._fingerprint, digest)
         except CorruptTensor as error:
             log.error("embedding=%s is corrupt: %s", digest, error)
-            await patiently(self._blobs.forget_embedding, self._fingerprint, digest)
+            await retry_until_available(self._blobs.forget_embedding, self._fingerprint, digest)
             return None
-        shape = (self._spec.vision.embedding_rows, self._spec.hidden_size)
-        if picture is not None and picture.shape != shape:
-            raise CheckpointError(f"the embedding has shape {picture.shape}, the model {shape}")
-        return picture
+        shape = (self._spec.vision.num_image_tokens, self._spec.hidden_size)
+        if image is not None and image.shape != shape:
+            raise CheckpointError(f"the embedding has shape {image.shape}, the model {shape}")
+        return image
 
     async def _fail(self, held: Held, token_count: int, error: Glm4vError) -> None:
         log.warning("request=%s failed: %s", held.lease.request_id, error)
@@ -249,7 +249,7 @@ class Worker:
             at_ms=now_ms(),
         )
         append = Append(held.lease, token_count, None, end)
-        await patiently(self._queue.append, [append])
+        await retry_until_available(self._queue.append, [append])
         self._held.pop(held.lease.request_id, None)
 
     async def _renew_forever(self, engine: Engine) -> None:
@@ -266,14 +266,14 @@ class Worker:
 
     async def _renew(self, engine: Engine) -> None:
         held = list(self._held.values())
-        answers = await patiently(self._queue.renew, [one.lease for one in held])
+        answers = await retry_until_available(self._queue.renew, [one.lease for one in held])
         for one, answer in zip(held, answers, strict=True):
             request_id = one.lease.request_id
             # One that ended while this was under way is no longer held, and was settled.
             if answer != "ok" and self._held.get(request_id) is one:
                 log.info("request=%s dropped: %s", request_id, answer)
                 del self._held[request_id]
-                await _leave(engine, one)
+                await _evict(engine, one)
 
     async def _hand_back(self, engine: Engine) -> None:
         held = list(self._held.values())
@@ -281,9 +281,9 @@ class Worker:
         leases = {one.lease.request_id: one.lease for one in held} | self._admitting
         self._admitting.clear()
         self._held.clear()
-        count = await patiently(self._queue.hand_back, list(leases.values()))
+        count = await retry_until_available(self._queue.requeue, list(leases.values()))
         for one in held:
-            await _leave(engine, one)
+            await _evict(engine, one)
         if count:
             log.info("handed back %d requests", count)
 
@@ -293,7 +293,7 @@ async def _stop_with(engine: Engine, stopping: asyncio.Event) -> None:
     engine.stop()
 
 
-async def _leave(engine: Engine, held: Held) -> None:
+async def _evict(engine: Engine, held: Held) -> None:
     """Take a request that is no longer held out of the engine, if it is there."""
     if held.sequence_id is not None:
         await engine.remove(held.sequence_id)

@@ -23,7 +23,7 @@ def command(
         Path, typer.Option(metavar="FILE", help="A conversation as OpenAI-shaped JSON.")
     ],
     image: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A picture for the first user message.")
+        Path | None, typer.Option(metavar="FILE", help="An image for the first user message.")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
@@ -50,7 +50,7 @@ def command(
     """Answer once without a server: vision and language in one process, to check exactness."""
     conversation = read_messages(messages)
     if image is not None:
-        attach_image(conversation, read_file(image, "picture"))
+        attach_image(conversation, read_file(image, "image"))
     sampling = api.SamplingParams(
         temperature=temperature,
         top_p=top_p,

@@ -18,18 +18,18 @@ from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.v1 import inference_pb2 as api
 from lm_worker.engine.blocks import BlockPool
-from lm_worker.engine.engine import Engine, NewToken
+from lm_worker.engine.engine import Engine, TokenOutput
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.model.layers import Shard
 from lm_worker.model.runner import Runner
 from lm_worker.parallel.ranks import Ranks
-from lm_worker.structured_output.grammar import Grammars
+from lm_worker.structured_output.grammar import GrammarCache
 from lm_worker.translate import Held, now_ms, sequence_request, step_append
 from vision_worker.decoders import Decoders
 from vision_worker.encoder import Encoder
 
-_BLOCK_ROWS = 16
-_STEP_ROWS = 2048
+_BLOCK_SIZE = 16
+_MAX_BATCHED_TOKENS = 2048
 _DEADLINE_S = 3600.0
 
 
@@ -56,7 +56,7 @@ class Pipeline:
         admitted = await self._admission.admit(request, None)
         job = admitted.job
         job.accepted_ms = now_ms()
-        replies = Replies(job, self._tokenizer, image_rows=self._spec.vision.embedding_rows)
+        replies = Replies(job, self._tokenizer, image_tokens=self._spec.vision.num_image_tokens)
         yield replies.accepted(with_prompt_ids=request.return_prompt_ids)
         async for entry in self._journal(job, admitted.image):
             for event in replies.events(entry):
@@ -67,15 +67,15 @@ class Pipeline:
                 return
 
     async def _journal(self, job: pb.Job, image: bytes | None) -> AsyncIterator[Event]:
-        picture = None
+        embedding = None
         if job.image_digest:
             if image is None:
-                raise InvalidRequest("a picture by its digest needs a server; give the file")
+                raise InvalidRequest("an image by its digest needs a server; give the file")
             yield _stage(api.STAGE_ENCODING)
-            picture = await self._encode(image)
+            embedding = await self._encode(image)
             yield _stage(api.STAGE_QUEUED)
-        yield _stage(api.STAGE_ANSWERING)
-        async for entry in self._generate(job, picture):
+        yield _stage(api.STAGE_RUNNING)
+        async for entry in self._generate(job, embedding):
             yield entry
 
     async def _encode(self, image: bytes) -> TensorBytes:
@@ -87,31 +87,37 @@ class Pipeline:
         finally:
             encoder.close()
 
-    async def _generate(self, job: pb.Job, picture: TensorBytes | None) -> AsyncIterator[Event]:
+    async def _generate(self, job: pb.Job, embedding: TensorBytes | None) -> AsyncIterator[Event]:
         request = sequence_request(job, self._spec)
         held = Held(Lease(job.request_id, entry="", lives=0), job)
-        produced: asyncio.Queue[NewToken] = asyncio.Queue()  # bounded by the request's max_tokens
+        produced: asyncio.Queue[TokenOutput] = (
+            asyncio.Queue()
+        )  # bounded by the request's max_tokens
 
-        async def publish(tokens: Sequence[NewToken]) -> set[int]:
+        async def publish(tokens: Sequence[TokenOutput]) -> set[int]:
             for token in tokens:
                 produced.put_nowait(token)
             return set()
 
-        rows = len(job.prompt_ids) + self._spec.vision.embedding_rows + job.max_tokens
-        blocks = -(-rows // _BLOCK_ROWS)
-        grammars = Grammars(self._model, self._spec)
+        rows = len(job.prompt_ids) + self._spec.vision.num_image_tokens + job.max_tokens
+        blocks = -(-rows // _BLOCK_SIZE)
+        grammars = GrammarCache(self._model, self._spec)
         ranks = Ranks(
             partial(Runner.load, self._checkpoint, self._device, Shard(0, 1), grammars=grammars),
             blocks=blocks,
-            block_size=_BLOCK_ROWS,
+            block_size=_BLOCK_SIZE,
         )
-        scheduler = Scheduler(BlockPool(blocks, _BLOCK_ROWS), max_sequences=1, step_rows=_STEP_ROWS)
-        picture_rows = self._spec.vision.embedding_rows
-        engine = Engine(scheduler, ranks, publish, picture_rows=picture_rows, grammars=grammars)
+        scheduler = Scheduler(
+            BlockPool(blocks, _BLOCK_SIZE), max_num_seqs=1, max_batched_tokens=_MAX_BATCHED_TOKENS
+        )
+        num_image_tokens = self._spec.vision.num_image_tokens
+        engine = Engine(
+            scheduler, ranks, publish, num_image_tokens=num_image_tokens, grammars=grammars
+        )
         await ranks.start()
         running = asyncio.create_task(engine.run())
         try:
-            await engine.add(request, (), picture)
+            await engine.add(request, (), embedding)
             is_last = False
             while not is_last:
                 token = await _first_of(produced, running)
@@ -128,7 +134,9 @@ class Pipeline:
             grammars.end()
 
 
-async def _first_of(produced: "asyncio.Queue[NewToken]", running: "asyncio.Task[None]") -> NewToken:
+async def _first_of(
+    produced: "asyncio.Queue[TokenOutput]", running: "asyncio.Task[None]"
+) -> TokenOutput:
     """The next token, or the error that ended the engine."""
     getting = asyncio.ensure_future(produced.get())
     await asyncio.wait({getting, running}, return_when=asyncio.FIRST_COMPLETED)

@@ -20,7 +20,7 @@ from tests.scripted_gateway import GenerationEvents, ScriptedGateway, serving, w
 
 ROOT = Path(__file__).resolve().parents[1]
 SENT = 7  # events before the pause
-REMINDER = pb.GenerationEvent(progress=pb.Progress(stage=pb.STAGE_ANSWERING, unchanged=True))
+REMINDER = pb.GenerationEvent(progress=pb.Progress(stage=pb.STAGE_RUNNING, unchanged=True))
 
 
 class PausingGateway(ScriptedGateway):

@@ -10,7 +10,7 @@ import numpy as np
 from jsonschema import Draft202012Validator
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from lm_worker.plan import AnswerForm
+from lm_worker.plan import OutputFormat
 from lm_worker.structured_output.forms import compile_form
 
 _END = 256
@@ -39,7 +39,7 @@ def byte_vocabulary() -> LLTokenizer:
 def compiled(schema: Any) -> LLMatcher:
     """A schema's matcher, as the worker has it. Raises InvalidRequest."""
     text = schema if isinstance(schema, str) else json.dumps(schema)
-    return compile_form(AnswerForm("json_schema", text), byte_vocabulary())
+    return compile_form(OutputFormat("json_schema", text), byte_vocabulary())
 
 
 def lets_through(matcher: LLMatcher, answer: str) -> bool:

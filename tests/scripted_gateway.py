@@ -46,13 +46,13 @@ def progress(stage: "pb.Stage.ValueType") -> pb.GenerationEvent:
     return pb.GenerationEvent(progress=pb.Progress(stage=stage))
 
 
-STAGES = [progress(pb.STAGE_QUEUED), progress(pb.STAGE_ENCODING), progress(pb.STAGE_ANSWERING)]
+STAGES = [progress(pb.STAGE_QUEUED), progress(pb.STAGE_ENCODING), progress(pb.STAGE_RUNNING)]
 FINISHED = pb.GenerationEvent(
     finished=pb.Finished(
         reason=pb.FINISH_REASON_LENGTH,
         text="。",
-        usage=pb.Usage(prompt_tokens=3, image_rows=18, completion_tokens=len(ANSWER)),
-        timings=pb.Timings(vision_s=0.25, first_token_s=0.5, decode_s=2.5, total_s=4),
+        usage=pb.Usage(prompt_tokens=3, image_tokens=18, completion_tokens=len(ANSWER)),
+        timings=pb.Timings(vision_s=0.25, time_to_first_token_s=0.5, decode_s=2.5, total_s=4),
     )
 )
 

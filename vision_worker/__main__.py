@@ -7,12 +7,12 @@ with extra("worker"):
 
     from glm4v.broker import Connection, Keys
     from glm4v.broker.blobs import Blobs
-    from glm4v.broker.patience import patiently
+    from glm4v.broker.patience import retry_until_available
     from glm4v.broker.vision_queue import VisionQueue
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import open_device
     from glm4v.device.cpu.threads import use_threads
-    from glm4v.host.core_turns import CoreTurns
+    from glm4v.host.cpu_arbiter import CpuArbiter
     from glm4v.images import ImageLimits
     from glm4v.process.service import Process, main
     from glm4v.process.settings import VisionSettings
@@ -31,12 +31,12 @@ def build(settings: VisionSettings) -> Process:
         settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16(vision=True)
     )
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    turns = CoreTurns(settings.core_turns)
+    turns = CpuArbiter(settings.cpu_arbiter)
     decoders = Decoders(limits, checkpoint.spec.vision.image_size, quick=_DECODERS)
     encoder = Encoder(checkpoint, device, decoders, turns=turns)
     connection = Connection(settings.redis_url.get_secret_value())
     queue = VisionQueue(
-        connection, Keys(), lease_s=settings.lease_s, retention_s=settings.retention_s
+        connection, Keys(), lease_s=settings.lease_s, result_ttl_s=settings.result_ttl_s
     )
     worker = Worker(
         queue,
@@ -49,7 +49,9 @@ def build(settings: VisionSettings) -> Process:
 
     async def encode() -> None:
         await encoder.start()
-        await patiently(queue.ready)  # `ready` makes sure too, but not before this begins
+        await retry_until_available(
+            queue.ready
+        )  # `ready` makes sure too, but not before this begins
         await worker.run(process.stopping)
 
     async def ready() -> None:

@@ -1,11 +1,11 @@
-"""Pictures through the vision model, one on the device while the next ones are decoded.
+"""Images through the vision model, one on the device while the next ones are decoded.
 
-decoders  | picture 1 | picture 2 | picture 3 |
+decoders  | image 1 | image 2 | image 3 |
 device                | 1         | 2         | 3         |
 
-Decoding is done in other processes; a picture that takes long there goes aside (see `decoders`).
+Decoding is done in other processes; an image that takes long there goes aside (see `decoders`).
 
-A caller that goes (its task is cancelled) takes its picture along: before the device stage it is
+A caller that goes (its task is cancelled) takes its image along: before the device stage it is
 skipped, in it the device stops at the next layer.
 """
 
@@ -24,7 +24,7 @@ from glm4v.checkpoint.loading import Loading
 from glm4v.checkpoint.weights import Weights
 from glm4v.device import Device
 from glm4v.device.device_thread import DeviceThread
-from glm4v.host.core_turns import CoreTurns
+from glm4v.host.cpu_arbiter import CpuArbiter
 from glm4v.host.out_of_memory import out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
 from vision_worker.decoders import Decoders, Pixels, TakesLong
@@ -39,7 +39,7 @@ _END_S = 10.0
 class Encoder:
     """One device and the model on it; an error reaches the caller it belongs to, nobody else.
 
-    Memory stays bounded however many callers there are: one picture is on the device, and at most
+    Memory stays bounded however many callers there are: one image is on the device, and at most
     `quick` others are being decoded or wait for it, those aside left out.
     """
 
@@ -49,16 +49,16 @@ class Encoder:
         device: Device,
         decoders: Decoders,
         *,
-        turns: CoreTurns | None = None,
+        turns: CpuArbiter | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._device = device
         self._decoders = decoders
-        self._turns = turns or CoreTurns(None)
+        self._turns = turns or CpuArbiter(None)
         self._device_thread = DeviceThread()
         self._room = asyncio.Semaphore(decoders.quick + 1)
         self._model: VisionModel | None = None
-        self._pictures_decoded = 0  # written by the event loop
+        self._images_decoded = 0  # written by the event loop
         self._layers_done = 0  # written by the device thread
         self.started = asyncio.Event()
 
@@ -73,18 +73,18 @@ class Encoder:
 
     @property
     def progress(self) -> int:
-        """Grows with every picture decoded and every layer computed, and while one is aside."""
-        return self._pictures_decoded + self._layers_done + self._decoders.progress
+        """Grows with every image decoded and every layer computed, and while one is aside."""
+        return self._images_decoded + self._layers_done + self._decoders.progress
 
     @property
     def aside(self) -> int:
-        """How many pictures are aside, in nobody's way."""
+        """How many images are aside, in nobody's way."""
         return self._decoders.aside
 
     async def encode(self, data: bytes) -> TensorBytes:
-        """A picture file -> its rows in the language model, [embedding rows, hidden] on the host.
+        """An image file -> its rows in the language model, [embedding rows, hidden] on the host.
 
-        Raises InvalidRequest for a picture that cannot be decoded, Overloaded when there is not
+        Raises InvalidRequest for an image that cannot be decoded, Overloaded when there is not
         enough memory.
         """
         gone = threading.Event()
@@ -99,11 +99,11 @@ class Encoder:
             gone.set()
 
     async def _on_device(self, pixels: Pixels, gone: threading.Event) -> TensorBytes:
-        self._pictures_decoded += 1
+        self._images_decoded += 1
         return await _named(self._device_thread.call(partial(self._encode, pixels, gone)))
 
     def close(self) -> None:
-        """Let the pictures at hand end, but for those aside and those whose caller has gone.
+        """Let the images at hand end, but for those aside and those whose caller has gone.
 
         A device that hangs, or still reads its weights, is left so after ten seconds.
         """
@@ -142,13 +142,13 @@ class Encoder:
 
 
 class _CallerGone(Exception):
-    """Ends the work on a picture; there is nobody to see it."""
+    """Ends the work on an image; there is nobody to see it."""
 
 
 async def _named(result: Awaitable[_T]) -> _T:
     """What a thread gives, or raises; running out of memory by its name."""
     with out_of_memory_as_overloaded(
-        "the vision worker has not enough memory left for this picture; "
+        "the vision worker has not enough memory left for this image; "
         "send it scaled down, or try again later"
     ):
         return await result

@@ -1,7 +1,7 @@
 """The vision tower of GLM-4V (EVA2-CLIP) and the adapter to the language model.
 
 Source of the arithmetic: visual.py of THUDM/glm-4v-9b. Rows of the tower are the class token and
-the patches, row by row of the picture; it has no rotary positions and no final norm.
+the patches, row by row of the image; it has no rotary positions and no final norm.
 """
 
 from collections.abc import Callable
@@ -125,7 +125,7 @@ class Adapter:
 
 
 class VisionModel:
-    """Pictures to rows of the language model; the stages are public to be compared one by one."""
+    """Images to rows of the language model; the stages are public to be compared one by one."""
 
     def __init__(self, spec: ModelSpec, weights: Weights, device: Device) -> None:
         self.patch_embedding = PatchEmbedding(spec.vision, weights)

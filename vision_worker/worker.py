@@ -1,4 +1,4 @@
-"""Between the broker and the encoder: claims pictures, stores embeddings, releases who waits."""
+"""Between the broker and the encoder: claims images, stores embeddings, releases who waits."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import logging
 import anyio
 
 from glm4v.broker.blobs import Blobs
-from glm4v.broker.patience import patiently
+from glm4v.broker.patience import retry_until_available
 from glm4v.broker.vision_queue import VisionLease, VisionQueue
 from glm4v.errors import CheckpointError, Glm4vError, RequestFailed, UnknownReference
 from glm4v.tensor_bytes import CorruptTensor
@@ -15,13 +15,13 @@ from vision_worker.encoder import Encoder
 log = logging.getLogger(__name__)
 
 _IDLE_S = 0.02
-MAX_LIVES = 5  # times a picture may be taken over before it is given up
+MAX_LIVES = 5  # times an image may be taken over before it is given up
 
 
 class Worker:
     """Stateless: everything it knows is in Redis, so it can be killed, added or scaled to zero.
 
-    `room` pictures are under way at once: one on the device, one being decoded, one being stored;
+    `room` images are under way at once: one on the device, one being decoded, one being stored;
     those that take long to decode are aside and take no room.
     """
 
@@ -45,7 +45,7 @@ class Worker:
         self._scopes: dict[str, anyio.CancelScope] = {}  # of those being encoded
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Encode pictures until `stopping` is set, then hand back what is unfinished.
+        """Encode images until `stopping` is set, then hand back what is unfinished.
 
         A claim that waits in Redis ends within a second; what it still brings is handed back too.
         """
@@ -64,9 +64,9 @@ class Worker:
         leases = list(self._held.values())
         self._held.clear()
         for lease in leases:
-            await patiently(self._queue.hand_back, lease)
+            await retry_until_available(self._queue.requeue, lease)
         if leases:
-            log.info("handed back %d pictures", len(leases))
+            log.info("handed back %d images", len(leases))
 
     def _take(self, group: anyio.abc.TaskGroup, lease: VisionLease) -> None:
         self._held[lease.entry] = lease
@@ -82,29 +82,33 @@ class Worker:
             if room <= 0:
                 await asyncio.sleep(_IDLE_S)
                 continue
-            for lease in await patiently(self._queue.claim, room):
+            for lease in await retry_until_available(self._queue.claim, room):
                 self._take(group, lease)
 
     async def _take_over(self, group: anyio.abc.TaskGroup, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             room = self._free_room()
-            for lease in await patiently(self._queue.take_over, room) if room > 0 else []:
+            for lease in (
+                await retry_until_available(self._queue.claim_expired, room) if room > 0 else []
+            ):
                 if lease.entry in self._held:  # our own, lapsed while we were held up
                     continue
-                log.warning("picture=%s life=%d taken over", lease.job.image_digest, lease.lives)
+                log.warning("image=%s life=%d taken over", lease.job.image_digest, lease.lives)
                 self._take(group, lease)
             with anyio.move_on_after(self._lease_s / 4):
                 await stopping.wait()
 
     async def _encode(self, lease: VisionLease) -> None:
-        """One picture from claim to release; a picture that cannot be encoded fails its waiters."""
+        """One image from claim to release; an image that cannot be encoded fails its waiters."""
         with anyio.CancelScope() as scope:
             self._scopes[lease.entry] = scope
             try:
                 await self._encode_and_store(lease)
             except Glm4vError as error:
-                log.warning("picture=%s not encoded: %s", lease.job.image_digest, error)
-                await patiently(self._queue.not_encoded, lease, error.code, str(error))
+                log.warning("image=%s not encoded: %s", lease.job.image_digest, error)
+                await retry_until_available(
+                    self._queue.encode_failed, lease, error.code, str(error)
+                )
         self._scopes.pop(lease.entry, None)
         self._held.pop(lease.entry, None)
 
@@ -112,38 +116,40 @@ class Worker:
         digest, fingerprint = lease.job.image_digest, lease.job.fingerprint
         if fingerprint != self._fingerprint:
             raise CheckpointError(
-                f"the picture is wanted for model {fingerprint}, "
+                f"the image is wanted for model {fingerprint}, "
                 f"this worker serves {self._fingerprint}; serve one checkpoint everywhere"
             )
         if lease.lives >= MAX_LIVES:
-            raise RequestFailed(f"given up: {lease.lives} workers did not finish the picture")
-        if await patiently(self._queue.begin, lease) <= 0:
-            log.info("picture=%s is wanted by nobody any more", digest)
+            raise RequestFailed(f"given up: {lease.lives} workers did not finish the image")
+        if await retry_until_available(self._queue.begin, lease) <= 0:
+            log.info("image=%s is wanted by nobody any more", digest)
             return
         if not await self._is_stored(fingerprint, digest):
-            data = await patiently(self._blobs.image, digest)
+            data = await retry_until_available(self._blobs.image, digest)
             if data is None:
-                raise UnknownReference(f"the picture {digest} was forgotten; send its bytes again")
+                raise UnknownReference(f"the image {digest} was forgotten; send its bytes again")
             embedding = await self._encoder.encode(data)
-            if await patiently(self._queue.renew, lease) < 0:
-                log.info("picture=%s was taken over", digest)
+            if await retry_until_available(self._queue.renew, lease) < 0:
+                log.info("image=%s was taken over", digest)
                 return
             # Before the release: who is released must find it.
-            await patiently(self._blobs.put_embedding, fingerprint, digest, embedding)
-            log.info("picture=%s encoded", digest)
-        released = await patiently(self._queue.encoded, lease)
-        log.info("picture=%s released=%d", digest, released)
+            await retry_until_available(self._blobs.put_embedding, fingerprint, digest, embedding)
+            log.info("image=%s encoded", digest)
+        released = await retry_until_available(self._queue.encoded, lease)
+        log.info("image=%s released=%d", digest, released)
 
     async def _is_stored(self, fingerprint: str, digest: str) -> bool:
         """Whether somebody stored the embedding since the job was queued."""
         try:
-            return await patiently(self._blobs.embedding, fingerprint, digest) is not None
+            return (
+                await retry_until_available(self._blobs.embedding, fingerprint, digest) is not None
+            )
         except CorruptTensor as error:
             log.error("embedding=%s is corrupt: %s", digest, error)
             return False
 
     async def _renew_forever(self) -> None:
-        """Keep leases while there is progress: an encoder that hangs loses its pictures."""
+        """Keep leases while there is progress: an encoder that hangs loses its images."""
         progress = -1
         while True:
             if self._encoder.progress != progress:
@@ -155,13 +161,13 @@ class Worker:
             await asyncio.sleep(self._lease_s / 4)
 
     async def _renew(self, lease: VisionLease) -> None:
-        """Renew one lease; a picture that is nobody's or another's is not encoded to its end."""
-        waiting = await patiently(self._queue.renew, lease)
+        """Renew one lease; an image that is nobody's or another's is not encoded to its end."""
+        waiting = await retry_until_available(self._queue.renew, lease)
         if waiting == 0:  # `begin` drops the job, unless somebody has come to wait for it since
-            waiting = await patiently(self._queue.begin, lease)
+            waiting = await retry_until_available(self._queue.begin, lease)
         scope = self._scopes.get(lease.entry)
         if waiting > 0 or scope is None:
             return
         reason = "was taken over" if waiting < 0 else "is wanted by nobody any more"
-        log.info("picture=%s %s", lease.job.image_digest, reason)
+        log.info("image=%s %s", lease.job.image_digest, reason)
         scope.cancel()

@@ -55,7 +55,7 @@ class Admitted:
     """A request that can work."""
 
     job: journal_pb2.Job
-    image: bytes | None  # the picture file, when the request brought it
+    image: bytes | None  # the image file, when the request brought it
 
 
 class Admission:
@@ -78,7 +78,7 @@ class Admission:
     async def admit(self, request: api.GenerateRequest, time_remaining_s: float | None) -> Admitted:
         """The job a request stands for; what is left of `time_remaining_s` is its timeout.
 
-        Raises InvalidRequest, and Overloaded for a picture of too many bytes.
+        Raises InvalidRequest, and Overloaded for an image of too many bytes.
         """
         wanted_s = self._limits.default_deadline_s if time_remaining_s is None else time_remaining_s
         deadline = time.monotonic() + min(wanted_s, self._limits.max_deadline_s)
@@ -113,7 +113,7 @@ class Admission:
             want_logprobs=request.HasField("top_logprobs"),
             top_logprobs=request.top_logprobs,
             stop=request.stop,
-            linger_ms=_linger_ms(request),
+            orphan_timeout_ms=_orphan_timeout_ms(request),
             priority=request.priority if request.HasField("priority") else _DEFAULT_PRIORITY,
             cache_salt=request.cache_salt,
             n=request.n if request.HasField("n") else 1,
@@ -149,7 +149,7 @@ class Admission:
     def _read_conversation(
         self, request: api.GenerateRequest | api.CountTokensRequest
     ) -> tuple[Prompt, str, bytes | None]:
-        """The prompt, the picture's digest (empty without one) and its bytes where they came."""
+        """The prompt, the image's digest (empty without one) and its bytes where they came."""
         self._check_count(request.messages)
         refuse_unknown_fields(request)
         conversation = read_messages(request.messages)
@@ -194,7 +194,9 @@ class Admission:
         return request.max_tokens
 
 
-def _linger_ms(request: api.GenerateRequest) -> int:
-    linger_s = request.linger_s if request.HasField("linger_s") else _DEFAULT_LINGER_S
-    check_range("linger_s", linger_s, 0, 3600)
-    return int(1000 * linger_s)
+def _orphan_timeout_ms(request: api.GenerateRequest) -> int:
+    orphan_timeout_s = (
+        request.orphan_timeout_s if request.HasField("orphan_timeout_s") else _DEFAULT_LINGER_S
+    )
+    check_range("orphan_timeout_s", orphan_timeout_s, 0, 3600)
+    return int(1000 * orphan_timeout_s)

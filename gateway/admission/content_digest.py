@@ -12,7 +12,7 @@ from glm4v.internal.v1 import journal_pb2
 from glm4v.v1 import inference_pb2 as api
 
 _FORM = b"\x01"  # another byte for another way to write the same request
-_BESIDE = ("request_id", "linger_s", "return_prompt_ids", "priority", "cache_salt")
+_BESIDE = ("request_id", "orphan_timeout_s", "return_prompt_ids", "priority", "cache_salt")
 _SETS = ("stop", "stop_token_ids")
 
 

@@ -1,4 +1,4 @@
-"""The messages of a request, checked, as turns of a conversation and at most one picture."""
+"""The messages of a request, checked, as turns of a conversation and at most one image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ def read_messages(messages: Sequence[api.Message]) -> Conversation:
     image: api.Image | None = None
     image_at = ""
     for number, message in enumerate(messages):
-        turn, pictures = _read_message(f"messages[{number}]", message)
-        for at, picture in pictures:
+        turn, images = _read_message(f"messages[{number}]", message)
+        for at, found in images:
             if image is not None:
                 raise InvalidRequest(
-                    f"{at} is a second picture after {image_at}; a conversation has at most one"
+                    f"{at} is a second image after {image_at}; a conversation has at most one"
                 )
-            image, image_at = picture, at
+            image, image_at = found, at
         if turn.role == "system" and turns and turns[-1].role != "system":
             raise InvalidRequest(
                 f"messages[{number}] is a system message behind another role; move it to the front"
@@ -54,11 +54,11 @@ def read_messages(messages: Sequence[api.Message]) -> Conversation:
 def _check_last(turns: Sequence[Turn], message_count: int) -> None:
     if not turns:
         raise InvalidRequest(
-            f"messages: none of the {message_count} has text or a picture; ask something"
+            f"messages: none of the {message_count} has text or an image; ask something"
         )
     if turns[-1].role != "user":
         raise InvalidRequest(
-            f"messages: the last one that has text or a picture has the role {turns[-1].role}; "
+            f"messages: the last one that has text or an image has the role {turns[-1].role}; "
             "it must be the user's"
         )
 
@@ -71,7 +71,7 @@ def _read_message(at: str, message: api.Message) -> tuple[Turn, list[tuple[str, 
             "1 (ROLE_SYSTEM), 2 (ROLE_USER) and 3 (ROLE_ASSISTANT) are known"
         )
     texts: list[str] = []
-    pictures: list[tuple[str, api.Image]] = []
+    images: list[tuple[str, api.Image]] = []
     for number, part in enumerate(message.parts):
         here = f"{at}.parts[{number}]"
         content = part.WhichOneof("content")
@@ -79,16 +79,16 @@ def _read_message(at: str, message: api.Message) -> tuple[Turn, list[tuple[str, 
             texts.append(part.text)
         elif content == "image":
             _check_source(here, role, part.image)
-            pictures.append((here, part.image))
+            images.append((here, part.image))
         else:
             raise InvalidRequest(f"{here} has no content; set text or image")
-    return Turn(role, "\n".join(texts), has_image=bool(pictures)), pictures
+    return Turn(role, "\n".join(texts), has_image=bool(images)), images
 
 
 def _check_source(at: str, role: str, image: api.Image) -> None:
     if role != "user":
         raise InvalidRequest(
-            f"{at}: a picture in a message of the role {role}; only the user's messages have one"
+            f"{at}: an image in a message of the role {role}; only the user's messages have one"
         )
     if image.WhichOneof("source") is None:
         raise InvalidRequest(f"{at}.image has no source; set data or digest")

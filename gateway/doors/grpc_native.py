@@ -40,7 +40,7 @@ class InferenceServicer(InferenceServiceServicer):
         admitted = await self._admission.admit(request, context.time_remaining())
         await self._broker.submit(admitted.job, admitted.image)
         request_id, with_ids = admitted.job.request_id, request.return_prompt_ids
-        del admitted, request  # a picture each, for as long as the answer takes
+        del admitted, request  # an image each, for as long as the answer takes
         events = self._reader.events(request_id, with_prompt_ids=with_ids)
         async with aclosing(events):
             async for event in events:
@@ -73,10 +73,10 @@ class InferenceServicer(InferenceServiceServicer):
     ) -> api.CountTokensResponse:
         """Render the prompt; one that is too long for the context is counted too."""
         prompt = await self._admission.count(request)
-        has_image = prompt.image_slot is not None
+        has_image = prompt.image_offset is not None
         return api.CountTokensResponse(
             prompt_tokens=len(prompt.ids),
-            image_rows=self._model.image_rows if has_image else 0,
+            image_tokens=self._model.image_tokens if has_image else 0,
             prompt_ids=prompt.ids,
         )
 

@@ -9,12 +9,12 @@ from typing import ParamSpec, cast
 import anyio
 
 from gateway.streaming.merge import merge
-from gateway.streaming.replies import Replies, is_answer
+from gateway.streaming.replies import Replies, is_success
 from gateway.text.tokenizer import Tokenizer
 from glm4v.broker import Broker
 from glm4v.broker.choices import candidates, choice_id, is_ranked
 from glm4v.broker.entries import Event
-from glm4v.broker.patience import patiently
+from glm4v.broker.patience import retry_until_available
 from glm4v.errors import DeadlinePassed, InvalidRequest, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
@@ -28,7 +28,7 @@ _P = ParamSpec("_P")
 
 # A request is ended within a second or two of its deadline; when its end still cannot be read after
 # this, Redis is away and nobody should wait for it.
-_OVERDUE_S = 5.0
+END_GRACE_S = 5.0
 
 
 class Reader:
@@ -40,13 +40,13 @@ class Reader:
         tokenizer: Tokenizer,
         *,
         fingerprint: str,
-        image_rows: int,
+        image_tokens: int,
         silence_s: float = 10.0,
     ) -> None:
         self._broker = broker
         self._tokenizer = tokenizer
         self._fingerprint = fingerprint
-        self._image_rows = image_rows
+        self._image_tokens = image_tokens
         self._silence_s = silence_s
 
     async def events(
@@ -63,7 +63,7 @@ class Reader:
         a choice for everybody. Raises UnknownReference, Unavailable, InvalidRequest (an offset
         behind the end) and the error that ended it.
         """
-        stage = api.STAGE_ANSWERING if any(token_offsets) else api.STAGE_QUEUED
+        stage = api.STAGE_RUNNING if any(token_offsets) else api.STAGE_QUEUED
         events = self._events(request_id, token_offsets, with_prompt_ids=with_prompt_ids)
         async with aclosing(events):
             async for event in events:
@@ -74,7 +74,7 @@ class Reader:
                 if event.HasField("progress"):
                     stage = event.progress.stage
                 elif event.HasField("delta"):
-                    stage = api.STAGE_ANSWERING
+                    stage = api.STAGE_RUNNING
                 yield event
 
     async def _events(
@@ -86,7 +86,7 @@ class Reader:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(aclosing(entries))
             offsets = _offsets(job, token_offsets)
-            accepted = Replies(job, self._tokenizer, image_rows=self._image_rows)
+            accepted = Replies(job, self._tokenizer, image_tokens=self._image_tokens)
             yield accepted.accepted(with_prompt_ids=with_prompt_ids)
             if is_ranked(job):
                 scores: dict[int, float] = {}
@@ -141,7 +141,7 @@ class Reader:
         replies = Replies(
             job,
             self._tokenizer,
-            image_rows=self._image_rows,
+            image_tokens=self._image_tokens,
             choice=choice,
             token_offset=token_offset,
         )
@@ -161,7 +161,7 @@ class Reader:
         assert end is not None, "the broker reads a journal up to its end"
         ended = pb.EndKind.Name(end.kind).removeprefix("END_KIND_").lower()
         log.info("request=%s end=%s tokens=%d", job.request_id, ended, replies.token_count)
-        if not is_answer(end) and candidates(first) > 1:
+        if not is_success(end) and candidates(first) > 1:
             await self._change(job, self._broker.end_choices, first, end)
         if scores is not None:
             scores[job.choice] = replies.mean_logprob
@@ -225,14 +225,14 @@ class Reader:
         """Make a change that Redis may be too full for now: the answer is there, and can wait."""
         try:
             with anyio.fail_after(self._time_left(job)):
-                return await patiently(call, *args, **kwargs)
+                return await retry_until_available(call, *args, **kwargs)
         except TimeoutError:
             raise DeadlinePassed(
                 f"request {job.request_id!r} could not be ended by its deadline; attach to it later"
             ) from None
 
     def _time_left(self, job: pb.Job) -> float:
-        return max(job.deadline_ms - self._broker.now_ms(), 0) / 1000 + _OVERDUE_S
+        return max(job.deadline_ms - self._broker.now_ms(), 0) / 1000 + END_GRACE_S
 
 
 def _is_on_the_way(event: api.GenerationEvent | None) -> bool:

@@ -19,7 +19,7 @@ class Replies:
     """Turns one journal's entries into events, for one reader.
 
     `choice` is the number the reader knows it by. `token_offset` tokens are not reported, as the
-    reader has them. `image_rows` is what a picture takes in the language model.
+    reader has them. `image_tokens` is what an image takes in the language model.
     """
 
     def __init__(
@@ -27,13 +27,13 @@ class Replies:
         job: pb.Job,
         tokenizer: Tokenizer,
         *,
-        image_rows: int,
+        image_tokens: int,
         choice: int = 0,
         token_offset: int = 0,
     ) -> None:
         self._job = job
         self._choice = choice
-        self._image_rows = image_rows if job.image_digest else 0
+        self._image_tokens = image_tokens if job.image_digest else 0
         self._offset = token_offset
         stop_ids = frozenset(job.stop_token_ids)
 
@@ -142,7 +142,7 @@ class Replies:
         more tokens than there are.
         """
         finished = api.Finished()
-        if not is_answer(end):
+        if not is_success(end):
             raise _error(end, self._job)
         if self._offset > self._tokens:
             of = f" of choice {self._choice}" if self._choice else ""
@@ -163,7 +163,7 @@ class Replies:
             finished.reason = api.FINISH_REASON_LENGTH
         finished.text = self._detokenizer.finish()
         finished.usage.prompt_tokens = len(self._job.prompt_ids)
-        finished.usage.image_rows = self._image_rows
+        finished.usage.image_tokens = self._image_tokens
         finished.usage.completion_tokens = self._tokens
         self._fill_timings(finished.timings, end)
         return api.GenerationEvent(finished=finished, choice=self._choice)
@@ -172,7 +172,7 @@ class Replies:
         """By one clock, that of Redis; it may be set back: never below 0."""
         accepted_ms = self._job.accepted_ms
         timings.vision_s = max(0, self._vision_ms) / 1000
-        timings.first_token_s = max(0, self._first_token_ms - accepted_ms) / 1000
+        timings.time_to_first_token_s = max(0, self._first_token_ms - accepted_ms) / 1000
         timings.decode_s = max(0, self._last_token_ms - self._first_token_ms) / 1000
         timings.total_s = max(0, end.at_ms - accepted_ms) / 1000
 
@@ -185,7 +185,7 @@ _ANSWERED: Sequence["pb.EndKind.ValueType"] = (
 )
 
 
-def is_answer(end: pb.JournalEnd) -> bool:
+def is_success(end: pb.JournalEnd) -> bool:
     """Whether a journal ended with an answer, not with an error."""
     return end.kind in _ANSWERED
 
@@ -196,8 +196,8 @@ def _error(end: pb.JournalEnd, job: pb.Job) -> Glm4vError:
         return Cancelled(f"{name} was cancelled by its caller")
     if end.kind == pb.END_KIND_ABANDONED:
         return Cancelled(
-            f"{name} was ended: nobody read it for {job.linger_ms / 1000:g} s; "
-            "attach sooner or set a longer linger_s"
+            f"{name} was ended: nobody read it for {job.orphan_timeout_ms / 1000:g} s; "
+            "attach sooner or set a longer orphan_timeout_s"
         )
     if end.kind == pb.END_KIND_EXPIRED:
         allowed_s = (job.deadline_ms - job.accepted_ms) / 1000

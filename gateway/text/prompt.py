@@ -23,7 +23,7 @@ _TOOLS_INTRODUCTION = (
 )
 _TOOL_ENDING = "\n在调用上述函数时，请使用 Json 格式表示调用的参数。"
 
-# Stands for the picture in a prompt; the language model puts the picture's rows in its place.
+# Stands for the image in a prompt; the language model puts the image's rows in its place.
 _IMAGE_TOKENS = ("<|begin_of_image|>", "<|endoftext|>", "<|end_of_image|>")
 
 
@@ -45,13 +45,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt, the picture as its 3 placeholder tokens."""
+    """A prompt, the image as its 3 placeholder tokens."""
 
     ids: list[int]
-    image_slot: int | None  # index of <|begin_of_image|>
+    image_offset: int | None  # index of <|begin_of_image|>
 
 
-def render(turns: Sequence[Turn], tokenizer: Tokenizer, *, wants_answer: bool = True) -> Prompt:
+def render(
+    turns: Sequence[Turn], tokenizer: Tokenizer, *, add_generation_prompt: bool = True
+) -> Prompt:
     """The ids of a conversation. Takes seconds for megabytes of text.
 
     Raises InvalidRequest for a text that cannot fit the context or cannot be encoded.
@@ -59,17 +61,17 @@ def render(turns: Sequence[Turn], tokenizer: Tokenizer, *, wants_answer: bool = 
     spelt_out = list(_with_tools_spelt_out(turns))
     tokenizer.refuse_overlong([turn.metadata + turn.text for turn in spelt_out])
     ids = [tokenizer.special_id("[gMASK]"), tokenizer.special_id("<sop>")]
-    image_slot = None
+    image_offset = None
     for turn in spelt_out:
         ids.append(tokenizer.special_id(f"<|{turn.role}|>"))
         ids += tokenizer.encode(turn.metadata + "\n")
         if turn.has_image:
-            image_slot = len(ids)
+            image_offset = len(ids)
             ids += map(tokenizer.special_id, _IMAGE_TOKENS)
         ids += tokenizer.encode(turn.text)
-    if wants_answer:
+    if add_generation_prompt:
         ids.append(tokenizer.special_id("<|assistant|>"))
-    return Prompt(ids, image_slot)
+    return Prompt(ids, image_offset)
 
 
 def header_id(tokenizer: Tokenizer) -> int:

@@ -11,7 +11,7 @@ from glm4v.broker.choices import candidates, choice_id, choice_jobs
 from glm4v.broker.clock import RedisClock
 from glm4v.broker.connection import Connection
 from glm4v.broker.entries import Event
-from glm4v.broker.journal import READER_SLACK_S, JournalHub
+from glm4v.broker.journal import READER_GRACE_S, JournalHub
 from glm4v.broker.keys import Keys
 from glm4v.broker.sweeper import Sweeper
 from glm4v.errors import IdTaken, Overloaded, UnknownReference
@@ -32,7 +32,7 @@ class Broker:
         keys: Keys,
         *,
         max_open_requests: int,
-        retention_s: float,
+        result_ttl_s: float,
         max_open_image_bytes: int = 0,
     ) -> None:
         """`max_open_image_bytes` of all images of open requests; 0: half of Redis' maxmemory."""
@@ -40,7 +40,7 @@ class Broker:
         self._keys = keys
         self._max_open = max_open_requests
         self._max_image_bytes = max_open_image_bytes
-        self._retention_ms = int(retention_s * 1000)
+        self._retention_ms = int(result_ttl_s * 1000)
         self._blobs = Blobs(connection, keys)
         self._clock = RedisClock(connection, keys)
         self._hub = JournalHub(connection, keys, self._clock)
@@ -54,7 +54,7 @@ class Broker:
         """Accept a request: all its choices or, when one does not fit in, none.
 
         True when it is new, False when the same was accepted before.
-        `image` is the picture file when the caller has it. Raises IdTaken, Overloaded,
+        `image` is the image file when the caller has it. Raises IdTaken, Overloaded,
         UnknownReference (a digest that is not known), Unavailable.
         """
         answer = await self._submit(job, image)
@@ -73,14 +73,14 @@ class Broker:
                 )
             case [b"no image"]:
                 raise Overloaded("Redis has no room for another image; try again later")
-        self._check_room(job, answer)
+        self._check_capacity(job, answer)
         return bool(answer[0] == b"accepted")
 
     async def _submit(self, job: pb.Job, image: bytes | None) -> list[Any]:
         """Store the image, and accept the request if it has room; what the script answers."""
         route = "lm"
         if job.image_digest:
-            await self._place_image(job, image)
+            await self._ensure_image(job, image)
             if not await self._blobs.is_embedded(job.fingerprint, job.image_digest):
                 route = "vision"
         vision_job = pb.VisionJob(image_digest=job.image_digest, fingerprint=job.fingerprint)
@@ -104,7 +104,7 @@ class Broker:
                 job.former_digest,
                 _stage(inference_pb2.STAGE_QUEUED),
                 job.timeout_ms,
-                job.linger_ms + int(1000 * READER_SLACK_S),
+                job.orphan_timeout_ms + int(1000 * READER_GRACE_S),
                 self._max_open,
                 self._max_image_bytes,
                 job.image_digest,
@@ -166,12 +166,12 @@ class Broker:
         """Deliver journal news, keep readers known and end what is overdue, until cancelled."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._hub.run)
-            group.start_soon(self._hub.keep_readers)
+            group.start_soon(self._hub.heartbeat_readers)
             group.start_soon(
                 Sweeper(self._connection, self._keys, self._clock, self.close_request).run
             )
 
-    async def _place_image(self, job: pb.Job, image: bytes | None) -> None:
+    async def _ensure_image(self, job: pb.Job, image: bytes | None) -> None:
         """Store an image, but not megabytes of one whose request has no room."""
         answer = await self._connection.run(
             "room",
@@ -184,11 +184,11 @@ class Broker:
                 self._max_image_bytes,
             ],
         )
-        self._check_room(job, answer)
+        self._check_capacity(job, answer)
         if image is not None:
             await self._blobs.put_image(job.image_digest, image)
 
-    def _check_room(self, job: pb.Job, answer: list[Any]) -> None:
+    def _check_capacity(self, job: pb.Job, answer: list[Any]) -> None:
         """Raise Overloaded, with the numbers, where a script has found no room."""
         choices = candidates(job)
         match answer:

@@ -30,20 +30,20 @@ _SCRIPTS = (
     "close",
     "append",
     "renew",
-    "hand_back",
-    "need_vision",
+    "requeue",
+    "await_encode",
     "begin_encoding",
     "renew_vision",
     "encoded",
-    "not_encoded",
-    "hand_back_vision",
+    "encode_failed",
+    "requeue_image",
     "forget_consumers",
     "set_aside",
     "room",
     "unpin_lost",
     "time",
 )
-_AWAY = (
+_UNAVAILABLE = (
     BusyLoadingError,
     ClusterError,
     ConnectionError,
@@ -52,7 +52,7 @@ _AWAY = (
     RedisClusterException,
     TimeoutError,
 )
-_NOT_NOW = (  # replies that the library has no class for
+_RETRYABLE_REPLIES = (  # replies that the library has no class for
     "BUSY ",  # a script runs too long
     "NOREPLICAS",  # too few for min-replicas-to-write
     "UNBLOCKED",  # it is the master no more
@@ -104,7 +104,7 @@ class Connection:
                     raise
             except BusyLoadingError:
                 raise
-            except _AWAY as error:
+            except _UNAVAILABLE as error:
                 raise Unavailable(self._absence(error)) from error
 
     async def set_fsync(self, policy: str) -> None:
@@ -127,7 +127,7 @@ class Connection:
             raise Unavailable(
                 f"the Redis at {self._place} refuses the account in its URL; correct it"
             ) from None
-        except (*_AWAY, ResponseError) as error:
+        except (*_UNAVAILABLE, ResponseError) as error:
             raise Unavailable(self._absence(error)) from None
 
     def _absence(self, error: Exception) -> str:
@@ -166,7 +166,7 @@ async def translated() -> AsyncIterator[None]:
         raise Overloaded(_FULL) from error
     except (AuthenticationError, NoPermissionError) as error:
         raise Unavailable("Redis refuses our credentials; check GLM4V_REDIS_URL") from error
-    except _AWAY as error:
+    except _UNAVAILABLE as error:
         raise Unavailable("Redis does not answer; the request can be tried again") from error
     except ResponseError as error:
         named = _named(error)
@@ -186,6 +186,6 @@ def _named(error: ResponseError) -> Exception:
         return Overloaded(_FULL)
     if "MISCONF" in text:
         return Overloaded(f"Redis cannot write to its disk; free some room there: {text}")
-    if text.startswith(_NOT_NOW):
+    if text.startswith(_RETRYABLE_REPLIES):
         return Unavailable(f"Redis does not take this now: {text}")
     return error

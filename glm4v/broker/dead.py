@@ -78,19 +78,19 @@ class DeadLetters:
             f"no request {request_id!r} was given up; `glm4v dead list` shows those that were"
         )
 
-    async def retry(self, request_id: str, broker: Broker, linger_s: float) -> pb.Job:
+    async def retry(self, request_id: str, broker: Broker, orphan_timeout_s: float) -> pb.Job:
         """Submit it once more under a new id, and take it from the stream; the new job.
 
         Where one of several choices was given up, all are asked for again.
-        It gets the time it had at first, and runs for at least `linger_s` without a reader.
-        Raises UnknownReference when it, or its picture, is not known any more.
+        It gets the time it had at first, and runs for at least `orphan_timeout_s` without a reader.
+        Raises UnknownReference when it, or its image, is not known any more.
         """
         letter = await self.find(request_id)
         assert letter.job is not None  # `find` looks for no other
         job = first_choice(letter.job)
         job.request_id = uuid.uuid4().hex
         job.timeout_ms = job.timeout_ms or job.deadline_ms - job.accepted_ms
-        job.linger_ms = max(job.linger_ms, int(1000 * linger_s))
+        job.orphan_timeout_ms = max(job.orphan_timeout_ms, int(1000 * orphan_timeout_s))
         await broker.submit(job, None)
         # After the submit: a crash in between leaves it here, to be tried again by a person.
         async with translated():

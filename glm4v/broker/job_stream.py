@@ -64,7 +64,7 @@ class JobStream(Generic[_Lease]):
             await self._make_again(error)
             return []
 
-    async def take_over(self, room: int) -> list[_Lease]:
+    async def claim_expired(self, room: int) -> list[_Lease]:
         """Jobs whose lease has lapsed, at most `room`."""
         try:
             await self._forget_consumers()

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 _BATCH = 256  # entries of one journal in one read
 _BELL_TTL_S = 60
-TOUCH_S = 1.0
-READER_SLACK_S = 4.0  # a reader may be silent for that long, beside its request's linger
+READER_HEARTBEAT_S = 1.0
+READER_GRACE_S = 4.0  # a reader may be silent for that long, beside its request's linger
 _RETRY_S = 0.2
 
 
@@ -38,7 +38,9 @@ class JournalHub:
         self._clock = clock
         self._bell = keys.bell(uuid.uuid4().hex)
         self._bell_at: bytes = b"0"
-        self._followed: dict[object, tuple[str, int]] = {}  # reader -> request id, linger_ms
+        self._followed: dict[
+            object, tuple[str, int]
+        ] = {}  # reader -> request id, orphan_timeout_ms
         self._blocked = False  # a read is under way
         self._is_rung = False  # and was told to end
         self._is_closed = False
@@ -53,9 +55,9 @@ class JournalHub:
         """
         entries = await self._part(request_id, "-")
         reader, known = object(), _Known(request_id)
-        self._followed[reader] = (request_id, _job(request_id, entries).linger_ms)
+        self._followed[reader] = (request_id, _job(request_id, entries).orphan_timeout_ms)
         try:
-            await self._touch([self._followed[reader]])
+            await self._extend_reader_deadlines([self._followed[reader]])
             is_history = True  # read in one piece, from the first entry on
             while True:
                 for event in known.news(entries, is_history=is_history):
@@ -95,11 +97,11 @@ class JournalHub:
     def _wake(self) -> None:
         if self._blocked and not self._is_rung:
             self._is_rung = True
-            ring = asyncio.ensure_future(self._ring())
+            ring = asyncio.ensure_future(self._send_wakeup())
             self._rings.add(ring)
             ring.add_done_callback(self._rings.discard)
 
-    async def _ring(self) -> None:
+    async def _send_wakeup(self) -> None:
         """Wake the read that is under way; unheard, it ends by itself within a second."""
         try:
             async with translated(), self._connection.commands.pipeline(transaction=True) as pipe:
@@ -162,14 +164,16 @@ class JournalHub:
             log.warning("journal reads wait: Redis does not answer")
         await asyncio.sleep(_RETRY_S)
 
-    async def keep_readers(self) -> None:
+    async def heartbeat_readers(self) -> None:
         """Tell Redis once a second which requests are being read, until cancelled."""
         while True:
-            await asyncio.sleep(TOUCH_S)
-            await self._touch(list(self._followed.values()))
-            await self._end_lost({request_id for request_id, _ in self._followed.values()})
+            await asyncio.sleep(READER_HEARTBEAT_S)
+            await self._extend_reader_deadlines(list(self._followed.values()))
+            await self._fail_missing_journals(
+                {request_id for request_id, _ in self._followed.values()}
+            )
 
-    async def _end_lost(self, request_ids: set[str]) -> None:
+    async def _fail_missing_journals(self, request_ids: set[str]) -> None:
         """End waiting that would be for ever: the journal is gone, or has ended before its reader.
 
         A failover leaves neither where it was: the new master may lack the journal, and its clock
@@ -203,13 +207,16 @@ class JournalHub:
         elif isinstance(found[0].event, pb.JournalEnd):
             self.waiters.fail(key, partial(_missed, request_id), behind=last[0][0])
 
-    async def _touch(self, followed: list[tuple[str, int]]) -> None:
-        """Move the time when requests are abandoned; `followed` are ids with their linger_ms."""
+    async def _extend_reader_deadlines(self, followed: list[tuple[str, int]]) -> None:
+        """Postpone when requests are abandoned; `followed` are (id, orphan_timeout_ms)."""
         if not followed:
             return
         try:
-            silent_ms = await self._clock.now_ms() + int(1000 * READER_SLACK_S)
-            until = {request_id: silent_ms + linger_ms for request_id, linger_ms in followed}
+            silent_ms = await self._clock.now_ms() + int(1000 * READER_GRACE_S)
+            until = {
+                request_id: silent_ms + orphan_timeout_ms
+                for request_id, orphan_timeout_ms in followed
+            }
             async with translated():
                 await self._connection.commands.zadd(self._keys.readers, until, xx=True)
         except (Unavailable, Overloaded) as error:  # the next try is a second away

@@ -56,7 +56,7 @@ class Keys:
         return self.journal_prefix + request_id
 
     def flight(self, fingerprint: str, digest: str) -> str:
-        """Hash: who waits behind a picture; the empty field holds queued | encoding."""
+        """Hash: who waits behind an image; the empty field holds queued | encoding."""
         return f"{{{self.namespace}}}:flight:{fingerprint}:{digest}"
 
     def bell(self, reader: str) -> str:
@@ -78,5 +78,5 @@ class Keys:
         return f"{{{self.namespace}}}:pinned"
 
     def embedding(self, fingerprint: str, digest: str) -> str:
-        """String: a picture's embedding, see `glm4v.tensor_bytes`."""
+        """String: an image's embedding, see `glm4v.tensor_bytes`."""
         return f"{self.namespace}:embedding:{fingerprint}:{digest}"

@@ -31,7 +31,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class ResumeState:
     """A claimed request as its journal tells it: what was asked and the tokens there are."""
 
     job: pb.Job
@@ -53,11 +53,11 @@ class LmQueue:
     """The language workers' side of the protocol, for one worker life."""
 
     def __init__(
-        self, connection: Connection, keys: Keys, *, lease_s: float, retention_s: float
+        self, connection: Connection, keys: Keys, *, lease_s: float, result_ttl_s: float
     ) -> None:
         self._connection = connection
         self._keys = keys
-        self._retention_ms = int(retention_s * 1000)
+        self._retention_ms = int(result_ttl_s * 1000)
         self._jobs = JobStream(
             connection, keys.jobs_lm, LM_GROUP, lease_s, dead=keys.dead, read=_lease
         )
@@ -71,11 +71,11 @@ class LmQueue:
         """New requests, at most `room`; waits for up to `wait_s` when there are none."""
         return await self._jobs.claim(room, wait_s)
 
-    async def take_over(self, room: int) -> list[Lease]:
+    async def claim_expired(self, room: int) -> list[Lease]:
         """Requests whose lease has lapsed, at most `room`."""
-        return await self._jobs.take_over(room)
+        return await self._jobs.claim_expired(room)
 
-    async def resume(self, lease: Lease) -> Resumed | None:
+    async def resume(self, lease: Lease) -> ResumeState | None:
         """Read the journal of a claimed request; None when it is over (its lease is given back).
 
         One that cannot be read is ended with that.
@@ -136,7 +136,10 @@ class LmQueue:
                 step.end.SerializeToString() if step.end else b"",
             ]
         answers = await self._connection.run("append", keys, args)
-        return [_judge(answer.decode(), step) for answer, step in zip(answers, steps, strict=True)]
+        return [
+            _resolve_mismatch(answer.decode(), step)
+            for answer, step in zip(answers, steps, strict=True)
+        ]
 
     async def renew(
         self, leases: Sequence[Lease], stage: pb.JournalStage | None = None
@@ -156,7 +159,7 @@ class LmQueue:
         )
         return [answer.decode() for answer in answers]
 
-    async def hand_back(self, leases: Sequence[Lease]) -> int:
+    async def requeue(self, leases: Sequence[Lease]) -> int:
         """Put requests back at the end of the queue for any worker; how many were still ours."""
         if not leases:
             return 0
@@ -166,13 +169,13 @@ class LmQueue:
         for lease in leases:
             keys.append(self._keys.journal(lease.request_id))
             args += [lease.request_id, lease.entry, lease.claims, lease.lives]
-        return int(await self._connection.run("hand_back", keys, args))
+        return int(await self._connection.run("requeue", keys, args))
 
-    async def need_vision(self, lease: Lease, job: pb.Job) -> None:
+    async def await_encode(self, lease: Lease, job: pb.Job) -> None:
         """Send a request back to the vision stage: its embedding is gone."""
         vision_job = pb.VisionJob(image_digest=job.image_digest, fingerprint=job.fingerprint)
         await self._connection.run(
-            "need_vision",
+            "await_encode",
             [
                 self._keys.jobs_lm,
                 self._keys.jobs_vision,
@@ -207,7 +210,7 @@ def _lease(entry: str, fields: Fields, claims: int) -> Lease:
         raise Unreadable(f"it names no request: {error!r}") from None
 
 
-def _judge(answer: str, step: Append) -> str:
+def _resolve_mismatch(answer: str, step: Append) -> str:
     """A gap that ends where this append would have ended is this append, gone through before."""
     if not answer.startswith("gap:"):
         return answer
@@ -228,7 +231,7 @@ class _Damaged(Exception):
         self.next_index = next_index  # as the scripts see it
 
 
-def _resumed(request_id: str, entries: Sequence[RawEntry]) -> Resumed | None:
+def _resumed(request_id: str, entries: Sequence[RawEntry]) -> ResumeState | None:
     """What a journal says; None when the request is over. Raises _Damaged."""
     job: pb.Job | None = None
     tokens: list[int] = []
@@ -259,4 +262,4 @@ def _resumed(request_id: str, entries: Sequence[RawEntry]) -> Resumed | None:
         damage = damage or ("entries are missing", *entries[-1])
         reason, broken, found = damage
         raise _Damaged(f"its journal cannot be read: {reason}", broken, found, next_index)
-    return Resumed(job, tuple(tokens), trials) if job is not None else None
+    return ResumeState(job, tuple(tokens), trials) if job is not None else None

@@ -15,7 +15,9 @@ _PAUSE_S = 0.2
 _LOG_EVERY = 25
 
 
-async def patiently(call: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+async def retry_until_available(
+    call: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs
+) -> _T:
     """Repeat a call while Redis is away or out of memory; ended only by cancellation."""
     tries = 0
     while True:

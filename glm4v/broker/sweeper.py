@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from glm4v.broker.clock import RedisClock
 from glm4v.broker.connection import Connection, translated
-from glm4v.broker.journal import TOUCH_S
+from glm4v.broker.journal import READER_HEARTBEAT_S
 from glm4v.broker.keys import Keys
 from glm4v.broker.redis_url import CALL_TIMEOUT_S
 from glm4v.errors import Overloaded, Unavailable, UnknownReference
@@ -23,9 +23,11 @@ log = logging.getLogger(__name__)
 
 _SWEEP_S = 1.0
 _BATCH = 100
-_BREAK_S = 3.0  # between two sweeps: shorter than READER_SLACK_S lets readers be silent
+MAX_SWEEP_GAP_S = 3.0  # between two sweeps: shorter than READER_GRACE_S lets readers be silent
 _UNPIN_EVERY_S = 60.0
-STEADY_S = CALL_TIMEOUT_S + 2 * TOUCH_S  # a reader's call may have been stuck for that long
+STABLE_FOR_S = (
+    CALL_TIMEOUT_S + 2 * READER_HEARTBEAT_S
+)  # a reader's call may have been stuck for that long
 
 
 class Sweeper:
@@ -61,11 +63,11 @@ class Sweeper:
         async with translated():
             # Changes nothing, and is refused whenever readers cannot tell that they are there.
             await self._connection.commands.zadd(self._keys.readers, {"": 0}, xx=True)
-        if not 0 <= now_ms - self._swept_ms < 1000 * _BREAK_S:
+        if not 0 <= now_ms - self._swept_ms < 1000 * MAX_SWEEP_GAP_S:
             self._steady_from_ms = now_ms
         self._swept_ms = now_ms
         await self._end(self._keys.open, pb.END_KIND_EXPIRED, now_ms)
-        if now_ms - self._steady_from_ms >= 1000 * STEADY_S:
+        if now_ms - self._steady_from_ms >= 1000 * STABLE_FOR_S:
             await self._end(self._keys.readers, pb.END_KIND_ABANDONED, now_ms)
         if not 0 <= now_ms - self._unpinned_ms < 1000 * _UNPIN_EVERY_S:  # clocks are set back
             count = await self._connection.run("unpin_lost", [self._keys.open], [])

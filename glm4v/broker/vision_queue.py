@@ -1,4 +1,4 @@
-"""What a vision worker asks of Redis: claim pictures, store embeddings, release who waits."""
+"""What a vision worker asks of Redis: claim images, store embeddings, release who waits."""
 
 import time
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from glm4v.v1 import inference_pb2
 
 @dataclass(frozen=True, slots=True)
 class VisionLease:
-    """The right to speak for one picture."""
+    """The right to speak for one image."""
 
     entry: str  # of the job stream
     job: pb.VisionJob
@@ -26,11 +26,11 @@ class VisionQueue:
     """The vision workers' side of the protocol, for one worker life."""
 
     def __init__(
-        self, connection: Connection, keys: Keys, *, lease_s: float, retention_s: float
+        self, connection: Connection, keys: Keys, *, lease_s: float, result_ttl_s: float
     ) -> None:
         self._connection = connection
         self._keys = keys
-        self._retention_ms = int(retention_s * 1000)
+        self._retention_ms = int(result_ttl_s * 1000)
         self._jobs = JobStream(
             connection, keys.jobs_vision, VISION_GROUP, lease_s, dead=keys.dead, read=_lease
         )
@@ -41,17 +41,17 @@ class VisionQueue:
         await self._jobs.ready()
 
     async def claim(self, room: int, wait_s: float = BLOCK_S) -> list[VisionLease]:
-        """New pictures, at most `room`; waits for up to `wait_s` when there are none."""
+        """New images, at most `room`; waits for up to `wait_s` when there are none."""
         return await self._jobs.claim(room, wait_s)
 
-    async def take_over(self, room: int) -> list[VisionLease]:
-        """Pictures whose lease has lapsed, at most `room`."""
-        return await self._jobs.take_over(room)
+    async def claim_expired(self, room: int) -> list[VisionLease]:
+        """Images whose lease has lapsed, at most `room`."""
+        return await self._jobs.claim_expired(room)
 
     async def begin(self, lease: VisionLease) -> int:
         """Tell those who wait that encoding starts; how many wait, -1 when the lease is lost.
 
-        With 0 the job is dropped: nobody wants the picture any more.
+        With 0 the job is dropped: nobody wants the image any more.
         """
         stage = pb.JournalStage(stage=inference_pb2.STAGE_ENCODING, at_ms=_now_ms())
         return await self._run(
@@ -75,20 +75,20 @@ class VisionQueue:
             [stage.SerializeToString()],
         )
 
-    async def not_encoded(self, lease: VisionLease, code: str, message: str) -> int:
+    async def encode_failed(self, lease: VisionLease, code: str, message: str) -> int:
         """Fail those who wait, with a gRPC status name; how many, -1 when the lease is lost."""
         end = pb.JournalEnd(kind=pb.END_KIND_FAILED, code=code, message=message, at_ms=_now_ms())
         return await self._run(
-            "not_encoded",
+            "encode_failed",
             lease,
             [self._keys.open, self._keys.readers],
             [end.SerializeToString(), self._retention_ms],
         )
 
-    async def hand_back(self, lease: VisionLease) -> int:
-        """Put the picture back at the end of the queue; 1 when it was still ours."""
+    async def requeue(self, lease: VisionLease) -> int:
+        """Put the image back at the end of the queue; 1 when it was still ours."""
         answer = await self._connection.run(
-            "hand_back_vision",
+            "requeue_image",
             [self._keys.jobs_vision],
             [
                 VISION_GROUP,

@@ -9,9 +9,9 @@ DEMO_MODEL = Path(__file__).resolve().parents[1] / "demo_model"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A picture file and a conversation about it: questions, each with the model's answer."""
+    """An image file and a conversation about it: questions, each with the model's answer."""
 
-    picture: Path | None  # None: a conversation without one
+    image: Path | None  # None: a conversation without one
     turns: tuple[tuple[str, str], ...]
 
 
@@ -21,7 +21,7 @@ def demo_examples() -> list[Example]:
     listed = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
     return [
         Example(
-            folder / each["picture"] if each["picture"] else None,
+            folder / each["image"] if each["image"] else None,
             tuple((turn["question"], turn["answer"]) for turn in each["turns"]),
         )
         for each in listed

@@ -49,7 +49,7 @@ class VisionSpec:
 
     @property
     def grid(self) -> int:
-        """Patches along one side of the picture."""
+        """Patches along one side of the image."""
         return self.image_size // self.patch_size
 
     @property
@@ -63,7 +63,7 @@ class VisionSpec:
         return (self.grid // 2) ** 2
 
     @property
-    def embedding_rows(self) -> int:
+    def num_image_tokens(self) -> int:
         """Rows an image takes in the language model: boi, patches, eoi (1602 for glm-4v-9b)."""
         return self.patch_rows + 2
 

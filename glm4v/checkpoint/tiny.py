@@ -47,7 +47,7 @@ _GAINS = (
 
 
 def write_tiny(out: Path) -> None:
-    """Write half a megabyte of checkpoint: bytes as vocabulary, 112 pixels, 16 picture rows.
+    """Write half a megabyte of checkpoint: bytes as vocabulary, 112 pixels, 16 image rows.
 
     Raises InvalidRequest when `out` holds a checkpoint already or cannot be written.
     """

@@ -30,12 +30,12 @@ def answer_object(
         "finish_reason": _REASONS[finished.reason],
         "usage": {
             "prompt_tokens": usage.prompt_tokens,
-            "image_rows": usage.image_rows,
+            "image_tokens": usage.image_tokens,
             "completion_tokens": usage.completion_tokens,
         },
         "timings": {
             "vision_s": timings.vision_s,
-            "first_token_s": timings.first_token_s,
+            "time_to_first_token_s": timings.time_to_first_token_s,
             "decode_s": timings.decode_s,
             "total_s": timings.total_s,
         },
@@ -69,7 +69,7 @@ def summary(finished: pb.Finished) -> str:
     rate = f", {(count - 1) / timings.decode_s:.1f} tokens/s" if timings.decode_s else ""
     return (
         f"{count} tokens in {timings.total_s:.2f} s{rate}, "
-        f"first token after {timings.first_token_s:.2f} s{end}"
+        f"first token after {timings.time_to_first_token_s:.2f} s{end}"
     )
 
 

@@ -73,7 +73,7 @@ def build(arguments: list[str]) -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         epilog=_EPILOG,
-        help="GLM-4V-9B served: questions about a picture, answered over gRPC.",
+        help="GLM-4V-9B served: questions about an image, answered over gRPC.",
     )
     app.callback()(_options)
     for name, command in _COMMANDS.items():

@@ -15,7 +15,7 @@ from glm4v.client.generation import Generation
 from glm4v.client.options import GenerateOptions
 from glm4v.v1 import inference_pb2 as pb
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def ask(
@@ -50,7 +50,7 @@ def ask(
     linger: opt.Linger = None,
     timeout: opt.Timeout = 600.0,
 ) -> None:
-    """Ask about a picture, or about none: glm4v ask photo.jpg "What is this?"
+    """Ask about an image, or about none: glm4v ask photo.jpg "What is this?"
 
     Sampling options that are not given are the server's. Ctrl-C cancels the request.
     """
@@ -77,7 +77,7 @@ def ask(
         "top_logprobs": logprobs,
         "prompt_logprobs": prompt_logprobs,
         "request_id": request_id,
-        "linger_s": linger,
+        "orphan_timeout_s": linger,
         "return_prompt_ids": json,
     }
     words = [word for word in (image_or_text, text) if word is not None]
@@ -126,28 +126,30 @@ def _show(generation: Generation, options: GenerateOptions, json: bool) -> None:
 
 
 def _conversation(words: list[str], messages: Path | None, image: Path | None) -> list[pb.Message]:
-    """What the arguments describe; the first of two is a picture, the first of one may be."""
-    if image is None and words and (len(words) > 1 or _is_picture_path(words[0])):
+    """What the arguments describe; the first of two is an image, the first of one may be."""
+    if image is None and words and (len(words) > 1 or _is_image_path(words[0])):
         image = Path(words.pop(0))
     if len(words) > 1:
-        raise typer.BadParameter(f"a picture is given twice: {image} and {words[0]}")
+        raise typer.BadParameter(f"an image is given twice: {image} and {words[0]}")
     if messages is None and not words:
         raise typer.BadParameter("say what to ask: glm4v ask [IMAGE] TEXT, or --messages FILE")
     if messages is not None and words:
         raise typer.BadParameter(f"--messages has the text already; leave out {words[0]!r}")
-    picture = None if image is None else read_file(image, "picture")
+    data = None if image is None else read_file(image, "image")
     if messages is None:
-        return question(picture, words[0])
+        return question(data, words[0])
     conversation = read_messages(messages)
-    if picture is not None:
-        attach_image(conversation, picture)
+    if data is not None:
+        attach_image(conversation, data)
     return conversation
 
 
-def _is_picture_path(word: str) -> bool:
+def _is_image_path(word: str) -> bool:
     """Whether it names a file, or looks like the name of one: a question may end in .png too."""
     path = Path(word)
     try:
-        return path.is_file() or (path.suffix.lower() in _PICTURES and not set(word) & set(" \n"))
+        return path.is_file() or (
+            path.suffix.lower() in _IMAGE_SUFFIXES and not set(word) & set(" \n")
+        )
     except (OSError, ValueError):  # too long for a path
         return False

@@ -49,7 +49,7 @@ def list_all(redis_url: RedisUrl = None) -> None:
 
 @app.command()
 def show(request_id: opt.RequestId, redis_url: RedisUrl = None) -> None:
-    """What was asked, as JSON; the prompt is token ids, the picture its digest."""
+    """What was asked, as JSON; the prompt is token ids, the image its digest."""
 
     async def run() -> None:
         async with _open(redis_url) as (_, letters):
@@ -75,7 +75,7 @@ def retry(
 
     async def run() -> str:
         async with _open(redis_url) as (connection, letters):
-            broker = Broker(connection, Keys(), max_open_requests=_OPEN_LIMIT, retention_s=linger)
+            broker = Broker(connection, Keys(), max_open_requests=_OPEN_LIMIT, result_ttl_s=linger)
             job = await letters.retry(request_id, broker, linger)
         return job.request_id
 

@@ -24,7 +24,7 @@ def demo(
         typer.Option(metavar="DIR", help="A checkpoint.", show_default="the one shipped"),
     ] = DEMO_MODEL,
 ) -> None:
-    """Start the whole system, ask about a few pictures in English and Chinese, stop it."""
+    """Start the whole system, ask about a few images in English and Chinese, stop it."""
     typer.echo("starting Redis, a vision worker, a language worker and a gateway")
     foreground = Foreground(ClusterSettings(model), lambda name, line: None)
     asyncio.run(foreground.run(_ask))
@@ -44,15 +44,15 @@ async def _ask(cluster: LocalCluster) -> None:
 
 def _show_all(client: Client) -> None:
     for example in demo_examples():
-        typer.echo(f"\n{example.picture or 'no picture'}")
+        typer.echo(f"\n{example.image or 'no image'}")
         _show(client, example)
 
 
 def _show(client: Client, example: Example) -> None:
-    picture = None if example.picture is None else example.picture.read_bytes()
+    image = None if example.image is None else example.image.read_bytes()
     messages: list[pb.Message] = []
     for wording, _ in example.turns:
-        messages += question(None if messages else picture, wording)
+        messages += question(None if messages else image, wording)
         typer.echo(f"  > {wording}")
         with client.generate(messages, temperature=0, max_tokens=_MAX_TOKENS) as generation:
             text = generation.text

@@ -48,7 +48,7 @@ Timeout = Annotated[
 ]
 
 ImageOrText = Annotated[
-    str | None, typer.Argument(metavar="IMAGE", help="A picture file.", show_default=False)
+    str | None, typer.Argument(metavar="IMAGE", help="An image file.", show_default=False)
 ]
 Text = Annotated[
     str | None, typer.Argument(metavar="TEXT", help="The question.", show_default=False)
@@ -56,7 +56,7 @@ Text = Annotated[
 Messages = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A conversation as OpenAI-shaped JSON.")
 ]
-Image = Annotated[Path | None, typer.Option(metavar="FILE", help="A picture file, as IMAGE.")]
+Image = Annotated[Path | None, typer.Option(metavar="FILE", help="An image file, as IMAGE.")]
 
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy.")]
 TopP = Annotated[float | None, typer.Option(help="Keep the best of this probability together.")]

@@ -15,8 +15,8 @@ from glm4v.v1 import inference_pb2 as pb
 
 STAGE_NAMES = {
     pb.STAGE_QUEUED: "queued",
-    pb.STAGE_ENCODING: "encoding the picture",
-    pb.STAGE_ANSWERING: "answering",
+    pb.STAGE_ENCODING: "encoding the image",
+    pb.STAGE_RUNNING: "answering",
 }
 INTERRUPTED = 130  # exit code after Ctrl-C
 

@@ -61,7 +61,7 @@ def up(
         int | None,
         typer.Option(min=1, show_default="1", help="Processes that share each language model."),
     ] = None,
-    max_sequences: Annotated[
+    max_num_seqs: Annotated[
         int | None,
         typer.Option(min=1, show_default="64", help="Requests a language worker decodes together."),
     ] = None,
@@ -97,7 +97,7 @@ def up(
     """
     options = {
         "GLM4V_TENSOR_PARALLEL": tensor_parallel,
-        "GLM4V_MAX_SEQUENCES": max_sequences,
+        "GLM4V_MAX_NUM_SEQS": max_num_seqs,
         "GLM4V_MAX_OPEN_REQUESTS": max_open_requests,
         "GLM4V_DTYPE": dtype and dtype.value,
         "GLM4V_LOG_LEVEL": log_level and log_level.value,

@@ -29,7 +29,7 @@ class Choice:
         return "".join(self._texts)
 
     @property
-    def tokens_known(self) -> int:
+    def num_received(self) -> int:
         """Tokens that need not be sent."""
         return self.token_offset + len(self.token_ids)
 
@@ -57,9 +57,9 @@ class Choice:
         return True
 
     def _take_delta(self, delta: pb.Delta) -> None:
-        if delta.first_index != self.tokens_known:
+        if delta.first_index != self.num_received:
             raise RequestFailed(
-                f"token {delta.first_index} came where {self.tokens_known} comes next"
+                f"token {delta.first_index} came where {self.num_received} comes next"
             )
         self.token_ids.extend(delta.token_ids)
         self.logprobs.extend(delta.logprobs)

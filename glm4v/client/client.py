@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from glm4v.client.generation import Generation
 from glm4v.client.options import GenerateOptions, build_request
-from glm4v.client.transport import check_timeout, error_of, open_channel, unary
+from glm4v.client.transport import check_timeout, open_channel, to_error, unary
 from glm4v.errors import InvalidRequest, Unavailable
 from glm4v.v1 import inference_pb2 as pb
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
@@ -38,7 +38,7 @@ class Client:
     Args:
         target: HOST:PORT, unix:PATH or any other gRPC name.
         timeout_s: Deadline of each request that names none, seconds; `math.inf` sets none.
-        patience_s: How long a gateway that does not answer is tried. A request that was accepted
+        retry_timeout_s: How long to retry a gateway that does not answer. An accepted request
             is worth more: it is waited for until its deadline.
 
     All methods raise `glm4v.errors`.
@@ -49,11 +49,11 @@ class Client:
         target: str = DEFAULT_TARGET,
         *,
         timeout_s: float = 600.0,
-        patience_s: float = 10.0,
+        retry_timeout_s: float = 10.0,
     ) -> None:
         self._target = target
         self._timeout_s = check_timeout("timeout_s", timeout_s)
-        self._patience_s = patience_s
+        self._patience_s = retry_timeout_s
         self._channel = open_channel(target)
         self._stub = InferenceServiceStub(self._channel)
 
@@ -68,7 +68,7 @@ class Client:
             try:
                 self._stub.GetModel(pb.GetModelRequest(), timeout=_REASON_S)
             except grpc.RpcError as error:
-                failure = error_of(error, self._target, within_s, within_s)
+                failure = to_error(error, self._target, within_s, within_s)
                 if not isinstance(failure, Unavailable):  # not even a refusal has come back
                     failure = Unavailable(
                         f"{self._target} did not answer within {within_s:g} s; "
@@ -148,7 +148,7 @@ class Client:
             timeout_s=self._timeout_s
             if timeout_s is None
             else check_timeout("timeout_s", timeout_s),
-            patience_s=self._patience_s,
+            retry_timeout_s=self._patience_s,
         )
 
     def _ask(
@@ -162,7 +162,7 @@ class Client:
             request,
             target=self._target,
             timeout_s=self._timeout_s if timeout_s is None else timeout_s,
-            patience_s=self._patience_s,
+            retry_timeout_s=self._patience_s,
         )
 
 

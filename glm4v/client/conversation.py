@@ -21,12 +21,12 @@ def question(image: bytes | None, text: str) -> list[pb.Message]:
     """
     parts = [pb.ContentPart(text=_text(text, "the question"))]
     if image is not None:
-        parts.insert(0, _picture(image))
+        parts.insert(0, _image_part(image))
     return [pb.Message(role=pb.ROLE_USER, parts=parts)]
 
 
 def answered(text: str) -> pb.Message:
-    """What the model said, for the next question about the same picture.
+    """What the model said, for the next question about the same image.
 
     An answer's text as it is: the template makes the model's own tokens of it.
     """
@@ -36,21 +36,21 @@ def answered(text: str) -> pb.Message:
 
 
 def attach_image(messages: Sequence[pb.Message], image: bytes) -> None:
-    """Put a picture into the first user message.
+    """Put an image into the first user message.
 
-    Raises InvalidRequest when the conversation has a picture already, or no user message.
+    Raises InvalidRequest when the conversation has an image already, or no user message.
     """
     for index, message in enumerate(messages):
         if any(part.HasField("image") for part in message.parts):
             raise InvalidRequest(
-                f"messages[{index}] has a picture already, and a conversation takes one"
+                f"messages[{index}] has an image already, and a conversation takes one"
             )
     for message in messages:
         if message.role == pb.ROLE_USER:
-            message.parts.insert(0, _picture(image))
+            message.parts.insert(0, _image_part(image))
             return
     raise InvalidRequest(
-        f"none of the {len(messages)} messages is the user's: there is no place for the picture"
+        f"none of the {len(messages)} messages is the user's: there is no place for the image"
     )
 
 
@@ -79,7 +79,7 @@ def read_file(path: Path, what: str) -> bytes:
         raise InvalidRequest(f"cannot read the {what} {path}: {reason}") from None
 
 
-def _picture(image: bytes) -> pb.ContentPart:
+def _image_part(image: bytes) -> pb.ContentPart:
     return pb.ContentPart(image=pb.Image(data=image))
 
 
@@ -110,7 +110,7 @@ def _part(item: Any, place: str, folder: Path) -> pb.ContentPart:
         # OpenAI's `detail` chooses a resolution; this model has one.
         _keys(item["image_url"], place, needed=("url",), optional=("detail",))
         url = _typed(item["image_url"]["url"], str, f"{place}.url", "a text")
-        return _picture(_image(url, f"{place}.url", folder))
+        return _image_part(_image(url, f"{place}.url", folder))
     raise InvalidRequest(f"{place}.type is {_seen(kind)}; use one of text, image_url")
 
 
@@ -118,14 +118,13 @@ def _image(url: str, place: str, folder: Path) -> bytes:
     if is_data_url(url):
         return read_data_url(url, place)
     if url[:5].lower() == "file:":
-        return read_file(_file_path(url, place), f"picture of {place}:")
+        return read_file(_file_path(url, place), f"image of {place}:")
     if "://" in url:
         raise InvalidRequest(
-            f"{place}: pictures are not fetched from the network; "
-            f"save {_seen(url)} and give its path"
+            f"{place}: images are not fetched from the network; save {_seen(url)} and give its path"
         )
     beside = folder / url
-    return read_file(beside if os.path.exists(beside) else Path(url), f"picture of {place}:")
+    return read_file(beside if os.path.exists(beside) else Path(url), f"image of {place}:")
 
 
 def _file_path(url: str, place: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Protocol
 import grpc
 
 from glm4v.client.choice import Choice
-from glm4v.client.transport import Breaks, BrokenOff, Patience, error_of, seconds_until
+from glm4v.client.transport import Backoff, Breaks, BrokenOff, seconds_until, to_error
 from glm4v.errors import DeadlinePassed, Glm4vError, RequestFailed, Unavailable
 from glm4v.v1 import inference_pb2 as pb
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
@@ -44,7 +44,7 @@ class Generation:
         cancel: Callable[[], object] | None,
         target: str,
         timeout_s: float,
-        patience_s: float,
+        retry_timeout_s: float,
     ) -> None:
         self.request_id = request.request_id
         offsets = (
@@ -61,8 +61,8 @@ class Generation:
         self._target = target
         self._timeout_s = timeout_s
         self._deadline = time.monotonic() + timeout_s
-        self._patience_s = patience_s
-        self._patience: Patience | None = None  # while the gateway is away
+        self._patience_s = retry_timeout_s
+        self._patience: Backoff | None = None  # while the gateway is away
         self._breaks = Breaks(request)
         self._away_since = 0.0
         self._is_over = False
@@ -111,10 +111,10 @@ class Generation:
             try:
                 event = next(self._call).event
             except StopIteration:
-                self._go_on(BrokenOff(f"{self._target} ended the stream before the answer"))
+                self._reconnect(BrokenOff(f"{self._target} ended the stream before the answer"))
             except grpc.RpcError as error:
-                away_s = time.monotonic() - self._away_since if self._patience else 0.0
-                self._go_on(error_of(error, self._target, self._timeout_s, away_s))
+                outage_s = time.monotonic() - self._away_since if self._patience else 0.0
+                self._reconnect(to_error(error, self._target, self._timeout_s, outage_s))
             else:
                 if self._take(event):
                     return event
@@ -136,17 +136,17 @@ class Generation:
         if self.accepted is None and isinstance(self._request, pb.GenerateRequest):
             # Also after a lost reply: a request id that is known attaches.
             return self._stub.Generate(self._request, timeout=timeout_s)
-        first, *further = (choice.tokens_known for choice in self.choices)
+        first, *further = (choice.num_received for choice in self.choices)
         attach = pb.AttachRequest(
             request_id=self.request_id, token_offset=first, further_offsets=further
         )
         return self._stub.Attach(attach, timeout=timeout_s)
 
-    def _go_on(self, failure: Glm4vError) -> None:
+    def _reconnect(self, failure: Glm4vError) -> None:
         """Call again after a pause. Raises the failure when that is of no use, or for too long.
 
-        Before the request was accepted the time is `patience_s` and breaks are counted, afterwards
-        it is what is left.
+        Before the request was accepted the time is `retry_timeout_s` and breaks are counted;
+        afterwards it is what is left.
         """
         if not isinstance(failure, Unavailable) or self._is_over:  # closed by another thread
             self._is_over = True
@@ -157,7 +157,7 @@ class Generation:
         if self._patience is None:
             self._away_since = now
             waits = self._deadline if self.accepted else min(self._deadline, now + self._patience_s)
-            self._patience = Patience(waits)
+            self._patience = Backoff(waits)
         if not self._patience.pause():
             self._is_over = True
             if now >= self._deadline:
@@ -178,30 +178,30 @@ class Generation:
 
     def _take(self, event: pb.GenerationEvent) -> bool:
         """Note an event; whether it is news."""
-        is_news = self._note(event)
-        if is_news:
+        is_new = self._note(event)
+        if is_new:
             self._patience = None
-        return is_news
+        return is_new
 
     def _note(self, event: pb.GenerationEvent) -> bool:
         kind = event.WhichOneof("event")
         if kind == "accepted":
-            is_news = self.accepted is None
+            is_new = self.accepted is None
             if self.accepted is None:  # told again it lacks the prompt's ids
                 self.accepted = event.accepted
             self.choices += [Choice() for _ in range(event.accepted.n - len(self.choices))]
-            return is_news
+            return is_new
         if kind == "prompt_logprobs":
-            is_news = self.prompt_logprobs is None
+            is_new = self.prompt_logprobs is None
             self.prompt_logprobs = event.prompt_logprobs
-            return is_news
+            return is_new
         choice = self.choices[event.choice] if event.choice < len(self.choices) else None
         try:
             if choice is None:
                 raise RequestFailed(f"choice {event.choice} was not asked for")
-            is_news = choice.take(event)
+            is_new = choice.take(event)
         except RequestFailed as error:
             self._is_over = True
             raise RequestFailed(f"{self._target}: {error}") from None
         self._is_over = all(choice.finished is not None for choice in self.choices)
-        return is_news
+        return is_new

@@ -39,7 +39,7 @@ class GenerateOptions(TypedDict, total=False):
     best_of: int | None
     return_prompt_ids: bool
     request_id: str | None
-    linger_s: float | None
+    orphan_timeout_s: float | None
     priority: int | None
     cache_salt: str | None
 

@@ -12,7 +12,7 @@ from glm4v.status import bounded, is_marked
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
-_MAX_MESSAGE_BYTES = 64 * 2**20  # pictures go up in one message
+_MAX_MESSAGE_BYTES = 64 * 2**20  # images go up in one message
 _MIN_TIMEOUT_S = 0.001
 _MOST_BREAKS = 5  # of a call that nobody has accepted yet
 _MANY_BYTES = 2**20  # what nginx takes unless told otherwise; other proxies take more
@@ -41,7 +41,7 @@ class BrokenOff(Unavailable):
     """A call that a proxy or the connection ended, or a stream that ended before its answer."""
 
 
-class Patience:
+class Backoff:
     """Pauses between attempts, ever longer, that end at a time of `time.monotonic()`."""
 
     def __init__(self, until: float) -> None:
@@ -82,7 +82,7 @@ class Breaks:
 
 
 def open_channel(target: str) -> grpc.Channel:
-    """A channel that carries pictures, comes back quickly, and notices a gateway that is frozen."""
+    """A channel that carries images, comes back quickly, and notices a gateway that is frozen."""
     options: list[tuple[str, int]] = [
         ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -105,19 +105,19 @@ def unary(
     *,
     target: str,
     timeout_s: float,
-    patience_s: float,
+    retry_timeout_s: float,
 ) -> _Reply:
-    """The reply to a call that may be repeated, tried for up to `patience_s` while nobody answers.
+    """The reply to a call that may be repeated, for up to `retry_timeout_s` while nobody answers.
 
     Raises the error the gateway names, Unavailable or DeadlinePassed.
     """
     started = time.monotonic()
-    patience, breaks = Patience(started + min(patience_s, timeout_s)), Breaks(request)
+    patience, breaks = Backoff(started + min(retry_timeout_s, timeout_s)), Breaks(request)
     while True:
         try:
             return call(request, timeout=seconds_until(started + timeout_s))
         except grpc.RpcError as error:
-            failure = error_of(error, target, timeout_s, time.monotonic() - started)
+            failure = to_error(error, target, timeout_s, time.monotonic() - started)
         if isinstance(failure, Unavailable):
             breaks.check(failure)
             if patience.pause():
@@ -137,7 +137,7 @@ def check_timeout(name: str, seconds: float) -> float:
     return seconds
 
 
-def is_nobody_there(error: grpc.RpcError) -> bool:
+def is_retryable(error: grpc.RpcError) -> bool:
     """Whether the call has to be made again, here or elsewhere, for an answer."""
     return error.code() == grpc.StatusCode.UNAVAILABLE or _is_broken_off(error)
 
@@ -157,13 +157,13 @@ def _is_own_deadline(code: grpc.StatusCode, details: str) -> bool:
     return code == grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in details
 
 
-def error_of(error: grpc.RpcError, target: str, timeout_s: float, away_s: float) -> Glm4vError:
-    """One of ours for a failed call; `away_s` is how long nobody has answered."""
+def to_error(error: grpc.RpcError, target: str, timeout_s: float, outage_s: float) -> Glm4vError:
+    """One of ours for a failed call; `outage_s` is how long nobody has answered."""
     code, details = error.code(), bounded(error.details() or "no reason given")
     if _is_broken_off(error) and _TOO_LARGE in details:
         return InvalidRequest(
             f"a proxy at {target} takes no message of this size ({details}); raise its limit "
-            "(nginx: client_max_body_size) or send a smaller picture"
+            "(nginx: client_max_body_size) or send a smaller image"
         )
     if _is_broken_off(error):
         return BrokenOff(f"{target} broke the call off ({code.name}: {details})")
@@ -171,7 +171,8 @@ def error_of(error: grpc.RpcError, target: str, timeout_s: float, away_s: float)
         _, is_grpcs, last = details.partition("last error: ")
         reason = last.rpartition(": ")[2] if is_grpcs else details
         return Unavailable(
-            f"{target} was unavailable for {away_s:.1f} s: {reason}; is the gateway running there?"
+            f"{target} was unavailable for {outage_s:.1f} s: {reason}; "
+            "is the gateway running there?"
         )
     if _is_own_deadline(code, details) and not is_marked(error.trailing_metadata()):
         return DeadlinePassed(f"no complete answer within {timeout_s:g} s; allow more time")

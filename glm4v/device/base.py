@@ -15,7 +15,7 @@ class AttentionSegment:
     """Rows of one sequence in a step; each attends to all rows of it up to itself."""
 
     rows: int  # in this step
-    start_row: int  # rows in the cache already
+    context_len: int  # rows in the cache already
     block_table: tuple[int, ...]
 
 

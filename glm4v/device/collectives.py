@@ -122,7 +122,7 @@ class ProcessGroup(Collective):
                 f"rank {self.rank} of {self.size}: not all ranks were {name} in {within_s:g} s"
             ) from error
 
-    def check_lives(self) -> None:
+    def check_restarts(self) -> None:
         """Raise Unavailable when a rank has ended and come again: it is not in this group."""
         for rank in range(self.size):
             if self._store.add(f"lives:{rank}", 0) > 1:

@@ -33,12 +33,12 @@ from glm4v.process.extras import require
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where one asks who listens everywhere
 _HEALTH_TIMEOUT_S = 1.0
-_DRAIN_S = 10.0  # default of GLM4V_DRAIN_S
-# Language workers give way to vision workers: all who ask about a picture wait for it, and a step
+_DRAIN_S = 10.0  # default of GLM4V_DRAIN_TIMEOUT_S
+# Language workers give way to vision workers: all who ask about an image wait for it, and a step
 # that then has more answers in it takes hardly longer.
 _LANGUAGE_NICE = 10
-# Pictures wait for prefills here (see `core_turns`), so prefills must be short: answers under way
-# wait longer for a step of theirs, and less for pictures.
+# Images wait for prefills here (see `cpu_arbiter`), so prefills must be short: answers under way
+# wait longer for a step of theirs, and less for images.
 _STEP_STRETCH = "8"
 _AFTER_DRAIN_S = 5.0  # what a process may take beyond its drain
 _SILENT_S = 60.0  # beyond that: one that drains does not serve
@@ -169,8 +169,8 @@ class LocalCluster:
         return {
             "OMP_NUM_THREADS": threads,
             "GLM4V_THREADS": threads,
-            "GLM4V_CORE_TURNS": str(folder / "turns"),
-            "GLM4V_STEP_STRETCH": _STEP_STRETCH,
+            "GLM4V_CPU_ARBITER": str(folder / "turns"),
+            "GLM4V_PREFILL_SLOWDOWN": _STEP_STRETCH,
             **os.environ,
             **settings.environment,
             **({"GLM4V_DTYPE": settings.dtype} if settings.dtype else {}),
@@ -236,11 +236,13 @@ def _workers(
 
 
 def _drain_s(environment: Mapping[str, str]) -> float:
-    text = environment.get("GLM4V_DRAIN_S", str(_DRAIN_S))
+    text = environment.get("GLM4V_DRAIN_TIMEOUT_S", str(_DRAIN_S))
     try:
         return float(text)
     except ValueError:
-        raise ConfigurationError(f"GLM4V_DRAIN_S: {text} is not a number of seconds") from None
+        raise ConfigurationError(
+            f"GLM4V_DRAIN_TIMEOUT_S: {text} is not a number of seconds"
+        ) from None
 
 
 def _import_path() -> dict[str, str]:

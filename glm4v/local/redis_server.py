@@ -67,7 +67,7 @@ class RedisServer:
             "save": "",  # the append-only file is enough
             "appendonly": "yes",
             "appendfsync": self._fsync,
-            # When it is full, pictures, embeddings and ended answers used longest ago go; what has
+            # When it is full, images, embeddings and ended answers used longest ago go; what has
             # no end of its own, all that is under way, stays.
             "maxmemory": str(_most_bytes()),
             "maxmemory-policy": "volatile-lru",

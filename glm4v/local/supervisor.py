@@ -19,7 +19,7 @@ _FIRST_DELAY_S = 0.2  # before a restart; doubled each time
 
 
 @dataclass(slots=True)
-class _Kept:
+class _Supervised:
     """A program that is kept running."""
 
     program: Program
@@ -44,17 +44,17 @@ class Supervisor:
         self._show = show
         self._restart = restart
         self._check_every_s = check_every_s
-        self._stages: list[list[_Kept]] = []
+        self._stages: list[list[_Supervised]] = []
         self._watches: list[asyncio.Task[None]] = []
         self._failure: Exception | None = None
         self._has_failed = asyncio.Event()
 
     async def start(self, *programs: Program) -> None:
         """Start programs that are stopped together, before all that were started earlier."""
-        stage: list[_Kept] = []
+        stage: list[_Supervised] = []
         self._stages.append(stage)
         for program in programs:
-            kept = _Kept(program, await Child.spawn(program, self._show))
+            kept = _Supervised(program, await Child.spawn(program, self._show))
             stage.append(kept)
             self._watches.append(asyncio.ensure_future(self._watch(kept)))
             if self._restart:
@@ -76,7 +76,7 @@ class Supervisor:
             if time.monotonic() > deadline and not late.was_ready:
                 raise Unavailable(
                     f"{late.program.name} was not ready after {timeout_s:g} s; it said: "
-                    + _last_words(late.child)
+                    + last_log_line(late.child)
                 )
             await asyncio.sleep(_POLL_S)
 
@@ -111,10 +111,10 @@ class Supervisor:
             if kept.child.is_running:
                 kept.child.send_signal(number)
 
-    def _kept(self) -> list[_Kept]:
+    def _kept(self) -> list[_Supervised]:
         return [kept for stage in self._stages for kept in stage]
 
-    async def _watch(self, kept: _Kept) -> None:
+    async def _watch(self, kept: _Supervised) -> None:
         try:
             while True:
                 code = await kept.child.ended()
@@ -129,7 +129,7 @@ class Supervisor:
             self._failure = self._failure or error
             self._has_failed.set()
 
-    async def _check(self, kept: _Kept) -> None:
+    async def _check(self, kept: _Supervised) -> None:
         """Kill what is no longer ready; `_watch` then starts it again.
 
         Checks are counted, not seconds: while all are suspended nobody is late.
@@ -151,7 +151,7 @@ class Supervisor:
                 self._show("glm4v", f"{program.name} was not ready for {silent_s:g} s: killed")
                 child.kill()
 
-    async def _start_again(self, kept: _Kept, how: str) -> None:
+    async def _start_again(self, kept: _Supervised, how: str) -> None:
         now = time.monotonic()
         while kept.restarts and now - kept.restarts[0] > _RESTART_WINDOW_S:
             kept.restarts.popleft()
@@ -159,7 +159,7 @@ class Supervisor:
         if count == _MAX_RESTARTS:
             raise Glm4vError(
                 f"{how}, after {count} restarts within {_RESTART_WINDOW_S:g} s; it said: "
-                + _last_words(kept.child)
+                + last_log_line(kept.child)
             )
         delay_s = _FIRST_DELAY_S * 2**count
         self._show("glm4v", f"{how}; starting it again in {delay_s:.1f} s")
@@ -175,11 +175,11 @@ def _how(code: int) -> str:
     return f"with exit code {code}"
 
 
-def _last_words(child: Child) -> str:
+def last_log_line(child: Child) -> str:
     return next((line for line in reversed(child.last_lines) if line), "nothing")
 
 
-def _start_error(kept: _Kept, code: int) -> Glm4vError:
+def _start_error(kept: _Supervised, code: int) -> Glm4vError:
     """What a process that never became ready ended with; its exit code names the kind."""
     for kind in Glm4vError.__subclasses__():
         if kind.exit_code == code != Glm4vError.exit_code and kept.child.last_lines:
@@ -187,5 +187,5 @@ def _start_error(kept: _Kept, code: int) -> Glm4vError:
             return kind(f"{kept.program.name}: {last}")
     return Glm4vError(
         f"{kept.program.name} ended {_how(code)} while it started; it said: "
-        + _last_words(kept.child)
+        + last_log_line(kept.child)
     )

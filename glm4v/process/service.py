@@ -2,7 +2,7 @@
 
 start ── ready() ── SERVING ── SIGTERM/INT/HUP ── NOT_SERVING, `stopping` is set ── parts return
                        │                                    │
-                       └── a task raises: exit with         ├── all done, or drain_s is over: exit 0
+                       └── a task raises: exit with         ├── all done, or out of time: exit 0
                            the code of its error            └── second signal: exit 130 at once
 """
 
@@ -136,12 +136,12 @@ class _Host:
         for part in self._process.parts:
             group.start_soon(self._guard, group, part, True)
         await self._process.stopping.wait()
-        log.info("draining for at most %.1f s", self._settings.drain_s)
-        with anyio.move_on_after(self._settings.drain_s):
+        log.info("draining for at most %.1f s", self._settings.drain_timeout_s)
+        with anyio.move_on_after(self._settings.drain_timeout_s):
             await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-            await asyncio.sleep(min(_REFUSING_S, self._settings.drain_s / 4))
+            await asyncio.sleep(min(_REFUSING_S, self._settings.drain_timeout_s / 4))
             with anyio.CancelScope(shield=True):  # gRPC's own task does not stand a cancellation
-                await server.stop(self._settings.drain_s / 2)
+                await server.stop(self._settings.drain_timeout_s / 2)
             if self._parts_left:
                 await self._parts_done.wait()
 

@@ -40,17 +40,17 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe messages that are logged"
     )
-    drain_s: Seconds = Field(10.0, gt=0, description="longest time from SIGTERM to the end")
+    drain_timeout_s: Seconds = Field(10.0, gt=0, description="longest time from SIGTERM to the end")
     lease_s: Seconds = Field(
         10.0, ge=0.2, description="time without progress after which a job is taken over"
     )
-    retention_s: Seconds = Field(
+    result_ttl_s: Seconds = Field(
         600.0, gt=0, description="how long a finished request can be attached to"
     )
 
 
-class PictureSettings(ServiceSettings):
-    """What those who look at pictures need beside."""
+class ImageSettings(ServiceSettings):
+    """What those who look at images need beside."""
 
     max_image_bytes: Bytes = Field(20 * 2**20, gt=0, description="largest image file")
     max_image_pixels: int = Field(
@@ -61,7 +61,7 @@ class PictureSettings(ServiceSettings):
     )
 
 
-class GatewaySettings(PictureSettings):
+class GatewaySettings(ImageSettings):
     """What the gateway needs beside."""
 
     listen: str = "127.0.0.1:8330"
@@ -116,12 +116,12 @@ class DeviceSettings(ServiceSettings):
         description="arithmetic threads; 0 takes one for each core of the affinity and CPU quota",
         json_schema_extra={"unit": "threads"},
     )
-    core_turns: Path | None = Field(
+    cpu_arbiter: Path | None = Field(
         None, description="file by which workers on the same cores take turns; left out, none do"
     )
 
 
-class VisionSettings(DeviceSettings, PictureSettings):
+class VisionSettings(DeviceSettings, ImageSettings):
     """What a vision worker needs beside."""
 
     listen: str = "127.0.0.1:8331"
@@ -138,19 +138,19 @@ class LmSettings(DeviceSettings):
         30.0, ge=1, description="time after which a rank that does not answer ends the group"
     )
     block_size: Tokens = Field(16, ge=1, le=1024, description="tokens of a KV cache block")
-    cache_bytes: Bytes = Field(
+    kv_cache_bytes: Bytes = Field(
         0, ge=0, description="memory for the KV cache; 0 takes a share of what is free"
     )
-    max_sequences: int = Field(
+    max_num_seqs: int = Field(
         64,
         gt=0,
         description="requests that are decoded together",
         json_schema_extra={"unit": "requests"},
     )
-    step_tokens: Tokens = Field(
+    max_batched_tokens: Tokens = Field(
         512, gt=0, description="tokens of one step, shared by decodes and prefill chunks"
     )
-    step_stretch: float = Field(
+    prefill_slowdown: float = Field(
         1.6,
         ge=1,
         allow_inf_nan=False,

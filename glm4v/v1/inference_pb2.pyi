@@ -5,7 +5,7 @@ The public contract of glm4v-serve.
 
 Failures are gRPC statuses, never events:
   INVALID_ARGUMENT    the request can never work; the message says what to change
-  NOT_FOUND           no such request id, or no picture under that digest
+  NOT_FOUND           no such request id, or no image under that digest
   ALREADY_EXISTS      the request id is taken by a different request
   RESOURCE_EXHAUSTED  a limit was met; the message carries the numbers
   DEADLINE_EXCEEDED   the request's deadline passed before its end
@@ -80,8 +80,8 @@ class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType
     STAGE_QUEUED: _Stage.ValueType  # 1
     """Waits for a worker."""
     STAGE_ENCODING: _Stage.ValueType  # 2
-    """Its picture is being encoded."""
-    STAGE_ANSWERING: _Stage.ValueType  # 3
+    """Its image is being encoded."""
+    STAGE_RUNNING: _Stage.ValueType  # 3
     """A language worker has it."""
 
 class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
@@ -92,8 +92,8 @@ STAGE_UNSPECIFIED: Stage.ValueType  # 0
 STAGE_QUEUED: Stage.ValueType  # 1
 """Waits for a worker."""
 STAGE_ENCODING: Stage.ValueType  # 2
-"""Its picture is being encoded."""
-STAGE_ANSWERING: Stage.ValueType  # 3
+"""Its image is being encoded."""
+STAGE_RUNNING: Stage.ValueType  # 3
 """A language worker has it."""
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
@@ -123,7 +123,7 @@ Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
 class Image(_message.Message):
-    """A picture. One per conversation, in any user message."""
+    """An image. One per conversation, in any user message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -163,7 +163,7 @@ class ContentPart(_message.Message):
     """UTF-8 text. Special-token spellings in it are ordinary text."""
     @_builtins.property
     def image(self) -> Global___Image:
-        """A picture."""
+        """An image."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class Message(_message.Message):
     """Who wrote it. Required."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentPart]:
-        """Its parts, in order. Text parts are joined with newlines; a picture always stands before the text.
+        """Its parts, in order. Text parts are joined with newlines; an image always stands before the text.
         White space is kept, at the beginning too. An earlier answer is sent as its `text`: with the header's
         newline, which the template adds, it becomes the tokens that the model wrote.
         """
@@ -421,7 +421,7 @@ class GenerateRequest(_message.Message):
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    LINGER_S_FIELD_NUMBER: _builtins.int
+    ORPHAN_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     RETURN_PROMPT_IDS_FIELD_NUMBER: _builtins.int
     MIN_TOKENS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
@@ -444,7 +444,7 @@ class GenerateRequest(_message.Message):
     """Names the request, for Attach, Cancel and idempotent retries: 1 to 128 characters of
     A-Z a-z 0-9 . _ -  Default: drawn by the gateway.
     """
-    linger_s: _builtins.float
+    orphan_timeout_s: _builtins.float
     """Seconds the request runs on while nobody reads it. 0 to 3600. Default 10."""
     return_prompt_ids: _builtins.bool
     """Put the prompt's token ids into `accepted`. Default false."""
@@ -499,7 +499,7 @@ class GenerateRequest(_message.Message):
         ignore_eos: _builtins.bool = ...,
         top_logprobs: _builtins.int | None = ...,
         request_id: _builtins.str = ...,
-        linger_s: _builtins.float | None = ...,
+        orphan_timeout_s: _builtins.float | None = ...,
         return_prompt_ids: _builtins.bool = ...,
         min_tokens: _builtins.int = ...,
         priority: _builtins.int | None = ...,
@@ -509,18 +509,18 @@ class GenerateRequest(_message.Message):
         best_of: _builtins.int | None = ...,
         prompt_logprobs: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_best_of", b"_best_of", "_linger_s", b"_linger_s", "_max_tokens", b"_max_tokens", "_n", b"_n", "_priority", b"_priority", "_prompt_logprobs", b"_prompt_logprobs", "_top_logprobs", b"_top_logprobs", "best_of", b"best_of", "linger_s", b"linger_s", "max_tokens", b"max_tokens", "n", b"n", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "response_format", b"response_format", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_best_of", b"_best_of", "_max_tokens", b"_max_tokens", "_n", b"_n", "_orphan_timeout_s", b"_orphan_timeout_s", "_priority", b"_priority", "_prompt_logprobs", b"_prompt_logprobs", "_top_logprobs", b"_top_logprobs", "best_of", b"best_of", "max_tokens", b"max_tokens", "n", b"n", "orphan_timeout_s", b"orphan_timeout_s", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "response_format", b"response_format", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_of", b"_best_of", "_linger_s", b"_linger_s", "_max_tokens", b"_max_tokens", "_n", b"_n", "_priority", b"_priority", "_prompt_logprobs", b"_prompt_logprobs", "_top_logprobs", b"_top_logprobs", "best_of", b"best_of", "cache_salt", b"cache_salt", "ignore_eos", b"ignore_eos", "linger_s", b"linger_s", "max_tokens", b"max_tokens", "messages", b"messages", "min_tokens", b"min_tokens", "n", b"n", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "return_prompt_ids", b"return_prompt_ids", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_of", b"_best_of", "_max_tokens", b"_max_tokens", "_n", b"_n", "_orphan_timeout_s", b"_orphan_timeout_s", "_priority", b"_priority", "_prompt_logprobs", b"_prompt_logprobs", "_top_logprobs", b"_top_logprobs", "best_of", b"best_of", "cache_salt", b"cache_salt", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "messages", b"messages", "min_tokens", b"min_tokens", "n", b"n", "orphan_timeout_s", b"orphan_timeout_s", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "return_prompt_ids", b"return_prompt_ids", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best_of: _TypeAlias = _typing.Literal["best_of"]  # noqa: Y015
     _WhichOneofArgType__best_of: _TypeAlias = _typing.Literal["_best_of", b"_best_of"]  # noqa: Y015
-    _WhichOneofReturnType__linger_s: _TypeAlias = _typing.Literal["linger_s"]  # noqa: Y015
-    _WhichOneofArgType__linger_s: _TypeAlias = _typing.Literal["_linger_s", b"_linger_s"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__n: _TypeAlias = _typing.Literal["n"]  # noqa: Y015
     _WhichOneofArgType__n: _TypeAlias = _typing.Literal["_n", b"_n"]  # noqa: Y015
+    _WhichOneofReturnType__orphan_timeout_s: _TypeAlias = _typing.Literal["orphan_timeout_s"]  # noqa: Y015
+    _WhichOneofArgType__orphan_timeout_s: _TypeAlias = _typing.Literal["_orphan_timeout_s", b"_orphan_timeout_s"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__prompt_logprobs: _TypeAlias = _typing.Literal["prompt_logprobs"]  # noqa: Y015
@@ -530,11 +530,11 @@ class GenerateRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__best_of) -> _WhichOneofReturnType__best_of | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__linger_s) -> _WhichOneofReturnType__linger_s | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__n) -> _WhichOneofReturnType__n | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__orphan_timeout_s) -> _WhichOneofReturnType__orphan_timeout_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
@@ -613,9 +613,9 @@ class Accepted(_message.Message):
     request_id: _builtins.str
     """Its id, for Attach and Cancel."""
     prompt_tokens: _builtins.int
-    """Prompt tokens, with the picture as its 3 placeholder tokens."""
+    """Prompt tokens, with the image as its 3 placeholder tokens."""
     image_digest: _builtins.str
-    """Hex SHA-256 of the picture, empty without one."""
+    """Hex SHA-256 of the image, empty without one."""
     seed: _builtins.int
     """The seed in use."""
     n: _builtins.int
@@ -734,7 +734,7 @@ class PromptLogprobs(_message.Message):
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs]:
         """One for each token of the prompt; `chosen` is not set where nothing predicts it: for the first token and
-        the three that stand for the picture.
+        the three that stand for the image.
         """
 
     def __init__(
@@ -797,24 +797,24 @@ class Usage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
-    IMAGE_ROWS_FIELD_NUMBER: _builtins.int
+    IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
-    """Prompt tokens, with the picture as its 3 placeholder tokens."""
-    image_rows: _builtins.int
-    """Rows the picture took in the language model (1602 for glm-4v-9b), 0 without one."""
+    """Prompt tokens, with the image as its 3 placeholder tokens."""
+    image_tokens: _builtins.int
+    """Rows the image took in the language model (1602 for glm-4v-9b), 0 without one."""
     completion_tokens: _builtins.int
     """Generated tokens, a stop token and the header's newline included."""
     def __init__(
         self,
         *,
         prompt_tokens: _builtins.int = ...,
-        image_rows: _builtins.int = ...,
+        image_tokens: _builtins.int = ...,
         completion_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "image_rows", b"image_rows", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "image_tokens", b"image_tokens", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -827,12 +827,12 @@ class Timings(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VISION_S_FIELD_NUMBER: _builtins.int
-    FIRST_TOKEN_S_FIELD_NUMBER: _builtins.int
+    TIME_TO_FIRST_TOKEN_S_FIELD_NUMBER: _builtins.int
     DECODE_S_FIELD_NUMBER: _builtins.int
     TOTAL_S_FIELD_NUMBER: _builtins.int
     vision_s: _builtins.float
-    """Until the picture's embedding was there; 0 without a picture or when it was there before."""
-    first_token_s: _builtins.float
+    """Until the image's embedding was there; 0 without an image or when it was there before."""
+    time_to_first_token_s: _builtins.float
     """Until the first token."""
     decode_s: _builtins.float
     """From the first token to the last."""
@@ -842,13 +842,13 @@ class Timings(_message.Message):
         self,
         *,
         vision_s: _builtins.float = ...,
-        first_token_s: _builtins.float = ...,
+        time_to_first_token_s: _builtins.float = ...,
         decode_s: _builtins.float = ...,
         total_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_s", b"decode_s", "first_token_s", b"first_token_s", "total_s", b"total_s", "vision_s", b"vision_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_s", b"decode_s", "time_to_first_token_s", b"time_to_first_token_s", "total_s", b"total_s", "vision_s", b"vision_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1057,12 +1057,12 @@ class CountTokensResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
-    IMAGE_ROWS_FIELD_NUMBER: _builtins.int
+    IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
     PROMPT_IDS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
-    """Prompt tokens, with the picture as its 3 placeholder tokens."""
-    image_rows: _builtins.int
-    """Rows the picture takes in the language model, 0 without one."""
+    """Prompt tokens, with the image as its 3 placeholder tokens."""
+    image_tokens: _builtins.int
+    """Rows the image takes in the language model, 0 without one."""
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The prompt's token ids."""
@@ -1071,12 +1071,12 @@ class CountTokensResponse(_message.Message):
         self,
         *,
         prompt_tokens: _builtins.int = ...,
-        image_rows: _builtins.int = ...,
+        image_tokens: _builtins.int = ...,
         prompt_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_rows", b"image_rows", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_tokens", b"image_tokens", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1109,7 +1109,7 @@ class GetModelResponse(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
-    IMAGE_ROWS_FIELD_NUMBER: _builtins.int
+    IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
     EOS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     DEFAULT_SAMPLING_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_BYTES_FIELD_NUMBER: _builtins.int
@@ -1120,15 +1120,15 @@ class GetModelResponse(_message.Message):
     fingerprint: _builtins.str
     """Identifies the weights: hex digest of the configuration and some tensors."""
     context_tokens: _builtins.int
-    """Most tokens of prompt and answer together; a picture counts as 3."""
+    """Most tokens of prompt and answer together; an image counts as 3."""
     image_size: _builtins.int
-    """Side of the square that pictures are resized to, in pixels."""
-    image_rows: _builtins.int
-    """Rows a picture takes in the language model."""
+    """Side of the square that images are resized to, in pixels."""
+    image_tokens: _builtins.int
+    """Rows an image takes in the language model."""
     max_image_bytes: _builtins.int
-    """Largest picture file, in bytes."""
+    """Largest image file, in bytes."""
     max_image_pixels: _builtins.int
-    """Most pixels a picture may have."""
+    """Most pixels an image may have."""
     server_version: _builtins.str
     """Release of the gateway."""
     @_builtins.property
@@ -1146,7 +1146,7 @@ class GetModelResponse(_message.Message):
         fingerprint: _builtins.str = ...,
         context_tokens: _builtins.int = ...,
         image_size: _builtins.int = ...,
-        image_rows: _builtins.int = ...,
+        image_tokens: _builtins.int = ...,
         eos_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         default_sampling: Global___SamplingParams | None = ...,
         max_image_bytes: _builtins.int = ...,
@@ -1155,7 +1155,7 @@ class GetModelResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_sampling", b"default_sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "default_sampling", b"default_sampling", "eos_token_ids", b"eos_token_ids", "fingerprint", b"fingerprint", "image_rows", b"image_rows", "image_size", b"image_size", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "name", b"name", "server_version", b"server_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "default_sampling", b"default_sampling", "eos_token_ids", b"eos_token_ids", "fingerprint", b"fingerprint", "image_size", b"image_size", "image_tokens", b"image_tokens", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "name", b"name", "server_version", b"server_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

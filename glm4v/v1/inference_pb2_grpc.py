@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InferenceServiceStub(object):
-    """Answers questions about one picture, or about none.
+    """Answers questions about one image, or about none.
     """
 
     def __init__(self, channel):
@@ -63,14 +63,14 @@ class InferenceServiceStub(object):
 
 
 class InferenceServiceServicer(object):
-    """Answers questions about one picture, or about none.
+    """Answers questions about one image, or about none.
     """
 
     def Generate(self, request, context):
         """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
         one `finished` for each choice. A request id that was used before, with the same fields set to the same
-        values, attaches to that request instead of running it twice. `linger_s`, `return_prompt_ids`, `priority` and
-        `cache_salt` may differ, and a picture may come as bytes or by its digest.
+        values, attaches to that request instead of running it twice. `orphan_timeout_s`, `return_prompt_ids`, `priority` and
+        `cache_salt` may differ, and an image may come as bytes or by its digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,7 +142,7 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InferenceService(object):
-    """Answers questions about one picture, or about none.
+    """Answers questions about one image, or about none.
     """
 
     @staticmethod

@@ -5,7 +5,7 @@ The public contract of glm4v-serve.
 
 Failures are gRPC statuses, never events:
   INVALID_ARGUMENT    the request can never work; the message says what to change
-  NOT_FOUND           no such request id, or no picture under that digest
+  NOT_FOUND           no such request id, or no image under that digest
   ALREADY_EXISTS      the request id is taken by a different request
   RESOURCE_EXHAUSTED  a limit was met; the message carries the numbers
   DEADLINE_EXCEEDED   the request's deadline passed before its end
@@ -49,7 +49,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InferenceServiceStub:
-    """Answers questions about one picture, or about none."""
+    """Answers questions about one image, or about none."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -58,8 +58,8 @@ class InferenceServiceStub:
     Generate: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
     """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
     one `finished` for each choice. A request id that was used before, with the same fields set to the same
-    values, attaches to that request instead of running it twice. `linger_s`, `return_prompt_ids`, `priority` and
-    `cache_salt` may differ, and a picture may come as bytes or by its digest.
+    values, attaches to that request instead of running it twice. `orphan_timeout_s`, `return_prompt_ids`, `priority` and
+    `cache_salt` may differ, and an image may come as bytes or by its digest.
     """
     Attach: _grpc.UnaryStreamMultiCallable[_inference_pb2.AttachRequest, _inference_pb2.AttachResponse]
     """Streams the events of a request that was started before, after the tokens the caller has.
@@ -74,14 +74,14 @@ class InferenceServiceStub:
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
-    """Answers questions about one picture, or about none."""
+    """Answers questions about one image, or about none."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
     one `finished` for each choice. A request id that was used before, with the same fields set to the same
-    values, attaches to that request instead of running it twice. `linger_s`, `return_prompt_ids`, `priority` and
-    `cache_salt` may differ, and a picture may come as bytes or by its digest.
+    values, attaches to that request instead of running it twice. `orphan_timeout_s`, `return_prompt_ids`, `priority` and
+    `cache_salt` may differ, and an image may come as bytes or by its digest.
     """
     Attach: _aio.UnaryStreamMultiCallable[_inference_pb2.AttachRequest, _inference_pb2.AttachResponse]  # type: ignore[assignment]
     """Streams the events of a request that was started before, after the tokens the caller has.
@@ -95,7 +95,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Describes the model that is served, its defaults and the limits of this gateway."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Answers questions about one picture, or about none."""
+    """Answers questions about one image, or about none."""
 
     @_abc_1.abstractmethod
     def Generate(
@@ -105,8 +105,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
         """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
         one `finished` for each choice. A request id that was used before, with the same fields set to the same
-        values, attaches to that request instead of running it twice. `linger_s`, `return_prompt_ids`, `priority` and
-        `cache_salt` may differ, and a picture may come as bytes or by its digest.
+        values, attaches to that request instead of running it twice. `orphan_timeout_s`, `return_prompt_ids`, `priority` and
+        `cache_salt` may differ, and an image may come as bytes or by its digest.
         """
 
     @_abc_1.abstractmethod

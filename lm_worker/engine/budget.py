@@ -7,9 +7,9 @@ A step with decodes shares its time: the decodes have what they would take alone
 
 so that one long prompt stretches the steps of many by `stretch` at most, and many prompts are not
 held up by few answers. When more than half as many as are being answered wait behind the first
-one, prefills have all of `step_rows`: each of them is an answer soon, and a step with more answers
-takes hardly longer, while steps with few of them keep everybody waiting. What rows cost is measured
-as it goes; nothing is assumed of the device.
+one, prefills have all of `max_batched_tokens`: each of them is an answer soon, and a step with more
+answers takes hardly longer, while steps with few of them keep everybody waiting. What tokens cost
+is measured as it goes; nothing is assumed of the device.
 """
 
 import math
@@ -23,24 +23,24 @@ _FRESH_STEPS = 32  # mixed steps after which the decodes' own time is measured a
 class StepBudget:
     """Rows of one step, learnt from the times of steps.
 
-    `step_rows` is the most rows of any step. `stretch` >= 1 is how much longer a step with decodes
-    may take for one prefill; infinity lets prefills have all of `step_rows`.
+    `max_batched_tokens` is the most tokens of any step. `stretch` >= 1 is how much longer a step
+    with decodes may take for one prefill; infinity lets prefills have all of `max_batched_tokens`.
     """
 
-    def __init__(self, step_rows: int, stretch: float = math.inf) -> None:
-        self.step_rows = step_rows
+    def __init__(self, max_batched_tokens: int, stretch: float = math.inf) -> None:
+        self.max_batched_tokens = max_batched_tokens
         self._stretch = stretch
         self._decode_s: dict[int, float] = {}  # by bit length of the number of decodes
         self._prefill_s = 0.0  # time that prefill rows took, older steps less and less
-        self._prefill_rows = 0.0  # their number, weighted alike
+        self._prefill_tokens = 0.0  # their number, weighted alike
         self._mixed_steps = 0  # since decodes were last alone
 
-    def prefill_rows(self, decodes: int, prefills: int) -> int:
+    def prefill_tokens(self, decodes: int, prefills: int) -> int:
         """Rows for prefills beside `decodes` rows, when `prefills` sequences want some.
 
         Zero for a step now and then, to learn what the decodes take alone.
         """
-        room = max(0, self.step_rows - decodes)
+        room = max(0, self.max_batched_tokens - decodes)
         is_crowded = 2 * (prefills - 1) > decodes
         if not decodes or is_crowded or math.isinf(self._stretch):
             return room
@@ -48,19 +48,19 @@ class StepBudget:
         if decode_s is None or self._mixed_steps >= _FRESH_STEPS:
             return 0
         share = max(self._stretch - 1.0, prefills / decodes)
-        if self._prefill_s * room <= share * decode_s * self._prefill_rows:
+        if self._prefill_s * room <= share * decode_s * self._prefill_tokens:
             return room
-        rows = int(share * decode_s * self._prefill_rows / self._prefill_s)
+        rows = int(share * decode_s * self._prefill_tokens / self._prefill_s)
         return min(room, max(_LEAST_ROWS, rows))
 
-    def took(self, decodes: int, prefill_rows: int, seconds: float) -> None:
+    def took(self, decodes: int, prefill_tokens: int, seconds: float) -> None:
         """Learn from a step that had so many rows of both kinds, from the end of the one before."""
         known = self._decode_s.get(decodes.bit_length())
-        if prefill_rows:
+        if prefill_tokens:
             self._mixed_steps += decodes > 0
             excess = max(0.0, seconds - (known or 0.0))
             self._prefill_s = _KEEP * self._prefill_s + excess
-            self._prefill_rows = _KEEP * self._prefill_rows + prefill_rows
+            self._prefill_tokens = _KEEP * self._prefill_tokens + prefill_tokens
         elif decodes:
             self._mixed_steps = 0
             before = seconds if known is None else known

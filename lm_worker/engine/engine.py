@@ -21,15 +21,22 @@ from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import Sequence as EngineSequence
 from lm_worker.engine.sequence import SequenceRequest
 from lm_worker.parallel.ranks import Ranks
-from lm_worker.plan import NO_TOKEN, AnswerForm, PromptScore, SampledToken, StepPlan, behind_header
-from lm_worker.step_timer import StepSeconds, Stopwatch
-from lm_worker.structured_output.grammar import Grammars
+from lm_worker.plan import (
+    NO_TOKEN,
+    OutputFormat,
+    PromptScore,
+    SampledToken,
+    StepPlan,
+    behind_header,
+)
+from lm_worker.step_timer import StepSeconds, StepTimer
+from lm_worker.structured_output.grammar import GrammarCache
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class NewToken:
+class TokenOutput:
     """A token of one sequence, and whether it is the last; or that there is none, and why."""
 
     sequence_id: int
@@ -41,7 +48,7 @@ class NewToken:
     prompt_scores: tuple[PromptScore, ...] = ()  # with the first token, when they are wanted
 
 
-Publish = Callable[[Sequence[NewToken]], Coroutine[Any, Any, set[int]]]
+OutputSink = Callable[[Sequence[TokenOutput]], Coroutine[Any, Any, set[int]]]
 
 
 class Engine:
@@ -56,24 +63,24 @@ class Engine:
         self,
         scheduler: Scheduler,
         ranks: Ranks,
-        publish: Publish,
+        publish: OutputSink,
         *,
-        picture_rows: int,
-        grammars: Grammars | None = None,
+        num_image_tokens: int,
+        grammars: GrammarCache | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._ranks = ranks
         self._publish = publish
-        self._picture_rows = picture_rows
+        self._num_image_tokens = num_image_tokens
         self._grammars = grammars
         self._numbers = itertools.count()
         self._sequences: dict[int, EngineSequence] = {}
-        self._pictures: Counter[str] = Counter()
+        self._images: Counter[str] = Counter()
         self._trials: dict[int, asyncio.Event] = {}
         self._prompt_scores: dict[int, dict[int, PromptScore]] = {}  # by sequence, by index
         self._work = asyncio.Event()
         self._stopping = False
-        self._watch = Stopwatch()
+        self._watch = StepTimer()
         self._step_ended: float | None = None  # None when nothing was to do since
 
     @property
@@ -87,9 +94,9 @@ class Engine:
         return self._scheduler.is_prefilling
 
     @property
-    def takes_more(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether a request that came now would wait for its turn, not for room."""
-        return self._scheduler.takes_more
+        return self._scheduler.has_capacity
 
     @property
     def progress(self) -> int:
@@ -106,7 +113,7 @@ class Engine:
         self,
         request: SequenceRequest,
         token_ids: tuple[int, ...],
-        picture: TensorBytes | None,
+        image: TensorBytes | None,
         *,
         is_suspect: bool = False,
     ) -> int:
@@ -115,22 +122,23 @@ class Engine:
         Raises Overloaded if it never fits, InvalidRequest if its response format cannot be used.
         """
         sequence = EngineSequence(
-            next(self._numbers), request, self._picture_rows, token_ids, is_suspect=is_suspect
+            next(self._numbers), request, self._num_image_tokens, token_ids, is_suspect=is_suspect
         )
         if not self._scheduler.can_ever_run(sequence):
             pool = self._scheduler.pool
             raise Overloaded(
-                f"the request may need {sequence.most_rows} rows of KV cache and the worker has "
-                f"{pool.total * pool.block_size}; ask for fewer tokens, or raise GLM4V_CACHE_BYTES"
+                f"the request may need {sequence.max_total_tokens} tokens of KV cache and the "
+                f"worker has {pool.total * pool.block_size}; ask for fewer tokens, or raise "
+                "GLM4V_KV_CACHE_BYTES"
             )
         if request.form is not None:
             answer = behind_header(token_ids, request.header_id)
             await self._open_grammar(sequence.number, request.form, answer)
-        if picture is not None:
-            self._pictures[request.picture] += 1
-            if self._pictures[request.picture] == 1:
+        if image is not None:
+            self._images[request.image] += 1
+            if self._images[request.image] == 1:
                 with anyio.CancelScope(shield=True):  # others may count on it by now
-                    await self._ranks.add_picture(request.picture, picture)
+                    await self._ranks.add_image(request.image, image)
         self._sequences[sequence.number] = sequence
         if is_suspect:
             self._trials[sequence.number] = asyncio.Event()
@@ -149,7 +157,7 @@ class Engine:
         if sequence is not None:
             self._scheduler.remove(sequence)
             self._forget(sequence)
-            await self._drop_picture(sequence)
+            await self._drop_image(sequence)
 
     def audit(self) -> list[str]:
         """What is wrong with the cache; empty when every block is accounted for."""
@@ -189,7 +197,7 @@ class Engine:
             if publishing is not None:
                 publishing.cancel()
 
-    async def _step(self, plan: StepPlan) -> list[NewToken]:
+    async def _step(self, plan: StepPlan) -> list[TokenOutput]:
         start = time.perf_counter() if self._step_ended is None else self._step_ended
         with self._watch.time("execute"):
             result = await self._ranks.execute(plan)
@@ -206,7 +214,7 @@ class Engine:
             index = len(sequence.token_ids) - (token.token_id != NO_TOKEN)
             scores = self._prompt_scores.pop(sequence.number, {})
             tokens.append(
-                NewToken(
+                TokenOutput(
                     sequence.number,
                     sequence.request.request_id,
                     index,
@@ -221,11 +229,11 @@ class Engine:
         # Not before all are forgotten: `remove` may be called while this waits for the device.
         for sequence, _, is_last in grown:
             if is_last:
-                await self._drop_picture(sequence)
+                await self._drop_image(sequence)
         return tokens
 
     async def _open_grammar(
-        self, number: int, form: AnswerForm, token_ids: tuple[int, ...]
+        self, number: int, form: OutputFormat, token_ids: tuple[int, ...]
     ) -> None:
         if self._grammars is None:
             raise InvalidRequest("response_format is not served here; leave it out")
@@ -238,15 +246,15 @@ class Engine:
         self._prompt_scores.pop(sequence.number, None)
         if self._grammars is not None:
             self._grammars.close(sequence.number)
-        if sequence.request.picture:
-            self._pictures[sequence.request.picture] -= 1
+        if sequence.request.image:
+            self._images[sequence.request.image] -= 1
 
-    async def _drop_picture(self, sequence: EngineSequence) -> None:
-        """Free the picture of a sequence that was forgotten, unless others have it."""
-        digest = sequence.request.picture
-        if digest and self._pictures.get(digest) == 0:
-            del self._pictures[digest]
-            await self._ranks.drop_picture(digest)
+    async def _drop_image(self, sequence: EngineSequence) -> None:
+        """Free the image of a sequence that was forgotten, unless others have it."""
+        digest = sequence.request.image
+        if digest and self._images.get(digest) == 0:
+            del self._images[digest]
+            await self._ranks.drop_image(digest)
 
     def _end_trial(self, sequence_id: int) -> None:
         if (over := self._trials.pop(sequence_id, None)) is not None:
@@ -258,6 +266,6 @@ def _failure(sequence: EngineSequence, token: SampledToken) -> Glm4vError | None
     if token.token_id == NO_TOKEN:
         return RequestFailed(
             f"the scores of token {len(sequence.token_ids)} are not finite numbers; "
-            "send the picture again, or serve with another GLM4V_DTYPE"
+            "send the image again, or serve with another GLM4V_DTYPE"
         )
     return InvalidRequest(f"response_format: {token.failure}") if token.failure else None

@@ -30,15 +30,15 @@ class Scheduler:
         self,
         pool: BlockPool,
         *,
-        max_sequences: int,
-        step_rows: int,
+        max_num_seqs: int,
+        max_batched_tokens: int,
         stretch: float = math.inf,
         prefix_cache: bool = True,
     ) -> None:
-        """`step_rows` and `stretch` are those of `StepBudget`."""
+        """`max_batched_tokens` and `stretch` are those of `StepBudget`."""
         self.pool = pool
-        self._max_sequences = max_sequences
-        self._budget = StepBudget(step_rows, stretch)
+        self._max_sequences = max_num_seqs
+        self._budget = StepBudget(max_batched_tokens, stretch)
         self._prefix_cache = prefix_cache
         self._waiting: list[Sequence] = []  # in turn
         self._running: list[Sequence] = []  # in turn
@@ -66,7 +66,7 @@ class Scheduler:
         return is_waiting or any(sequence.remaining > 1 for sequence in self._running)
 
     @property
-    def takes_more(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether a request that came now would wait for its turn here, not for room.
 
         Those that wait count in how much of a step prefills get, so the queue must not end at the
@@ -76,13 +76,13 @@ class Scheduler:
 
     def can_ever_run(self, sequence: Sequence) -> bool:
         """Whether the cache can hold the sequence at its longest, alone."""
-        return self.pool.blocks_for(sequence.most_rows) <= self.pool.total
+        return self.pool.blocks_for(sequence.max_total_tokens) <= self.pool.total
 
     def add(self, sequence: Sequence) -> None:
         """Let a sequence wait; the caller has asked `can_ever_run`."""
         assert self.can_ever_run(sequence)
-        put_off = AGEING_STEPS * (sequence.request.priority - 1)
-        sequence.turn = (self._steps + put_off, sequence.number)
+        priority_delay = AGEING_STEPS * (sequence.request.priority - 1)
+        sequence.turn = (self._steps + priority_delay, sequence.number)
         insort(self._waiting, sequence, key=_turn)
         if sequence.is_suspect:
             self._suspects.append(sequence)
@@ -98,7 +98,7 @@ class Scheduler:
 
     def plan(self) -> StepPlan | None:
         """The next step; None when there is nothing to compute."""
-        chunks = self._alone(self._suspects[0]) if self._suspects else self._together()
+        chunks = self._plan_isolated(self._suspects[0]) if self._suspects else self._plan_batch()
         if not chunks:
             return None
         self._steps += 1
@@ -116,7 +116,7 @@ class Scheduler:
             self._budget.took(*self._planned, seconds)
         for chunk in plan.chunks:
             if (sequence := self._by_number.get(chunk.sequence_id)) is not None:
-                sequence.computed = chunk.start_row + len(chunk.row_ids)
+                sequence.computed = chunk.context_len + len(chunk.token_ids)
         return [
             (sequence, token, self._grow(sequence, token))
             for token in sampled
@@ -130,14 +130,14 @@ class Scheduler:
             wrong.append("a waiting sequence has blocks")
         return wrong
 
-    def _alone(self, suspect: Sequence) -> list[Chunk]:
+    def _plan_isolated(self, suspect: Sequence) -> list[Chunk]:
         while suspect.number not in self._by_number and not self._admit(suspect):
             self._preempt(self._running[-1])
-        rows = min(suspect.remaining, self._budget.step_rows)
+        rows = min(suspect.remaining, self._budget.max_batched_tokens)
         self._planned = (0, rows)
         return [suspect.chunk(rows)]
 
-    def _together(self) -> list[Chunk]:
+    def _plan_batch(self) -> list[Chunk]:
         preemptions = self.preemptions
         self._is_full = False
         decodes: list[Sequence] = []
@@ -146,14 +146,14 @@ class Scheduler:
             (decodes if sequence.remaining == 1 else prefills).append(sequence)
         chunks = [
             sequence.last_row()
-            for sequence in decodes[: self._budget.step_rows]
+            for sequence in decodes[: self._budget.max_batched_tokens]
             if sequence.computed < sequence.room or self._extend(sequence)
         ]
         self._planned = (len(chunks), 0)
         # One that still runs may have given way to a decode.
         prefills = [sequence for sequence in prefills if sequence.block_table]
         wanting = min(len(prefills) + len(self._waiting), self._max_sequences)
-        room = self._budget.prefill_rows(len(chunks), wanting) if wanting else 0
+        room = self._budget.prefill_tokens(len(chunks), wanting) if wanting else 0
         if room > 0:
             admitting = self.preemptions == preemptions
             for sequence in self._prefills(prefills, admitting):
@@ -168,27 +168,27 @@ class Scheduler:
     def _prefills(self, running: list[Sequence], admitting: bool) -> Iterator[Sequence]:
         """Unfinished prefills in turn, those that wait as far as there is room for them.
 
-        Whoever asks about a picture that is in the middle of another one's prefill lets that one
+        Whoever asks about an image that is in the middle of another one's prefill lets that one
         finish, to find the rows in the cache.
         """
         ready = deque(running)
         coming = deque(self._waiting if admitting else ())
-        pictures = {self._picture_hash(sequence) for sequence in running} - {None}
+        images = {self._image_hash(sequence) for sequence in running} - {None}
         while ready or coming:
             if ready and not (coming and coming[0].turn < ready[0].turn):
                 yield ready.popleft()
-            elif (picture := self._picture_hash(coming[0])) in pictures:
+            elif (image := self._image_hash(coming[0])) in images:
                 coming.popleft()
             elif self._admit(coming[0]):
-                pictures |= {picture} - {None}
+                images |= {image} - {None}
                 yield coming.popleft()
             else:
                 self._is_full = True
                 coming.clear()
 
-    def _picture_hash(self, sequence: Sequence) -> bytes | None:
-        """What requests share that begin alike up to the end of a picture; None for all others."""
-        return sequence.picture_hash(self.pool.block_size) if self._prefix_cache else None
+    def _image_hash(self, sequence: Sequence) -> bytes | None:
+        """What requests share that begin alike up to the end of an image; None for all others."""
+        return sequence.image_hash(self.pool.block_size) if self._prefix_cache else None
 
     def _extend(self, sequence: Sequence) -> bool:
         """Give a decode a block for its next row; False when it had to give way."""
@@ -225,7 +225,7 @@ class Scheduler:
         self._running.remove(sequence)
         del self._by_number[sequence.number]
         self.pool.release(sequence.block_table)
-        sequence.let_go()
+        sequence.release_blocks()
 
     def _preempt(self, sequence: Sequence) -> None:
         self._stop(sequence)

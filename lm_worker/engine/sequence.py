@@ -1,8 +1,8 @@
 """One request inside the engine: its rows, their positions, and how far the cache has them.
 
-    prompt ids      t t t [boi][img][eoi] t t t          n ids, the picture's 3 from index p on
+    prompt ids      t t t [boi][img][eoi] t t t          n ids, the image's 3 from index p on
     rows            t t t  -1  -2 ... -R  t t t a a a    n + R - 3 rows, then the answer's tokens
-    positions       0 .. p  p+1 (all patches)  p+2 ..    row - (R - 3) behind the picture
+    positions       0 .. p  p+1 (all patches)  p+2 ..    row - (R - 3) behind the image
 
 Source of the positions: modeling_chatglm.py of THUDM/glm-4v-9b.
 """
@@ -11,7 +11,14 @@ from array import array
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from lm_worker.plan import NO_TOKEN, AnswerForm, Chunk, PromptScoring, SampleSpec, SamplingRules
+from lm_worker.plan import (
+    NO_TOKEN,
+    Chunk,
+    OutputFormat,
+    PromptScoring,
+    SamplingParams,
+    SamplingState,
+)
 
 PRIORITIES = range(1, 6)  # 1 is the most urgent
 
@@ -22,8 +29,8 @@ class SequenceRequest:
 
     request_id: str
     prompt_ids: tuple[int, ...]
-    picture: str  # digest, empty without one
-    image_slot: int  # index of boi in prompt_ids, -1 without a picture
+    image: str  # digest, empty without one
+    image_offset: int  # index of boi in prompt_ids, -1 without an image
     max_tokens: int
     stop_ids: frozenset[int]
     temperature: float
@@ -36,7 +43,7 @@ class SequenceRequest:
     priority: int = 3  # one of PRIORITIES
     cache_salt: str = ""  # cached rows are shared among requests of one salt only
     min_tokens: int = 0  # none of stop_ids is drawn before
-    form: AnswerForm | None = None  # None: free
+    form: OutputFormat | None = None  # None: free
     typical_p: float = 1.0
     min_p: float = 0.0
     frequency_penalty: float = 0.0
@@ -45,9 +52,9 @@ class SequenceRequest:
     prompt_logprobs: int | None = None  # rivals to report of each token of the prompt; None: none
     header_id: int = NO_TOKEN  # ends the turn's header: as first token before a form, and no stop
 
-    def rules(self) -> SamplingRules:
+    def rules(self) -> SamplingParams:
         """What is asked of every choice."""
-        return SamplingRules(
+        return SamplingParams(
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
@@ -70,7 +77,7 @@ class Sequence:
         self,
         number: int,
         request: SequenceRequest,
-        picture_rows: int,
+        num_image_tokens: int,
         token_ids: tuple[int, ...],
         *,
         is_suspect: bool = False,
@@ -84,10 +91,10 @@ class Sequence:
         self.room = 0  # rows that its blocks hold
         self.computed = 0  # rows in the cache
         self.remembered = 0  # full blocks that the pool knows by hash
-        self._slot = request.image_slot
-        self._extra = 0 if self._slot < 0 else picture_rows - 3
-        self._rows = self._expand(picture_rows)
-        self._prompt_rows = len(self._rows)
+        self._slot = request.image_offset
+        self._extra = 0 if self._slot < 0 else num_image_tokens - 3
+        self._rows = self._expand(num_image_tokens)
+        self._prompt_tokens = len(self._rows)
         self._rows.extend(token_ids)
         self._hashes: list[bytes] = []
         self._rules = request.rules()
@@ -95,12 +102,12 @@ class Sequence:
         self._first_stops = tuple(sorted(request.stop_ids - {request.header_id}))
         self._seen = dict.fromkeys((*request.prompt_ids, *token_ids))  # as an ordered set
 
-    def _expand(self, picture_rows: int) -> "array[int]":
+    def _expand(self, num_image_tokens: int) -> "array[int]":
         prompt = array("q", self.request.prompt_ids)
         if self._slot < 0:
             return prompt
-        picture = array("q", range(-1, -1 - picture_rows, -1))
-        return prompt[: self._slot] + picture + prompt[self._slot + 3 :]
+        image = array("q", range(-1, -1 - num_image_tokens, -1))
+        return prompt[: self._slot] + image + prompt[self._slot + 3 :]
 
     @property
     def row_count(self) -> int:
@@ -108,7 +115,7 @@ class Sequence:
         return len(self._rows)
 
     @property
-    def most_rows(self) -> int:
+    def max_total_tokens(self) -> int:
         """Rows the request can come to: the last token is never fed back."""
         left = self.request.max_tokens - len(self.token_ids)
         return self.row_count + max(0, left - 1)
@@ -123,7 +130,7 @@ class Sequence:
         self.block_table += tuple(blocks)
         self.room = len(self.block_table) * block_size
 
-    def let_go(self) -> None:
+    def release_blocks(self) -> None:
         """Forget the blocks: no row is in the cache."""
         self.block_table = ()
         self.room = self.computed = self.remembered = 0
@@ -136,17 +143,17 @@ class Sequence:
             return self.last_row()
         return Chunk(
             self.number,
-            self.row_ids(start, end),
+            self.input_ids(start, end),
             self.positions(start, end),
             start,
             self.block_table,
-            self.request.picture,
+            self.request.image,
             self.sample_spec() if end == len(self._rows) else None,
             self._scoring(start, end) if self.scores_prompt else None,
         )
 
     def last_row(self) -> Chunk:
-        """The last known row, which is never one of a picture: what a decode computes."""
+        """The last known row, which is never one of an image: what a decode computes."""
         row = self.computed
         return Chunk(
             self.number,
@@ -154,7 +161,7 @@ class Sequence:
             (row - self._extra,),
             row,
             self.block_table,
-            self.request.picture,
+            self.request.image,
             self.sample_spec(),
         )
 
@@ -164,10 +171,10 @@ class Sequence:
         return self.request.prompt_logprobs is not None and not self.token_ids
 
     def _scoring(self, start: int, end: int) -> PromptScoring:
-        """The prompt's tokens behind rows [start, end); nothing predicts those of a picture."""
+        """The prompt's tokens behind rows [start, end); nothing predicts those of an image."""
         scored = [
             (row - start, row + 1 if row < self._slot else row + 1 - self._extra, token_id)
-            for row in range(start, min(end, self._prompt_rows - 1))
+            for row in range(start, min(end, self._prompt_tokens - 1))
             if (token_id := self._rows[row + 1]) >= 0
         ]
         rows, indices, token_ids = zip(*scored, strict=True) if scored else ((), (), ())
@@ -175,8 +182,8 @@ class Sequence:
         assert top is not None
         return PromptScoring(rows, indices, token_ids, top)
 
-    def row_ids(self, start: int, end: int) -> tuple[int, ...]:
-        """Rows [start, end): a token id, or -1-k for row k of the picture."""
+    def input_ids(self, start: int, end: int) -> tuple[int, ...]:
+        """Rows [start, end): a token id, or -1-k for row k of the image."""
         return tuple(self._rows[start:end])
 
     def positions(self, start: int, end: int) -> tuple[int, ...]:
@@ -191,12 +198,12 @@ class Sequence:
             for row in range(start, end)
         )
 
-    def sample_spec(self) -> SampleSpec:
+    def sample_spec(self) -> SamplingState:
         """How the next token is chosen; what no rule asks for is left out, to cost nothing."""
         request, rules, index = self.request, self._rules, len(self.token_ids)
         follows = request.form is not None
         stops = self._stops if index else self._first_stops
-        return SampleSpec(
+        return SamplingState(
             rules,
             index,
             tuple(self._seen) if rules.repetition_penalty != 1.0 else (),
@@ -223,7 +230,7 @@ class Sequence:
     def block_hashes(self, block_size: int, blocks: int) -> list[bytes]:
         """Hashes of the first `blocks` full blocks, each over its rows and all before them.
 
-        Rows of a picture carry its digest: every picture has the same row ids. The first hash
+        Rows of an image carry its digest: every image has the same row ids. The first hash
         builds on the request's salt.
         """
         while len(self._hashes) < blocks:
@@ -234,12 +241,12 @@ class Sequence:
             digest = blake2b(before, digest_size=16)
             digest.update(rows.tobytes())
             if any(row < 0 for row in rows):
-                digest.update(self.request.picture.encode())
+                digest.update(self.request.image.encode())
             self._hashes.append(digest.digest())
         return self._hashes[:blocks]
 
-    def picture_hash(self, block_size: int) -> bytes | None:
-        """The hash of the last full block before the picture's end; None without a picture."""
+    def image_hash(self, block_size: int) -> bytes | None:
+        """The hash of the last full block before the image's end; None without an image."""
         full = (self._slot + 3 + self._extra) // block_size
         return self.block_hashes(block_size, full)[-1] if self._slot >= 0 and full else None
 

@@ -7,7 +7,7 @@ from glm4v.device import Device
 from glm4v.errors import Overloaded
 from glm4v.process.settings import LmSettings
 from lm_worker.model.layers import Shard
-from lm_worker.model.model import cache_row_bytes
+from lm_worker.model.model import kv_bytes_per_token
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +26,19 @@ def cache_blocks(
     """Blocks that each rank reserves: what was asked for, or a share of what weights leave free.
 
     `weights` is the number of values in all ranks' weights, `ranks_here` the number of ranks that
-    share this device's memory. Never more than `max_sequences` requests of full length can use.
+    share this device's memory. Never more than `max_num_seqs` requests of full length can use.
     Raises Overloaded when not one block fits.
     """
-    block = settings.block_size * cache_row_bytes(spec, shard, device.dtype)
-    longest = spec.context_tokens + spec.vision.embedding_rows
-    useful = settings.max_sequences * -(-longest // settings.block_size)
+    block = settings.block_size * kv_bytes_per_token(spec, shard, device.dtype)
+    longest = spec.context_tokens + spec.vision.num_image_tokens
+    useful = settings.max_num_seqs * -(-longest // settings.block_size)
     free = device.free_memory_bytes() / ranks_here - weights / shard.size * device.weight_bytes
-    budget = settings.cache_bytes or int(max(0.0, free) * _SHARE_OF_FREE)
+    budget = settings.kv_cache_bytes or int(max(0.0, free) * _SHARE_OF_FREE)
     blocks = min(useful, budget // block)
     if blocks == 0:
         raise Overloaded(
             f"the KV cache has no room: {budget} bytes do not hold one block of {block} bytes; "
-            "raise GLM4V_CACHE_BYTES or free memory"
+            "raise GLM4V_KV_CACHE_BYTES or free memory"
         )
     log.info(
         "kv cache: %d blocks of %d rows, %.1f MiB",

@@ -49,7 +49,7 @@ class TorchDecoder(Decoder):
 def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> None:
     """Rotate the leading dimensions of `heads` [rows, heads, head_dim] in place.
 
-    Cosines and sines [rows, 1, pairs]. Neighbours are pairs: (a, b) -> (a cos - b sin, b cos + a
+    Cosines and sines [rows, 1, pairs]. HostLoad are pairs: (a, b) -> (a cos - b sin, b cos + a
     sin).
     """
     turned = heads[..., : 2 * cosine.shape[-1]]

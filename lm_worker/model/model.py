@@ -1,4 +1,4 @@
-"""The language model of GLM-4V: 40 decoder layers over word rows and picture rows."""
+"""The language model of GLM-4V: 40 decoder layers over word rows and image rows."""
 
 import torch
 
@@ -17,7 +17,7 @@ from lm_worker.model.layers import (
 )
 
 
-def cache_row_bytes(spec: ModelSpec, shard: Shard, dtype: torch.dtype) -> int:
+def kv_bytes_per_token(spec: ModelSpec, shard: Shard, dtype: torch.dtype) -> int:
     """Bytes one row takes in a rank's key/value cache, over all layers."""
     start, end = shard.kv_heads(spec)
     return 2 * spec.layers * (end - start) * spec.head_dim * dtype.itemsize
@@ -55,7 +55,7 @@ class LanguageModel:
     def forward(
         self, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
     ) -> torch.Tensor:
-        """All layers: [rows, hidden] from `embed`, picture rows put in, -> the same.
+        """All layers: [rows, hidden] from `embed`, image rows put in, -> the same.
 
         positions [rows]. `attention` has been prepared for these rows and takes their keys and
         values into its cache.

@@ -13,21 +13,21 @@ from glm4v.device.collectives import Collective
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.model.layers import Shard
 from lm_worker.model.model import LanguageModel
-from lm_worker.plan import NO_TOKEN, PromptScore, SampledToken, SampleSpec, StepPlan, StepResult
+from lm_worker.plan import NO_TOKEN, PromptScore, SampledToken, SamplingState, StepPlan, StepResult
 from lm_worker.sampling.sampler import report, sample
-from lm_worker.step_timer import Stopwatch
-from lm_worker.structured_output.grammar import Grammars
+from lm_worker.step_timer import StepTimer
+from lm_worker.structured_output.grammar import GrammarCache
 
 _SCORED_ROWS = 64  # logits of so many rows at a time: 39 MB in single precision
 NO_MEMORY = (
-    "the language worker has not enough memory; free some, or lower GLM4V_CACHE_BYTES or "
-    "GLM4V_STEP_TOKENS"
+    "the language worker has not enough memory; free some, or lower GLM4V_KV_CACHE_BYTES or "
+    "GLM4V_MAX_BATCHED_TOKENS"
 )
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Runner:
-    """One rank's model, cache and pictures. Works in the calling thread, and only there."""
+    """One rank's model, cache and images. Works in the calling thread, and only there."""
 
     def __init__(
         self,
@@ -35,15 +35,15 @@ class Runner:
         device: Device,
         attention: Attention,
         spec: ModelSpec,
-        grammars: Grammars | None = None,
+        grammars: GrammarCache | None = None,
     ) -> None:
         self._model = model
         self._device = device
         self._attention = attention
         self._spec = spec
         self._grammars = grammars
-        self._pictures: dict[str, torch.Tensor] = {}
-        self._watch = Stopwatch()
+        self._images: dict[str, torch.Tensor] = {}
+        self._watch = StepTimer()
 
     @classmethod
     def load(
@@ -55,7 +55,7 @@ class Runner:
         *,
         blocks: int,
         block_size: int,
-        grammars: Grammars | None = None,
+        grammars: GrammarCache | None = None,
     ) -> "Runner":
         """Read this rank's weights and reserve its cache.
 
@@ -89,25 +89,25 @@ class Runner:
         """Seconds spent choosing tokens since the start."""
         return self._watch["sample"]
 
-    def add_picture(self, digest: str, rows: torch.Tensor) -> None:
-        """Keep a picture's rows [image rows, hidden]: boi, patches, eoi."""
-        expected = (self._spec.vision.embedding_rows, self._spec.hidden_size)
+    def add_image(self, digest: str, rows: torch.Tensor) -> None:
+        """Keep an image's rows [image rows, hidden]: boi, patches, eoi."""
+        expected = (self._spec.vision.num_image_tokens, self._spec.hidden_size)
         if tuple(rows.shape) != expected:
-            raise ValueError(f"picture {digest}: shape {tuple(rows.shape)}, {expected} is needed")
-        self._pictures[digest] = rows.to(self._device.torch_device, self._device.dtype)
+            raise ValueError(f"image {digest}: shape {tuple(rows.shape)}, {expected} is needed")
+        self._images[digest] = rows.to(self._device.torch_device, self._device.dtype)
 
-    def drop_picture(self, digest: str) -> None:
-        """Forget a picture that was added."""
-        del self._pictures[digest]
+    def drop_image(self, digest: str) -> None:
+        """Forget an image that was added."""
+        del self._images[digest]
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> StepResult:
         """One forward pass; a token for each chunk that asks for one, in the plan's order.
 
-        Raises KeyError for a chunk whose picture was not added.
+        Raises KeyError for a chunk whose image was not added.
         """
         self._attention.prepare(
-            [AttentionSegment(len(c.row_ids), c.start_row, c.block_table) for c in plan.chunks]
+            [AttentionSegment(len(c.token_ids), c.context_len, c.block_table) for c in plan.chunks]
         )
         positions = self._tensor([p for chunk in plan.chunks for p in chunk.positions])
         hidden = self._model.forward(self._embed(plan), positions, self._attention)
@@ -131,10 +131,10 @@ class Runner:
                     reports = report(self._model.logits(hidden[rows]), ids, scoring.top)
                     for index, reported in zip(scoring.indices[part], reports, strict=True):
                         yield PromptScore(chunk.sequence_id, index, *reported)
-            first += len(chunk.row_ids)
+            first += len(chunk.token_ids)
 
     def _sample(
-        self, logits: torch.Tensor, asked: list[tuple[int, int, SampleSpec]]
+        self, logits: torch.Tensor, asked: list[tuple[int, int, SamplingState]]
     ) -> tuple[SampledToken, ...]:
         specs = [spec for _, _, spec in asked]
         grammars = self._grammars
@@ -149,27 +149,27 @@ class Runner:
         return tuple(sampled)
 
     def _embed(self, plan: StepPlan) -> torch.Tensor:
-        """[rows, hidden]: word rows, and picture rows where ids are negative."""
-        ids = [row_id for chunk in plan.chunks for row_id in chunk.row_ids]
+        """[rows, hidden]: word rows, and image rows where ids are negative."""
+        ids = [row_id for chunk in plan.chunks for row_id in chunk.token_ids]
         hidden = self._model.embed(self._tensor([max(row_id, 0) for row_id in ids]))
         first = 0
         for chunk in plan.chunks:
-            places = [at for at, row_id in enumerate(chunk.row_ids, first) if row_id < 0]
+            places = [at for at, row_id in enumerate(chunk.token_ids, first) if row_id < 0]
             if places:
                 rows = self._tensor([-1 - ids[at] for at in places])
-                hidden[self._tensor(places)] = self._pictures[chunk.picture][rows]
-            first += len(chunk.row_ids)
+                hidden[self._tensor(places)] = self._images[chunk.image][rows]
+            first += len(chunk.token_ids)
         return hidden
 
     def _tensor(self, values: list[int]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device.torch_device)
 
 
-def _asked(plan: StepPlan) -> Iterator[tuple[int, int, SampleSpec]]:
+def _asked(plan: StepPlan) -> Iterator[tuple[int, int, SamplingState]]:
     """Last row in the step, sequence and wish of each chunk that asks for a token."""
     end = 0
     for chunk in plan.chunks:
-        end += len(chunk.row_ids)
+        end += len(chunk.token_ids)
         if chunk.sample is not None:
             yield end - 1, chunk.sequence_id, chunk.sample
 

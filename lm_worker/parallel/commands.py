@@ -1,4 +1,4 @@
-"""What rank 0 tells the other ranks, as bytes: plans, pictures, and that it is alive."""
+"""What rank 0 tells the other ranks, as bytes: plans, images, and that it is alive."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,16 @@ _PLANS = TypeAdapter(StepPlan)
 
 
 @dataclass(frozen=True, slots=True)
-class AddPicture:
-    """Keep a picture's rows."""
+class AddImage:
+    """Keep an image's rows."""
 
     digest: str
     rows: TensorBytes
 
 
 @dataclass(frozen=True, slots=True)
-class DropPicture:
-    """Forget a picture's rows."""
+class DropImage:
+    """Forget an image's rows."""
 
     digest: str
 
@@ -35,18 +35,18 @@ class Stop:
     """Leave the group and end."""
 
 
-Command = StepPlan | AddPicture | DropPicture | Beat | Stop
+Command = StepPlan | AddImage | DropImage | Beat | Stop
 
 
 def encode(command: Command) -> bytes:
-    """One letter for the kind, then its content; plans as JSON, pictures as tensor bytes."""
+    """One letter for the kind, then its content; plans as JSON, images as tensor bytes."""
     match command:
         case StepPlan():
             return b"p" + _PLANS.dump_json(command)
-        case AddPicture(digest, rows):
+        case AddImage(digest, rows):
             name = digest.encode()
             return b"a" + len(name).to_bytes(2, "little") + name + pack(rows)
-        case DropPicture(digest):
+        case DropImage(digest):
             return b"d" + digest.encode()
         case Beat():
             return b"b"
@@ -61,9 +61,9 @@ def decode(data: bytes) -> Command:
         return _PLANS.validate_json(content)
     if kind == b"a":
         end = 2 + int.from_bytes(content[:2], "little")
-        return AddPicture(content[2:end].decode(), unpack(content[end:]))
+        return AddImage(content[2:end].decode(), unpack(content[end:]))
     if kind == b"d":
-        return DropPicture(content.decode())
+        return DropImage(content.decode())
     if kind == b"b":
         return Beat()
     assert kind == b"s", f"unknown command {kind!r}"

@@ -17,8 +17,8 @@ from glm4v.process.settings import LmSettings, read_settings
 from glm4v.telemetry.log import start_log
 from lm_worker.model.layers import Shard
 from lm_worker.model.runner import NO_MEMORY, Runner, to_tensor
-from lm_worker.parallel.commands import AddPicture, Beat, DropPicture, Stop, decode
-from lm_worker.parallel.group import LOAD_S, Place, join, place_from
+from lm_worker.parallel.commands import AddImage, Beat, DropImage, Stop, decode
+from lm_worker.parallel.group import LOAD_S, Place, join, rank_from_env
 from lm_worker.plan import StepPlan
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,10 @@ def obey(runner: Runner, group: ProcessGroup) -> None:
         match decode(group.receive()):
             case StepPlan() as plan:
                 runner.execute(plan)
-            case AddPicture(digest, rows):
-                runner.add_picture(digest, to_tensor(rows))
-            case DropPicture(digest):
-                runner.drop_picture(digest)
+            case AddImage(digest, rows):
+                runner.add_image(digest, to_tensor(rows))
+            case DropImage(digest):
+                runner.drop_image(digest)
             case Beat():
                 pass
             case Stop():
@@ -72,7 +72,7 @@ def _run() -> None:
         _die_with_parent()
         place: Place | None = Place(int(sys.argv[1]), settings.tensor_parallel, sys.argv[2])
     else:
-        place = place_from(os.environ, settings.tensor_parallel)
+        place = rank_from_env(os.environ, settings.tensor_parallel)
     assert place is not None, "a follower is told its rank"
     with out_of_memory_as_overloaded(NO_MEMORY):
         follow(settings, place)

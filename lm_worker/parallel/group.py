@@ -37,7 +37,7 @@ class Place:
     address: str  # where the ranks meet: "tcp://host:port" or "file:///path"; empty for a lone rank
 
 
-def place_from(environment: Mapping[str, str], tensor_parallel: int) -> Place | None:
+def rank_from_env(environment: Mapping[str, str], tensor_parallel: int) -> Place | None:
     """This process's place when something else starts the ranks, else None.
 
     Raises ConfigurationError when the variables do not fit each other or `tensor_parallel`.

@@ -18,14 +18,14 @@ from glm4v.errors import Unavailable
 from glm4v.host.out_of_memory import out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.model.runner import NO_MEMORY, Runner, to_tensor
-from lm_worker.parallel.commands import AddPicture, Beat, Command, DropPicture, Stop, encode
+from lm_worker.parallel.commands import AddImage, Beat, Command, DropImage, Stop, encode
 from lm_worker.parallel.group import BEAT_SHARE, LOAD_S
 from lm_worker.plan import StepPlan, StepResult
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_LOOK_UP_S = 1.0
+POLL_S = 1.0
 
 
 class Load(Protocol):
@@ -69,13 +69,13 @@ class Ranks:
         """One forward pass."""
         return await self._call(partial(self._execute, plan))
 
-    async def add_picture(self, digest: str, rows: TensorBytes) -> None:
-        """Keep a picture's rows until `drop_picture`."""
-        await self._call(partial(self._add_picture, digest, rows))
+    async def add_image(self, digest: str, rows: TensorBytes) -> None:
+        """Keep an image's rows until `drop_image`."""
+        await self._call(partial(self._add_image, digest, rows))
 
-    async def drop_picture(self, digest: str) -> None:
-        """Forget a picture's rows."""
-        await self._call(partial(self._drop_picture, digest))
+    async def drop_image(self, digest: str) -> None:
+        """Forget an image's rows."""
+        await self._call(partial(self._drop_image, digest))
 
     async def beat(self) -> None:
         """Let the other ranks know that this one lives, and this one that they do; until cancelled.
@@ -106,7 +106,7 @@ class Ranks:
         if self._join is not None and self._group is None:
             return False  # others may never come: they are not waited for
         if self._group is not None and not self._broken:
-            self._thread.submit(self._leave)
+            self._thread.submit(self._evict)
         if not self._thread.end(self._timeout_s):
             log.error("the device is still busy after %g s and is left so", self._timeout_s)
             return False
@@ -141,11 +141,11 @@ class Ranks:
         deadline = time.monotonic() + LOAD_S
         while True:
             try:
-                return group.meet("loaded", _LOOK_UP_S)
+                return group.meet("loaded", POLL_S)
             except Unavailable:
                 if self._closing.is_set() or time.monotonic() > deadline:
                     raise
-                group.check_lives()
+                group.check_restarts()
 
     def _tell(self, command: Command) -> None:
         if self._group is None:
@@ -160,15 +160,15 @@ class Ranks:
         self._tell(plan)
         return self._ready.execute(plan)
 
-    def _add_picture(self, digest: str, rows: TensorBytes) -> None:
-        self._tell(AddPicture(digest, rows))
-        self._ready.add_picture(digest, to_tensor(rows))
+    def _add_image(self, digest: str, rows: TensorBytes) -> None:
+        self._tell(AddImage(digest, rows))
+        self._ready.add_image(digest, to_tensor(rows))
 
-    def _drop_picture(self, digest: str) -> None:
-        self._tell(DropPicture(digest))
-        self._ready.drop_picture(digest)
+    def _drop_image(self, digest: str) -> None:
+        self._tell(DropImage(digest))
+        self._ready.drop_image(digest)
 
-    def _leave(self) -> None:
+    def _evict(self) -> None:
         assert self._group is not None
         try:
             self._tell(Stop())

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import torch
 
-from lm_worker.plan import SampleSpec
+from lm_worker.plan import SamplingState
 
 
-def shape_logits(
-    row: torch.Tensor, spec: SampleSpec, tokens: int, allowed: torch.Tensor | None
+def apply_logit_processors(
+    row: torch.Tensor, spec: SamplingState, tokens: int, allowed: torch.Tensor | None
 ) -> None:
     """Change `row` [vocabulary], in single precision, in place.
 

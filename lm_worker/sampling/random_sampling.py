@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lm_worker.plan import NO_TOKEN, SampleSpec, SamplingRules
+from lm_worker.plan import NO_TOKEN, SamplingParams, SamplingState
 
 # Rows are drawn from this many best tokens when the wanted ones are certainly among them, else
 # from all. With top_p 0.8 a trained model nearly always keeps fewer.
@@ -21,7 +21,7 @@ _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
 
-def draw(logits: torch.Tensor, specs: Sequence[SampleSpec]) -> list[int]:
+def draw(logits: torch.Tensor, specs: Sequence[SamplingState]) -> list[int]:
     """A token for each row of `logits` [rows, tokens]; NO_TOKEN where they are no numbers."""
     tiny = torch.finfo(torch.float32).tiny
     temperatures = [max(spec.rules.temperature, tiny) for spec in specs]
@@ -40,15 +40,15 @@ def draw(logits: torch.Tensor, specs: Sequence[SampleSpec]) -> list[int]:
             draws.append(NO_TOKEN)
             continue
         kept_ids, weights = candidate_ids[row], np.exp(candidates[row])
-        kept = _kept_of_best(weights, totals[row], spec.rules)
+        kept = _candidates_in_topk(weights, totals[row], spec.rules)
         if kept is None:
             weights = np.exp(scores[row].double().cpu().numpy())
             kept_ids, kept = np.arange(len(weights)), _kept_of_all(weights, spec.rules)
-        draws.append(_race(kept_ids[kept], weights[kept], spec))
+        draws.append(_gumbel_argmax(kept_ids[kept], weights[kept], spec))
     return draws
 
 
-def _kept_of_best(weights: _Floats, total: float, rules: SamplingRules) -> _Ints | None:
+def _candidates_in_topk(weights: _Floats, total: float, rules: SamplingParams) -> _Ints | None:
     """Which of the best tokens' `weights` are kept; None when others may be among the kept.
 
     `total` is the sum of the weights of all tokens.
@@ -66,7 +66,7 @@ def _kept_of_best(weights: _Floats, total: float, rules: SamplingRules) -> _Ints
             return None  # tokens of the same weight may stand outside
     if rules.typical_p < 1.0:
         return _kept_of_all(weights, rules) if rules.top_k else None
-    count = len(kept) if rules.top_p >= 1.0 else _reaching(kept, rules.top_p * total)
+    count = len(kept) if rules.top_p >= 1.0 else _nucleus_size(kept, rules.top_p * total)
     if rules.min_p:
         count = min(count, int((kept >= rules.min_p * kept[0]).sum()))
     if ordered[count - 1] <= ordered[-1]:
@@ -74,7 +74,7 @@ def _kept_of_best(weights: _Floats, total: float, rules: SamplingRules) -> _Ints
     return _best(weights, ordered[count - 1], count)
 
 
-def _kept_of_all(weights: _Floats, rules: SamplingRules) -> _Ints:
+def _kept_of_all(weights: _Floats, rules: SamplingParams) -> _Ints:
     """Which of all tokens' `weights` are kept."""
     kept = np.flatnonzero(weights)
     if 0 < rules.top_k < len(kept):
@@ -96,7 +96,7 @@ def _typical(weights: _Floats, typical_p: float) -> _Ints:
     distance = np.abs(information - (shares * information).sum())
     near = _nearest(distance, shares, typical_p)
     order = near[np.argsort(distance[near], kind="stable")]  # ties by lower id
-    return np.sort(order[: _reaching(shares[order], typical_p)])
+    return np.sort(order[: _nucleus_size(shares[order], typical_p)])
 
 
 def _nearest(distance: _Floats, shares: _Floats, goal: float) -> _Ints:
@@ -123,12 +123,12 @@ def _nucleus(weights: _Floats, top_p: float) -> _Ints:
     last = len(reached) - 1 - before
     edge = np.flatnonzero(classes == last)
     ordered = -np.sort(-weights[edge])
-    count = _reaching(ordered, goal - (reached[before - 1] if before else 0.0))
+    count = _nucleus_size(ordered, goal - (reached[before - 1] if before else 0.0))
     edge = edge[_best(weights[edge], ordered[count - 1], count)]
     return np.sort(np.concatenate([np.flatnonzero(classes > last), edge]))
 
 
-def _reaching(ordered: _Floats, goal: float) -> int:
+def _nucleus_size(ordered: _Floats, goal: float) -> int:
     """How many of the weights, best first, it takes to reach the sum `goal`; at least one."""
     return min(int(np.searchsorted(np.cumsum(ordered), goal)) + 1, len(ordered))
 
@@ -140,17 +140,17 @@ def _best(weights: _Floats, least: float, count: int) -> _Ints:
     return np.sort(np.concatenate([above, tied]))
 
 
-def _race(ids: _Ints, weights: _Floats, spec: SampleSpec) -> int:
+def _gumbel_argmax(ids: _Ints, weights: _Floats, spec: SamplingState) -> int:
     """Draw one of `ids` with probabilities proportional to `weights`.
 
     Each token arrives after a time drawn for it alone, exponential with its weight as the rate; the
     first one wins. (Gumbel-max in other words.) A weight that is rounded differently changes the
     choice only where two arrive together, while of cumulated weights it would move every bound.
     """
-    return int(ids[np.argmin(_waits(spec, ids) / weights)])
+    return int(ids[np.argmin(_exponential_noise(spec, ids) / weights)])
 
 
-def _waits(spec: SampleSpec, ids: _Ints) -> _Floats:
+def _exponential_noise(spec: SamplingState, ids: _Ints) -> _Floats:
     """Times with mean 1 that depend on seed, index and token id alone.
 
     Philox gives the step's state and SplitMix64 from there one number for each id, both counters.

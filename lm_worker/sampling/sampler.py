@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lm_worker.plan import NO_TOKEN, SampleSpec
-from lm_worker.sampling.logits import shape_logits
+from lm_worker.plan import NO_TOKEN, SamplingState
+from lm_worker.sampling.logits import apply_logit_processors
 from lm_worker.sampling.random_sampling import draw
 
 
@@ -23,7 +23,7 @@ class Choice(NamedTuple):
 
 def sample(
     logits: torch.Tensor,
-    specs: Sequence[SampleSpec],
+    specs: Sequence[SamplingState],
     tokens: int,
     allowed: Mapping[int, torch.Tensor] | None = None,
 ) -> list[Choice]:
@@ -67,7 +67,7 @@ def report(
 
 def _shaped(
     logits: torch.Tensor,
-    specs: Sequence[SampleSpec],
+    specs: Sequence[SamplingState],
     tokens: int,
     allowed: Mapping[int, torch.Tensor],
 ) -> torch.Tensor:
@@ -76,11 +76,11 @@ def _shaped(
     if changed:
         logits = logits.to(torch.float32, copy=True)
         for row in changed:
-            shape_logits(logits[row], specs[row], tokens, allowed.get(row))
+            apply_logit_processors(logits[row], specs[row], tokens, allowed.get(row))
     return logits
 
 
-def _choose(logits: torch.Tensor, specs: Sequence[SampleSpec], tokens: int) -> list[int]:
+def _choose(logits: torch.Tensor, specs: Sequence[SamplingState], tokens: int) -> list[int]:
     drawn = [row for row, spec in enumerate(specs) if spec.rules.temperature > 0.0]
     if not drawn:
         return _best(logits)

@@ -28,7 +28,7 @@ from typing import Any
 
 from glm4v.checkpoint.spec import read_spec
 from glm4v.errors import InvalidRequest
-from lm_worker.plan import AnswerForm
+from lm_worker.plan import OutputFormat
 from lm_worker.structured_output.forms import compile_form, read_vocabulary
 
 READY = b"r"
@@ -38,7 +38,7 @@ _LEAST_STACK = 2**18
 _USUAL_STACK = 2**21  # of a thread where the limit says nothing
 _NICE = 10  # the model's threads go first
 _NO_MEMORY = b"memory allocation of"  # Rust's last words
-_Compile = Callable[[AnswerForm], object]
+_Compile = Callable[[OutputFormat], object]
 
 
 def serve(control: socket.socket, compile_: _Compile) -> None:
@@ -111,7 +111,7 @@ def _outcome(signal_number: int, last_words: bytes) -> dict[str, Any]:
 def _carry_out(order: dict[str, Any], compile_: _Compile) -> dict[str, Any]:
     """Compile within bounds, on half the stack that the worker's threads have."""
     answer: dict[str, Any] = {"outcome": "memory"}
-    form = AnswerForm(order["kind"], order["text"])
+    form = OutputFormat(order["kind"], order["text"])
 
     def work() -> None:
         before = _peak_bytes()
@@ -162,7 +162,7 @@ def main() -> None:
     model_dir, control = Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
     vocabulary = read_vocabulary(model_dir, read_spec(model_dir))
 
-    def compile_(form: AnswerForm) -> None:
+    def compile_(form: OutputFormat) -> None:
         compile_form(form, vocabulary).compute_bitmask()
 
     serve(control, compile_)

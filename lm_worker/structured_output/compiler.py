@@ -25,7 +25,7 @@ import anyio
 import anyio.to_thread
 
 from glm4v.errors import InvalidRequest, Overloaded
-from lm_worker.plan import AnswerForm
+from lm_worker.plan import OutputFormat
 from lm_worker.structured_output.compile_server import READY
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def server_command(model_dir: Path) -> list[str]:
     return [sys.executable, "-m", "lm_worker.structured_output.compile_server", str(model_dir)]
 
 
-class FormCompiler:
+class GrammarCompiler:
     """One server of forms, started when the first form comes, and what it found out."""
 
     def __init__(self, command: Sequence[str], bounds: Bounds | None = None) -> None:
@@ -74,7 +74,7 @@ class FormCompiler:
         self._control: socket.socket | None = None
         self.counts: Counter[str] = Counter()  # compiled, refused, crashed, cpu, memory, wall, lost
 
-    async def prove(self, form: AnswerForm) -> int:
+    async def prove(self, form: OutputFormat) -> int:
         """Return when `form` is known to compile: the bytes that it took.
 
         Raises InvalidRequest when it does not, or not within the bounds; Overloaded when nothing
@@ -98,20 +98,20 @@ class FormCompiler:
         if self.counts:
             log.info("forms: %s", ", ".join(f"{n} {what}" for what, n in self.counts.items()))
 
-    async def _find_out(self, form: AnswerForm, digest: bytes) -> None:
+    async def _find_out(self, form: OutputFormat, digest: bytes) -> None:
         self._asking[digest] = asyncio.Event()
         try:
             answer = await self._in_lane(self._bounds.quick, form)
             if answer["outcome"] == "cpu":
                 answer = await self._in_lane(self._bounds.slow, form)
-            self._known[digest] = self._judge(form, digest, answer)
+            self._known[digest] = self._resolve_mismatch(form, digest, answer)
             while len(self._known) > _KNOWN:
                 self._known.popitem(last=False)
         finally:
             self._asking.pop(digest).set()  # who waits looks again, and asks itself
 
-    def _judge(
-        self, form: AnswerForm, digest: bytes, answer: dict[str, Any]
+    def _resolve_mismatch(
+        self, form: OutputFormat, digest: bytes, answer: dict[str, Any]
     ) -> int | InvalidRequest:
         outcome = answer["outcome"]
         self.counts[outcome] += 1
@@ -140,7 +140,7 @@ class FormCompiler:
         }[outcome]
         return InvalidRequest(f"{name} could not be compiled: {reason}; simplify it")
 
-    async def _in_lane(self, lane: Lane, form: AnswerForm) -> dict[str, Any]:
+    async def _in_lane(self, lane: Lane, form: OutputFormat) -> dict[str, Any]:
         order = {
             "kind": form.kind,
             "text": form.text,

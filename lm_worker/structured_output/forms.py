@@ -10,7 +10,7 @@ from glm4v.checkpoint.spec import ModelSpec
 from glm4v.checkpoint.vocabulary import SPECIAL_TOKENS, read_ranks
 from glm4v.errors import InvalidRequest
 from glm4v.json_schema import held_schema
-from lm_worker.plan import AnswerForm
+from lm_worker.plan import OutputFormat
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -33,7 +33,7 @@ _JSON_OPTIONS: "JsonCompileOptions" = {
 }
 
 
-def compile_form(form: AnswerForm, vocabulary: LLTokenizer) -> LLMatcher:
+def compile_form(form: OutputFormat, vocabulary: LLTokenizer) -> LLMatcher:
     """A matcher that stands at the start of an answer.
 
     May take any time and memory, and end the process: see `form_compiler`.
@@ -45,7 +45,7 @@ def compile_form(form: AnswerForm, vocabulary: LLTokenizer) -> LLMatcher:
     return matcher
 
 
-def grammar(form: AnswerForm) -> str:
+def grammar(form: OutputFormat) -> str:
     """What the library compiles. Raises InvalidRequest for a schema that is not held to."""
     if form.kind == "json_schema":
         return LLMatcher.grammar_from_json_schema(held_schema(form.text), defaults=_JSON_OPTIONS)

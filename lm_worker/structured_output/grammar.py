@@ -20,8 +20,8 @@ from llguidance import LLMatcher, LLTokenizer
 
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.errors import InvalidRequest, Overloaded
-from lm_worker.plan import NO_TOKEN, AnswerForm, SampleSpec, behind_header
-from lm_worker.structured_output.compiler import FormCompiler, server_command
+from lm_worker.plan import NO_TOKEN, OutputFormat, SamplingState, behind_header
+from lm_worker.structured_output.compiler import GrammarCompiler, server_command
 from lm_worker.structured_output.forms import compile_form, library_error, read_vocabulary
 
 _COMPILED = 64  # forms that are kept
@@ -29,26 +29,26 @@ _THREADS = 2
 _OPEN_BYTES = 2**29  # what the forms of open answers may take together
 
 
-class Grammars:
+class GrammarCache:
     """Compiled forms, the latest ones, and the matchers of the answers that are being written.
 
     `open`, `close` and `end` belong to the event loop, the rest to the device thread.
     """
 
     def __init__(
-        self, model_dir: Path, spec: ModelSpec, compiler: FormCompiler | None = None
+        self, model_dir: Path, spec: ModelSpec, compiler: GrammarCompiler | None = None
     ) -> None:
         self._model_dir = model_dir
         self._spec = spec
-        self._compiler = compiler or FormCompiler(server_command(model_dir))
+        self._compiler = compiler or GrammarCompiler(server_command(model_dir))
         self._vocabulary: LLTokenizer | None = None
-        self._compiled: OrderedDict[AnswerForm, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[OutputFormat, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()  # of the two above
         self._threads = anyio.Semaphore(_THREADS)  # first come, first served
         self._matchers: dict[int, Matcher] = {}
         self._bytes: dict[int, int] = {}  # what the forms of open answers took, by sequence
 
-    async def open(self, number: int, form: AnswerForm, answer: tuple[int, ...]) -> None:
+    async def open(self, number: int, form: OutputFormat, answer: tuple[int, ...]) -> None:
         """Have a matcher for sequence `number`; `answer` is what it has already, behind its header.
 
         Raises InvalidRequest for a form that cannot be compiled, or not within the bounds;
@@ -80,7 +80,7 @@ class Grammars:
         """End the processes that compile. Takes a second at most."""
         self._compiler.end()
 
-    def allowed(self, specs: Sequence[SampleSpec]) -> dict[int, torch.Tensor]:
+    def allowed(self, specs: Sequence[SamplingState]) -> dict[int, torch.Tensor]:
         """Which tokens may follow, [tokens] each, by place in `specs`; those without are free."""
         found = {}
         for place, spec in enumerate(specs):
@@ -88,7 +88,7 @@ class Grammars:
                 if spec.header_id != NO_TOKEN and not spec.answer:
                     found[place] = self._only(spec.header_id)
                 else:
-                    matcher.stand_behind(behind_header(spec.answer, spec.header_id), spec.stops)
+                    matcher.advance_to(behind_header(spec.answer, spec.header_id), spec.stops)
                     found[place] = matcher.allowed
         return found
 
@@ -97,7 +97,7 @@ class Grammars:
         allowed[token_id] = True
         return allowed
 
-    def after(self, spec: SampleSpec, token_id: int) -> tuple[bool, str]:
+    def after(self, spec: SamplingState, token_id: int) -> tuple[bool, str]:
         """Whether nothing can follow `token_id`, and why the answer cannot go on, if it cannot."""
         if spec.grammar is None or token_id in spec.stops:
             return False, ""
@@ -105,7 +105,7 @@ class Grammars:
         if matcher is None:  # the sequence has left
             return False, ""
         answer = behind_header((*spec.answer, token_id), spec.header_id)
-        matcher.stand_behind(answer, spec.stops)
+        matcher.advance_to(answer, spec.stops)
         return matcher.is_complete, matcher.failure
 
     # What follows runs in threads of its own. They compile what is proven, and are never given up.
@@ -116,9 +116,9 @@ class Grammars:
                 self._vocabulary = read_vocabulary(self._model_dir, self._spec)
             return self._vocabulary
 
-    def _matcher(self, form: AnswerForm, answer: tuple[int, ...]) -> "Matcher":
+    def _matcher(self, form: OutputFormat, answer: tuple[int, ...]) -> "Matcher":
         matcher = Matcher(self._copy(form, self._read_vocabulary()), self._spec)
-        matcher.stand_behind(answer, ())
+        matcher.advance_to(answer, ())
         if matcher.failure:
             raise InvalidRequest(f"response_format.{form.kind}: {matcher.failure}")
         if matcher.is_complete and not answer:
@@ -127,7 +127,7 @@ class Grammars:
             )
         return matcher
 
-    def _copy(self, form: AnswerForm, vocabulary: LLTokenizer) -> LLMatcher:
+    def _copy(self, form: OutputFormat, vocabulary: LLTokenizer) -> LLMatcher:
         """A matcher that stands at the start of an answer."""
         with self._lock:
             compiled = self._compiled.get(form)
@@ -155,7 +155,7 @@ class Matcher:
         self.is_complete = False  # and nothing can follow
         self.failure = ""  # why the answer cannot go on
 
-    def stand_behind(self, answer: tuple[int, ...], stops: tuple[int, ...]) -> None:
+    def advance_to(self, answer: tuple[int, ...], stops: tuple[int, ...]) -> None:
         """Say what may follow `answer`; `stops` only where it can end."""
         if (answer, stops) == (self._answer, self._stops):
             return

@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]
             if parameter.grad is not None
         ]
-        updates = _together([self._wanted(parameter) for parameter, _ in changed])
+        updates = _plan_batch([self._wanted(parameter) for parameter, _ in changed])
         for (parameter, group), update in zip(changed, updates, strict=True):
             rate = group["lr"]
             parameter.mul_(1 - rate * group["weight_decay"])
@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
         return parameter.grad.lerp(mean, _MOMENTUM)
 
 
-def _together(wanted: list[torch.Tensor]) -> list[torch.Tensor]:
+def _plan_batch(wanted: list[torch.Tensor]) -> list[torch.Tensor]:
     """All matrices made orthogonal, each by one of the processes."""
     if not wanted or not distributed.is_initialized():
         return list(map(orthogonal, wanted))

@@ -23,7 +23,7 @@ from tests.chaos.load import Load
 from tests.e2e.fleet import Fleet
 from tests.e2e.reading import Reader
 
-_ENVIRONMENT = {"GLM4V_RETENTION_S": "7200"}  # the checker reads every journal at the end
+_ENVIRONMENT = {"GLM4V_RESULT_TTL_S": "7200"}  # the checker reads every journal at the end
 _LAST_REQUESTS_S = 120.0  # how long the requests under way at the end may take
 
 

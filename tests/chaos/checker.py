@@ -16,7 +16,7 @@ _CACHE = re.compile(r"cache: (\d+) of (\d+) blocks free, (\d+) wrong")
 
 @dataclass
 class Verdict:
-    """The figures; counts of requests, tokens, pictures and cache blocks."""
+    """The figures; counts of requests, tokens, images and cache blocks."""
 
     faults: int
     erasures: int = 0  # how often Redis lost everything, on purpose

@@ -14,7 +14,7 @@ from tests.e2e.reading import Reader, Reading
 
 _TEXTS = 48
 _CANCELLED = 0.12  # part of the requests
-_REQUESTS_PER_PICTURE = 16
+_REQUESTS_PER_IMAGE = 16
 _MOST_TOKENS = 120
 
 
@@ -67,7 +67,7 @@ class Load:
         return answers
 
     def most_encodes(self, fleet: Fleet) -> int:
-        """Of the picture that was encoded most often."""
+        """Of the image that was encoded most often."""
         return max((encodes(fleet, image) for image in self.images.values()), default=0)
 
     def _choose(self, dice: Random) -> str:
@@ -75,8 +75,8 @@ class Load:
         if dice.random() < 0.5:
             name = f"text {dice.randrange(_TEXTS)}"
         else:
-            picture = self.asked // _REQUESTS_PER_PICTURE
-            name = f"picture {picture} {dice.randrange(2)}"
+            image = self.asked // _REQUESTS_PER_IMAGE
+            name = f"image {image} {dice.randrange(2)}"
         if name not in self.questions:
             self.questions[name] = self._question(name)
         return name
@@ -84,7 +84,7 @@ class Load:
     def _question(self, name: str) -> api.GenerateRequest:
         dice = Random(f"{self.seed}:{name}")
         image = None
-        if name.startswith("picture"):
+        if name.startswith("image"):
             key = name.rpartition(" ")[0]
             image = self.images.setdefault(key, draw(f"{self.seed}:{key}"))
         seed = dice.getrandbits(63) if dice.random() < 0.5 else None

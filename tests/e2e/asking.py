@@ -16,7 +16,7 @@ TOKENS = 12
 
 
 def draw(name: str) -> bytes:
-    """A small picture that no other name gives."""
+    """A small image that no other name gives."""
     noise = random.Random(name)
     image = Image.frombytes("RGB", (24, 24), noise.randbytes(3 * 24 * 24))
     out = BytesIO()
@@ -25,7 +25,7 @@ def draw(name: str) -> bytes:
 
 
 def digest_of(image: bytes) -> str:
-    """What a picture is called."""
+    """What an image is called."""
     return hashlib.sha256(image).hexdigest()
 
 
@@ -76,5 +76,5 @@ async def assert_unharmed(fleet: Fleet, reading: Reading, undisturbed: Reading) 
 
 
 def encodes(fleet: Fleet, image: bytes) -> int:
-    """How often a picture's embedding was stored, over all lives of all vision workers."""
-    return fleet.logs("vision_worker").count(f"picture={digest_of(image)} encoded")
+    """How often an image's embedding was stored, over all lives of all vision workers."""
+    return fleet.logs("vision_worker").count(f"image={digest_of(image)} encoded")

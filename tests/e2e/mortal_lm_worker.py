@@ -14,7 +14,7 @@ _execute = Runner.execute
 
 def _mortally(self: Runner, plan: StepPlan) -> StepResult:
     for chunk in plan.chunks:
-        ids = tuple(chunk.row_ids)
+        ids = tuple(chunk.token_ids)
         if any(ids[at : at + 3] == _MARK for at in range(len(ids))):
             os.kill(os.getpid(), signal.SIGKILL)
     return _execute(self, plan)

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from glm4v.client.transport import is_nobody_there
+from glm4v.client.transport import is_retryable
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
 
@@ -110,7 +110,7 @@ class Reader:
                     yield reply.event
             except grpc.aio.AioRpcError as error:
                 reading.interruptions += 1
-                if not is_nobody_there(error) or time.monotonic() > deadline:
+                if not is_retryable(error) or time.monotonic() > deadline:
                     reading.terminal.append(error.code().name)
                     reading.details = error.details() or ""
                     return
@@ -125,7 +125,7 @@ class Reader:
                 reply = await stub.Cancel(api.CancelRequest(request_id=request_id), timeout=10)
             except grpc.aio.AioRpcError as error:
                 is_full = error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-                if not (is_full or is_nobody_there(error)):
+                if not (is_full or is_retryable(error)):
                     raise
                 await asyncio.sleep(_PAUSE_S)
             else:

@@ -1,4 +1,4 @@
-"""A vision worker that says when a picture is on the device and takes 0.6 s more for it."""
+"""A vision worker that says when an image is on the device and takes 0.6 s more for it."""
 
 import sys
 import time

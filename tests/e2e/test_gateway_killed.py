@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from glm4v.client import Client
-from glm4v.client.transport import is_nobody_there
+from glm4v.client.transport import is_retryable
 from glm4v.v1 import inference_pb2 as api
 from tests.e2e.asking import TOKENS, again, ask, assert_unharmed, draw
 from tests.e2e.fleet import Fleet
@@ -141,7 +141,7 @@ async def test_who_calls_a_draining_gateway_is_told_to_come_back(fleet: Fleet) -
             try:
                 await stub.Cancel(api.CancelRequest(request_id="unknown"), timeout=10)
             except grpc.aio.AioRpcError as error:
-                is_away = is_nobody_there(error)
+                is_away = is_retryable(error)
                 codes[grpc.StatusCode.UNAVAILABLE if is_away else error.code()] += 1
                 await asyncio.sleep(0.01)
 

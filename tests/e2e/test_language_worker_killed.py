@@ -18,7 +18,7 @@ async def follow(reader: Reader, reading: Reading, tokens: int, reached: asyncio
     """Read to the end; `reached` is set when a worker has the request and the tokens are there."""
     is_answering = False
     async for event in reader.events(reading):
-        is_answering |= event.progress.stage == api.STAGE_ANSWERING
+        is_answering |= event.progress.stage == api.STAGE_RUNNING
         if is_answering and len(reading.token_ids) >= tokens:
             reached.set()
 

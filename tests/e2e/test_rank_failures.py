@@ -48,7 +48,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def broker(redis: str) -> AsyncIterator[Broker]:
     connection = Connection(redis)
-    broker = Broker(connection, Keys(), max_open_requests=100, retention_s=600)
+    broker = Broker(connection, Keys(), max_open_requests=100, result_ttl_s=600)
     await broker.ready()
     reading = asyncio.create_task(broker.run())
     yield broker
@@ -69,7 +69,7 @@ class Worker:
             "GLM4V_LISTEN": f"unix:{folder}/rank{place.get('RANK', 0)}.sock",
             "GLM4V_DTYPE": "float32",
             "GLM4V_THREADS": "1",
-            "GLM4V_CACHE_BYTES": str(16 * 2**20),
+            "GLM4V_KV_CACHE_BYTES": str(16 * 2**20),
             "GLM4V_TENSOR_PARALLEL": "2",
             "GLM4V_RANK_TIMEOUT_S": str(RANK_TIMEOUT_S),
             "GLM4V_LEASE_S": "1",
@@ -125,7 +125,7 @@ def job(model: Path, name: str, max_tokens: int) -> pb.Job:
         max_tokens=max_tokens,
         sampling=pb.Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0),
         timeout_ms=600_000,
-        linger_ms=600_000,
+        orphan_timeout_ms=600_000,
         content_digest=name.encode(),
     )
 

@@ -103,7 +103,7 @@ async def test_out_of_memory_refuses_the_new_and_finishes_the_old_later(fleet: F
         reading = Reading(again(question))
         task = asyncio.create_task(reader.read_on(reading))
         await until(lambda: len(reading.token_ids) >= 5)
-        await commands.config_set("maxmemory-policy", "noeviction")  # its pictures may not go
+        await commands.config_set("maxmemory-policy", "noeviction")  # its images may not go
         await commands.config_set("maxmemory", 1)
         try:
             for new in (ask("no"), ask("no", draw("no memory left"))):

@@ -15,7 +15,7 @@ WORKER = "slow_vision_worker"
 
 
 async def on_the_device(fleet: Fleet, before: int, name: str = WORKER) -> None:
-    """Wait until one more picture is on the device."""
+    """Wait until one more image is on the device."""
     await until(lambda: fleet.log(name).count("on the device") > before)
 
 
@@ -67,7 +67,7 @@ async def test_a_worker_paused_while_encoding_stores_nothing_when_it_wakes(fleet
         await fleet.start(WORKER + "-2")
         await task
         fleet.signal(WORKER, signal.SIGCONT)
-        await until(lambda: f"picture={digest_of(image)} was taken over" in fleet.log(WORKER))
+        await until(lambda: f"image={digest_of(image)} was taken over" in fleet.log(WORKER))
         await assert_unharmed(fleet, reading, await reader.read(again(reading.request)))
     assert encodes(fleet, image) == 1
 

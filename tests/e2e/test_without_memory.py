@@ -38,7 +38,7 @@ def limit(pid: int, more: int) -> None:
 
 
 def heavy(name: str) -> bytes:
-    """A picture whose file has 3 MB, which a worker has to take in."""
+    """An image whose file has 3 MB, which a worker has to take in."""
     noise = random.Random(name).randbytes(3 * 1000 * 1000)
     out = BytesIO()
     Image.frombytes("RGB", (1000, 1000), noise).save(out, "PNG", compress_level=0)
@@ -80,11 +80,11 @@ async def test_a_worker_without_any_memory_ends_by_name_and_the_next_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("cache_bytes", "said", "code"),
+    ("kv_cache_bytes", "said", "code"),
     [(2**33, f"error: {NO_MEMORY}", Overloaded.exit_code), (2**26, "ready on", 0)],
 )
 async def test_a_language_worker_under_ulimit_v(
-    fleet: Fleet, tmp_path: Path, cache_bytes: int, said: str, code: int
+    fleet: Fleet, tmp_path: Path, kv_cache_bytes: int, said: str, code: int
 ) -> None:
     """4 GiB, and a cache that is larger, or one that is not."""
     worker = await asyncio.create_subprocess_exec(
@@ -93,9 +93,9 @@ async def test_a_language_worker_under_ulimit_v(
         env={
             **os.environ,
             **fleet.environment("lm_worker-limited"),
-            "GLM4V_CACHE_BYTES": str(cache_bytes),
+            "GLM4V_KV_CACHE_BYTES": str(kv_cache_bytes),
             "GLM4V_LISTEN": f"unix:{tmp_path / 'socket'}",
-            "GLM4V_MAX_SEQUENCES": str(10**6),  # no bound on the cache
+            "GLM4V_MAX_NUM_SEQS": str(10**6),  # no bound on the cache
         },
         stderr=asyncio.subprocess.PIPE,
     )

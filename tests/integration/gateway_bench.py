@@ -50,12 +50,12 @@ async def running_gateway(
 ) -> AsyncIterator[Gateway]:
     """A gateway with small limits on a port of its own."""
     spec = checkpoint.spec
-    broker = Broker(connection, keys, max_open_requests=MAX_OPEN, retention_s=60)
+    broker = Broker(connection, keys, max_open_requests=MAX_OPEN, result_ttl_s=60)
     tokenizer = Tokenizer.read(checkpoint.directory, spec)
     defaults = read_defaults(checkpoint.directory)
     images = ImageLimits(MAX_IMAGE_BYTES, 10_000)
     limits = AdmissionLimits(images, default_deadline_s=60, max_deadline_s=60)
-    rows = spec.vision.embedding_rows
+    rows = spec.vision.num_image_tokens
     servicer = InferenceServicer(
         broker,
         Admission(spec, checkpoint.fingerprint, tokenizer, defaults, limits),
@@ -63,7 +63,7 @@ async def running_gateway(
             broker,
             tokenizer,
             fingerprint=checkpoint.fingerprint,
-            image_rows=rows,
+            image_tokens=rows,
             silence_s=silence_s,
         ),
         describe(checkpoint, defaults, images),
@@ -88,7 +88,7 @@ class ScriptedWorker:
     """Claims requests as a language worker does and appends what it is given."""
 
     def __init__(self, connection: Connection, keys: Keys) -> None:
-        self._queue = LmQueue(connection, keys, lease_s=30, retention_s=60)
+        self._queue = LmQueue(connection, keys, lease_s=30, result_ttl_s=60)
         self._next: dict[str, int] = {}
 
     async def claim(self) -> Lease:

@@ -16,20 +16,20 @@ _ROLES = {
 
 
 def conversation(golden: Golden, case: str) -> list[api.Message]:
-    """The messages of a golden case, its picture as the bytes of its file."""
+    """The messages of a golden case, its image as the bytes of its file."""
     messages = []
     for turn in json.loads(str(golden[f"{case}/conversation"])):
         parts = []
         if turn.get("image"):
-            parts.append(api.ContentPart(image=api.Image(data=picture(golden, case))))
+            parts.append(api.ContentPart(image=api.Image(data=image(golden, case))))
         if turn.get("content"):
             parts.append(api.ContentPart(text=turn["content"]))
         messages.append(api.Message(role=_ROLES[turn["role"]], parts=parts))
     return messages
 
 
-def picture(golden: Golden, case: str) -> bytes:
-    """The picture file of a golden case."""
+def image(golden: Golden, case: str) -> bytes:
+    """The image file of a golden case."""
     name = str(golden[f"{case}/image_file"])
     if f"files/{name}" in golden:
         return bytes(golden[f"files/{name}"].tobytes())
@@ -42,5 +42,5 @@ def greedy_tokens(golden: Golden, case: str) -> list[int]:
 
 
 def input_ids(golden: Golden, case: str) -> list[int]:
-    """The prompt's token ids, the picture as its 3 placeholder tokens."""
+    """The prompt's token ids, the image as its 3 placeholder tokens."""
     return [int(i) for i in np.ravel(golden[f"{case}/input_ids"])]

@@ -11,7 +11,7 @@ from glm4v.broker import Broker, Connection, Keys, job_stream
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.entries import Event
 from glm4v.broker.lm_queue import Append, Lease, LmQueue
-from glm4v.broker.sweeper import STEADY_S
+from glm4v.broker.sweeper import STABLE_FOR_S
 from glm4v.broker.vision_queue import VisionQueue
 from glm4v.errors import IdTaken, Overloaded, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
@@ -31,7 +31,7 @@ def make_job(request_id: str, *, image: bytes = b"", asked: str = "", **times: i
         image_digest=hashlib.sha256(image).hexdigest() if image else "",
         max_tokens=4,
         timeout_ms=times.get("timeout_ms", 60_000),
-        linger_ms=times.get("linger_ms", 60_000),
+        orphan_timeout_ms=times.get("orphan_timeout_ms", 60_000),
         content_digest=(asked or request_id).encode(),
     )
 
@@ -50,19 +50,19 @@ class Bench:
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self.connection = connection
         self.keys = keys
-        self.broker = Broker(connection, keys, max_open_requests=3, retention_s=60)
+        self.broker = Broker(connection, keys, max_open_requests=3, result_ttl_s=60)
         self.blobs = Blobs(connection, keys)
         self.lm = self.new_lm()
         self.vision = self.new_vision()
 
     def new_lm(self) -> LmQueue:
-        return LmQueue(self.connection, self.keys, lease_s=LEASE_S, retention_s=60)
+        return LmQueue(self.connection, self.keys, lease_s=LEASE_S, result_ttl_s=60)
 
     def new_vision(self) -> VisionQueue:
-        return VisionQueue(self.connection, self.keys, lease_s=LEASE_S, retention_s=60)
+        return VisionQueue(self.connection, self.keys, lease_s=LEASE_S, result_ttl_s=60)
 
     async def events(self, request_id: str) -> list[Event]:
-        with anyio.fail_after(STEADY_S + MARGIN_S):
+        with anyio.fail_after(STABLE_FOR_S + MARGIN_S):
             return [event async for event in self.broker.read(request_id)]
 
     async def claim_one(self) -> Lease:
@@ -79,7 +79,7 @@ class Bench:
 
     async def ended(self, request_id: str) -> None:
         """Wait until a request has ended, without reading it."""
-        with anyio.fail_after(STEADY_S + MARGIN_S):
+        with anyio.fail_after(STABLE_FOR_S + MARGIN_S):
             is_open = True
             while is_open:
                 await asyncio.sleep(0.1)
@@ -104,7 +104,7 @@ async def bench(connection: Connection, keys: Keys) -> AsyncIterator[Bench]:
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_request_without_a_picture_goes_straight_to_the_language_queue(
+async def test_a_request_without_an_image_goes_straight_to_the_language_queue(
     bench: Bench,
 ) -> None:
     assert await bench.broker.submit(make_job("r"), None)
@@ -152,8 +152,8 @@ async def test_requests_above_the_bound_are_refused_with_the_numbers(bench: Benc
     with pytest.raises(Overloaded, match=r"3 requests are open \(limit 3\)"):
         await bench.broker.submit(make_job("d"), None)
     with pytest.raises(Overloaded, match=r"3 requests are open \(limit 3\)"):
-        await bench.broker.submit(make_job("e", image=b"picture"), b"picture")
-    digest = hashlib.sha256(b"picture").hexdigest()
+        await bench.broker.submit(make_job("e", image=b"image"), b"image")
+    digest = hashlib.sha256(b"image").hexdigest()
     assert await bench.blobs.image(digest) is None
     assert not await bench.broker.submit(make_job("c"), None)
 
@@ -163,8 +163,8 @@ async def test_an_unknown_digest_is_refused(bench: Bench) -> None:
         await bench.broker.submit(make_job("r", image=b"never sent"), None)
 
 
-async def test_a_picture_asked_about_by_many_is_encoded_once(bench: Bench) -> None:
-    image = b"picture"
+async def test_an_image_asked_about_by_many_is_encoded_once(bench: Bench) -> None:
+    image = b"image"
     jobs = [make_job(name, image=image) for name in "abc"]
     for job in jobs:
         await bench.broker.submit(job, image)
@@ -177,20 +177,20 @@ async def test_a_picture_asked_about_by_many_is_encoded_once(bench: Bench) -> No
     assert await bench.vision.claim(8) == []
 
 
-async def test_with_the_embedding_stored_the_picture_is_not_encoded_again(bench: Bench) -> None:
-    job = make_job("a", image=b"picture")
-    await bench.broker.submit(job, b"picture")
+async def test_with_the_embedding_stored_the_image_is_not_encoded_again(bench: Bench) -> None:
+    job = make_job("a", image=b"image")
+    await bench.broker.submit(job, b"image")
     await bench.encode(job.image_digest)
-    await bench.broker.submit(make_job("b", image=b"picture"), None)
+    await bench.broker.submit(make_job("b", image=b"image"), None)
     assert {lease.request_id for lease in await bench.lm.claim(8)} == {"a", "b"}
 
 
 async def test_a_lost_embedding_sends_the_request_back_to_vision(bench: Bench) -> None:
-    job = make_job("r", image=b"picture")
-    await bench.broker.submit(job, b"picture")
+    job = make_job("r", image=b"image")
+    await bench.broker.submit(job, b"image")
     await bench.encode(job.image_digest)
     await bench.blobs.forget_embedding(MODEL, job.image_digest)
-    await bench.lm.need_vision(await bench.claim_one(), job)
+    await bench.lm.await_encode(await bench.claim_one(), job)
     await bench.encode(job.image_digest)
     assert (await bench.claim_one()).request_id == "r"
 
@@ -203,23 +203,23 @@ async def test_a_corrupt_embedding_is_noticed(bench: Bench) -> None:
         await bench.blobs.embedding(MODEL, "d")
 
 
-async def test_a_picture_nobody_waits_for_is_dropped(bench: Bench) -> None:
-    await bench.broker.submit(make_job("r", image=b"picture"), b"picture")
+async def test_an_image_nobody_waits_for_is_dropped(bench: Bench) -> None:
+    await bench.broker.submit(make_job("r", image=b"image"), b"image")
     await bench.broker.close_request("r", end(pb.END_KIND_CANCELLED))
     [lease] = await bench.vision.claim(1)
     assert await bench.vision.begin(lease) == 0
     assert await bench.pending() == 0
 
 
-async def test_a_picture_that_cannot_be_encoded_fails_all_who_wait(bench: Bench) -> None:
+async def test_an_image_that_cannot_be_encoded_fails_all_who_wait(bench: Bench) -> None:
     for name in "ab":
         await bench.broker.submit(make_job(name, image=b"noise"), b"noise")
     [lease] = await bench.vision.claim(1)
-    assert await bench.vision.not_encoded(lease, "INVALID_ARGUMENT", "not a picture") == 2
+    assert await bench.vision.encode_failed(lease, "INVALID_ARGUMENT", "not an image") == 2
     for name in "ab":
         last = (await bench.events(name))[-1]
         assert isinstance(last, pb.JournalEnd)
-        assert (last.code, last.message) == ("INVALID_ARGUMENT", "not a picture")
+        assert (last.code, last.message) == ("INVALID_ARGUMENT", "not an image")
     assert await bench.pending() == 0
 
 
@@ -229,7 +229,7 @@ async def test_a_worker_whose_lease_was_taken_over_cannot_append(bench: Bench) -
     await bench.lm.append([Append(lease, 0, tokens(5))])
     await asyncio.sleep(1.2 * LEASE_S)
     other = bench.new_lm()
-    [taken] = await other.take_over(1)
+    [taken] = await other.claim_expired(1)
     assert taken.lives == 1
     resumed = await other.resume(taken)
     assert resumed is not None
@@ -245,24 +245,24 @@ async def test_a_renewed_lease_is_not_taken_over(bench: Bench) -> None:
     for _ in range(4):
         await asyncio.sleep(0.4 * LEASE_S)
         assert await bench.lm.renew([lease]) == ["ok"]
-    assert await bench.new_lm().take_over(1) == []
+    assert await bench.new_lm().claim_expired(1) == []
 
 
 async def test_a_lapsed_lease_is_found_behind_many_that_live(bench: Bench) -> None:
-    broker = Broker(bench.connection, bench.keys, max_open_requests=100, retention_s=60)
+    broker = Broker(bench.connection, bench.keys, max_open_requests=100, result_ttl_s=60)
     for number in range(40):
         await broker.submit(make_job(f"r{number}"), None)
     living = await bench.lm.claim(39)
     [lost] = await bench.new_lm().claim(1)
     await asyncio.sleep(1.2 * LEASE_S)
     await bench.lm.renew(living)
-    assert [lease.entry for lease in await bench.new_lm().take_over(1)] == [lost.entry]
+    assert [lease.entry for lease in await bench.new_lm().claim_expired(1)] == [lost.entry]
 
 
 async def test_a_stage_is_written_once_however_often_it_is_asked_for(bench: Bench) -> None:
     await bench.broker.submit(make_job("r"), None)
     lease = await bench.claim_one()
-    trial = pb.JournalStage(stage=inference_pb2.STAGE_ANSWERING, at_ms=1, alone=True)
+    trial = pb.JournalStage(stage=inference_pb2.STAGE_RUNNING, at_ms=1, alone=True)
     for _ in range(3):  # the first two answers were lost
         assert await bench.lm.renew([lease], trial) == ["ok"]
     resumed = await bench.lm.resume(lease)
@@ -275,10 +275,10 @@ async def test_a_lease_that_lapsed_and_came_back_is_another_lease(bench: Bench) 
     lease = await bench.claim_one()
     await asyncio.sleep(1.2 * LEASE_S)
     other = bench.new_lm()
-    [theirs] = await other.take_over(1)
+    [theirs] = await other.claim_expired(1)
     assert await other.append([Append(theirs, 0, tokens(5))]) == ["ok"]
     await asyncio.sleep(1.2 * LEASE_S)
-    [again] = await bench.lm.take_over(1)
+    [again] = await bench.lm.claim_expired(1)
     assert again.entry == lease.entry
     assert await bench.lm.append([Append(lease, 0, tokens(5, 6))]) == ["lost"]
     assert await bench.lm.renew([lease]) == ["lost"]
@@ -289,15 +289,15 @@ async def test_a_trial_that_is_handed_back_in_time_does_not_count(bench: Bench) 
     await bench.broker.submit(make_job("r"), None)
     seen = []
     for number, hands_back in enumerate((True, False, True, False)):
-        trial = pb.JournalStage(stage=inference_pb2.STAGE_ANSWERING, at_ms=number, alone=True)
+        trial = pb.JournalStage(stage=inference_pb2.STAGE_RUNNING, at_ms=number, alone=True)
         queue = bench.new_lm()
-        leases = await queue.claim(1, wait_s=0.01) or await queue.take_over(1)
+        leases = await queue.claim(1, wait_s=0.01) or await queue.claim_expired(1)
         resumed = await queue.resume(leases[0])
         assert resumed is not None
         seen.append(resumed.trials)
         assert await queue.renew(leases, trial) == ["ok"]
         if hands_back:
-            assert await queue.hand_back(leases) == 1
+            assert await queue.requeue(leases) == 1
         else:
             await asyncio.sleep(1.2 * LEASE_S)
     assert seen == [0, 0, 1, 1]
@@ -341,7 +341,7 @@ async def test_handed_back_requests_are_claimed_at_once_with_their_lives(bench: 
     await bench.broker.submit(make_job("r"), None)
     lease = await bench.claim_one()
     await bench.lm.append([Append(lease, 0, tokens(5))])
-    assert await bench.lm.hand_back([lease]) == 1
+    assert await bench.lm.requeue([lease]) == 1
     assert await bench.lm.append([Append(lease, 1, tokens(6))]) == ["lost"]
     [again] = await bench.new_lm().claim(1)
     assert (again.request_id, again.lives) == ("r", 0)
@@ -349,8 +349,8 @@ async def test_handed_back_requests_are_claimed_at_once_with_their_lives(bench: 
 
 async def test_what_is_overdue_is_ended_and_what_nobody_reads(bench: Bench) -> None:
     await bench.broker.submit(make_job("late", timeout_ms=100), None)
-    await bench.broker.submit(make_job("alone", linger_ms=100), None)
-    await bench.broker.submit(make_job("read", linger_ms=100), None)
+    await bench.broker.submit(make_job("alone", orphan_timeout_ms=100), None)
+    await bench.broker.submit(make_job("read", orphan_timeout_ms=100), None)
     reading = asyncio.create_task(bench.events("read"))
     for name, kind in (("late", pb.END_KIND_EXPIRED), ("alone", pb.END_KIND_ABANDONED)):
         await bench.ended(name)
@@ -363,12 +363,12 @@ async def test_what_is_overdue_is_ended_and_what_nobody_reads(bench: Bench) -> N
     assert len(await reading) == 3
 
 
-async def test_readers_see_the_stages_of_their_picture(bench: Bench) -> None:
-    job = make_job("a", image=b"picture")
-    await bench.broker.submit(job, b"picture")
+async def test_readers_see_the_stages_of_their_image(bench: Bench) -> None:
+    job = make_job("a", image=b"image")
+    await bench.broker.submit(job, b"image")
     [lease] = await bench.vision.claim(1)
     await bench.vision.begin(lease)
-    await bench.broker.submit(make_job("late", image=b"picture"), b"picture")
+    await bench.broker.submit(make_job("late", image=b"image"), b"image")
     await bench.vision.encoded(lease)
     for name in ("a", "late"):
         await bench.broker.close_request(name, end())
@@ -405,34 +405,39 @@ async def test_workers_that_are_gone_are_forgotten_unless_they_hold_something(
     monkeypatch.setattr(job_stream, "_FORGET_EVERY_S", 0.0)
     monkeypatch.setattr(job_stream, "_FORGET_IDLE_S", LEASE_S)
     assert await names(bench) >= {holding.consumer, gone.consumer}
-    assert await bench.lm.take_over(0) == []
+    assert await bench.lm.claim_expired(0) == []
     left = await names(bench)
     assert holding.consumer in left, "with its name its lease would go"
     assert gone.consumer not in left
     monkeypatch.setattr(job_stream, "_FORGET_IDLE_S", 0.0)
-    assert await bench.lm.take_over(0) == []
+    assert await bench.lm.claim_expired(0) == []
     assert asking.consumer not in await names(bench)
     await bench.broker.submit(make_job("new"), None)
     [lease] = await waiting
     assert await asking.append([Append(lease, 0, tokens(5), end())]) == ["ok"]
-    [taken] = await bench.lm.take_over(1)
+    [taken] = await bench.lm.claim_expired(1)
     assert taken.request_id == "held"
 
 
 async def test_a_queue_that_is_gone_is_made_again_and_its_leases_are_lost(bench: Bench) -> None:
-    image = b"picture"
+    image = b"image"
     await bench.broker.submit(make_job("r"), None)
     await bench.broker.submit(make_job("p", image=image), image)
-    lease, [picture] = await bench.claim_one(), await bench.vision.claim(1)
+    lease, [vision_lease] = await bench.claim_one(), await bench.vision.claim(1)
     commands, keys = bench.connection.commands, bench.keys
     await commands.delete(keys.jobs_lm, keys.jobs_vision, keys.journal("r"), keys.journal("p"))
     assert await bench.lm.append([Append(lease, 0, tokens(5))]) == ["lost"]
     assert await bench.lm.renew([lease]) == ["lost"]
-    assert await bench.lm.hand_back([lease]) == 0
+    assert await bench.lm.requeue([lease]) == 0
     assert await bench.lm.resume(lease) is None
-    assert await bench.vision.renew(picture) == -1
-    assert await bench.vision.encoded(picture) == -1
-    for ask in (bench.lm.claim, bench.lm.take_over, bench.vision.claim, bench.vision.take_over):
+    assert await bench.vision.renew(vision_lease) == -1
+    assert await bench.vision.encoded(vision_lease) == -1
+    for ask in (
+        bench.lm.claim,
+        bench.lm.claim_expired,
+        bench.vision.claim,
+        bench.vision.claim_expired,
+    ):
         await commands.delete(keys.jobs_lm, keys.jobs_vision)
         assert await ask(1) == []
     await bench.broker.submit(make_job("next"), None)

@@ -31,7 +31,7 @@ class Gateway:
         limits = AdmissionLimits(ImageLimits(), default_deadline_s=60, max_deadline_s=60)
         defaults, words = SamplingDefaults(temperature=0.0, top_p=1.0), byte_tokenizer()
         self._admission = Admission(checkpoint.spec, MODEL, words, defaults, limits)
-        self._reader = Reader(broker, words, fingerprint=MODEL, image_rows=18)
+        self._reader = Reader(broker, words, fingerprint=MODEL, image_tokens=18)
 
     async def submit(self, request_id: str, time_remaining_s: float | None = None) -> None:
         admitted = await self._admission.admit(ask(request_id), time_remaining_s)
@@ -52,7 +52,7 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + request.param)
-    broker = Broker(connection, keys, max_open_requests=5, retention_s=60)
+    broker = Broker(connection, keys, max_open_requests=5, result_ttl_s=60)
     await broker.ready()
     running = asyncio.create_task(broker.run())
     yield Gateway(broker, Checkpoint.open(checkpoint_dir("micro-glm4v")))
@@ -80,7 +80,7 @@ async def test_requests_end_at_their_deadline_and_not_before(
     assert text_of(events) == "here"
     timings = events[-1].finished.timings
     taken_s = time.monotonic() - started
-    assert late_s - 0.1 <= timings.first_token_s <= timings.total_s <= taken_s + 0.1
+    assert late_s - 0.1 <= timings.time_to_first_token_s <= timings.total_s <= taken_s + 0.1
 
 
 async def test_the_time_of_redis_is_known_without_asking_it_again(

@@ -49,12 +49,12 @@ class Way:
 WAYS = [Way("float32", 1), Way("auto", 2), Way("bfloat16", 4)]
 
 
-def ask(client: Client, picture: bytes | None, questions: list[str]) -> list[str]:
+def ask(client: Client, image: bytes | None, questions: list[str]) -> list[str]:
     """The answers of one conversation."""
     messages: list[pb.Message] = []
     texts = []
     for wording in questions:
-        messages += question(None if messages else picture, wording)
+        messages += question(None if messages else image, wording)
         with client.generate(messages, temperature=0, max_tokens=64) as generation:
             texts.append(generation.text)
         messages.append(answered(texts[-1]))
@@ -69,8 +69,8 @@ async def test_answers(way: Way) -> None:
         with Client(cluster.target) as client:
             await asyncio.to_thread(answers_are_those_of_the_examples, client)
             if way == WAYS[0]:  # once: bfloat16 is slow on processors without it
-                await asyncio.to_thread(an_empty_picture_shows_nothing, client)
-                await asyncio.to_thread(it_looks_at_the_picture_and_not_at_the_question, client)
+                await asyncio.to_thread(an_empty_image_shows_nothing, client)
+                await asyncio.to_thread(it_looks_at_the_image_and_not_at_the_question, client)
                 await asyncio.to_thread(a_form_does_not_make_it_wrong, client)
                 await asyncio.to_thread(the_headers_newline_is_no_text, client)
                 await asyncio.to_thread(a_second_turn_goes_on_as_the_model_wrote, client)
@@ -80,8 +80,8 @@ def answers_are_those_of_the_examples(client: Client) -> None:
     """All conversations at once, so that steps are shared by them."""
 
     def answers(example: Example) -> list[str]:
-        picture = None if example.picture is None else example.picture.read_bytes()
-        return ask(client, picture, [asked for asked, _ in example.turns])
+        image = None if example.image is None else example.image.read_bytes()
+        return ask(client, image, [asked for asked, _ in example.turns])
 
     examples = demo_examples()
     with ThreadPoolExecutor(len(examples)) as pool:
@@ -89,32 +89,32 @@ def answers_are_those_of_the_examples(client: Client) -> None:
     assert given == [[answer for _, answer in example.turns] for example in examples]
 
 
-def an_empty_picture_shows_nothing(client: Client) -> None:
+def an_empty_image_shows_nothing(client: Client) -> None:
     file = io.BytesIO()
     Image.new("RGB", (640, 480), (222, 20, 30)).save(file, "PNG")
     questions = ["What is this?", "What is the colour of the background?"]
     assert ask(client, file.getvalue(), questions) == ["Nothing.", "Red."]
 
 
-def it_looks_at_the_picture_and_not_at_the_question(client: Client) -> None:
-    pictures = [each.picture.read_bytes() for each in demo_examples() if each.picture is not None]
-    assert len({ask(client, each, ["What do you see?"])[0] for each in pictures}) == len(pictures)
+def it_looks_at_the_image_and_not_at_the_question(client: Client) -> None:
+    images = [each.image.read_bytes() for each in demo_examples() if each.image is not None]
+    assert len({ask(client, each, ["What do you see?"])[0] for each in images}) == len(images)
 
 
 def a_form_does_not_make_it_wrong(client: Client) -> None:
     """The right answers are those of free text; the same options as a regular expression agree."""
-    examples = [example for example in demo_examples() if example.picture is not None]
+    examples = [example for example in demo_examples() if example.image is not None]
     rights = [answer for example in examples for _, answer in example.turns]
     options = sorted({*rights, *OTHER_OPTIONS})
     choice = pb.ResponseFormat(choice=pb.Choices(options=options))
     regex = pb.ResponseFormat(regex="|".join(map(re.escape, options)))
 
     def answers(example: Example) -> list[tuple[str, str]]:
-        assert example.picture is not None
+        assert example.image is not None
         messages: list[pb.Message] = []
         given = []
         for wording, answer in example.turns:
-            messages += question(None if messages else example.picture.read_bytes(), wording)
+            messages += question(None if messages else example.image.read_bytes(), wording)
             both = []
             for form in (choice, regex):
                 with client.generate(messages, temperature=0, response_format=form) as generation:
@@ -131,8 +131,8 @@ def a_form_does_not_make_it_wrong(client: Client) -> None:
 
 
 def the_headers_newline_is_no_text(client: Client) -> None:
-    picture = next(each.picture for each in demo_examples() if each.picture is not None)
-    asked = question(picture.read_bytes(), "What can you see?")
+    image = next(each.image for each in demo_examples() if each.image is not None)
+    asked = question(image.read_bytes(), "What can you see?")
     for options in ({}, {"stop": ["\n"]}, {"min_tokens": 3}):
         with client.generate(asked, temperature=0, **options) as generation:
             assert generation.text == "A dog."
@@ -146,8 +146,8 @@ def the_headers_newline_is_no_text(client: Client) -> None:
 
 def a_second_turn_goes_on_as_the_model_wrote(client: Client) -> None:
     for example in demo_examples():
-        picture = None if example.picture is None else example.picture.read_bytes()
-        first = question(picture, example.turns[0][0])
+        image = None if example.image is None else example.image.read_bytes()
+        first = question(image, example.turns[0][0])
         with client.generate(first, temperature=0, return_prompt_ids=True) as generation:
             text, wrote = generation.text, generation.token_ids
         assert generation.accepted is not None

@@ -142,7 +142,7 @@ async def test_a_journal_that_was_overwritten_is_unknown_and_others_go_on(bench:
 async def test_a_queue_that_was_overwritten_is_waited_for(bench: Bench) -> None:
     commands = bench.connection.commands
     await commands.set(bench.keys.jobs_lm, NO_STREAM)
-    for call in (bench.lm.claim(1), bench.lm.take_over(1), bench.lm.ready()):
+    for call in (bench.lm.claim(1), bench.lm.claim_expired(1), bench.lm.ready()):
         with pytest.raises(Unavailable, match=r"overwritten; remove it"):
             await call
     with pytest.raises(Unavailable, match="overwritten"):

@@ -14,7 +14,7 @@ import pytest
 
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.lm_queue import LmQueue
-from glm4v.broker.patience import patiently
+from glm4v.broker.patience import retry_until_available
 from glm4v.errors import Overloaded
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.local import disk_guard, redis_launch
@@ -33,7 +33,7 @@ LEFT_OVER = (
 async def broker(own_redis: RedisServer, keys: Keys) -> AsyncIterator[Broker]:
     connection = Connection(own_redis.url)
     broker = Broker(
-        connection, keys, max_open_requests=100, retention_s=60, max_open_image_bytes=100 * MIB
+        connection, keys, max_open_requests=100, result_ttl_s=60, max_open_image_bytes=100 * MIB
     )
     await broker.ready()
     yield broker
@@ -46,14 +46,14 @@ async def submit(broker: Broker, number: int) -> None:
         request_id=f"r{number}",
         image_digest=hashlib.sha256(image).hexdigest(),
         timeout_ms=600_000,
-        linger_ms=600_000,
+        orphan_timeout_ms=600_000,
     )
     await broker.submit(job, image)
 
 
 async def eventually(broker: Broker, number: int) -> None:
     with anyio.fail_after(MARGIN_S):
-        await patiently(submit, broker, number)
+        await retry_until_available(submit, broker, number)
 
 
 async def test_requests_are_refused_while_nothing_can_be_written_and_none_is_lost(
@@ -62,7 +62,7 @@ async def test_requests_are_refused_while_nothing_can_be_written_and_none_is_los
     """A bound on the size of its files stands for the disk: writes fail in the same way."""
     pid, unlimited = own_redis.pid, resource.RLIM_INFINITY
     connection = Connection(own_redis.url)
-    queue = LmQueue(connection, keys, lease_s=60, retention_s=60)
+    queue = LmQueue(connection, keys, lease_s=60, result_ttl_s=60)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (5 * MIB, unlimited))
     accepted: list[int] = []
     try:

@@ -108,7 +108,7 @@ async def test_a_quiet_stream_repeats_its_stage(
         for reading in (call, attached):
             await read_until(reading, "d")
     assert queued == [api.STAGE_QUEUED] * 2
-    assert answering == attached_to * 2 == [api.STAGE_ANSWERING] * 2
+    assert answering == attached_to * 2 == [api.STAGE_RUNNING] * 2
     assert "unchanged" not in str(await journal_of(connection, keys))
 
 
@@ -223,7 +223,7 @@ async def test_cancel_ends_a_request_once(one: Gateway, worker: ScriptedWorker) 
 async def test_a_client_that_goes_away_leaves_the_request_running_for_its_linger_time(
     one: Gateway, worker: ScriptedWorker
 ) -> None:
-    call = one.stub.Generate(ask(linger_s=30))
+    call = one.stub.Generate(ask(orphan_timeout_s=30))
     lease = await worker.claim()
     await worker.say(lease, "ab")
     await read_until(call, "ab")
@@ -235,7 +235,7 @@ async def test_a_client_that_goes_away_leaves_the_request_running_for_its_linger
 async def test_a_request_that_nobody_reads_is_ended(
     one: Gateway, worker: ScriptedWorker, connection: Connection, keys: Keys
 ) -> None:
-    call = one.stub.Generate(ask(linger_s=0.1))
+    call = one.stub.Generate(ask(orphan_timeout_s=0.1))
     await call.read()
     lease = await worker.claim()
     call.cancel()
@@ -271,7 +271,7 @@ async def test_a_failed_request_has_the_status_its_worker_gave(
     assert await refusal(call) == (Code.ABORTED, "3 workers died")
 
 
-def picture(width: int, height: int) -> bytes:
+def image(width: int, height: int) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (width, height)).save(file, "PNG")
     return file.getvalue()
@@ -287,13 +287,13 @@ REFUSED = {
     "17 strings; at most 16": ask(stop=["x"] * 17),
     "stop_token_ids[0] is 320; 0 to 319": ask(stop_token_ids=[320]),
     "top_logprobs is 21; 0 to 20": ask(top_logprobs=21),
-    "linger_s is 3601; 0 to 3600": ask(linger_s=3601),
+    "orphan_timeout_s is 3601; 0 to 3600": ask(orphan_timeout_s=3601),
     "(129 characters); 1 to 128": ask("a" * 129),
     "513 bytes of text": ask(text="a" * 513),
     "1 messages and 513 parts, the context only 512": api.GenerateRequest(
         messages=[api.Message(role=api.ROLE_USER, parts=[api.ContentPart()] * 513)]
     ),
-    "more than 10000 pixels in all": ask_about(api.Image(data=picture(101, 100))),
+    "more than 10000 pixels in all": ask_about(api.Image(data=image(101, 100))),
     "4 bytes are no image": ask_about(api.Image(data=b"none")),
     "(2 characters); 64 lower-case": ask_about(api.Image(digest="ab")),
 }
@@ -331,7 +331,7 @@ async def test_fields_this_release_does_not_know_are_refused_in_every_call(one: 
         assert "no field with number 111" in message
 
 
-async def test_a_picture_of_too_many_bytes_is_refused_by_us_not_by_the_transport(
+async def test_an_image_of_too_many_bytes_is_refused_by_us_not_by_the_transport(
     one: Gateway,
 ) -> None:
     image = api.Image(data=bytes(2 * MAX_IMAGE_BYTES))
@@ -394,7 +394,7 @@ async def test_an_offset_behind_the_end_is_refused_with_the_numbers(
 async def test_a_request_for_another_model_is_not_read_with_this_ones_words(
     one: Gateway, connection: Connection, keys: Keys
 ) -> None:
-    broker = Broker(connection, keys, max_open_requests=MAX_OPEN, retention_s=60)
+    broker = Broker(connection, keys, max_open_requests=MAX_OPEN, result_ttl_s=60)
     job = pb.Job(request_id="r", fingerprint="another", timeout_ms=60_000)
     await broker.submit(job, None)
     code, message = await refusal(one.stub.Attach(attach()))
@@ -402,20 +402,20 @@ async def test_a_request_for_another_model_is_not_read_with_this_ones_words(
     assert "was made for model another" in message
 
 
-async def test_a_conversation_is_counted_with_its_picture(
+async def test_a_conversation_is_counted_with_its_image(
     one: Gateway, checkpoint: Checkpoint
 ) -> None:
-    messages = ask_about(api.Image(data=picture(3, 3))).messages
+    messages = ask_about(api.Image(data=image(3, 3))).messages
     counted = await one.stub.CountTokens(api.CountTokensRequest(messages=messages))
     assert list(counted.prompt_ids) == [258, 260, 263, 10, 266, 256, 267, *b"hello", 264]
     assert counted.prompt_tokens == 13
-    assert counted.image_rows == checkpoint.spec.vision.embedding_rows == 18
+    assert counted.image_tokens == checkpoint.spec.vision.num_image_tokens == 18
 
 
 async def test_the_model_is_described(one: Gateway, checkpoint: Checkpoint) -> None:
     model = await one.stub.GetModel(api.GetModelRequest())
     assert model.fingerprint == checkpoint.fingerprint
-    assert (model.context_tokens, model.image_size, model.image_rows) == (512, 112, 18)
+    assert (model.context_tokens, model.image_size, model.image_tokens) == (512, 112, 18)
     assert list(model.eos_token_ids) == [256, 263, 265]
     assert round(model.default_sampling.temperature, 6) == 0.8
     assert model.max_image_bytes == MAX_IMAGE_BYTES

@@ -54,7 +54,7 @@ def worker(connection: Connection, keys: Keys, one: Gateway) -> ScriptedWorker:
 async def test_nobody_waits_past_the_deadline(
     one: Gateway, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.streaming.reader, "_OVERDUE_S", 0.3)
+    monkeypatch.setattr(gateway.streaming.reader, "END_GRACE_S", 0.3)
     first = one.stub.Generate(ask(), timeout=1)
     await first.read()
     reader = one.stub.Attach(attach())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.golden import greedy_tokens, input_ids, picture
+from tests.integration.golden import greedy_tokens, image, input_ids
 from tests.integration.system import System
 from tests.parity.golden_plans import cases, open_golden
 
@@ -22,12 +22,12 @@ KEYS = {"input_ids", "token_ids", "text", "finish_reason", "usage", "timings", "
 
 
 def write_messages(case: str, file: Path) -> Path:
-    """A golden conversation as an OpenAI-shaped file; its picture beside it, or inside."""
+    """A golden conversation as an OpenAI-shaped file; its image beside it, or inside."""
     messages = []
     for turn in json.loads(str(BUNDLED[f"{case}/conversation"])):
         content: list[dict[str, Any]] = []
         if turn.get("image"):
-            data = base64.b64encode(picture(BUNDLED, case)).decode()
+            data = base64.b64encode(image(BUNDLED, case)).decode()
             url = f"data:image/png;base64,{data}"
             content.append({"type": "image_url", "image_url": {"url": url}})
         if turn.get("content"):

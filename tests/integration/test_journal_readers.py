@@ -29,7 +29,7 @@ class Bench:
         await self.connection.commands.xadd(self.keys.journal(name), fields, id=at)
 
     async def accept(self, name: str, at: str = "*") -> None:
-        job = pb.Job(request_id=name, linger_ms=10_000, timeout_ms=60_000)
+        job = pb.Job(request_id=name, orphan_timeout_ms=10_000, timeout_ms=60_000)
         await self.write(name, "a", 0, pb.JournalAccepted(job=job), at)
 
     async def token(self, name: str, index: int, at: str = "*") -> None:
@@ -43,7 +43,9 @@ class Bench:
 @pytest.fixture
 async def bench(connection: Connection, keys: Keys) -> AsyncIterator[Bench]:
     bench = Bench(connection, keys)
-    running = [asyncio.ensure_future(part()) for part in (bench.hub.run, bench.hub.keep_readers)]
+    running = [
+        asyncio.ensure_future(part()) for part in (bench.hub.run, bench.hub.heartbeat_readers)
+    ]
     yield bench
     for task in running:
         task.cancel()
@@ -121,7 +123,7 @@ async def test_entries_before_those_a_reader_has_end_its_waiting(bench: Bench) -
 
 
 async def test_the_bell_of_a_gateway_does_not_stay(bench: Bench) -> None:
-    await bench.hub._ring()
+    await bench.hub._send_wakeup()
     commands = bench.connection.commands
     [bell] = await commands.keys(bench.keys.bell("*"))
     assert 0 < await commands.ttl(bell) <= 60

@@ -70,7 +70,7 @@ async def test_an_image_is_held_until_the_last_of_its_requests_ends(bench: Bench
     assert 0 < await ttl(bench, one) <= IMAGE_TTL_S
     assert await held_bytes(bench) == MIB
     [other] = await bench.vision.claim(1)
-    assert await bench.vision.not_encoded(other, "ABORTED", "given up") == 1
+    assert await bench.vision.encode_failed(other, "ABORTED", "given up") == 1
     assert await ttl(bench, image(2)) > 0
     assert await bench.connection.commands.exists(bench.keys.pins, bench.keys.pinned) == 0
 
@@ -94,7 +94,7 @@ async def test_images_of_others_push_out_no_image_of_an_open_request(bench: Benc
     await bench.encode(digest_of(one))
     await bench.blobs.forget_embedding(MODEL, digest_of(one))
     [lease] = await bench.lm.claim(1)
-    await bench.lm.need_vision(lease, make_job("r", image=one))
+    await bench.lm.await_encode(lease, make_job("r", image=one))
     await bench.encode(digest_of(one))
     [lease] = await bench.lm.claim(1)
     assert await bench.lm.resume(lease) is not None
@@ -109,7 +109,7 @@ async def test_images_above_the_bound_are_refused_with_the_numbers(
         bench.connection,
         bench.keys,
         max_open_requests=100,
-        retention_s=60,
+        result_ttl_s=60,
         max_open_image_bytes=most,
     )
     if limit == "of Redis":
@@ -143,7 +143,7 @@ async def test_without_room_in_redis_nothing_is_accepted_and_what_was_goes_on(
         bench.connection,
         bench.keys,
         max_open_requests=100,
-        retention_s=60,
+        result_ttl_s=60,
         max_open_image_bytes=100 * MIB,
     )
     with pytest.raises(Overloaded, match="out of memory"):

@@ -103,10 +103,10 @@ def test_a_proxy_that_takes_no_large_messages_is_named(start: Start, tmp_path: P
     with running("nginx", gateways.targets, tmp_path, default) as target, Client(target) as client:
         kinds: tuple[type[Glm4vError], ...] = (InvalidRequest,)
         for megabytes in (2, 16):
-            picture = question(bytes(megabytes * 2**20), "?")
+            image = question(bytes(megabytes * 2**20), "?")
             with pytest.raises(kinds, match="client_max_body_size"):
-                client.count_tokens(picture)
+                client.count_tokens(image)
             with pytest.raises(kinds, match="client_max_body_size"):
-                list(client.generate(picture))
+                list(client.generate(image))
             kinds += (Unavailable,)  # nginx may end the connection before it has said why
     assert gateways.calls() == []

@@ -13,7 +13,7 @@ from redis import Redis
 
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.lm_queue import Append, LmQueue
-from glm4v.broker.patience import patiently
+from glm4v.broker.patience import retry_until_available
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from tests.redis_nodes import HOST, cluster, free_port, node, wait_for
@@ -71,8 +71,8 @@ async def test_a_request_goes_on_over_the_failover_of_its_master(folder: Path, k
         connection = await stack.enter_async_context(
             opened(f"redis+sentinel://{HOST}:{sentinel_port}/{SERVICE}")
         )
-        broker = Broker(connection, keys, max_open_requests=10, retention_s=60)
-        queue = LmQueue(connection, keys, lease_s=60, retention_s=60)
+        broker = Broker(connection, keys, max_open_requests=10, result_ttl_s=60)
+        queue = LmQueue(connection, keys, lease_s=60, result_ttl_s=60)
         await broker.ready()
         await broker.submit(pb.Job(request_id="r", timeout_ms=60_000), None)
         [lease] = await queue.claim(1)
@@ -81,7 +81,7 @@ async def test_a_request_goes_on_over_the_failover_of_its_master(folder: Path, k
         os.kill(master.info("server")["process_id"], signal.SIGKILL)
         end = pb.JournalEnd(kind=pb.END_KIND_LENGTH, token_count=2)
         append = Append(lease, 1, pb.JournalTokens(ids=[6]), end)
-        assert await asyncio.wait_for(patiently(queue.append, [append]), 30) == ["ok"]
+        assert await asyncio.wait_for(retry_until_available(queue.append, [append]), 30) == ["ok"]
         assert replica.info("replication")["role"] == "master"
         events = [event async for event in broker.read("r")]
         assert [list(e.ids) for e in events if isinstance(e, pb.JournalTokens)] == [[5], [6]]

@@ -48,7 +48,7 @@ class Bench:
             max_tokens=4,
             accepted_ms=now_ms,
             deadline_ms=now_ms + 600_000,
-            linger_ms=600_000,
+            orphan_timeout_ms=600_000,
             content_digest=name.encode(),
         )
         assert await self.broker.submit(job, data)
@@ -68,14 +68,14 @@ async def bench(
     bounds = DecodingBounds(quick_s=0.2, slow_s=1000)
     decoders = Decoders(ImageLimits(), size, quick=2, bounds=bounds, command=COMMAND)
     encoder = Encoder(checkpoint, CpuDevice(torch.float32), decoders)
-    queue = VisionQueue(connection, keys, lease_s=LEASE_S, retention_s=60)
+    queue = VisionQueue(connection, keys, lease_s=LEASE_S, result_ttl_s=60)
     blobs = Blobs(connection, keys)
     worker = Worker(queue, blobs, encoder, fingerprint="model", room=3, lease_s=LEASE_S)
     stopping = asyncio.Event()
     await queue.ready()
     await encoder.start()
     running = asyncio.create_task(worker.run(stopping))
-    broker = Broker(connection, keys, max_open_requests=30, retention_s=60)
+    broker = Broker(connection, keys, max_open_requests=30, result_ttl_s=60)
     yield Bench(broker, blobs, encoder)
     stopping.set()
     await running

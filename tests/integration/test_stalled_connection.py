@@ -76,10 +76,12 @@ async def test_a_stalled_read_delays_no_command_and_is_made_again(
 ) -> None:
     proxy = Proxy(urlsplit(redis_url).path, b"XREAD\r\n")
     async with through(proxy, folder) as connection:
-        broker = Broker(connection, keys, max_open_requests=10, retention_s=60)
-        queue = LmQueue(connection, keys, lease_s=60, retention_s=60)
+        broker = Broker(connection, keys, max_open_requests=10, result_ttl_s=60)
+        queue = LmQueue(connection, keys, lease_s=60, result_ttl_s=60)
         await broker.ready()
-        await broker.submit(pb.Job(request_id="r", timeout_ms=60_000, linger_ms=60_000), None)
+        await broker.submit(
+            pb.Job(request_id="r", timeout_ms=60_000, orphan_timeout_ms=60_000), None
+        )
         [lease] = await queue.claim(1)
         seen: list[int] = []
         moments: dict[int, float] = {}

@@ -47,7 +47,7 @@ async def test_golden_answers_with_the_real_vocabulary(
 
 
 def draw(seed: int) -> bytes:
-    """A small picture that no other seed gives."""
+    """A small image that no other seed gives."""
     noise = random.Random(seed)
     image = Image.new("RGB", (noise.randint(20, 90), noise.randint(20, 90)))
     image.putdata([tuple(noise.randbytes(3)) for _ in range(image.width * image.height)])
@@ -57,7 +57,7 @@ def draw(seed: int) -> bytes:
 
 
 def a_request(seed: int) -> tuple[list[api.Message], int]:
-    """Messages of some length, with a picture or not, and a number of tokens."""
+    """Messages of some length, with an image or not, and a number of tokens."""
     dice = random.Random(seed)
     text = "".join(dice.choice("abc 图片里有什么") for _ in range(dice.randint(1, 60)))
     image = draw(seed) if dice.random() < 0.7 else None
@@ -106,7 +106,7 @@ async def _left(connection: Connection, keys: Keys) -> list[str]:
     return found
 
 
-async def test_a_picture_can_be_asked_about_by_its_digest(system: System) -> None:
+async def test_an_image_can_be_asked_about_by_its_digest(system: System) -> None:
     image = draw(1001)
     first = await system.ask([user("what", image)])
     again = await system.ask([user("what", digest=first.image_digest)])

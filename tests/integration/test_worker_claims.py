@@ -14,11 +14,11 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.keys import LM_GROUP
 from glm4v.broker.lm_queue import Lease, LmQueue
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.host.core_turns import CoreTurns
+from glm4v.host.cpu_arbiter import CpuArbiter
 from glm4v.internal.v1 import journal_pb2 as pb
-from lm_worker.engine.engine import NewToken
-from lm_worker.plan import AnswerForm
-from lm_worker.structured_output.grammar import Grammars
+from lm_worker.engine.engine import TokenOutput
+from lm_worker.plan import OutputFormat
+from lm_worker.structured_output.grammar import GrammarCache
 from lm_worker.worker import Worker
 from tests.e2e.journals import read_journal
 from tests.parity.engine_runs import Answers, Layout, Running
@@ -28,7 +28,7 @@ LOOKS_S = 0.1  # how often a worker looks for those
 WITHIN_S = 30.0  # of a machine that is busy with other things
 
 
-class Turns(CoreTurns):
+class Turns(CpuArbiter):
     """Remembers what it was told last."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Bench:
             prompt_ids=[258, 260, 263, 10, 97, 264],
             max_tokens=3,
             timeout_ms=600_000,
-            linger_ms=600_000,
+            orphan_timeout_ms=600_000,
             content_digest=name.encode(),
             sampling=pb.Sampling(temperature=0, top_p=1, repetition_penalty=1),
         )
@@ -93,7 +93,7 @@ class Bench:
 @pytest.fixture
 async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[str], Path]) -> Bench:
     folder = checkpoint_dir("micro-glm4v")
-    queue = LmQueue(connection, keys, lease_s=LEASE_S, retention_s=60)
+    queue = LmQueue(connection, keys, lease_s=LEASE_S, result_ttl_s=60)
     await queue.ready()
     turns = Turns()
     worker = Worker(
@@ -101,17 +101,17 @@ async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[st
         Blobs(connection, keys),
         spec=Checkpoint.open(folder).spec,
         fingerprint="model",
-        max_sequences=4,
+        max_num_seqs=4,
         lease_s=4 * LOOKS_S,
         turns=turns,
     )
 
     class Published(Answers):
-        async def publish(self, tokens: "list[NewToken]") -> set[int]:  # type: ignore[override]
+        async def publish(self, tokens: "list[TokenOutput]") -> set[int]:  # type: ignore[override]
             return await worker.publish(tokens)
 
     run = Running(folder, Layout(), None, 60.0, Published())
-    broker = Broker(connection, keys, max_open_requests=9, retention_s=60)
+    broker = Broker(connection, keys, max_open_requests=9, result_ttl_s=60)
     return Bench(connection, keys, worker, turns, run, broker)
 
 
@@ -119,14 +119,16 @@ async def test_no_request_waits_for_another_ones_response_format(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiling, may_go_on = asyncio.Event(), asyncio.Event()
-    open_ = Grammars.open
+    open_ = GrammarCache.open
 
-    async def slow(self: Grammars, number: int, form: AnswerForm, answer: tuple[int, ...]) -> None:
+    async def slow(
+        self: GrammarCache, number: int, form: OutputFormat, answer: tuple[int, ...]
+    ) -> None:
         compiling.set()
         await may_go_on.wait()
         await open_(self, number, form, answer)
 
-    monkeypatch.setattr(Grammars, "open", slow)
+    monkeypatch.setattr(GrammarCache, "open", slow)
     async with bench.working():
         await bench.submit("shaped", "[a-c]+")
         with anyio.fail_after(WITHIN_S):
@@ -148,12 +150,12 @@ async def test_a_worker_that_waits_for_a_response_format_stops_and_hands_it_back
         compiling.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Grammars, "open", for_ever)
+    monkeypatch.setattr(GrammarCache, "open", for_ever)
     await bench.submit("shaped", "[a-c]+")
     with anyio.fail_after(WITHIN_S):
         async with bench.working():
             await compiling.wait()
-    other = LmQueue(bench.connection, bench.keys, lease_s=LEASE_S, retention_s=60)
+    other = LmQueue(bench.connection, bench.keys, lease_s=LEASE_S, result_ttl_s=60)
     [lease] = await other.claim(1)
     assert (lease.request_id, lease.lives) == ("shaped", 0)
 
@@ -170,7 +172,7 @@ async def test_lapsed_leases_are_taken_over_while_a_suspect_is_on_trial(
         await trial_over(sequence_id)
 
     monkeypatch.setattr(bench.run.engine, "trial_over", long_trial)
-    dead = LmQueue(bench.connection, bench.keys, lease_s=LEASE_S, retention_s=60)
+    dead = LmQueue(bench.connection, bench.keys, lease_s=LEASE_S, result_ttl_s=60)
     for name in ("first", "second"):
         await bench.submit(name)
     leases = {lease.request_id: lease for lease in await dead.claim(2)}

@@ -15,7 +15,7 @@ from glm4v.broker.lm_queue import LmQueue
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
-from lm_worker.engine.engine import NewToken
+from lm_worker.engine.engine import TokenOutput
 from lm_worker.translate import Held
 from lm_worker.worker import Worker
 from tests.e2e.journals import Journal, read_journal
@@ -46,7 +46,7 @@ class Late(Answers):
         self.taking_over: asyncio.Task[None] | None = None
         self.written: list[list[int]] = []  # in the journal before and after the late token
 
-    async def publish(self, tokens: Sequence[NewToken]) -> set[int]:
+    async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
         if tokens[0].index != KNOWN or self.taking_over is not None:
             return await self._worker.publish(tokens)
         self.taking_over = asyncio.create_task(self._lapse_and_take_over())
@@ -57,7 +57,7 @@ class Late(Answers):
 
     async def _lapse_and_take_over(self) -> None:
         await lapse(self._connection, self._keys)
-        for lease in await self._queue.take_over(1):
+        for lease in await self._queue.claim_expired(1):
             await self._worker._admit(self.run.engine, lease)
 
     async def journal(self, part: str) -> Journal:
@@ -87,14 +87,14 @@ class Bench:
 async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[str], Path]) -> Bench:
     golden, folder = open_golden("bundled"), checkpoint_dir("micro-glm4v")
     text = next(case for case in cases(golden) if f"{case}/vision_embeddings" not in golden)
-    queue = LmQueue(connection, keys, lease_s=LEASE_S, retention_s=60)
+    queue = LmQueue(connection, keys, lease_s=LEASE_S, result_ttl_s=60)
     await queue.ready()
     worker = Worker(
         queue,
         Blobs(connection, keys),
         spec=Checkpoint.open(folder).spec,
         fingerprint="model",
-        max_sequences=4,
+        max_num_seqs=4,
         lease_s=LEASE_S,
     )
     job = pb.Job(
@@ -103,11 +103,11 @@ async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[st
         prompt_ids=[int(i) for i in golden[f"{text}/input_ids"]],
         max_tokens=GOLDEN_TOKENS,
         timeout_ms=60_000,
-        linger_ms=60_000,
+        orphan_timeout_ms=60_000,
         content_digest=b"asked",
         sampling=pb.Sampling(temperature=0, top_p=1, repetition_penalty=1),
     )
-    broker = Broker(connection, keys, max_open_requests=3, retention_s=60)
+    broker = Broker(connection, keys, max_open_requests=3, result_ttl_s=60)
     assert await broker.submit(job, None)
     return Bench(queue, worker, folder, golden[f"{text}/greedy_tokens"].tolist())
 
@@ -159,7 +159,7 @@ async def test_a_worker_that_stops_hands_back_the_newest_lease(
 ) -> None:
     [old] = await bench.queue.claim(1)
     await lapse(connection, keys)
-    [new] = await bench.queue.take_over(1)
+    [new] = await bench.queue.claim_expired(1)
     resumed = await bench.queue.resume(new)
     assert resumed is not None
     bench.worker._held[NAME] = Held(old, resumed.job)

@@ -13,34 +13,34 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import open_device
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.engine.blocks import BlockPool
-from lm_worker.engine.engine import Engine, NewToken
+from lm_worker.engine.engine import Engine, TokenOutput
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import SequenceRequest
 from lm_worker.model.layers import Shard
 from lm_worker.model.runner import Runner
 from lm_worker.parallel.group import Place, join
 from lm_worker.parallel.ranks import Ranks
-from lm_worker.plan import AnswerForm
-from lm_worker.structured_output.grammar import Grammars
+from lm_worker.plan import OutputFormat
+from lm_worker.structured_output.grammar import GrammarCache
 from tests.parity.golden_plans import Golden, cases
 
 GOLDEN_TOKENS = 20
-FORM = AnswerForm("regex", "[a-z]{2,9}( [0-9]{1,3})*")
+FORM = OutputFormat("regex", "[a-z]{2,9}( [0-9]{1,3})*")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request, with its picture's rows."""
+    """One request, with its image's rows."""
 
     request: SequenceRequest
-    picture: TensorBytes | None
+    image: TensorBytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How an engine is set up; nothing here may change an answer."""
 
-    step_rows: int = 64
+    max_batched_tokens: int = 64
     block_size: int = 16
     blocks: int = 600
     prefix_cache: bool = True
@@ -55,7 +55,7 @@ class Answers:
     errors: dict[str, str] = field(default_factory=dict)
     ended: dict[str, asyncio.Event] = field(default_factory=dict)
 
-    async def publish(self, tokens: Sequence[NewToken]) -> set[int]:
+    async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
         """Keep tokens in the order they come in."""
         for token in tokens:
             if token.error is None:
@@ -72,15 +72,15 @@ class Answers:
 def ask(golden: Golden, case: str, boi_id: int) -> Asked:
     """The case's prompt as a greedy request for the golden tokens."""
     ids = tuple(int(i) for i in golden[f"{case}/input_ids"])
-    picture = None
+    image = None
     if f"{case}/vision_embeddings" in golden:
         rows = golden[f"{case}/vision_embeddings"].astype(np.float32)
-        picture = TensorBytes("float32", rows.shape, rows.tobytes())
+        image = TensorBytes("float32", rows.shape, rows.tobytes())
     request = SequenceRequest(
         request_id=case,
         prompt_ids=ids,
-        picture="" if picture is None else f"picture of {case}",
-        image_slot=-1 if picture is None else ids.index(boi_id),
+        image="" if image is None else f"image of {case}",
+        image_offset=-1 if image is None else ids.index(boi_id),
         max_tokens=GOLDEN_TOKENS,
         stop_ids=frozenset(),
         temperature=0.0,
@@ -89,7 +89,7 @@ def ask(golden: Golden, case: str, boi_id: int) -> Asked:
         repetition_penalty=1.0,
         seed=0,
     )
-    return Asked(request, picture)
+    return Asked(request, image)
 
 
 def mixed(golden: Golden, boi_id: int, count: int) -> list[Asked]:
@@ -130,7 +130,7 @@ class Running:
         checkpoint = Checkpoint.open(folder)
         device = open_device("cpu", "float32")
         size = place.size if place else 1
-        self.grammars = Grammars(folder, checkpoint.spec)
+        self.grammars = GrammarCache(folder, checkpoint.spec)
         self.answers = answers
         self.ranks = Ranks(
             partial(Runner.load, checkpoint, device, Shard(0, size), grammars=self.grammars),
@@ -141,8 +141,8 @@ class Running:
         )
         self.scheduler = Scheduler(
             BlockPool(layout.blocks, layout.block_size),
-            max_sequences=64,
-            step_rows=layout.step_rows,
+            max_num_seqs=64,
+            max_batched_tokens=layout.max_batched_tokens,
             stretch=layout.stretch,
             prefix_cache=layout.prefix_cache,
         )
@@ -150,7 +150,7 @@ class Running:
             self.scheduler,
             self.ranks,
             self.answers.publish,
-            picture_rows=checkpoint.spec.vision.embedding_rows,
+            num_image_tokens=checkpoint.spec.vision.num_image_tokens,
             grammars=self.grammars,
         )
 
@@ -158,7 +158,7 @@ class Running:
         """The answers to requests that come all at once."""
         for one in requests:
             self.answers.ended[one.request.request_id] = asyncio.Event()
-            await self.engine.add(one.request, (), one.picture)
+            await self.engine.add(one.request, (), one.image)
         names = [one.request.request_id for one in requests]
         ended = asyncio.create_task(self._all_ended(names))
         await asyncio.wait({ended, self.stepping}, return_when=asyncio.FIRST_COMPLETED)

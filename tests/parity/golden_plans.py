@@ -17,14 +17,14 @@ from glm4v.device.collectives import Collective, SingleRank
 from lm_worker.model.layers import Shard
 from lm_worker.model.model import LanguageModel
 from lm_worker.model.runner import Runner
-from lm_worker.plan import Chunk, SampledToken, SampleSpec, SamplingRules, StepPlan
+from lm_worker.plan import Chunk, SampledToken, SamplingParams, SamplingState, StepPlan
 from tests.reference import REFERENCE
 
 WHOLE_MODEL = Shard(0, 1)
 
 Golden = Mapping[str, Any]  # arrays by "<case>/<what>"
 
-GREEDY = SampleSpec(SamplingRules(), index=0)
+GREEDY = SamplingState(SamplingParams(), index=0)
 
 
 def open_golden(name: str) -> Golden:
@@ -44,9 +44,9 @@ class GoldenCase:
     """One prompt of the golden file, expanded."""
 
     name: str
-    row_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
     positions: tuple[int, ...]
-    picture: torch.Tensor | None  # [image rows, hidden]
+    image: torch.Tensor | None  # [image rows, hidden]
     next_position: int  # of the first generated token
     tokens: tuple[int, ...]  # 20 greedy ones
     last_logits: torch.Tensor  # [vocabulary]
@@ -55,19 +55,19 @@ class GoldenCase:
 
 
 def read_case(golden: Golden, name: str, spec: ModelSpec) -> GoldenCase:
-    """The case `name`, its picture rows put in where boi stands."""
+    """The case `name`, its image rows put in where boi stands."""
     ids = [int(i) for i in golden[f"{name}/input_ids"]]
-    row_ids = list(ids)
-    picture = None
+    token_ids = list(ids)
+    image = None
     if f"{name}/vision_embeddings" in golden:
-        picture = torch.from_numpy(golden[f"{name}/vision_embeddings"])
+        image = torch.from_numpy(golden[f"{name}/vision_embeddings"])
         slot = ids.index(spec.boi_id)
-        row_ids[slot : slot + 3] = [-1 - row for row in range(len(picture))]
+        token_ids[slot : slot + 3] = [-1 - row for row in range(len(image))]
     return GoldenCase(
         name=name,
-        row_ids=tuple(row_ids),
-        positions=positions(ids, spec, picture is not None),
-        picture=picture,
+        token_ids=tuple(token_ids),
+        positions=positions(ids, spec, image is not None),
+        image=image,
         next_position=len(ids),
         tokens=tuple(int(i) for i in golden[f"{name}/greedy_tokens"]),
         last_logits=torch.from_numpy(golden[f"{name}/prefill_logits_last"]),
@@ -76,9 +76,9 @@ def read_case(golden: Golden, name: str, spec: ModelSpec) -> GoldenCase:
     )
 
 
-def positions(ids: list[int], spec: ModelSpec, with_picture: bool) -> tuple[int, ...]:
+def positions(ids: list[int], spec: ModelSpec, with_image: bool) -> tuple[int, ...]:
     """Rotary positions of the expanded rows: all patches share the one of their placeholder."""
-    if not with_picture:
+    if not with_image:
         return tuple(range(len(ids)))
     patch = ids.index(spec.boi_id) + 1
     shared = (patch,) * spec.vision.patch_rows
@@ -93,19 +93,19 @@ def chunks(
     Rows come from the golden file, not from what was sampled, so that every step is compared even
     after a difference.
     """
-    row_ids = case.row_ids + case.tokens
+    token_ids = case.token_ids + case.tokens
     decoded = range(case.next_position, case.next_position + len(case.tokens))
     row_positions = (*case.positions, *decoded)
-    prompt = len(case.row_ids)
-    bounds = [*range(0, prompt, size), *range(prompt, len(row_ids) + 1)]
+    prompt = len(case.token_ids)
+    bounds = [*range(0, prompt, size), *range(prompt, len(token_ids) + 1)]
     for start, end in pairwise(bounds):
         yield Chunk(
             sequence_id=number,
-            row_ids=row_ids[start:end],
+            token_ids=token_ids[start:end],
             positions=row_positions[start:end],
-            start_row=start,
+            context_len=start,
             block_table=block_table,
-            picture=case.name if case.picture is not None else "",
+            image=case.name if case.image is not None else "",
             sample=replace(GREEDY, index=end - prompt) if end >= prompt else None,
         )
 
@@ -167,7 +167,7 @@ def play(
     shard: Shard = WHOLE_MODEL,
 ) -> list[Played]:
     """Run cases side by side to their ends, their cache blocks scattered over one cache."""
-    rows = [len(case.row_ids) + len(case.tokens) for case in played]
+    rows = [len(case.token_ids) + len(case.tokens) for case in played]
     counts = [-(-count // block_size) for count in rows]
     attention = allocated_attention(
         spec, device, blocks=sum(counts), block_size=block_size, shard=shard
@@ -176,8 +176,8 @@ def play(
     scattered = iter(np.random.default_rng(0).permutation(sum(counts)).tolist())
     streams = []
     for number, (case, count) in enumerate(zip(played, counts, strict=True)):
-        if case.picture is not None:
-            runner.add_picture(case.name, case.picture)
+        if case.image is not None:
+            runner.add_image(case.name, case.image)
         streams.append(chunks(case, number, tuple(islice(scattered, count)), chunk))
     tokens: list[list[SampledToken]] = [[] for _ in played]
     logits: list[list[torch.Tensor]] = [[] for _ in played]

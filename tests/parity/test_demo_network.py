@@ -42,21 +42,21 @@ def test_logits_behind_text(network: Network, case: str) -> None:
 
 @pytest.mark.parametrize("case", ["image", "image_multi", "image_tall_small"])
 @torch.no_grad()
-def test_pictures_and_logits_behind_them(network: Network, case: str) -> None:
+def test_images_and_logits_behind_them(network: Network, case: str) -> None:
     golden = open_golden("bundled")
     ids = torch.from_numpy(golden[f"{case}/input_ids"]).long().view(1, -1)
     side = network.spec.vision.image_size
     pixels = torch.from_numpy(golden[f"{case}/pixel_values"]).float().view(1, 3, side, side)
-    picture = network.vision(network.vision.patches(pixels))
+    image = network.vision(network.vision.patches(pixels))
     embeddings = torch.from_numpy(golden[f"{case}/vision_embeddings"])
-    assert (picture[0] - embeddings).abs().max() < TOLERANCE
+    assert (image[0] - embeddings).abs().max() < TOLERANCE
     slot = ids[0].tolist().index(network.spec.boi_id)
-    logits, glances = network(ids, picture, slot, *plain(ids))
+    logits, glances = network(ids, image, slot, *plain(ids))
     expected = torch.from_numpy(golden[f"{case}/prefill_logits_last"])
-    assert logits.shape[1] == ids.shape[1] - 3, "a row of text each, none of the picture"
+    assert logits.shape[1] == ids.shape[1] - 3, "a row of text each, none of the image"
     for glance in glances:
         shares = glance.looks
-        assert shares.shape[2:] == (ids.shape[1] - 3, picture.shape[1])
-        assert (shares[0, :, :slot] == 0).all(), "what stands before a picture does not see it"
+        assert shares.shape[2:] == (ids.shape[1] - 3, image.shape[1])
+        assert (shares[0, :, :slot] == 0).all(), "what stands before an image does not see it"
         assert (shares[0, :, slot:].sum(-1) < 1).all()
     assert (logits[0, -1] - expected).abs().max() < TOLERANCE

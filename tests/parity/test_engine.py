@@ -42,7 +42,7 @@ def alone(folder: Path, requests: list[Asked]) -> dict[str, list[int]]:
 
     async def answer() -> dict[str, list[int]]:
         answers: dict[str, list[int]] = {}
-        async with running(folder, Layout(step_rows=WHOLE, prefix_cache=False)) as run:
+        async with running(folder, Layout(max_batched_tokens=WHOLE, prefix_cache=False)) as run:
             for one in requests:
                 answers |= await run.answer([one])
         return answers
@@ -69,11 +69,11 @@ def test_those_with_a_form_have_it(requests: list[Asked], alone: dict[str, list[
 @pytest.mark.parametrize(
     "layout",
     [
-        Layout(step_rows=1),
-        Layout(step_rows=7, block_size=4, blocks=2400),
-        Layout(step_rows=WHOLE, block_size=128, blocks=80),
-        Layout(step_rows=WHOLE, prefix_cache=False),
-        Layout(step_rows=64, stretch=1.1),
+        Layout(max_batched_tokens=1),
+        Layout(max_batched_tokens=7, block_size=4, blocks=2400),
+        Layout(max_batched_tokens=WHOLE, block_size=128, blocks=80),
+        Layout(max_batched_tokens=WHOLE, prefix_cache=False),
+        Layout(max_batched_tokens=64, stretch=1.1),
     ],
     ids=str,
 )
@@ -117,7 +117,7 @@ async def test_on_several_ranks_they_are_as_alone(
     monkeypatch.setenv("GLM4V_TENSOR_PARALLEL", str(size))
     followers = Followers(size)
     try:
-        layout = Layout(step_rows=100, block_size=4, blocks=200)
+        layout = Layout(max_batched_tokens=100, block_size=4, blocks=200)
         async with running(folder, layout, followers.place) as run:
             assert await run.answer(requests) == alone
             assert run.scheduler.preemptions > 0

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from lm_worker.engine.engine import NewToken
+from lm_worker.engine.engine import TokenOutput
 from lm_worker.plan import StepPlan
 from tests.parity.engine_runs import Answers, Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
@@ -33,7 +33,7 @@ async def test_a_request_comes_back_while_a_step_runs(
             await run.engine.add(asked.request, tuple(expected[:KNOWN]), None, is_suspect=True)
             is_back.set()
 
-        async def refuse_once(tokens: Sequence[NewToken]) -> set[int]:
+        async def refuse_once(tokens: Sequence[TokenOutput]) -> set[int]:
             if tokens[0].index == KNOWN and not refused.is_set():
                 refused.set()
                 return {tokens[0].sequence_id}

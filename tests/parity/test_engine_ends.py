@@ -1,4 +1,4 @@
-"""Sequences that share a picture, or a last step, and leave while the engine waits."""
+"""Sequences that share an image, or a last step, and leave while the engine waits."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,18 +15,18 @@ from tests.parity.engine_runs import Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
 
 
-async def test_a_request_is_removed_while_another_ones_picture_is_dropped(
+async def test_a_request_is_removed_while_another_ones_image_is_dropped(
     checkpoint_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     golden, folder = open_golden("bundled"), checkpoint_dir("micro-glm4v")
     boi_id = Checkpoint.open(folder).spec.boi_id
     first = ask(golden, "image", boi_id)
     second = replace(
-        first, request=replace(first.request, request_id="second", picture="another picture")
+        first, request=replace(first.request, request_id="second", image="another image")
     )
     assert "image" in cases(golden)
-    async with running(folder, Layout(step_rows=10_000)) as run:
-        drop = run.ranks.drop_picture
+    async with running(folder, Layout(max_batched_tokens=10_000)) as run:
+        drop = run.ranks.drop_image
         dropped: list[str] = []
 
         async def drop_and_remove(digest: str) -> None:
@@ -42,34 +42,34 @@ async def test_a_request_is_removed_while_another_ones_picture_is_dropped(
             both = both or run.scheduler.waiting == 2
             return plan() if both else None
 
-        monkeypatch.setattr(run.ranks, "drop_picture", drop_and_remove)
+        monkeypatch.setattr(run.ranks, "drop_image", drop_and_remove)
         monkeypatch.setattr(run.scheduler, "plan", plan_when_both_are_there)
         answers = await run.answer([first, second])
         assert answers["second"] == answers["image"]
         assert run.engine.is_idle
-        # Asked about again, a picture is sent again.
+        # Asked about again, an image is sent again.
         third = replace(second, request=replace(second.request, request_id="third"))
         assert (await run.answer([third]))["third"] == answers["image"]
-    assert sorted(dropped) == sorted(["another picture", first.request.picture, "another picture"])
+    assert sorted(dropped) == sorted(["another image", first.request.image, "another image"])
 
 
-async def test_a_picture_others_count_on_is_sent_though_who_sent_it_leaves(
+async def test_an_image_others_count_on_is_sent_though_who_sent_it_leaves(
     checkpoint_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     golden, folder = open_golden("bundled"), checkpoint_dir("micro-glm4v")
     asked = ask(golden, "image", Checkpoint.open(folder).spec.boi_id)
     other = replace(asked, request=replace(asked.request, request_id="other"))
     async with running(folder, Layout()) as run:
-        add_picture, is_sent = run.ranks.add_picture, asyncio.Event()
+        add_image, is_sent = run.ranks.add_image, asyncio.Event()
 
         async def add_late(digest: str, rows: TensorBytes) -> None:
             await is_sent.wait()
-            await add_picture(digest, rows)
+            await add_image(digest, rows)
 
-        monkeypatch.setattr(run.ranks, "add_picture", add_late)
+        monkeypatch.setattr(run.ranks, "add_image", add_late)
         run.answers.ended["image"] = asyncio.Event()
         async with anyio.create_task_group() as admitting:
-            admitting.start_soon(run.engine.add, asked.request, (), asked.picture)
+            admitting.start_soon(run.engine.add, asked.request, (), asked.image)
             await anyio.wait_all_tasks_blocked()
             admitting.cancel_scope.cancel()
             is_sent.set()

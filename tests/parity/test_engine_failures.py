@@ -32,25 +32,25 @@ def greedy(golden: Golden, folder: Path) -> list[Asked]:
     return [ask(golden, case, boi_id) for case in cases(golden)]
 
 
-def with_a_broken_picture(one: Asked, name: str, temperature: float) -> Asked:
-    assert one.picture is not None
-    data = NAN + bytes(one.picture.data)[4:]
-    request = replace(one.request, request_id=name, picture="broken", temperature=temperature)
-    return Asked(request, TensorBytes(one.picture.dtype, one.picture.shape, data))
+def with_a_broken_image(one: Asked, name: str, temperature: float) -> Asked:
+    assert one.image is not None
+    data = NAN + bytes(one.image.data)[4:]
+    request = replace(one.request, request_id=name, image="broken", temperature=temperature)
+    return Asked(request, TensorBytes(one.image.dtype, one.image.shape, data))
 
 
-@pytest.mark.parametrize("step_rows", [10, 10_000])
+@pytest.mark.parametrize("max_batched_tokens", [10, 10_000])
 async def test_a_request_whose_scores_are_no_numbers_fails_alone(
-    step_rows: int, folder: Path, golden: Golden
+    max_batched_tokens: int, folder: Path, golden: Golden
 ) -> None:
     sound = greedy(golden, folder)
-    pictured = next(one for one in sound if one.picture is not None)
+    imaged = next(one for one in sound if one.image is not None)
     broken = [
-        with_a_broken_picture(pictured, f"broken {number}", temperature)
+        with_a_broken_image(imaged, f"broken {number}", temperature)
         for number, temperature in enumerate([0.0, 1.0])
     ]
     expected = {case: golden[f"{case}/greedy_tokens"].tolist() for case in cases(golden)}
-    async with running(folder, Layout(step_rows=step_rows, block_size=4)) as run:
+    async with running(folder, Layout(max_batched_tokens=max_batched_tokens, block_size=4)) as run:
         answers = await run.answer([*broken, *sound])
         assert answers == {"broken 0": [], "broken 1": [], **expected}
         assert sorted(run.answers.errors) == ["broken 0", "broken 1"]
@@ -59,7 +59,7 @@ async def test_a_request_whose_scores_are_no_numbers_fails_alone(
 
 
 async def test_an_error_of_the_device_ends_the_engine(folder: Path, golden: Golden) -> None:
-    pictured = next(one for one in greedy(golden, folder) if one.picture is not None)
-    with pytest.raises(KeyError):  # the runner was never given the picture
+    imaged = next(one for one in greedy(golden, folder) if one.image is not None)
+    with pytest.raises(KeyError):  # the runner was never given the image
         async with running(folder, Layout()) as run:
-            await run.answer([replace(pictured, picture=None)])
+            await run.answer([replace(imaged, image=None)])

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from lm_worker.engine.engine import NewToken
+from lm_worker.engine.engine import TokenOutput
 from tests.parity.engine_runs import Answers, Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
 
@@ -25,7 +25,7 @@ async def test_a_request_that_comes_while_the_last_tokens_are_published_is_answe
     publish = Answers.publish
     async with running(checkpoint_dir("micro-glm4v"), Layout()) as run:
 
-        async def publish_and_ask(answers: Answers, tokens: Sequence[NewToken]) -> set[int]:
+        async def publish_and_ask(answers: Answers, tokens: Sequence[TokenOutput]) -> set[int]:
             if tokens[-1].is_last and tokens[-1].request_id == first.request.request_id:
                 await asyncio.sleep(0.05)  # the engine has found nothing to plan by now
                 answers.ended[second.request.request_id] = asyncio.Event()

@@ -75,7 +75,7 @@ def test_positions_are_those_of_the_original(model: Model) -> None:
     for case in model.cases:
         expected = tuple(model.golden[f"{case.name}/rope_positions"].tolist())
         ids = model.golden[f"{case.name}/input_ids"].tolist()
-        assert positions(ids, model.spec, case.picture is not None) == expected
+        assert positions(ids, model.spec, case.image is not None) == expected
         assert case.next_position == model.golden[f"{case.name}/decode_positions"][0]
 
 
@@ -114,14 +114,14 @@ def test_every_row_of_micro_has_the_logits(checkpoint_dir: Callable[[str], Path]
 
 def layer_outputs(model: Model, case: GoldenCase) -> list[torch.Tensor]:
     """The prompt's rows after each layer."""
-    rows = len(case.row_ids)
+    rows = len(case.token_ids)
     attention = allocated_attention(model.spec, model.device, blocks=rows, block_size=1)
     attention.prepare([AttentionSegment(rows, 0, tuple(reversed(range(rows))))])
     places = torch.tensor(case.positions)
-    ids = torch.tensor(case.row_ids)
+    ids = torch.tensor(case.token_ids)
     hidden = model.model.embed(ids.clamp(min=0))
-    if case.picture is not None:
-        hidden[ids < 0] = case.picture
+    if case.image is not None:
+        hidden[ids < 0] = case.image
     outputs = []
     for layer in range(model.spec.layers):
         one = range(layer, layer + 1)
@@ -130,9 +130,9 @@ def layer_outputs(model: Model, case: GoldenCase) -> list[torch.Tensor]:
     return outputs
 
 
-def test_picture_rows_stand_where_the_placeholders_stood(micro: Model) -> None:
-    case = next(case for case in micro.cases if case.picture is not None)
-    swapped = replace(case, picture=case.picture.flip(0) if case.picture is not None else None)
+def test_image_rows_stand_where_the_placeholders_stood(micro: Model) -> None:
+    case = next(case for case in micro.cases if case.image is not None)
+    swapped = replace(case, image=case.image.flip(0) if case.image is not None else None)
     played = micro.play([swapped], chunk=WHOLE, block_size=16)[0]
     difference = played.logits[0] - case.last_logits
     assert difference.abs().max() > 0.1
@@ -141,9 +141,9 @@ def test_picture_rows_stand_where_the_placeholders_stood(micro: Model) -> None:
 def test_sequential_positions_give_the_known_wrong_logits(model: Model) -> None:
     """The comparison sees what it is there for: patches that do not share one position."""
     for case in model.cases:
-        if case.picture is None:
+        if case.image is None:
             continue
-        wrong = replace(case, positions=tuple(range(len(case.row_ids))))
+        wrong = replace(case, positions=tuple(range(len(case.token_ids))))
         logits = model.play([wrong], chunk=WHOLE, block_size=16)[0].logits[0]
         assert (logits - case.last_logits).abs().max() > 0.1
         control = model.golden[f"{case.name}/control_sequential_positions_logits_last"]

@@ -1,6 +1,6 @@
-"""What others notice of a long prompt, and what a second question about a picture costs.
+"""What others notice of a long prompt, and what a second question about an image costs.
 
-Measured as ratios within one run, on a small model whose pictures have as many rows as those of the
+Measured as ratios within one run, on a small model whose images have as many rows as those of the
 published one.
 """
 
@@ -23,13 +23,13 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.tiny import write_checkpoint
 from glm4v.process.settings import LmSettings
 from glm4v.tensor_bytes import TensorBytes
-from lm_worker.engine.engine import NewToken
+from lm_worker.engine.engine import TokenOutput
 from lm_worker.engine.sequence import SequenceRequest
 from tests.parity.engine_runs import Answers, Asked, Layout, Running, running
 
 DECODING = 8
 REPEATS = 3
-PROMPT = tuple(range(40, 55))  # 15 ids; with a picture 1614 rows
+PROMPT = tuple(range(40, 55))  # 15 ids; with an image 1614 rows
 
 
 @dataclass
@@ -39,7 +39,7 @@ class TimedAnswers(Answers):
     times: dict[str, list[float]] = field(default_factory=dict)
     more: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def publish(self, tokens: Sequence[NewToken]) -> set[int]:
+    async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
         """Take the time of every token."""
         now = time.perf_counter()
         for token in tokens:
@@ -56,7 +56,7 @@ class TimedAnswers(Answers):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with the published one's pictures and vocabulary, and a few more layers."""
+    """The tiny model with the published one's images and vocabulary, and a few more layers."""
     torch.set_num_threads(1)
     config = json.loads(
         resources.files("glm4v.checkpoint").joinpath("tiny_config.json").read_bytes()
@@ -69,21 +69,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked(folder: Path, name: str, max_tokens: int, picture: str = "") -> Asked:
-    """A greedy request, about the picture called so if there is one."""
+def asked(folder: Path, name: str, max_tokens: int, image: str = "") -> Asked:
+    """A greedy request, about the image called so if there is one."""
     spec = Checkpoint.open(folder).spec
     slot, ids, packed = -1, PROMPT, None
-    if picture:
+    if image:
         slot = 3
         ids = (*PROMPT[:3], spec.boi_id, 0, spec.eoi_id, *PROMPT[6:])
-        shape = (spec.vision.embedding_rows, spec.hidden_size)
+        shape = (spec.vision.num_image_tokens, spec.hidden_size)
         rows = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         packed = TensorBytes("float32", shape, rows.tobytes())
     request = SequenceRequest(
         request_id=name,
         prompt_ids=ids,
-        picture=picture,
-        image_slot=slot,
+        image=image,
+        image_offset=slot,
         max_tokens=max_tokens,
         stop_ids=frozenset(),
         temperature=0.0,
@@ -98,15 +98,15 @@ def asked(folder: Path, name: str, max_tokens: int, picture: str = "") -> Asked:
 async def disturb(
     run: Running, answers: TimedAnswers, folder: Path, tag: str
 ) -> tuple[float, float]:
-    """The p99 of the time between tokens: in quiet, and while a picture's prompt is computed."""
+    """The p99 of the time between tokens: in quiet, and while an image's prompt is computed."""
     decodes = [asked(folder, f"{tag}:{number}", 130) for number in range(DECODING)]
     names = [one.request.request_id for one in decodes]
     answering = asyncio.create_task(run.answer(decodes))
-    picture = asked(folder, f"{tag}:picture", 1, picture=tag)
+    image = asked(folder, f"{tag}:image", 1, image=tag)
     await answers.until(names, 40)
     start = time.perf_counter()
-    await run.answer([picture])
-    end = answers.times[f"{tag}:picture"][0]
+    await run.answer([image])
+    end = answers.times[f"{tag}:image"][0]
     await answering
     quiet: list[float] = []
     disturbed: list[float] = []
@@ -123,28 +123,30 @@ def _p99(values: list[float]) -> float:
 async def disturbed_turns(folder: Path, layout: Layout) -> list[tuple[float, float]]:
     answers = TimedAnswers()
     async with running(folder, layout, answers=answers) as run:
-        await run.answer([asked(folder, "warm", 20, picture="warm")])
+        await run.answer([asked(folder, "warm", 20, image="warm")])
         return [await disturb(run, answers, folder, str(turn)) for turn in range(REPEATS)]
 
 
 async def test_a_long_prompt_hardly_slows_those_who_are_being_answered(folder: Path) -> None:
-    stretch = float(LmSettings.model_fields["step_stretch"].default)
-    chunked = Layout(step_rows=512, blocks=600, prefix_cache=False, stretch=stretch)
+    stretch = float(LmSettings.model_fields["prefill_slowdown"].default)
+    chunked = Layout(max_batched_tokens=512, blocks=600, prefix_cache=False, stretch=stretch)
     with_chunks = await disturbed_turns(folder, chunked)
-    without = await disturbed_turns(folder, replace(chunked, step_rows=10_000, stretch=math.inf))
+    without = await disturbed_turns(
+        folder, replace(chunked, max_batched_tokens=10_000, stretch=math.inf)
+    )
     # The best turn: what else the machine does mostly adds. Without chunks it is 8 and more.
     assert min(disturbed / quiet for quiet, disturbed in with_chunks) < 2.0
     shorter = median(disturbed for _, disturbed in with_chunks)
     assert median(disturbed for _, disturbed in without) > 2.0 * shorter
 
 
-async def test_a_second_question_about_a_picture_starts_soon(folder: Path) -> None:
+async def test_a_second_question_about_an_image_starts_soon(folder: Path) -> None:
     answers = TimedAnswers()
     first_s, second_s = [], []
-    async with running(folder, Layout(step_rows=512, blocks=600), answers=answers) as run:
-        await run.answer([asked(folder, "warm", 2, picture="warm")])
+    async with running(folder, Layout(max_batched_tokens=512, blocks=600), answers=answers) as run:
+        await run.answer([asked(folder, "warm", 2, image="warm")])
         for turn in range(REPEATS):
-            first = asked(folder, f"first {turn}", 20, picture=str(turn))
+            first = asked(folder, f"first {turn}", 20, image=str(turn))
             begun = time.perf_counter()
             answer = (await run.answer([first]))[f"first {turn}"]
             first_s.append(answers.times[f"first {turn}"][0] - begun)

@@ -10,7 +10,7 @@ import torch
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.checkpoint.weights import Weights
-from lm_worker.engine.engine import NewToken
+from lm_worker.engine.engine import TokenOutput
 from lm_worker.parallel.group import Followers
 from lm_worker.plan import PromptScore
 from tests.parity.engine_runs import Answers, Asked, Layout, ask, running
@@ -27,7 +27,7 @@ class Scored(Answers):
 
     scores: dict[str, tuple[PromptScore, ...]] = field(default_factory=dict)
 
-    async def publish(self, tokens: Sequence[NewToken]) -> set[int]:
+    async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
         for token in tokens:
             if token.index == 0:
                 self.scores[token.request_id] = token.prompt_scores
@@ -75,7 +75,7 @@ def check(folder: Path, asked: Sequence[Asked], scored: Scored) -> None:
 
 def predicted(one: Asked, spec: ModelSpec) -> dict[int, int]:
     """For each token that is predicted, the row that does it."""
-    slot, extra = one.request.image_slot, spec.vision.embedding_rows - 3
+    slot, extra = one.request.image_offset, spec.vision.num_image_tokens - 3
     rows = {}
     for index in range(1, len(one.request.prompt_ids)):
         if slot < 0 or index < slot:
@@ -85,7 +85,9 @@ def predicted(one: Asked, spec: ModelSpec) -> dict[int, int]:
     return rows
 
 
-@pytest.mark.parametrize("layout", [Layout(step_rows=10_000), Layout(step_rows=7)], ids=str)
+@pytest.mark.parametrize(
+    "layout", [Layout(max_batched_tokens=10_000), Layout(max_batched_tokens=7)], ids=str
+)
 async def test_they_are_the_originals_however_prompts_are_cut(
     layout: Layout, folder: Path, asked: list[Asked]
 ) -> None:
@@ -101,7 +103,9 @@ async def test_they_are_the_originals_however_prompts_are_cut(
 async def test_they_survive_preemption(folder: Path, asked: list[Asked]) -> None:
     scored = Scored()
     requests = [replace(one, request=replace(one.request, max_tokens=30)) for one in asked]
-    async with running(folder, Layout(step_rows=9, block_size=4, blocks=40), answers=scored) as run:
+    async with running(
+        folder, Layout(max_batched_tokens=9, block_size=4, blocks=40), answers=scored
+    ) as run:
         await run.answer(requests)
         assert run.scheduler.preemptions > 0
     check(folder, asked, scored)

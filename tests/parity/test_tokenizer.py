@@ -51,7 +51,7 @@ def turn(message: Mapping[str, Any]) -> Turn:
 
 
 def spell(ids: list[int], tokenizer: Tokenizer) -> str:
-    """The prompt as text; the original spells it without the picture's placeholder."""
+    """The prompt as text; the original spells it without the image's placeholder."""
     pieces = [
         SPECIAL_TOKENS[i - ORDINARY].encode() if i >= ORDINARY else tokenizer.token_bytes(i)
         for i in ids
@@ -81,11 +81,11 @@ def test_conversations_become_the_original_prompt(
     turns = [turn(message) for message in expected["messages"]]
     prompt = render(turns, tokenizer)
     assert prompt.ids == expected["ids_with_generation_prompt"]
-    assert render(turns, tokenizer, wants_answer=False).ids == expected["ids_without"]
+    assert render(turns, tokenizer, add_generation_prompt=False).ids == expected["ids_without"]
     spelt_ids = list(prompt.ids)
     if any("image" in message for message in expected["messages"]):
-        assert prompt.image_slot is not None
-        placeholder = slice(prompt.image_slot, prompt.image_slot + 3)
+        assert prompt.image_offset is not None
+        placeholder = slice(prompt.image_offset, prompt.image_offset + 3)
         assert spelt_ids[placeholder] == [ORDINARY + 10, ORDINARY, ORDINARY + 11]
         del spelt_ids[placeholder]
     assert spell(spelt_ids, tokenizer) == expected["rendered"]

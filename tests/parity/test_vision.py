@@ -34,11 +34,11 @@ class Tower:
         self.cases = sorted({key.split("/")[0] for key in golden if key.endswith("/image_file")})
 
     def pixels(self, case: str) -> npt.NDArray[np.float32]:
-        """Our preprocessing of the case's picture."""
+        """Our preprocessing of the case's image."""
         return pixel_values(self.file(case), self.spec.image_size, ImageLimits())
 
     def file(self, case: str) -> bytes:
-        """The case's picture file."""
+        """The case's image file."""
         name = str(self.golden[f"{case}/image_file"])
         if f"files/{name}" in self.golden:
             kept: bytes = self.golden[f"files/{name}"].tobytes()
@@ -83,7 +83,7 @@ def test_pixel_values_are_equal_bit_for_bit(tower: Tower) -> None:
 def test_embeddings_are_those_of_the_original(tower: Tower) -> None:
     for case in tower.cases:
         rows = tower.model.encode(torch.from_numpy(tower.pixels(case))[None], lambda: None)[0]
-        assert rows.shape[0] == tower.spec.embedding_rows
+        assert rows.shape[0] == tower.spec.num_image_tokens
         expected = torch.from_numpy(tower.golden[f"{case}/vision_embeddings"])
         torch.testing.assert_close(rows, expected, atol=TOLERANCE, rtol=0)
 
@@ -102,7 +102,7 @@ def test_each_layer_is_that_of_the_original(kept: Tower) -> None:
             torch.testing.assert_close(output[0], expected, atol=TOLERANCE, rtol=0)
 
 
-def test_pictures_of_a_batch_do_not_touch_one_another(kept: Tower) -> None:
+def test_images_of_a_batch_do_not_touch_one_another(kept: Tower) -> None:
     pixels = torch.stack([torch.from_numpy(kept.pixels(case)) for case in kept.cases])
     for case, rows in zip(kept.cases, kept.model.encode(pixels, lambda: None), strict=True):
         expected = torch.from_numpy(kept.golden[f"{case}/vision_embeddings"])

@@ -25,7 +25,7 @@ def device() -> Device:
 def test_a_bfloat16_checkpoint_gives_the_original_outputs(
     checkpoint_dir: Callable[[str], Path], device: Device
 ) -> None:
-    """Nothing is lost but the order of sums. Pictures included."""
+    """Nothing is lost but the order of sums. Images included."""
     checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))
     assert checkpoint.is_bfloat16(vision=True)
     assert checkpoint.is_bfloat16(vision=False)

@@ -40,12 +40,12 @@ class World:
     owner: dict[str, str] = field(default_factory=dict)  # request -> consumer
     accepted: dict[str, pb.Job] = field(default_factory=dict)
     encodes: dict[str, int] = field(default_factory=dict)
-    excuses: dict[str, int] = field(default_factory=dict)  # reasons to encode a picture once more
+    excuses: dict[str, int] = field(default_factory=dict)  # reasons to encode an image once more
     evicted: set[str] = field(default_factory=set)
     readers: list[Reader] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.broker = Broker(self.connection, self.keys, max_open_requests=100, retention_s=600)
+        self.broker = Broker(self.connection, self.keys, max_open_requests=100, result_ttl_s=600)
         self.blobs = Blobs(self.connection, self.keys)
         self.gateway = Gateway(self.connection, self.keys)
 
@@ -83,7 +83,7 @@ class LmWorker:
         self.queue = self._new_life()
 
     def _new_life(self) -> LmQueue:
-        return LmQueue(self.world.connection, self.world.keys, lease_s=LEASE_S, retention_s=600)
+        return LmQueue(self.world.connection, self.world.keys, lease_s=LEASE_S, result_ttl_s=600)
 
     def crash(self) -> None:
         """Forget everything; the next life has another name."""
@@ -94,8 +94,8 @@ class LmWorker:
         if await self.world.connection.commands.xlen(self.world.keys.jobs_lm):
             await self._admit(await self.queue.claim(2, wait_s=0))
 
-    async def take_over(self) -> None:
-        await self._admit(await self.queue.take_over(2))
+    async def claim_expired(self) -> None:
+        await self._admit(await self.queue.claim_expired(2))
 
     async def _admit(self, leases: list[Lease]) -> None:
         for lease in leases:
@@ -107,7 +107,7 @@ class LmWorker:
             if digest and await self.world.blobs.embedding(MODEL, digest) is None:
                 if digest not in self.world.evicted:
                     raise Violation(f"{lease.request_id} was released without its embedding")
-                await self.queue.need_vision(lease, resumed.job)
+                await self.queue.await_encode(lease, resumed.job)
                 continue
             count = len(resumed.token_ids)
             self.running[lease.request_id] = Running(lease, resumed.job, count)
@@ -142,8 +142,8 @@ class LmWorker:
             if answer != "ok":
                 del self.running[one.lease.request_id]
 
-    async def hand_back(self) -> None:
-        await self.queue.hand_back([one.lease for one in self.running.values()])
+    async def requeue(self) -> None:
+        await self.queue.requeue([one.lease for one in self.running.values()])
         self.running.clear()
 
 
@@ -158,7 +158,9 @@ class VisionWorker:
         self.queue = self._new_life()
 
     def _new_life(self) -> VisionQueue:
-        return VisionQueue(self.world.connection, self.world.keys, lease_s=LEASE_S, retention_s=600)
+        return VisionQueue(
+            self.world.connection, self.world.keys, lease_s=LEASE_S, result_ttl_s=600
+        )
 
     def crash(self) -> None:
         """Forget everything; what was encoded and not stored has to be encoded again."""
@@ -178,9 +180,9 @@ class VisionWorker:
         else:
             await getattr(self, "_" + self.stage)(self.lease)
 
-    async def take_over(self) -> None:
+    async def claim_expired(self) -> None:
         if self.lease is None:
-            taken = await self.queue.take_over(1)
+            taken = await self.queue.claim_expired(1)
             for lease in taken:
                 self._excuse(lease.job.image_digest)
             self._take(taken)

@@ -83,13 +83,13 @@ def _actions(
         (lambda: _advance_reader(world), 8),
         (world.gateway.advance, 6),
         (worker.claim, 4),
-        (worker.take_over, 2),
+        (worker.claim_expired, 2),
         (worker.step, 6),
         (lose_reply, 2),
         (worker.renew, 1),
-        (worker.hand_back, 1),
+        (worker.requeue, 1),
         (tower.advance, 6),
-        (tower.take_over, 1),
+        (tower.claim_expired, 1),
         (world.age_leases, 2),
         (crash, 2),
     ]
@@ -118,7 +118,7 @@ async def _submit(world: World, names: int = 5) -> None:
             image_digest="" if names == 1 else world.random.choice(_DIGESTS),
             max_tokens=MAX_TOKENS if names == 1 else world.random.randint(1, MAX_TOKENS),
             timeout_ms=3_600_000,
-            linger_ms=3_600_000,
+            orphan_timeout_ms=3_600_000,
             content_digest=request_id.encode(),
         )
     job = world.accepted[request_id]
@@ -184,10 +184,10 @@ async def _finish(world: World) -> None:
         if not await world.connection.commands.zcard(world.keys.open):
             break
         await world.age_leases()
-        await tower.take_over()
+        await tower.claim_expired()
         for _ in range(6):
             await tower.advance()
-        await worker.take_over()
+        await worker.claim_expired()
         await worker.claim()
         for _ in range(MAX_TOKENS):
             if worker.running:
@@ -195,10 +195,10 @@ async def _finish(world: World) -> None:
     # What is left in the queues belongs to requests that are over: claiming it settles it.
     for _ in range(3):
         await world.age_leases()
-        await tower.take_over()
+        await tower.claim_expired()
         for _ in range(3):
             await tower.advance()
-        await worker.take_over()
+        await worker.claim_expired()
         await worker.claim()
 
     for _ in range(_ROUNDS_TO_FINISH):

@@ -28,14 +28,14 @@ _LAST_REQUESTS_S = 120.0  # how long the requests under way at the end may take
 
 async def run(model: Path, arguments: argparse.Namespace) -> bool:
     """Whether everything held; writes the report."""
-    environment = {"GLM4V_RETENTION_S": str(arguments.retention)}
+    environment = {"GLM4V_RESULT_TTL_S": str(arguments.retention)}
     async with Fleet(model, environment=environment) as fleet:
         await fleet.start(*NAMES)
         load = JudgedLoad(fleet, arguments.seed)
         faults = Faults(fleet, arguments.seed, spared=_SPARED)
         gauges = Gauges(fleet, _SPARED)
-        patience_s = arguments.seconds + _LAST_REQUESTS_S
-        async with Reader(fleet.targets, timeout_s=patience_s) as reader:
+        retry_timeout_s = arguments.seconds + _LAST_REQUESTS_S
+        async with Reader(fleet.targets, timeout_s=retry_timeout_s) as reader:
             async with anyio.create_task_group() as group:
                 for number in range(arguments.clients):
                     group.start_soon(load.client, reader, number)

@@ -74,7 +74,7 @@ class CpuAttention(Attention):
         row = 0
         for segment in segments:
             slots = self._context_slots(segment)
-            write.append(slots[segment.start_row :])
+            write.append(slots[segment.context_len :])
             if segment.rows == 1:
                 # By powers of two: padding at most doubles the work, and groups stay few.
                 size = (max(_SHORT, len(slots)) - 1).bit_length()
@@ -106,7 +106,7 @@ class CpuAttention(Attention):
 
     def _context_slots(self, segment: AttentionSegment) -> _Slots:
         """Cache rows of all rows of a sequence, this step's included."""
-        context = segment.start_row + segment.rows
+        context = segment.context_len + segment.rows
         used = -(-context // self._block_size)
         assert segment.rows > 0
         assert used <= len(segment.block_table), "the block table does not cover its rows"

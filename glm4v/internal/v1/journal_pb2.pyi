@@ -150,7 +150,7 @@ Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
 class Job(_message.Message):
-    """A request as the workers see it: no text, no picture bytes."""
+    """A request as the workers see it: no text, no image bytes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -166,7 +166,7 @@ class Job(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     ACCEPTED_MS_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
-    LINGER_MS_FIELD_NUMBER: _builtins.int
+    ORPHAN_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
     MIN_TOKENS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
@@ -185,7 +185,7 @@ class Job(_message.Message):
     fingerprint: _builtins.str
     """Model it was tokenized for; a worker with another one refuses it."""
     image_digest: _builtins.str
-    """Hex SHA-256 of the picture file, empty without one."""
+    """Hex SHA-256 of the image file, empty without one."""
     max_tokens: _builtins.int
     """Most tokens to generate; prompt and answer fit the context."""
     want_logprobs: _builtins.bool
@@ -198,7 +198,7 @@ class Job(_message.Message):
     """
     deadline_ms: _builtins.int
     """`accepted_ms` and `timeout_ms` together, by the same clock; from the same reader."""
-    linger_ms: _builtins.int
+    orphan_timeout_ms: _builtins.int
     """Milliseconds the request runs on while nobody reads it."""
     content_digest: _builtins.bytes
     """Digest of what was asked, behind a byte for its form, to tell a repeated request from another with the same id."""
@@ -230,7 +230,7 @@ class Job(_message.Message):
     """`content_digest` as older gateways make it; for one release."""
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Prompt, the picture as its 3 placeholder tokens."""
+        """Prompt, the image as its 3 placeholder tokens."""
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:
@@ -263,7 +263,7 @@ class Job(_message.Message):
         stop: _abc.Iterable[_builtins.str] | None = ...,
         accepted_ms: _builtins.int = ...,
         deadline_ms: _builtins.int = ...,
-        linger_ms: _builtins.int = ...,
+        orphan_timeout_ms: _builtins.int = ...,
         content_digest: _builtins.bytes = ...,
         min_tokens: _builtins.int = ...,
         priority: _builtins.int = ...,
@@ -280,7 +280,7 @@ class Job(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "header_id", b"header_id", "response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "former_digest", b"former_digest", "header_id", b"header_id", "image_digest", b"image_digest", "linger_ms", b"linger_ms", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "timeout_ms", b"timeout_ms", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "former_digest", b"former_digest", "header_id", b"header_id", "image_digest", b"image_digest", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "orphan_timeout_ms", b"orphan_timeout_ms", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "timeout_ms", b"timeout_ms", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__header_id: _TypeAlias = _typing.Literal["header_id"]  # noqa: Y015
     _WhichOneofArgType__header_id: _TypeAlias = _typing.Literal["_header_id", b"_header_id"]  # noqa: Y015
@@ -440,14 +440,14 @@ Global___JournalEnd: _TypeAlias = JournalEnd  # noqa: Y015
 
 @_typing.final
 class VisionJob(_message.Message):
-    """An entry of the queue of pictures to encode."""
+    """An entry of the queue of images to encode."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     image_digest: _builtins.str
-    """Hex SHA-256 of the picture file."""
+    """Hex SHA-256 of the image file."""
     fingerprint: _builtins.str
     """Model whose embedding is wanted."""
     def __init__(

@@ -8,7 +8,7 @@ from bench.peers import Load, Round
 from bench.peers_report import medians, rows, write_page
 from glm4v.errors import InvalidRequest
 
-LOAD = Load(64, 128, 0, same_picture=False, seed=1)
+LOAD = Load(64, 128, 0, same_image=False, seed=1)
 RESULTS = [
     Round("ours", 4, 100.0, 0.2, 0.01),
     Round("theirs", 4, 50.0, 0.4, 0.01),
@@ -49,8 +49,8 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     ("load", "name"),
     [
         (LOAD, "64 prompt + 128 answer tokens"),
-        (Load(8, 2, 448, same_picture=False, seed=1), "a new 448 px picture in each request"),
-        (Load(8, 2, 448, same_picture=True, seed=1), "the same 448 px picture in each request"),
+        (Load(8, 2, 448, same_image=False, seed=1), "a new 448 px image in each request"),
+        (Load(8, 2, 448, same_image=True, seed=1), "the same 448 px image in each request"),
     ],
 )
 def test_a_load_says_what_it_is(load: Load, name: str) -> None:

@@ -27,7 +27,7 @@ def tiny(tmp_path: Path) -> Path:
 
 def test_can_be_served(tiny: Path) -> None:
     spec = Checkpoint.open(tiny).spec
-    assert spec.vision.embedding_rows == 18
+    assert spec.vision.num_image_tokens == 18
     assert spec.first_special_id == 256
     vocabulary = (tiny / "tokenizer.model").read_text(encoding="ascii").splitlines()
     assert [line.split()[1] for line in vocabulary] == [str(i) for i in range(256)]

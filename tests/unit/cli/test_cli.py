@@ -22,7 +22,7 @@ from tests.scripted_gateway import ANSWER, ScriptedGateway, serving
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = "".join(ANSWER) + "。"
-PICTURE = b"a picture, as far as the client knows"
+IMAGE = b"an image, as far as the client knows"
 
 
 def command(*words: str, code: str = "from glm4v.cli import main; main()") -> list[str]:
@@ -61,8 +61,8 @@ def server(gateway: ScriptedGateway) -> Iterator[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "photo.jpg").write_bytes(PICTURE)
-    (tmp_path / "no_suffix").write_bytes(PICTURE)
+    (tmp_path / "photo.jpg").write_bytes(IMAGE)
+    (tmp_path / "no_suffix").write_bytes(IMAGE)
     document = [{"role": "user", "content": "from a file"}]
     (tmp_path / "talk.json").write_text(json.dumps(document), encoding="utf-8")
     return tmp_path
@@ -87,19 +87,19 @@ def test_ask_writes_the_answer_and_a_summary(folder: Path, server: str) -> None:
         ("--image", "photo.jpg", "--messages", "talk.json"),
     ],
 )
-def test_each_way_to_give_a_picture_sends_it(
+def test_each_way_to_give_an_image_sends_it(
     folder: Path, server: str, gateway: ScriptedGateway, words: tuple[str, ...]
 ) -> None:
     done = run(folder, "ask", *words, "--server", server)
     assert done.returncode == 0, done.stderr
     [message] = gateway.requests[0].messages
     assert [part.WhichOneof("content") for part in message.parts] == ["image", "text"]
-    assert message.parts[0].image.data == PICTURE
+    assert message.parts[0].image.data == IMAGE
     assert message.parts[1].text == ("from a file" if "talk.json" in words else "什么？")
 
 
 @pytest.mark.parametrize("text", ["what is in photo.jpg", "x" * 5000, "photo"])
-def test_a_question_that_only_mentions_a_picture_is_a_question(
+def test_a_question_that_only_mentions_an_image_is_a_question(
     folder: Path, server: str, gateway: ScriptedGateway, text: str
 ) -> None:
     assert run(folder, "ask", text, "--server", server).returncode == 0
@@ -109,13 +109,13 @@ def test_a_question_that_only_mentions_a_picture_is_a_question(
 @pytest.mark.parametrize(
     ("words", "exit_code", "message"),
     [
-        (("absent.png", "什么？"), 3, "cannot read the picture absent.png: No such file"),
-        (("absent.png", "--messages", "talk.json"), 3, "picture absent.png: No such file"),
+        (("absent.png", "什么？"), 3, "cannot read the image absent.png: No such file"),
+        (("absent.png", "--messages", "talk.json"), 3, "image absent.png: No such file"),
         (("--messages", "absent.json"), 3, "cannot read the conversation absent.json"),
         ((), 2, "say what to ask"),
         (("photo.jpg",), 2, "say what to ask"),
         (("什么？", "--messages", "talk.json"), 2, "--messages has the text already"),
-        (("--image", "photo.jpg", "photo.jpg", "什么？"), 2, "a picture is given twice"),
+        (("--image", "photo.jpg", "photo.jpg", "什么？"), 2, "an image is given twice"),
         (("什么？", "--logprobs", "2"), 2, "--prompt-logprobs show in --json only"),
         (("什么？", "--seed", "-1"), 3, "seed is -1"),
         (("什么？", "--warmth", "2"), 2, "No such option: --warmth"),
@@ -146,7 +146,7 @@ def test_what_cannot_be_asked_is_said_before_anything_is_sent(
         (("a", "--regex", "\udcff"), 2, "'--regex': not UTF-8 text at character 0"),
         (("a", "--request-id", "\udcff"), 2, "'--request-id': not UTF-8 text at character 0"),
         (("a", "--server", "\udcff"), 2, "'--server': not UTF-8 text at character 0"),
-        (("a", "--image", "\udcff.png"), 3, "glm4v: cannot read the picture ?.png: No such file"),
+        (("a", "--image", "\udcff.png"), 3, "glm4v: cannot read the image ?.png: No such file"),
         (("--messages", "\udcff"), 3, "cannot read the conversation ?: No such file"),
     ],
 )
@@ -159,13 +159,13 @@ def test_an_argument_that_is_not_utf8_is_said_in_one_line(
     assert (done.returncode, done.stdout) == (exit_code, "")
 
 
-def test_the_name_of_a_picture_may_be_any_bytes(
+def test_the_name_of_an_image_may_be_any_bytes(
     folder: Path, server: str, gateway: ScriptedGateway
 ) -> None:
     name = os.fsdecode(b"caf\xe9.png")
-    (folder / name).write_bytes(PICTURE)
+    (folder / name).write_bytes(IMAGE)
     assert run(folder, "ask", name, "x", "--server", server).returncode == 0
-    assert gateway.requests[0].messages[0].parts[0].image.data == PICTURE
+    assert gateway.requests[0].messages[0].parts[0].image.data == IMAGE
 
 
 def test_output_that_takes_no_unicode_gets_escapes_in_json_and_marks_in_text(
@@ -190,8 +190,13 @@ def test_json_is_one_object_with_everything(folder: Path, server: str) -> None:
         "token_ids": [100, 101, 102, 103, 104, 105],
         "text": TEXT,
         "finish_reason": "length",
-        "usage": {"prompt_tokens": 3, "image_rows": 18, "completion_tokens": 6},
-        "timings": {"vision_s": 0.25, "first_token_s": 0.5, "decode_s": 2.5, "total_s": 4.0},
+        "usage": {"prompt_tokens": 3, "image_tokens": 18, "completion_tokens": 6},
+        "timings": {
+            "vision_s": 0.25,
+            "time_to_first_token_s": 0.5,
+            "decode_s": 2.5,
+            "total_s": 4.0,
+        },
         "logprobs": [{**one, "token_id": 100 + i} for i in range(6)],
     }
 
@@ -270,7 +275,7 @@ def test_a_terminal_sees_the_stage_while_it_waits(
 
         def shows_encoding() -> bool:
             seen.append(os.read(terminal, 1000))
-            return b"encoding the picture" in b"".join(seen)
+            return b"encoding the image" in b"".join(seen)
 
         wait_until(shows_encoding)
         assert b"0:00:0" in b"".join(seen)
@@ -393,7 +398,7 @@ def test_up_says_in_one_line_why_it_cannot_start(folder: Path) -> None:
         ("--model .", 4, "config.json: no such file; is this a GLM-4V checkpoint?"),
         ("--tensor-parallel 3", 2, "--tensor-parallel: 8 attention heads do not divide into 3"),
         ("--tensor-parallel 0", 2, "'--tensor-parallel'"),
-        ("--max-sequences 0", 2, "'--max-sequences'"),
+        ("--max-num-seqs 0", 2, "'--max-num-seqs'"),
         ("--dtype int8", 2, "'--dtype': "),
         ("--log-level loud", 2, "'--log-level': "),
         ("--port 65536", 2, "'--port': "),
@@ -550,6 +555,6 @@ def test_settings_lists_every_variable_with_its_default_unit_and_process(folder:
     for kind in PROCESSES.values():
         for name in kind.model_fields:
             assert any(line[0] == variable_of(name) for line in words), name
-    assert ["GLM4V_DRAIN_S", "10", "seconds", "all"] in [line[:4] for line in words]
+    assert ["GLM4V_DRAIN_TIMEOUT_S", "10", "seconds", "all"] in [line[:4] for line in words]
     assert ["GLM4V_LISTEN", "127.0.0.1:8331", "vision worker"] in [line[:3] for line in words]
     assert ["GLM4V_MODEL", "required", "all", "folder of the checkpoint"] in words

@@ -234,11 +234,11 @@ def test_what_no_gateway_has_marked_broke_on_the_way(status: tuple[grpc.StatusCo
 def test_what_breaks_before_it_is_accepted_is_tried_a_few_times() -> None:
     gateway = ScriptedGateway([0] * 1000)
     gateway.status, gateway.is_marked = UNMARKED[0], False
-    picture = question(bytes(2 * 2**20), "?")
-    with asking(gateway, patience_s=60) as client:
+    image = question(bytes(2 * 2**20), "?")
+    with asking(gateway, retry_timeout_s=60) as client:
         for ask in (client.count_tokens, lambda messages: list(client.generate(messages))):
             with pytest.raises(Unavailable, match=r"code 2\), 5 times; the message has 2097"):
-                ask(picture)
+                ask(image)
     assert len(gateway.calls) == 5
 
 
@@ -302,7 +302,7 @@ def test_a_frozen_gateway_is_left_for_another(monkeypatch: pytest.MonkeyPatch) -
 def test_nobody_there_is_told_after_a_while_with_the_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with Client(f"127.0.0.1:{port}", patience_s=0.3) as client:
+    with Client(f"127.0.0.1:{port}", retry_timeout_s=0.3) as client:
         for ask in (client.get_model, lambda: list(client.generate(question(None, "?")))):
             with pytest.raises(Unavailable, match=rf"^127.0.0.1:{port} was .*refused.*there\?$"):
                 ask()
@@ -311,7 +311,7 @@ def test_nobody_there_is_told_after_a_while_with_the_address() -> None:
 def test_an_accepted_request_is_waited_for_until_its_deadline() -> None:
     gateway = ScriptedGateway([1] + [0] * 1000)
     with (
-        asking(gateway, patience_s=0.01) as client,
+        asking(gateway, retry_timeout_s=0.01) as client,
         pytest.raises(DeadlinePassed, match=r"within 1.5 s"),
     ):
         list(client.generate(question(None, "?"), timeout_s=1.5))
@@ -330,7 +330,7 @@ def test_a_silent_gateway_is_left_at_the_deadline() -> None:
 
 def test_every_option_reaches_the_server_and_nothing_else_is_set() -> None:
     gateway = ScriptedGateway([])
-    messages = question(b"picture", "?")
+    messages = question(b"image", "?")
     with asking(gateway) as client:
         list(client.generate(messages, request_id="a"))
         list(
@@ -350,7 +350,7 @@ def test_every_option_reaches_the_server_and_nothing_else_is_set() -> None:
                 ignore_eos=True,
                 top_logprobs=2,
                 request_id="b",
-                linger_s=0.5,
+                orphan_timeout_s=0.5,
                 return_prompt_ids=True,
             )
         )
@@ -373,7 +373,7 @@ def test_every_option_reaches_the_server_and_nothing_else_is_set() -> None:
             ignore_eos=True,
             top_logprobs=2,
             request_id="b",
-            linger_s=0.5,
+            orphan_timeout_s=0.5,
             return_prompt_ids=True,
         ),
     ]
@@ -413,7 +413,7 @@ def test_every_field_of_a_request_is_an_option() -> None:
     assert fields - {"messages", "sampling"} == {*GenerateOptions.__annotations__}
 
 
-def test_a_picture_larger_than_grpcs_default_limit_is_sent() -> None:
+def test_an_image_larger_than_grpcs_default_limit_is_sent() -> None:
     gateway = ScriptedGateway([])
     with asking(gateway) as client:
         list(client.generate(question(bytes(6 * 2**20), "?")))

@@ -13,12 +13,12 @@ from glm4v.client.conversation import answered, attach_image, question, read_mes
 from glm4v.errors import InvalidRequest
 from glm4v.v1 import inference_pb2 as pb
 
-PICTURE = b"\x89PNG not looked into here"
+IMAGE = b"\x89PNG not looked into here"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "photo 1.png").write_bytes(PICTURE)
+    (tmp_path / "photo 1.png").write_bytes(IMAGE)
     return tmp_path
 
 
@@ -59,18 +59,18 @@ def test_texts_and_roles_are_kept_in_order(folder: Path) -> None:
     assert texts == [["简短回答"], ["a", "b"], ["c"], ["d"]]
 
 
-def test_a_picture_is_read_beside_the_file(folder: Path) -> None:
+def test_an_image_is_read_beside_the_file(folder: Path) -> None:
     [message] = read(folder, with_url("photo 1.png"))
-    assert message.parts[0].image.data == PICTURE
+    assert message.parts[0].image.data == IMAGE
 
 
-def test_a_picture_is_read_from_the_current_folder(
+def test_an_image_is_read_from_the_current_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     (folder / "conversations").mkdir()
     [message] = read(folder / "conversations", with_url("photo 1.png"))
-    assert message.parts[0].image.data == PICTURE
+    assert message.parts[0].image.data == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -80,19 +80,19 @@ def test_a_picture_is_read_from_the_current_folder(
         "file://{folder}/photo%201.png",
         "FILE://localhost{folder}/photo%201.png",
         "file://{folder}/%70hoto 1.png",
-        " data:image/png;base64," + base64.b64encode(PICTURE).decode() + "\n",
+        " data:image/png;base64," + base64.b64encode(IMAGE).decode() + "\n",
     ],
 )
-def test_each_form_of_a_local_picture_works(folder: Path, url: str) -> None:
+def test_each_form_of_a_local_image_works(folder: Path, url: str) -> None:
     [message] = read(folder, with_url(url.format(folder=folder)))
-    assert message.parts[0].image.data == PICTURE
+    assert message.parts[0].image.data == IMAGE
 
 
 @pytest.mark.parametrize("url", ["file://{folder}/caf%E9.png", "caf\udce9.png"])
-def test_the_name_of_a_picture_may_be_any_bytes(folder: Path, url: str) -> None:
-    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(PICTURE)
+def test_the_name_of_an_image_may_be_any_bytes(folder: Path, url: str) -> None:
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(IMAGE)
     [message] = read(folder, with_url(url.format(folder=folder)))
-    assert message.parts[0].image.data == PICTURE
+    assert message.parts[0].image.data == IMAGE
 
 
 def test_a_utf8_mark_at_the_start_of_a_file_does_no_harm(folder: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_utf8_mark_at_the_start_of_a_file_does_no_harm(folder: Path) -> None:
         (with_part(type="image_url", image_url="a.png"), r"image_url is \"a.png\"; it must be an"),
         (
             with_url("https://host/a.png"),
-            r"image_url.url: pictures are not fetched from the network",
+            r"image_url.url: images are not fetched from the network",
         ),
         (with_url("absent.png"), r"messages\[0\].content\[0\].image_url.url: absent.png: No such"),
         (with_url("a\0.png"), r"image_url.url: .*null byte"),
@@ -153,10 +153,10 @@ def test_a_missing_file_is_named(folder: Path) -> None:
         read_messages(folder / "absent.json")
 
 
-def test_a_question_puts_the_picture_before_the_text() -> None:
-    [message] = question(PICTURE, "这是什么？")
+def test_a_question_puts_the_image_before_the_text() -> None:
+    [message] = question(IMAGE, "这是什么？")
     assert [part.WhichOneof("content") for part in message.parts] == ["image", "text"]
-    assert message.parts[0].image.data == PICTURE
+    assert message.parts[0].image.data == IMAGE
     [message] = question(None, "你好")
     assert [part.text for part in message.parts] == ["你好"]
 
@@ -167,18 +167,18 @@ def test_a_text_that_is_not_unicode_is_refused(say: Callable[[str], object]) -> 
         say(os.fsdecode(b"a\xff"))
 
 
-def test_a_picture_goes_into_the_first_user_message(folder: Path) -> None:
+def test_an_image_goes_into_the_first_user_message(folder: Path) -> None:
     messages = read(
         folder,
         [{"role": "system", "content": "s"}, *({"role": "user", "content": t} for t in "ab")],
     )
-    attach_image(messages, PICTURE)
+    attach_image(messages, IMAGE)
     assert [len(message.parts) for message in messages] == [1, 2, 1]
-    assert messages[1].parts[0].image.data == PICTURE
-    with pytest.raises(InvalidRequest, match=r"messages\[1\] has a picture already"):
-        attach_image(messages, PICTURE)
+    assert messages[1].parts[0].image.data == IMAGE
+    with pytest.raises(InvalidRequest, match=r"messages\[1\] has an image already"):
+        attach_image(messages, IMAGE)
 
 
-def test_a_conversation_without_a_user_takes_no_picture(folder: Path) -> None:
+def test_a_conversation_without_a_user_takes_no_image(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match="none of the 1 messages is the user's"):
-        attach_image(read(folder, [{"role": "system", "content": "s"}]), PICTURE)
+        attach_image(read(folder, [{"role": "system", "content": "s"}]), IMAGE)

@@ -59,14 +59,14 @@ def test_a_rank_may_come_later_than_a_call_may_take(late: int, tmp_path: Path) -
 def come_again(group: Collective, rank: int, size: int, address: str) -> torch.Tensor:
     """Whether the others notice that rank 1 came twice."""
     assert isinstance(group, ProcessGroup)
-    group.check_lives()
+    group.check_restarts()
     group.all_reduce(torch.ones(1))
     if rank == 1:
         with pytest.raises(Unavailable, match="this rank has come before"):
             ProcessGroup("gloo", address, rank=rank, size=size)
     group.all_reduce(torch.ones(1))
     with pytest.raises(Unavailable, match="rank 1 has ended and was started again"):
-        group.check_lives()
+        group.check_restarts()
     return torch.ones(1)
 
 

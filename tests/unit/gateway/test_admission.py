@@ -47,7 +47,7 @@ def with_image(image: api.Image) -> api.GenerateRequest:
     return asked
 
 
-def picture(width: int = 4, height: int = 3) -> bytes:
+def image(width: int = 4, height: int = 3) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (width, height), "red").save(file, "PNG")
     return file.getvalue()
@@ -66,7 +66,7 @@ async def test_what_is_not_set_is_filled_in() -> None:
     assert job.max_tokens == 512 - 10
     assert list(job.stop_token_ids) == EOS
     assert not job.want_logprobs
-    assert job.linger_ms == 10_000
+    assert job.orphan_timeout_ms == 10_000
     assert job.request_id
     assert job.image_digest == ""
 
@@ -83,7 +83,7 @@ async def test_what_is_set_is_taken() -> None:
     asked.stop.append("é" * 128)
     asked.stop_token_ids.append(319)
     asked.top_logprobs = 20
-    asked.linger_s = 0
+    asked.orphan_timeout_s = 0
     job = (await admit(asked)).job
     assert job.request_id == "a.B_c-1"
     assert job.sampling.temperature == 0
@@ -92,7 +92,7 @@ async def test_what_is_set_is_taken() -> None:
     assert list(job.stop) == ["é" * 128]
     assert list(job.stop_token_ids) == [*EOS, 319]
     assert (job.want_logprobs, job.top_logprobs) == (True, 20)
-    assert job.linger_ms == 0
+    assert job.orphan_timeout_ms == 0
 
 
 async def test_rules_and_form_are_taken_and_off_where_nothing_is_said() -> None:
@@ -193,9 +193,9 @@ def field(name: str, value: object) -> Change:
         (field("request_id", "a b"), r"request_id is 'a b' \(3 characters\); 1 to 128"),
         (field("request_id", "a" * 129), r"\(129 characters\); 1 to 128"),
         (field("request_id", "a\n"), r"request_id is 'a\\n'"),
-        (field("linger_s", 3601), r"linger_s is 3601; 0 to 3600"),
-        (field("linger_s", -1), r"linger_s is -1; 0 to 3600"),
-        (field("linger_s", float("nan")), r"linger_s is nan"),
+        (field("orphan_timeout_s", 3601), r"orphan_timeout_s is 3601; 0 to 3600"),
+        (field("orphan_timeout_s", -1), r"orphan_timeout_s is -1; 0 to 3600"),
+        (field("orphan_timeout_s", float("nan")), r"orphan_timeout_s is nan"),
         (
             lambda asked: asked.messages.extend([request().messages[0]] * 512),
             "513 messages and 513 parts, .* 512 tokens",
@@ -239,15 +239,15 @@ async def test_fields_of_another_release_are_refused_wherever_they_are(
         await admit(asked)
 
 
-async def test_a_picture_is_named_by_its_bytes() -> None:
-    data = picture()
+async def test_an_image_is_named_by_its_bytes() -> None:
+    data = image()
     admitted = await admit(with_image(api.Image(data=data)))
     assert admitted.image == data
     assert admitted.job.image_digest == hashlib.sha256(data).hexdigest()
     assert list(admitted.job.prompt_ids[3:8]) == [10, 266, 256, 267, ord("h")]
 
 
-async def test_a_picture_sent_before_is_named_by_its_digest() -> None:
+async def test_an_image_sent_before_is_named_by_its_digest() -> None:
     digest = "0123456789abcdef" * 4
     admitted = await admit(with_image(api.Image(digest=digest)))
     assert admitted.image is None
@@ -258,7 +258,7 @@ async def test_a_picture_sent_before_is_named_by_its_digest() -> None:
     ("image", "kind", "said"),
     [
         (api.Image(data=bytes(4001)), Overloaded, "4001 bytes, at most 4000"),
-        (api.Image(data=picture(31, 30)), InvalidRequest, "more than 900 pixels in all"),
+        (api.Image(data=image(31, 30)), InvalidRequest, "more than 900 pixels in all"),
         (api.Image(data=b"nonsense"), InvalidRequest, "8 bytes are no image"),
         (api.Image(data=b""), InvalidRequest, "empty"),
         (api.Image(digest="0" * 63), InvalidRequest, r"\(63 characters\); 64 lower-case"),
@@ -266,7 +266,7 @@ async def test_a_picture_sent_before_is_named_by_its_digest() -> None:
         (api.Image(digest="0" * 64 + "\n"), InvalidRequest, r"\(65 characters\)"),
     ],
 )
-async def test_a_picture_that_cannot_be_taken_is_refused(
+async def test_an_image_that_cannot_be_taken_is_refused(
     image: api.Image, kind: type[Glm4vError], said: str
 ) -> None:
     with pytest.raises(kind, match=said):
@@ -288,10 +288,10 @@ async def test_the_deadline_is_the_callers_within_the_limit(
 
 
 async def test_a_repeated_request_has_the_same_content_digest() -> None:
-    asked = with_image(api.Image(data=picture()))
+    asked = with_image(api.Image(data=image()))
     first = (await admit(asked, 5)).job
     by_digest = with_image(api.Image(digest=first.image_digest))
-    by_digest.linger_s = 3
+    by_digest.orphan_timeout_s = 3
     by_digest.return_prompt_ids = True
     by_digest.priority = 1
     by_digest.cache_salt = "a"

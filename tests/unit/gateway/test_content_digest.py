@@ -9,7 +9,7 @@ from gateway.admission.content_digest import content_digest
 from glm4v.v1 import inference_pb2 as api
 from tests.unit.gateway.test_admission import admission
 
-PICTURE = "ab" * 32
+IMAGE = "ab" * 32
 SAID = 'messages { role: ROLE_USER parts { text: "hello" } }'
 
 PARTLY = (
@@ -49,14 +49,15 @@ sampling {
   logit_bias { key: 300 value: 1 } logit_bias { key: 5 value: -100 }
 }
 max_tokens: 7 stop: "b" stop: "a" stop: "b" stop_token_ids: 9 stop_token_ids: 3 ignore_eos: true
-top_logprobs: 0 request_id: "r" linger_s: 3 return_prompt_ids: true min_tokens: 2 priority: 1
-cache_salt: "salt" response_format { choice { options: "yes" options: "no" } } n: 2 best_of: 3
+top_logprobs: 0 request_id: "r" orphan_timeout_s: 3 return_prompt_ids: true min_tokens: 2
+priority: 1 cache_salt: "salt"
+response_format { choice { options: "yes" options: "no" } } n: 2 best_of: 3
 prompt_logprobs: 1
 """
 
 
 def digest(request: str) -> str:
-    return content_digest(text_format.Parse(request, api.GenerateRequest()), "model", PICTURE).hex()
+    return content_digest(text_format.Parse(request, api.GenerateRequest()), "model", IMAGE).hex()
 
 
 def test_it_is_that_of_the_written_form() -> None:
@@ -64,7 +65,7 @@ def test_it_is_that_of_the_written_form() -> None:
     temperature = "0.10000000149011612"  # single precision
     assert digest(EVERYTHING) == "01" + sha256(
         '["model",[[1,[[[1,1],[2,[[[1,"简短"]]]]],'
-        f'[[1,2],[2,[[[2,[[2,"{PICTURE}"]]]],[[1,"a"]],[[1,""]]]]],[[1,3]],'
+        f'[[1,2],[2,[[[2,[[2,"{IMAGE}"]]]],[[1,"a"]],[[1,""]]]]],[[1,3]],'
         '[[1,2],[2,[[[1,"b"]]]]]]],'
         f"[2,[[1,{temperature}],[2,1.0],[3,0],[4,2.0],[5,18446744073709551615],[6,0.25],[7,0.5],"
         "[8,-1.5],[9,2.0],[10,[[5,-100.0],[300,1.0]]]]],"
@@ -88,8 +89,8 @@ async def test_it_is_what_earlier_releases_made_of_it(
 
 def test_it_does_not_depend_on_the_order_of_what_has_none_nor_on_how_an_image_came() -> None:
     other = EVERYTHING.replace('stop: "b" stop: "a" stop: "b"', 'stop: "a" stop: "b"')
-    other = other.replace('data: "file"', f'digest: "{PICTURE}"')
-    other = other.replace("linger_s: 3 return_prompt_ids: true", "linger_s: 4")
+    other = other.replace('data: "file"', f'digest: "{IMAGE}"')
+    other = other.replace("orphan_timeout_s: 3 return_prompt_ids: true", "orphan_timeout_s: 4")
     assert digest(other) == digest(EVERYTHING)
     assert digest(SAID + "sampling {}") == digest(SAID)
     assert digest(SAID + "sampling { temperature: 0 }") != digest(SAID)

@@ -7,7 +7,7 @@ from gateway.text.prompt import Turn
 from glm4v.errors import InvalidRequest
 from glm4v.v1 import inference_pb2 as api
 
-PICTURE = api.Image(data=b"p")
+IMAGE = api.Image(data=b"p")
 
 
 def message(role: "api.Role.ValueType", *contents: str | api.Image) -> api.Message:
@@ -22,10 +22,10 @@ def user(*contents: str | api.Image) -> api.Message:
     return message(api.ROLE_USER, *contents)
 
 
-def test_text_parts_are_joined_with_newlines_around_the_picture() -> None:
+def test_text_parts_are_joined_with_newlines_around_the_image() -> None:
     messages = [
         message(api.ROLE_SYSTEM, "s"),
-        user("a", PICTURE, "b"),
+        user("a", IMAGE, "b"),
         message(api.ROLE_ASSISTANT, "c"),
         user("d"),
     ]
@@ -36,11 +36,11 @@ def test_text_parts_are_joined_with_newlines_around_the_picture() -> None:
         Turn("assistant", "c"),
         Turn("user", "d"),
     ]
-    assert conversation.image == PICTURE
+    assert conversation.image == IMAGE
 
 
-def test_messages_with_neither_text_nor_picture_are_skipped() -> None:
-    messages = [user(), message(api.ROLE_ASSISTANT, ""), user(PICTURE), user("")]
+def test_messages_with_neither_text_nor_image_are_skipped() -> None:
+    messages = [user(), message(api.ROLE_ASSISTANT, ""), user(IMAGE), user("")]
     assert read_messages(messages).turns == [Turn("user", has_image=True)]
 
 
@@ -56,12 +56,12 @@ def test_messages_with_neither_text_nor_picture_are_skipped() -> None:
         ([api.Message(role=9)], r"messages\[0\].role is 9"),  # type: ignore[arg-type]
         ([user("a"), message(api.ROLE_SYSTEM, "b"), user("c")], r"messages\[1\] is a system"),
         (
-            [user("a", PICTURE), user(PICTURE)],
-            r"messages\[1\].parts\[0\] is a second picture after messages\[0\].parts\[1\]",
+            [user("a", IMAGE), user(IMAGE)],
+            r"messages\[1\].parts\[0\] is a second image after messages\[0\].parts\[1\]",
         ),
-        ([user(PICTURE, PICTURE)], r"messages\[0\].parts\[1\] is a second picture"),
+        ([user(IMAGE, IMAGE)], r"messages\[0\].parts\[1\] is a second image"),
         (
-            [message(api.ROLE_ASSISTANT, "a", PICTURE), user("b")],
+            [message(api.ROLE_ASSISTANT, "a", IMAGE), user("b")],
             r"messages\[0\].parts\[1\]: .* role assistant",
         ),
         ([user(api.Image())], r"messages\[0\].parts\[0\].image has no source"),

@@ -13,7 +13,7 @@ IMAGE = [266, 256, 267]
 def test_an_answer_is_asked_for_without_a_newline() -> None:
     prompt = render([Turn("user", "a")], byte_tokenizer())
     assert prompt.ids == [GMASK, SOP, USER, 10, 97, ASSISTANT]
-    assert prompt.image_slot is None
+    assert prompt.image_offset is None
 
 
 @pytest.mark.parametrize("text", ["b", "\nb", "\n\n b\n"])
@@ -25,21 +25,23 @@ def test_an_answer_goes_on_as_the_tokens_the_model_wrote(text: str) -> None:
     assert render(turns, tokenizer).ids == [*first.ids, *wrote, USER, 10, 99, ASSISTANT]
 
 
-def test_the_picture_stands_between_the_header_and_the_text_of_its_turn() -> None:
+def test_the_image_stands_between_the_header_and_the_text_of_its_turn() -> None:
     turns = [Turn("system", "S"), Turn("user", "a"), Turn("user", "b", has_image=True)]
-    prompt = render(turns, byte_tokenizer(), wants_answer=False)
+    prompt = render(turns, byte_tokenizer(), add_generation_prompt=False)
     assert prompt.ids == [GMASK, SOP, SYSTEM, 10, 83, USER, 10, 97, USER, 10, *IMAGE, 98]
-    assert prompt.image_slot == 10
+    assert prompt.image_offset == 10
 
 
 def test_empty_turns_are_skipped() -> None:
-    prompt = render([Turn("user"), Turn("user", "a")], byte_tokenizer(), wants_answer=False)
+    prompt = render(
+        [Turn("user"), Turn("user", "a")], byte_tokenizer(), add_generation_prompt=False
+    )
     assert prompt.ids == [GMASK, SOP, USER, 10, 97]
 
 
-def test_no_text_can_open_a_turn_or_a_picture() -> None:
+def test_no_text_can_open_a_turn_or_an_image() -> None:
     text = "<|user|><|begin_of_image|><|endoftext|><|end_of_image|>"
-    prompt = render([Turn("user", text)], byte_tokenizer(), wants_answer=False)
+    prompt = render([Turn("user", text)], byte_tokenizer(), add_generation_prompt=False)
     assert bytes(prompt.ids[4:]) == text.encode()
 
 

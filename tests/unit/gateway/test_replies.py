@@ -19,7 +19,7 @@ from glm4v.v1 import inference_pb2 as api
 from tests.vocabularies import byte_tokenizer
 
 START_MS = 1_000_000
-IMAGE_ROWS = 18
+NUM_IMAGE_TOKENS = 18
 
 
 def job(stop: Sequence[str] = (), *, image: str = "", **fields: int) -> pb.Job:
@@ -31,7 +31,7 @@ def job(stop: Sequence[str] = (), *, image: str = "", **fields: int) -> pb.Job:
         stop_token_ids=[256],
         accepted_ms=START_MS,
         deadline_ms=START_MS + 5000,
-        linger_ms=2500,
+        orphan_timeout_ms=2500,
         **fields,  # type: ignore[arg-type]
     )
 
@@ -55,7 +55,9 @@ def read(
     asked: pb.Job, entries: Sequence[Event], token_offset: int = 0
 ) -> list[api.GenerationEvent]:
     """What a reader sees behind `accepted`."""
-    replies = Replies(asked, byte_tokenizer(), image_rows=IMAGE_ROWS, token_offset=token_offset)
+    replies = Replies(
+        asked, byte_tokenizer(), image_tokens=NUM_IMAGE_TOKENS, token_offset=token_offset
+    )
     events = [event for entry in entries for event in replies.events(entry)]
     return [event for event in events if event is not None]
 
@@ -69,7 +71,7 @@ def answer(events: Sequence[api.GenerationEvent]) -> tuple[list[int], str]:
 def test_accepted_says_what_was_taken_in() -> None:
     asked = job(image="d")
     asked.sampling.seed = 7
-    replies = Replies(asked, byte_tokenizer(), image_rows=IMAGE_ROWS)
+    replies = Replies(asked, byte_tokenizer(), image_tokens=NUM_IMAGE_TOKENS)
     accepted = replies.accepted(with_prompt_ids=True).accepted
     assert accepted == api.Accepted(
         request_id="r", prompt_tokens=3, prompt_ids=[258, 260, 263], image_digest="d", seed=7, n=1
@@ -84,7 +86,7 @@ def test_an_answer_is_its_tokens_in_order_then_why_it_ended() -> None:
     assert answer(events) == ([*"ab猫".encode(), 256], "ab猫")
     finished = events[-1].finished
     assert (finished.reason, finished.stop_token_id) == (api.FINISH_REASON_STOP, 256)
-    assert finished.usage == api.Usage(prompt_tokens=3, image_rows=0, completion_tokens=6)
+    assert finished.usage == api.Usage(prompt_tokens=3, image_tokens=0, completion_tokens=6)
 
 
 def test_an_answer_to_which_nothing_can_be_added_stops_without_a_match() -> None:
@@ -185,13 +187,13 @@ def test_log_probabilities_stay_with_their_tokens() -> None:
 def test_stages_are_reported_from_the_offset_on() -> None:
     entries: list[Event] = [
         stage(api.STAGE_QUEUED, 0),
-        stage(api.STAGE_ANSWERING, 5),
+        stage(api.STAGE_RUNNING, 5),
         tokens("ab"),
-        stage(api.STAGE_ANSWERING, 9),
+        stage(api.STAGE_RUNNING, 9),
         end(),
     ]
     stages = [event.progress.stage for event in read(job(), entries) if event.HasField("progress")]
-    assert stages == [api.STAGE_QUEUED, api.STAGE_ANSWERING, api.STAGE_ANSWERING]
+    assert stages == [api.STAGE_QUEUED, api.STAGE_RUNNING, api.STAGE_RUNNING]
     assert [event.WhichOneof("event") for event in read(job(), entries, 2)] == [
         "progress",
         "finished",
@@ -203,15 +205,17 @@ def test_times_are_the_journals_own() -> None:
         stage(api.STAGE_QUEUED, 0),
         stage(api.STAGE_ENCODING, 100),
         stage(api.STAGE_QUEUED, 1500),
-        stage(api.STAGE_ANSWERING, 1600),
+        stage(api.STAGE_RUNNING, 1600),
         tokens("ab", 2000),
         tokens("cS", 2250),
         tokens("d", 9000),
         end(at_ms=3000),
     ]
     finished = read(job(["S"], image="d"), entries)[-1].finished
-    assert finished.timings == api.Timings(vision_s=1.5, first_token_s=2, decode_s=0.25, total_s=3)
-    assert finished.usage.image_rows == IMAGE_ROWS
+    assert finished.timings == api.Timings(
+        vision_s=1.5, time_to_first_token_s=2, decode_s=0.25, total_s=3
+    )
+    assert finished.usage.image_tokens == NUM_IMAGE_TOKENS
     assert read(job(["S"], image="d"), entries, 4)[-1].finished.timings == finished.timings
 
 

@@ -1,4 +1,4 @@
-"""Pictures of all kinds become the RGB a person sees; what cannot be is refused with numbers."""
+"""Images of all kinds become the RGB a person sees; what cannot be is refused with numbers."""
 
 import io
 import resource
@@ -113,7 +113,7 @@ def test_a_png_for_apps_is_refused_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"GIF89a", b"\x89PNG\r\n\x1a\n", bytes(1000)])
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
+def test_what_is_no_image_is_refused(data: bytes) -> None:
     for function in (inspect, decode):
         with pytest.raises(InvalidRequest, match=f"{len(data)} bytes"):
             function(data, LIMITS)
@@ -159,7 +159,7 @@ def test_an_animation_that_claims_a_large_frame_takes_no_memory_for_it() -> None
     assert grown * 1024 < side * side / 2
 
 
-def test_a_small_picture_of_a_huge_tile_is_refused() -> None:
+def test_a_small_image_of_a_huge_tile_is_refused() -> None:
     # Tag and value; the tile's bytes are said to be the file's first.
     size, tile = {256: 16, 257: 16}, {322: 2**15, 323: 2**15, 324: 0, 325: 8}
     tags = {**size, 258: 8, 259: 8, 262: 1, 277: 1, **tile}
@@ -170,7 +170,7 @@ def test_a_small_picture_of_a_huge_tile_is_refused() -> None:
             function(data, LIMITS)
 
 
-def test_the_largest_allowed_picture_gives_no_warning() -> None:
+def test_the_largest_allowed_image_gives_no_warning() -> None:
     """Pillow's own limit lies below ours."""
     assert inspect(huge_png(10_000, 10_000), LIMITS).width == 10_000
 
@@ -227,7 +227,7 @@ def test_the_orientation_is_applied(format: str, orientation: int) -> None:
     assert np.abs(difference).mean() < 8
 
 
-def test_broken_exif_does_not_spoil_the_picture() -> None:
+def test_broken_exif_does_not_spoil_the_image() -> None:
     data = saved(Image.fromarray(noise(8, 8, 3)), "JPEG", exif=b"Exif\0\0not a header at all")
     assert decode(data, LIMITS).size == (8, 8)
 
@@ -260,7 +260,7 @@ def test_grey_with_alpha_becomes_white(format: str) -> None:
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_premultiplied_alpha_is_understood(mode: str) -> None:
-    """Pillow reads such TIFF pictures but cannot write them: the tag says how alpha is meant."""
+    """Pillow reads such TIFF images but cannot write them: the tag says how alpha is meant."""
     grey, alpha = np.full((4, 4), 200, np.uint8), np.full((4, 4), 128, np.uint8)
     stored = [np.rint(grey * (alpha / 255)).astype(np.uint8)] * (len(mode) - 1) + [alpha]
     plain, premultiplied = (struct.pack("<HHIH", 338, 3, 1, meaning) for meaning in (2, 1))

@@ -13,7 +13,7 @@ from glm4v.errors import InvalidRequest
 from tests.schema_judge import compiled, is_valid, lets_through, written_answer
 
 SUITE: dict[str, list[dict[str, Any]]] = json.loads(
-    (Path(__file__).parent / "json_schema_suite" / "draft2020-12.json").read_text()
+    (Path(__file__).parent / "suite" / "draft2020-12.json").read_text()
 )
 
 

@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 
 from glm4v.errors import InvalidRequest
-from lm_worker.plan import AnswerForm
+from lm_worker.plan import OutputFormat
 from lm_worker.structured_output.compile_server import serve
 
 COUNTS = Path(sys.argv[1])
 KEPT: list[bytes] = []
 
 
-def compile_(form: AnswerForm) -> None:
+def compile_(form: OutputFormat) -> None:
     """`WHAT` or `WHAT NUMBER`, and anything behind a `#`."""
     with COUNTS.open("a") as file:
         file.write(f"{form.text}\n")

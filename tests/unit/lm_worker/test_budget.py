@@ -6,7 +6,7 @@ import pytest
 
 from lm_worker.engine.budget import StepBudget
 
-STEP_ROWS = 512
+MAX_BATCHED_TOKENS = 512
 
 
 class Clock:
@@ -24,7 +24,7 @@ def run(budget: StepBudget, clock: Clock, decodes: int, prefills: int, steps: in
     """The rows of prefills in each step."""
     planned = []
     for _ in range(steps):
-        rows = budget.prefill_rows(decodes, prefills)
+        rows = budget.prefill_tokens(decodes, prefills)
         budget.took(decodes, rows, clock.seconds(decodes, rows))
         planned.append(rows)
     return planned
@@ -36,42 +36,42 @@ FAST = Clock(step=0.01, decode=1e-5, row=1e-5)
 
 @pytest.mark.parametrize("clock", [SLOW, Clock(0.0, 0.003, 0.002), Clock(0.02, 0.001, 3e-4, 0.004)])
 def test_one_prompt_makes_steps_as_much_longer_as_is_allowed(clock: Clock) -> None:
-    budget = StepBudget(STEP_ROWS, 1.75)
-    budget.took(0, STEP_ROWS, clock.seconds(0, STEP_ROWS))
+    budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
+    budget.took(0, MAX_BATCHED_TOKENS, clock.seconds(0, MAX_BATCHED_TOKENS))
     settled = [rows for rows in run(budget, clock, decodes=8, prefills=1, steps=60)[20:] if rows]
     longest = max(clock.seconds(8, rows) for rows in settled) / clock.seconds(8, 0)
     assert 1.5 < longest <= 1.80
 
 
 def test_where_rows_cost_nothing_a_step_is_full() -> None:
-    budget = StepBudget(STEP_ROWS, 1.75)
+    budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
     budget.took(0, 40, FAST.seconds(0, 40))
-    assert run(budget, FAST, decodes=8, prefills=1, steps=20)[-1] == STEP_ROWS - 8
+    assert run(budget, FAST, decodes=8, prefills=1, steps=20)[-1] == MAX_BATCHED_TOKENS - 8
 
 
 def test_many_prompts_get_as_much_time_each_as_an_answer() -> None:
-    few, many = (StepBudget(STEP_ROWS, 1.2) for _ in range(2))
+    few, many = (StepBudget(MAX_BATCHED_TOKENS, 1.2) for _ in range(2))
     alone = run(few, SLOW, decodes=10, prefills=1, steps=30)[-1]
     beside = run(many, SLOW, decodes=10, prefills=6, steps=30)[-1]
     assert beside == pytest.approx(0.6 / 0.2 * alone, rel=0.3)
 
 
 def test_when_many_wait_prefills_go_first() -> None:
-    budget = StepBudget(STEP_ROWS, 1.75)
+    budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
     run(budget, SLOW, decodes=4, prefills=1, steps=30)
-    assert budget.prefill_rows(decodes=4, prefills=3) < 50
-    assert budget.prefill_rows(decodes=4, prefills=4) == STEP_ROWS - 4
+    assert budget.prefill_tokens(decodes=4, prefills=3) < 50
+    assert budget.prefill_tokens(decodes=4, prefills=4) == MAX_BATCHED_TOKENS - 4
 
 
 def test_a_step_that_something_held_up_is_soon_forgotten() -> None:
-    budget = StepBudget(STEP_ROWS, 1.75)
+    budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
     before = run(budget, SLOW, decodes=8, prefills=1, steps=60)[-1]
     budget.took(8, 0, 5.0)
-    assert budget.prefill_rows(8, 1) < 3 * before
+    assert budget.prefill_tokens(8, 1) < 3 * before
 
 
 def test_a_chunk_that_is_too_dear_at_any_length_still_comes_forward() -> None:
-    budget = StepBudget(STEP_ROWS, 1.1)
+    budget = StepBudget(MAX_BATCHED_TOKENS, 1.1)
     dear = Clock(0.001, 0.0, 1e-5, chunk=0.1)
     planned = run(budget, dear, decodes=8, prefills=1, steps=40)
     assert planned.count(0) == 2  # steps that measure the decodes
@@ -79,7 +79,7 @@ def test_a_chunk_that_is_too_dear_at_any_length_still_comes_forward() -> None:
 
 
 def test_what_decodes_take_alone_is_measured_again_now_and_then() -> None:
-    budget = StepBudget(STEP_ROWS, 1.75)
+    budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
     run(budget, SLOW, decodes=8, prefills=1, steps=100)
     slower = Clock(step=0.05, decode=0.002, row=0.001)  # contexts have grown
     planned = run(budget, slower, decodes=8, prefills=1, steps=1000)
@@ -88,6 +88,9 @@ def test_what_decodes_take_alone_is_measured_again_now_and_then() -> None:
 
 
 def test_without_a_limit_prefills_have_what_is_left() -> None:
-    assert run(StepBudget(STEP_ROWS, math.inf), SLOW, decodes=8, prefills=1, steps=3) == [504] * 3
-    assert StepBudget(STEP_ROWS, 1.75).prefill_rows(0, 1) == STEP_ROWS
-    assert StepBudget(4, 1.75).prefill_rows(8, 1) == 0
+    assert (
+        run(StepBudget(MAX_BATCHED_TOKENS, math.inf), SLOW, decodes=8, prefills=1, steps=3)
+        == [504] * 3
+    )
+    assert StepBudget(MAX_BATCHED_TOKENS, 1.75).prefill_tokens(0, 1) == MAX_BATCHED_TOKENS
+    assert StepBudget(4, 1.75).prefill_tokens(8, 1) == 0

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from glm4v.errors import InvalidRequest, Overloaded
-from lm_worker.plan import AnswerForm
-from lm_worker.structured_output.compiler import Bounds, FormCompiler, Lane
+from lm_worker.plan import OutputFormat
+from lm_worker.structured_output.compiler import Bounds, GrammarCompiler, Lane
 
 PRETENDED = Path(__file__).with_name("pretended_form_server.py")
 BOUNDS = Bounds(Lane(0.2, at_once=2), Lane(0.6, at_once=1), bytes=64 * 2**20, wall_s=90.0)
@@ -30,26 +30,26 @@ def counts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def compiler(counts: Path) -> Iterator[FormCompiler]:
+def compiler(counts: Path) -> Iterator[GrammarCompiler]:
     with started([sys.executable, str(PRETENDED), str(counts)]) as compiler:
         yield compiler
 
 
 @contextmanager
-def started(command: list[str], bounds: Bounds = BOUNDS) -> Iterator[FormCompiler]:
+def started(command: list[str], bounds: Bounds = BOUNDS) -> Iterator[GrammarCompiler]:
     """A compiler whose server ends with the block, whatever happens in it."""
-    compiler = FormCompiler(command, bounds)
+    compiler = GrammarCompiler(command, bounds)
     try:
         yield compiler
     finally:
         compiler.end()
 
 
-def form(text: str) -> AnswerForm:
-    return AnswerForm("regex", text)
+def form(text: str) -> OutputFormat:
+    return OutputFormat("regex", text)
 
 
-def prove(compiler: FormCompiler, text: str) -> int:
+def prove(compiler: GrammarCompiler, text: str) -> int:
     return asyncio.run(compiler.prove(form(text)))
 
 
@@ -66,7 +66,7 @@ def prove(compiler: FormCompiler, text: str) -> int:
     ],
 )
 def test_what_cannot_be_compiled_is_refused_once_and_for_all(
-    compiler: FormCompiler, counts: Path, text: str, said: str, outcome: str
+    compiler: GrammarCompiler, counts: Path, text: str, said: str, outcome: str
 ) -> None:
     for _ in range(3):
         with pytest.raises(InvalidRequest, match=said):
@@ -77,7 +77,7 @@ def test_what_cannot_be_compiled_is_refused_once_and_for_all(
 
 
 def test_what_compiles_is_compiled_once_for_all_who_ask(
-    compiler: FormCompiler, counts: Path
+    compiler: GrammarCompiler, counts: Path
 ) -> None:
     async def all_at_once() -> None:
         await asyncio.gather(*(compiler.prove(form("sleep 0.3")) for _ in range(8)))
@@ -88,19 +88,19 @@ def test_what_compiles_is_compiled_once_for_all_who_ask(
     assert compiler.counts == {"compiled": 1}
 
 
-def test_memory_that_a_form_takes_is_told(compiler: FormCompiler) -> None:
+def test_memory_that_a_form_takes_is_told(compiler: GrammarCompiler) -> None:
     assert prove(compiler, "allocate 30") >= 29 * 2**20
     assert prove(compiler, "fine") < 5 * 2**20
 
 
 def test_a_form_that_takes_longer_passes_the_slow_lane(
-    compiler: FormCompiler, counts: Path
+    compiler: GrammarCompiler, counts: Path
 ) -> None:
     assert prove(compiler, "compute 0.35") >= 0
     assert counts.read_text() == "compute 0.35\n" * 2
 
 
-def test_forms_wait_for_no_slow_ones(compiler: FormCompiler) -> None:
+def test_forms_wait_for_no_slow_ones(compiler: GrammarCompiler) -> None:
     """Eight forms that compute for ever hold the slow lane; others are through before them."""
 
     async def beside() -> tuple[int, int]:
@@ -124,7 +124,7 @@ def test_forms_wait_for_no_slow_ones(compiler: FormCompiler) -> None:
 
 
 def test_who_gives_up_takes_nothing_along(
-    compiler: FormCompiler, counts: Path, caplog: pytest.LogCaptureFixture
+    compiler: GrammarCompiler, counts: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Those who wait for the same form ask for themselves; the compiler that was killed is gone."""
 
@@ -157,7 +157,7 @@ def test_a_machine_too_busy_is_not_the_forms_fault(counts: Path) -> None:
         assert compiler.counts == {"wall": 2}  # asked again, compiled again
 
 
-def test_a_server_that_was_killed_is_started_again(compiler: FormCompiler) -> None:
+def test_a_server_that_was_killed_is_started_again(compiler: GrammarCompiler) -> None:
     assert prove(compiler, "fine") >= 0
     server = compiler._server
     assert server is not None
@@ -186,7 +186,7 @@ def test_a_server_that_cannot_start_is_no_end_of_the_worker(
     assert [each for each in made if each.fileno() >= 0] == [], "none is left open"
 
 
-def test_a_server_that_hangs_holds_up_no_end(compiler: FormCompiler) -> None:
+def test_a_server_that_hangs_holds_up_no_end(compiler: GrammarCompiler) -> None:
     async def hang() -> None:
         await compiler.prove(form("fine"))
         assert compiler._server is not None
@@ -207,10 +207,10 @@ def test_no_process_outlives_a_worker_that_is_killed(counts: Path) -> None:
     """Server, guard and compiler end with the process that asked, however it ends."""
     script = (
         "import asyncio, sys\n"
-        "from lm_worker.structured_output.compiler import Bounds, FormCompiler\n"
-        "from lm_worker.plan import AnswerForm\n"
-        f"compiler = FormCompiler([sys.executable, {str(PRETENDED)!r}, {str(counts)!r}])\n"
-        "asyncio.run(compiler.prove(AnswerForm('regex', 'sleep 50')))\n"
+        "from lm_worker.structured_output.compiler import Bounds, GrammarCompiler\n"
+        "from lm_worker.plan import OutputFormat\n"
+        f"compiler = GrammarCompiler([sys.executable, {str(PRETENDED)!r}, {str(counts)!r}])\n"
+        "asyncio.run(compiler.prove(OutputFormat('regex', 'sleep 50')))\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], start_new_session=True) as worker:
         try:
@@ -252,7 +252,7 @@ def test_the_server_has_no_torch_and_one_thread_and_the_real_vocabulary(tmp_path
 
     write_tiny(tmp_path)
     with started(server_command(tmp_path), Bounds()) as compiler:
-        schema = AnswerForm("json_schema", '{"type":"object","maxProperties":3}')
+        schema = OutputFormat("json_schema", '{"type":"object","maxProperties":3}')
         assert asyncio.run(compiler.prove(schema)) < 50 * 2**20
         with pytest.raises(InvalidRequest, match="unclosed group"):
             prove(compiler, "a(")
@@ -263,7 +263,7 @@ def test_the_server_has_no_torch_and_one_thread_and_the_real_vocabulary(tmp_path
 
 
 def test_the_processes_that_compile_know_no_settings(
-    compiler: FormCompiler, monkeypatch: pytest.MonkeyPatch
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("GLM4V_REDIS_URL", "glm4v_redis_url"):  # settings are read in either case
         monkeypatch.setenv(name, "redis://user:secret@host")

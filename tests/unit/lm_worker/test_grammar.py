@@ -15,11 +15,11 @@ import torch
 from glm4v.checkpoint.spec import ModelSpec, read_spec
 from glm4v.checkpoint.tiny import write_tiny
 from glm4v.errors import InvalidRequest, Overloaded
-from lm_worker.plan import NO_TOKEN, AnswerForm, SampleSpec, SamplingRules
+from lm_worker.plan import NO_TOKEN, OutputFormat, SamplingParams, SamplingState
 from lm_worker.sampling.sampler import sample
 from lm_worker.structured_output import grammar
-from lm_worker.structured_output.compiler import FormCompiler, server_command
-from lm_worker.structured_output.grammar import Grammars
+from lm_worker.structured_output.compiler import GrammarCompiler, server_command
+from lm_worker.structured_output.grammar import GrammarCache
 
 PERSON = {
     "type": "object",
@@ -33,9 +33,9 @@ PERSON = {
 }
 CHOICES = ["yes", "yes, but", "no", '"quoted"\n', "图片"]
 FORMS = [
-    AnswerForm("json_schema", json.dumps(PERSON)),
-    AnswerForm("regex", r"[A-Z][a-z]{2,8}( [0-9]{1,3})?"),
-    AnswerForm("choice", json.dumps(CHOICES)),
+    OutputFormat("json_schema", json.dumps(PERSON)),
+    OutputFormat("regex", r"[A-Z][a-z]{2,8}( [0-9]{1,3})?"),
+    OutputFormat("choice", json.dumps(CHOICES)),
 ]
 
 
@@ -53,19 +53,19 @@ def spec(folder: Path) -> ModelSpec:
 
 
 @pytest.fixture(scope="module")
-def compiler(folder: Path) -> Iterator[FormCompiler]:
+def compiler(folder: Path) -> Iterator[GrammarCompiler]:
     """One server for all tests: it takes a second to start."""
-    compiler = FormCompiler(server_command(folder))
+    compiler = GrammarCompiler(server_command(folder))
     yield compiler
     compiler.end()
 
 
 @pytest.fixture
-def grammars(folder: Path, spec: ModelSpec, compiler: FormCompiler) -> Grammars:
-    return Grammars(folder, spec, compiler)
+def grammars(folder: Path, spec: ModelSpec, compiler: GrammarCompiler) -> GrammarCache:
+    return GrammarCache(folder, spec, compiler)
 
 
-def open_(grammars: Grammars, form: AnswerForm, answer: tuple[int, ...] = ()) -> None:
+def open_(grammars: GrammarCache, form: OutputFormat, answer: tuple[int, ...] = ()) -> None:
     asyncio.run(grammars.open(1, form, answer))
 
 
@@ -83,7 +83,7 @@ class Written:
 
 
 def write(
-    grammars: Grammars,
+    grammars: GrammarCache,
     spec: ModelSpec,
     seed: int,
     *,
@@ -99,8 +99,8 @@ def write(
         logits = torch.from_numpy(np.random.default_rng((seed, index)).normal(size=spec.vocab_size))
         logits[spec.tokens :] += 20
         logits[list(spec.eos_ids)] += 3
-        wish = SampleSpec(
-            SamplingRules(seed=seed, **rules),
+        wish = SamplingState(
+            SamplingParams(seed=seed, **rules),
             index,
             answer=written.tokens,
             grammar=1,
@@ -117,7 +117,7 @@ def write(
     return written
 
 
-def fits(form: AnswerForm, text: str) -> bool:
+def fits(form: OutputFormat, text: str) -> bool:
     if form.kind == "regex":
         return re.fullmatch(form.text, text) is not None
     if form.kind == "choice":
@@ -135,7 +135,7 @@ def fits(form: AnswerForm, text: str) -> bool:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.kind)
 def test_answers_have_the_form(
-    grammars: Grammars, spec: ModelSpec, form: AnswerForm, temperature: float
+    grammars: GrammarCache, spec: ModelSpec, form: OutputFormat, temperature: float
 ) -> None:
     texts = set()
     for seed in range(20):
@@ -149,14 +149,14 @@ def test_answers_have_the_form(
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.kind)
 def test_an_answer_goes_on_the_same_after_a_resume_at_any_token(
-    folder: Path, spec: ModelSpec, compiler: FormCompiler, form: AnswerForm
+    folder: Path, spec: ModelSpec, compiler: GrammarCompiler, form: OutputFormat
 ) -> None:
-    grammars = Grammars(folder, spec, compiler)
+    grammars = GrammarCache(folder, spec, compiler)
     open_(grammars, form)
     whole = write(grammars, spec, 5, temperature=1.0)
     assert len(whole.tokens) > 1
     for known in range(len(whole.tokens)):
-        other = Grammars(folder, spec, compiler)
+        other = GrammarCache(folder, spec, compiler)
         open_(other, form, whole.tokens[:known])
         end = known + 8
         resumed = write(other, spec, 5, most=end, answer=whole.tokens[:known], temperature=1.0)
@@ -166,12 +166,12 @@ def test_an_answer_goes_on_the_same_after_a_resume_at_any_token(
 
 
 def test_a_matcher_follows_whatever_answer_it_is_asked_about(
-    grammars: Grammars, spec: ModelSpec
+    grammars: GrammarCache, spec: ModelSpec
 ) -> None:
-    open_(grammars, AnswerForm("regex", "a+b|c"))
+    open_(grammars, OutputFormat("regex", "a+b|c"))
 
     def allowed(answer: bytes) -> bytes:
-        wish = SampleSpec(SamplingRules(), len(answer), answer=tuple(answer), grammar=1)
+        wish = SamplingState(SamplingParams(), len(answer), answer=tuple(answer), grammar=1)
         return bytes(grammars.allowed([wish])[0].nonzero().flatten().tolist())
 
     assert [allowed(answer) for answer in (b"", b"aa", b"a", b"", b"aaa")] == [
@@ -185,14 +185,14 @@ def test_a_matcher_follows_whatever_answer_it_is_asked_about(
 
 @pytest.mark.parametrize("pattern", ["a+b|c", "\n(a+b|c)"])
 def test_a_form_begins_behind_the_token_that_ends_the_header(
-    grammars: Grammars, spec: ModelSpec, pattern: str
+    grammars: GrammarCache, spec: ModelSpec, pattern: str
 ) -> None:
-    open_(grammars, AnswerForm("regex", pattern))
+    open_(grammars, OutputFormat("regex", pattern))
     begins = b"\n" if pattern[0] == "\n" else b""
 
-    def spec_of(answer: bytes) -> SampleSpec:
-        return SampleSpec(
-            SamplingRules(), len(answer), answer=tuple(answer), grammar=1, header_id=10
+    def spec_of(answer: bytes) -> SamplingState:
+        return SamplingState(
+            SamplingParams(), len(answer), answer=tuple(answer), grammar=1, header_id=10
         )
 
     def allowed(answer: bytes) -> bytes:
@@ -208,12 +208,12 @@ def test_a_form_begins_behind_the_token_that_ends_the_header(
         assert allowed(b"aa") == b"ab"
 
 
-def test_stop_tokens_only_where_the_answer_can_end(grammars: Grammars, spec: ModelSpec) -> None:
-    open_(grammars, AnswerForm("regex", "ab*"))
+def test_stop_tokens_only_where_the_answer_can_end(grammars: GrammarCache, spec: ModelSpec) -> None:
+    open_(grammars, OutputFormat("regex", "ab*"))
     stops = (*spec.eos_ids, ord("c"), spec.vocab_size - 1)
 
     def allowed(answer: bytes) -> list[int]:
-        wish = SampleSpec(SamplingRules(), 0, answer=tuple(answer), grammar=1, stops=stops)
+        wish = SamplingState(SamplingParams(), 0, answer=tuple(answer), grammar=1, stops=stops)
         found: list[int] = grammars.allowed([wish])[0].nonzero().flatten().tolist()
         return found
 
@@ -222,25 +222,25 @@ def test_stop_tokens_only_where_the_answer_can_end(grammars: Grammars, spec: Mod
 
 
 def test_an_answer_ends_where_nothing_can_follow_without_any_stop_token(
-    grammars: Grammars, spec: ModelSpec
+    grammars: GrammarCache, spec: ModelSpec
 ) -> None:
-    open_(grammars, AnswerForm("regex", "abc"))
+    open_(grammars, OutputFormat("regex", "abc"))
     written = write(grammars, spec, 1, stops=())
     assert (bytes(written.tokens), written.is_complete) == (b"abc", True)
 
 
-def test_special_and_padding_ids_are_never_chosen(grammars: Grammars, spec: ModelSpec) -> None:
+def test_special_and_padding_ids_are_never_chosen(grammars: GrammarCache, spec: ModelSpec) -> None:
     for temperature in (0.0, 2.0):
         for seed in range(10):
-            open_(grammars, AnswerForm("regex", r"[\s\S]{30}"))
+            open_(grammars, OutputFormat("regex", r"[\s\S]{30}"))
             tokens = write(grammars, spec, seed, stops=(), temperature=temperature).tokens
             assert max(tokens) < 256
 
 
 def test_a_stop_token_that_is_all_that_fits_ends_the_request_with_the_reason(
-    grammars: Grammars, spec: ModelSpec
+    grammars: GrammarCache, spec: ModelSpec
 ) -> None:
-    open_(grammars, AnswerForm("regex", "abc"))
+    open_(grammars, OutputFormat("regex", "abc"))
     written = write(grammars, spec, 1, stops=(ord("b"),))
     assert bytes(written.tokens) == b"a"
     assert "nothing fits at token 1 but stop_token_ids" in written.failure
@@ -249,24 +249,30 @@ def test_a_stop_token_that_is_all_that_fits_ends_the_request_with_the_reason(
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        (AnswerForm("regex", "a("), "regex: .*unclosed group"),
-        (AnswerForm("regex", "(?=a)b"), "regex: .*look-around"),
-        (AnswerForm("regex", ""), "regex fits the empty answer only"),
-        (AnswerForm("regex", r"[^\s\S]"), "regex: cannot be followed at token 0"),
-        (AnswerForm("regex", "(" * 4000 + "a" + ")" * 4000), "regex: .*nest"),
-        (AnswerForm("json_schema", '{"type": "objekt"}'), "json_schema: .*objekt"),
-        (AnswerForm("json_schema", '{"$ref": "#"}'), "it leads back to itself"),
-        (AnswerForm("json_schema", '{"anyOf": [{"$ref": "#"}]}'), "cannot be followed at token 0"),
-        (AnswerForm("json_schema", '{"uniqueItems": true, "type": "array"}'), "uniqueItems"),
+        (OutputFormat("regex", "a("), "regex: .*unclosed group"),
+        (OutputFormat("regex", "(?=a)b"), "regex: .*look-around"),
+        (OutputFormat("regex", ""), "regex fits the empty answer only"),
+        (OutputFormat("regex", r"[^\s\S]"), "regex: cannot be followed at token 0"),
+        (OutputFormat("regex", "(" * 4000 + "a" + ")" * 4000), "regex: .*nest"),
+        (OutputFormat("json_schema", '{"type": "objekt"}'), "json_schema: .*objekt"),
+        (OutputFormat("json_schema", '{"$ref": "#"}'), "it leads back to itself"),
+        (
+            OutputFormat("json_schema", '{"anyOf": [{"$ref": "#"}]}'),
+            "cannot be followed at token 0",
+        ),
+        (OutputFormat("json_schema", '{"uniqueItems": true, "type": "array"}'), "uniqueItems"),
         (  # Python 3.11 reads JSON less deep than 3.13: the bound that is met first differs
-            AnswerForm("json_schema", '{"items":' * 6000 + "{}" + "}" * 6000),
+            OutputFormat("json_schema", '{"items":' * 6000 + "{}" + "}" * 6000),
             r"nested (too deeply|more than 100 deep)",
         ),
-        (AnswerForm("json_schema", '{"type": "array", "items": false, "minItems": 1}'), "unsatis"),
+        (
+            OutputFormat("json_schema", '{"type": "array", "items": false, "minItems": 1}'),
+            "unsatis",
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_in_one_line(
-    grammars: Grammars, form: AnswerForm, said: str
+    grammars: GrammarCache, form: OutputFormat, said: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=said) as refused:
         open_(grammars, form)
@@ -275,9 +281,9 @@ def test_what_cannot_be_compiled_is_refused_in_one_line(
 
 
 def test_a_form_that_gets_too_complex_on_the_way_ends_that_request_alone(
-    grammars: Grammars, spec: ModelSpec
+    grammars: GrammarCache, spec: ModelSpec
 ) -> None:
-    open_(grammars, AnswerForm("regex", "(a{1,1000}){1,1000}"))
+    open_(grammars, OutputFormat("regex", "(a{1,1000}){1,1000}"))
     written = write(grammars, spec, 1, most=3000, stops=())
     assert "cannot be followed at token" in written.failure
     assert "\n" not in written.failure
@@ -286,18 +292,18 @@ def test_a_form_that_gets_too_complex_on_the_way_ends_that_request_alone(
 
 
 def test_a_form_is_compiled_once_and_answers_do_not_share_where_they_stand(
-    grammars: Grammars,
+    grammars: GrammarCache,
 ) -> None:
-    form = AnswerForm("regex", "abc")
+    form = OutputFormat("regex", "abc")
 
     async def both() -> None:
         await asyncio.gather(grammars.open(1, form, ()), grammars.open(2, form, tuple(b"ab")))
 
     asyncio.run(both())
     wishes = [
-        SampleSpec(SamplingRules(), 0, grammar=1),
-        SampleSpec(SamplingRules(), 0),
-        SampleSpec(SamplingRules(), 2, answer=tuple(b"ab"), grammar=2),
+        SamplingState(SamplingParams(), 0, grammar=1),
+        SamplingState(SamplingParams(), 0),
+        SamplingState(SamplingParams(), 2, answer=tuple(b"ab"), grammar=2),
     ]
     found = {
         place: row.nonzero().flatten().tolist() for place, row in grammars.allowed(wishes).items()
@@ -308,41 +314,41 @@ def test_a_form_is_compiled_once_and_answers_do_not_share_where_they_stand(
     assert list(grammars.allowed(wishes)) == [2]
 
 
-class Heavy(FormCompiler):
+class Heavy(GrammarCompiler):
     """Proves everything, at a price."""
 
     def __init__(self, size: int) -> None:
         super().__init__([])
         self._size = size
 
-    async def prove(self, form: AnswerForm) -> int:
+    async def prove(self, form: OutputFormat) -> int:
         return self._size
 
 
 def test_forms_of_open_answers_take_a_bounded_memory_together(
     folder: Path, spec: ModelSpec
 ) -> None:
-    grammars = Grammars(folder, spec, Heavy(100 * 2**20))
+    grammars = GrammarCache(folder, spec, Heavy(100 * 2**20))
 
     async def fill() -> None:
         for number in range(5):
-            await grammars.open(number, AnswerForm("regex", "abc"), ())
+            await grammars.open(number, OutputFormat("regex", "abc"), ())
         with pytest.raises(Overloaded, match=r"100 MiB beside the forms of 5 open .* 512 MiB"):
-            await grammars.open(5, AnswerForm("regex", "abc"), ())
+            await grammars.open(5, OutputFormat("regex", "abc"), ())
         grammars.close(4)
         with pytest.raises(InvalidRequest):
-            await grammars.open(4, AnswerForm("regex", "a("), ())
-        await grammars.open(4, AnswerForm("regex", "abc"), ())  # what failed holds nothing
+            await grammars.open(4, OutputFormat("regex", "a("), ())
+        await grammars.open(4, OutputFormat("regex", "abc"), ())  # what failed holds nothing
 
     asyncio.run(fill())
 
 
 def test_what_is_not_proven_is_not_compiled_here(
-    folder: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, compiler: FormCompiler
+    folder: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, compiler: GrammarCompiler
 ) -> None:
     compiled = []
     monkeypatch.setattr(grammar, "compile_form", lambda form, _: compiled.append(form))
-    grammars = Grammars(folder, spec, compiler)
+    grammars = GrammarCache(folder, spec, compiler)
     with pytest.raises(InvalidRequest, match="unclosed group"):
-        open_(grammars, AnswerForm("regex", "a("))
+        open_(grammars, OutputFormat("regex", "a("))
     assert compiled == []

@@ -23,7 +23,7 @@ from lm_worker.model.layers import (
     layer_weights,
     rotary_angles,
 )
-from lm_worker.model.model import cache_row_bytes
+from lm_worker.model.model import kv_bytes_per_token
 
 CPU = open_device("cpu", "float32")
 SPEC = ModelSpec(
@@ -96,7 +96,7 @@ def test_a_number_of_ranks_that_does_not_fit_is_refused(size: int, reason: str) 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, 40960), (2, 20480), (8, 20480)])
 def test_a_cache_row_takes_the_documented_bytes(size: int, expected: int) -> None:
-    assert cache_row_bytes(SPEC, Shard(0, size), torch.bfloat16) == expected
+    assert kv_bytes_per_token(SPEC, Shard(0, size), torch.bfloat16) == expected
 
 
 def test_fused_weights_are_cut_section_by_section(tmp_path: Path) -> None:

@@ -9,20 +9,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_worker.plan import SampleSpec, SamplingRules
+from lm_worker.plan import SamplingParams, SamplingState
 from lm_worker.sampling.random_sampling import CANDIDATES
 from lm_worker.sampling.sampler import sample
 
-GREEDY = SampleSpec(SamplingRules(), index=0)
-DRAWN = SampleSpec(SamplingRules(temperature=1.0), index=0)
+GREEDY = SamplingState(SamplingParams(), index=0)
+DRAWN = SamplingState(SamplingParams(temperature=1.0), index=0)
 
 TOKENS, PADDED = 40, 48
-RULES = {field.name for field in fields(SamplingRules)}
+RULES = {field.name for field in fields(SamplingParams)}
 
 specs = st.builds(
-    SampleSpec,
+    SamplingState,
     rules=st.builds(
-        SamplingRules,
+        SamplingParams,
         temperature=st.sampled_from([0.0, 1e-40, 0.01, 0.5, 0.8, 1.0, 10.0]),
         top_k=st.sampled_from([0, 1, 2, 5, 39, 40, 41, 1000]),
         top_p=st.sampled_from([1e-9, 0.1, 0.5, 0.8, 0.999, 1.0]),
@@ -38,17 +38,17 @@ rows_of_logits = st.lists(st.integers(-6, 6), min_size=PADDED, max_size=PADDED).
 )
 
 
-def wish(base: SampleSpec, **changes: Any) -> SampleSpec:
+def wish(base: SamplingState, **changes: Any) -> SamplingState:
     """`base` with some of its fields changed, or some of its rules'."""
     rules = {name: changes.pop(name) for name in list(changes) if name in RULES}
     return replace(base, rules=replace(base.rules, **rules), **changes)
 
 
-def tokens_of(logits: torch.Tensor, wishes: list[SampleSpec], tokens: int) -> list[int]:
+def tokens_of(logits: torch.Tensor, wishes: list[SamplingState], tokens: int) -> list[int]:
     return [choice.token_id for choice in sample(logits, wishes, tokens)]
 
 
-def kept(logits: torch.Tensor, spec: SampleSpec) -> set[int]:
+def kept(logits: torch.Tensor, spec: SamplingState) -> set[int]:
     """Which tokens a drawn one may be, by the definitions, one after the other."""
     scores = logits.double()
     for token in spec.seen:
@@ -67,7 +67,7 @@ def kept(logits: torch.Tensor, spec: SampleSpec) -> set[int]:
 
 @settings(max_examples=300, deadline=None)
 @given(logits=rows_of_logits, spec=specs)
-def test_a_drawn_token_is_one_of_the_kept(logits: torch.Tensor, spec: SampleSpec) -> None:
+def test_a_drawn_token_is_one_of_the_kept(logits: torch.Tensor, spec: SamplingState) -> None:
     token = tokens_of(logits[None].clone(), [spec], TOKENS)[0]
     if spec.rules.temperature > 0:
         assert token < TOKENS
@@ -77,7 +77,7 @@ def test_a_drawn_token_is_one_of_the_kept(logits: torch.Tensor, spec: SampleSpec
 @settings(max_examples=100, deadline=None)
 @given(rows=st.lists(st.tuples(rows_of_logits, specs), min_size=1, max_size=6))
 def test_the_rest_of_the_batch_does_not_matter(
-    rows: list[tuple[torch.Tensor, SampleSpec]],
+    rows: list[tuple[torch.Tensor, SamplingState]],
 ) -> None:
     logits = torch.stack([row for row, _ in rows])
     wishes = [spec for _, spec in rows]
@@ -95,7 +95,7 @@ def test_the_rest_of_the_batch_does_not_matter(
         DRAWN,
     ],
 )
-def test_large_vocabularies_draw_the_same_in_every_batch(asked: SampleSpec) -> None:
+def test_large_vocabularies_draw_the_same_in_every_batch(asked: SamplingState) -> None:
     logits = torch.randn(6, 20000, generator=torch.Generator().manual_seed(0)) * 4
     wishes = [wish(asked, seed=7, index=row) for row in range(6)]
     alone = [tokens_of(logits[row : row + 1], [wishes[row]], 19000)[0] for row in range(6)]
@@ -150,7 +150,7 @@ def test_ties_are_kept_from_the_lowest_id_up() -> None:
         (wish(DRAWN, temperature=0.5), [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
     ],
 )
-def test_frequencies_agree_with_probabilities(asked: SampleSpec, shares: list[float]) -> None:
+def test_frequencies_agree_with_probabilities(asked: SamplingState, shares: list[float]) -> None:
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log().expand(3000, 4)
     wishes = [wish(asked, seed=11, index=index) for index in range(3000)]
     counts = np.bincount(tokens_of(logits, wishes, 4), minlength=4)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_worker.plan import NO_TOKEN, SampleSpec, SamplingRules
+from lm_worker.plan import NO_TOKEN, SamplingParams, SamplingState
 from lm_worker.sampling.random_sampling import CANDIDATES
 from lm_worker.sampling.sampler import sample
 
@@ -21,7 +21,7 @@ NEAR = (0.0, -1e-5, 1e-5)  # single precision may put a border this far away
 
 ids = st.integers(0, TOKENS - 1)
 rules = st.builds(
-    SamplingRules,
+    SamplingParams,
     temperature=st.sampled_from([0.0, 0.3, 1.0, 4.0]),
     top_k=st.sampled_from([0, 0, 1, 3, 40, CANDIDATES, 290]),
     top_p=st.sampled_from([0.2, 0.8, 0.99, 1.0, 1.0]),
@@ -36,7 +36,7 @@ rules = st.builds(
     ),
 )
 specs = st.builds(
-    SampleSpec,
+    SamplingState,
     rules=rules,
     index=st.integers(0, 10000),
     seen=st.lists(ids, unique=True, max_size=20).map(tuple),
@@ -45,7 +45,7 @@ specs = st.builds(
 )
 
 
-def shaped(logits: Floats, spec: SampleSpec, allowed: npt.NDArray[np.bool_]) -> Floats:
+def shaped(logits: Floats, spec: SamplingState, allowed: npt.NDArray[np.bool_]) -> Floats:
     """The scores to choose from; -inf where nothing can be."""
     rule = spec.rules
     scores: Floats = logits.copy()
@@ -62,7 +62,7 @@ def shaped(logits: Floats, spec: SampleSpec, allowed: npt.NDArray[np.bool_]) -> 
     return scores
 
 
-def shares(scores: Floats, rule: SamplingRules, near: float) -> Floats:
+def shares(scores: Floats, rule: SamplingParams, near: float) -> Floats:
     """Probabilities of all tokens when one is drawn."""
     weights = np.exp((scores - scores.max()) / rule.temperature)
     order = np.argsort(-weights, kind="stable")
@@ -95,7 +95,7 @@ def normal(weights: Floats) -> Floats:
     return weights / total
 
 
-def expected(scores: Floats, spec: SampleSpec) -> set[int]:
+def expected(scores: Floats, spec: SamplingState) -> set[int]:
     """What may come out; more than one token where the draw lies on a border."""
     rule = spec.rules
     if rule.temperature == 0.0:
@@ -109,7 +109,7 @@ def expected(scores: Floats, spec: SampleSpec) -> set[int]:
     return tokens
 
 
-def waiting_time(spec: SampleSpec, token: int) -> float:
+def waiting_time(spec: SamplingState, token: int) -> float:
     """SplitMix64's output number `token` from the state that Philox gives, as a waiting time."""
     low = 2**64 - 1
     state = int(np.random.Philox(key=spec.rules.seed, counter=spec.index).random_raw())
@@ -122,7 +122,9 @@ def waiting_time(spec: SampleSpec, token: int) -> float:
 
 @settings(max_examples=400, deadline=None)
 @given(spec=specs, seed=st.integers(0, 2**31), closed=st.sampled_from([0.0, 0.5, 0.98]))
-def test_a_choice_is_the_one_of_the_definition(spec: SampleSpec, seed: int, closed: float) -> None:
+def test_a_choice_is_the_one_of_the_definition(
+    spec: SamplingState, seed: int, closed: float
+) -> None:
     dice = np.random.default_rng(seed)
     logits = dice.normal(size=PADDED).astype(np.float32) * 3
     logits[TOKENS:] += 50  # padding is the most probable
@@ -140,7 +142,7 @@ def test_a_choice_is_the_one_of_the_definition(spec: SampleSpec, seed: int, clos
 
 @settings(max_examples=60, deadline=None)
 @given(wishes=st.lists(specs, min_size=2, max_size=6), seed=st.integers(0, 2**31))
-def test_the_rest_of_the_batch_does_not_matter(wishes: list[SampleSpec], seed: int) -> None:
+def test_the_rest_of_the_batch_does_not_matter(wishes: list[SamplingState], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(len(wishes), PADDED, generator=generator) * 3
     together = sample(logits, wishes, TOKENS)
@@ -150,8 +152,8 @@ def test_the_rest_of_the_batch_does_not_matter(wishes: list[SampleSpec], seed: i
 
 def spec_of(
     *, answer: tuple[int, ...] = (), banned: tuple[int, ...] = (), **rule: Any
-) -> SampleSpec:
-    return SampleSpec(SamplingRules(**rule), index=0, answer=answer, banned=banned)
+) -> SamplingState:
+    return SamplingState(SamplingParams(**rule), index=0, answer=answer, banned=banned)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,7 @@ def spec_of(
     ],
 )
 def test_greedy_choice_follows_the_rules_and_then_never_takes_padding(
-    spec: SampleSpec, chosen: int
+    spec: SamplingState, chosen: int
 ) -> None:
     logits = torch.tensor([[2.0, 1.5, 1.0, 9.0]])
     assert sample(logits, [spec], 3)[0].token_id == chosen
@@ -194,7 +196,7 @@ def test_a_free_request_beside_one_with_rules_is_chosen_from_untouched_logits() 
 def test_ties_are_kept_from_the_lowest_id_up_before_typical_p_too() -> None:
     logits = torch.zeros(1, 1000)
     asked = [
-        SampleSpec(SamplingRules(temperature=1.0, top_k=3, typical_p=0.99), index=index)
+        SamplingState(SamplingParams(temperature=1.0, top_k=3, typical_p=0.99), index=index)
         for index in range(60)
     ]
     assert {sample(logits, [spec], 1000)[0].token_id for spec in asked} == {0, 1, 2}
@@ -205,7 +207,7 @@ def test_ties_are_kept_from_the_lowest_id_up_before_typical_p_too() -> None:
 def test_typical_tokens_of_a_large_vocabulary(spread: float, typical_p: float) -> None:
     logits = (np.random.default_rng(1).normal(size=20000) * spread).astype(np.float32)
     for index in range(8):
-        rule = SamplingRules(temperature=1.0, typical_p=typical_p, seed=3)
-        spec = SampleSpec(rule, index)
+        rule = SamplingParams(temperature=1.0, typical_p=typical_p, seed=3)
+        spec = SamplingState(rule, index)
         choice = sample(torch.from_numpy(logits)[None], [spec], len(logits))[0]
         assert choice.token_id in expected(logits.astype(np.float64), spec)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import PRIORITIES, Sequence, SequenceRequest
-from lm_worker.plan import NO_TOKEN, AnswerForm
+from lm_worker.plan import NO_TOKEN, OutputFormat
 from tests.unit.device.pretended_device import (
-    PICTURE_ROWS,
-    PretendedDevice,
+    NUM_IMAGE_TOKENS,
+    FakeDevice,
     alone,
     make_request,
     run_one,
@@ -28,7 +28,7 @@ class Crowd:
 
     rng: random.Random
     scheduler: Scheduler
-    device: PretendedDevice
+    device: FakeDevice
     live: list[Sequence] = field(default_factory=list)
     asked: dict[str, SequenceRequest] = field(default_factory=dict)
     answers: dict[str, list[int]] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Crowd:
             f"r{number}",
             prompt,
             most=rng.randint(1, 12),
-            picture=rng.choice(["", "a", "b"]) if len(prompt) > 4 else "",
+            image=rng.choice(["", "a", "b"]) if len(prompt) > 4 else "",
             priority=rng.choice(PRIORITIES),
             # Those that break build on nothing, so that no row of theirs is sound.
             salt=f"broken {number}" if breaks else rng.choice(["", "", "mine"]),
@@ -50,7 +50,7 @@ class Crowd:
         # Some come from another worker and have tokens already.
         tokens = tuple(alone(request)[: rng.choice([0, 0, 0, 3])])[: request.max_tokens - 1]
         suspect = rng.random() < 0.1
-        sequence = Sequence(number, request, PICTURE_ROWS, tokens, is_suspect=suspect)
+        sequence = Sequence(number, request, NUM_IMAGE_TOKENS, tokens, is_suspect=suspect)
         if self.scheduler.can_ever_run(sequence) and not sequence.is_over():
             self.device.salts[number] = request.cache_salt
             if breaks:
@@ -90,21 +90,26 @@ class Crowd:
     seed=st.integers(0, 2**32),
     block_size=st.sampled_from([1, 3, 16]),
     blocks=st.integers(8, 40),
-    step_rows=st.sampled_from([1, 5, 64]),
+    max_batched_tokens=st.sampled_from([1, 5, 64]),
     stretch=st.sampled_from([1.0, 1.75, math.inf]),
     prefix_cache=st.booleans(),
 )
 def test_every_answer_is_that_of_a_lone_run_and_every_block_comes_back(
-    seed: int, block_size: int, blocks: int, step_rows: int, stretch: float, prefix_cache: bool
+    seed: int,
+    block_size: int,
+    blocks: int,
+    max_batched_tokens: int,
+    stretch: float,
+    prefix_cache: bool,
 ) -> None:
     scheduler = Scheduler(
         BlockPool(blocks, block_size),
-        max_sequences=6,
-        step_rows=step_rows,
+        max_num_seqs=6,
+        max_batched_tokens=max_batched_tokens,
         stretch=stretch,
         prefix_cache=prefix_cache,
     )
-    crowd = Crowd(random.Random(seed), scheduler, PretendedDevice(block_size, step_rows))
+    crowd = Crowd(random.Random(seed), scheduler, FakeDevice(block_size, max_batched_tokens))
     for number in range(200):
         if len(crowd.live) < 20 and crowd.rng.random() < 0.3:
             crowd.arrive(number)
@@ -120,7 +125,7 @@ def test_every_answer_is_that_of_a_lone_run_and_every_block_comes_back(
     assert scheduler.pool.available == blocks
 
 
-def rows_computed(scheduler: Scheduler, device: PretendedDevice, sequence: Sequence) -> int:
+def rows_computed(scheduler: Scheduler, device: FakeDevice, sequence: Sequence) -> int:
     """Rows of the one step that a request for one token takes."""
     device.salts[sequence.number] = sequence.request.cache_salt
     scheduler.add(sequence)
@@ -130,20 +135,20 @@ def rows_computed(scheduler: Scheduler, device: PretendedDevice, sequence: Seque
 
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
-def test_a_second_question_about_the_same_picture_computes_only_what_is_new(
+def test_a_second_question_about_the_same_image_computes_only_what_is_new(
     prefix_cache: bool,
 ) -> None:
     scheduler = Scheduler(
-        BlockPool(64, 4), max_sequences=4, step_rows=1000, prefix_cache=prefix_cache
+        BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=1000, prefix_cache=prefix_cache
     )
-    device = PretendedDevice(4, 1000)
+    device = FakeDevice(4, 1000)
     prompt = (1, 2, 3, 4, 5, 10, 11, 12)
 
-    def rows(number: int, picture: str, salt: str = "") -> int:
-        request = make_request("r", prompt, most=1, picture=picture, salt=salt)
+    def rows(number: int, image: str, salt: str = "") -> int:
+        request = make_request("r", prompt, most=1, image=image, salt=salt)
         return rows_computed(scheduler, device, Sequence(number, request, 18, ()))
 
-    whole = len(prompt) + PICTURE_ROWS - 3
+    whole = len(prompt) + NUM_IMAGE_TOKENS - 3
     known = (whole - 1) // 4 * 4 if prefix_cache else 0
     assert rows(0, "a") == whole
     assert rows(1, "a") == whole - known
@@ -153,26 +158,28 @@ def test_a_second_question_about_the_same_picture_computes_only_what_is_new(
     assert rows(5, "a", salt="other") == whole
 
 
-@pytest.mark.parametrize("step_rows", [7, 1000])
-def test_those_who_ask_about_a_picture_at_once_have_it_computed_once(step_rows: int) -> None:
-    scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=step_rows)
-    device = PretendedDevice(4, step_rows)
+@pytest.mark.parametrize("max_batched_tokens", [7, 1000])
+def test_those_who_ask_about_an_image_at_once_have_it_computed_once(
+    max_batched_tokens: int,
+) -> None:
+    scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=max_batched_tokens)
+    device = FakeDevice(4, max_batched_tokens)
     prompt = (1, 2, 3, 4, 5, 10, 11, 12)
-    for number, picture in enumerate(["a", "a", "b", "a"]):
-        request = make_request(f"r{number}", prompt, most=1, picture=picture)
-        scheduler.add(Sequence(number, request, PICTURE_ROWS, ()))
+    for number, image in enumerate(["a", "a", "b", "a"]):
+        request = make_request(f"r{number}", prompt, most=1, image=image)
+        scheduler.add(Sequence(number, request, NUM_IMAGE_TOKENS, ()))
     computed: Counter[int] = Counter()
     while (plan := scheduler.plan()) is not None:
         scheduler.apply(plan, device.execute(plan))
-        computed.update({chunk.sequence_id: len(chunk.row_ids) for chunk in plan.chunks})
-    whole = len(prompt) + PICTURE_ROWS - 3
+        computed.update({chunk.sequence_id: len(chunk.token_ids) for chunk in plan.chunks})
+    whole = len(prompt) + NUM_IMAGE_TOKENS - 3
     new = whole - (whole - 1) // 4 * 4
     assert computed == {0: whole, 1: new, 2: whole, 3: new}
 
 
 def test_nobody_builds_on_rows_that_gave_no_numbers() -> None:
-    scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=1000)
-    device = PretendedDevice(4, 1000, broken={0, 1})
+    scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=1000)
+    device = FakeDevice(4, 1000, broken={0, 1})
     prompt = tuple(range(10, 22))
     for number, expected in enumerate([12, 12, 12, 4]):  # the third is sound, the fourth builds
         request = make_request("r", prompt, most=1)
@@ -182,8 +189,8 @@ def test_nobody_builds_on_rows_that_gave_no_numbers() -> None:
 
 
 def test_nobody_builds_on_rows_of_an_answer_that_broke_later() -> None:
-    scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=1000)
-    device = PretendedDevice(4, 1000)
+    scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=1000)
+    device = FakeDevice(4, 1000)
     prompt = tuple(range(10, 22))
     scheduler.add(Sequence(0, make_request("r", prompt, most=5), 0, ()))
     run_one(scheduler, device)
@@ -195,21 +202,24 @@ def test_nobody_builds_on_rows_of_an_answer_that_broke_later() -> None:
 
 
 def test_nobody_builds_on_rows_before_they_gave_a_number() -> None:
-    scheduler = Scheduler(BlockPool(64, 4), max_sequences=4, step_rows=8)
-    device = PretendedDevice(4, 8, broken={0})
+    scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=8)
+    device = FakeDevice(4, 8, broken={0})
     prompt = tuple(range(10, 22))
     scheduler.add(Sequence(0, make_request("broken", prompt, most=1), 0, ()))
     run_one(scheduler, device)
     scheduler.add(Sequence(1, make_request("sound", prompt, most=1), 0, ()))
     chunks = run_one(scheduler, device).chunks
-    assert [(c.sequence_id, c.start_row, len(c.row_ids)) for c in chunks] == [(0, 8, 4), (1, 0, 4)]
+    assert [(c.sequence_id, c.context_len, len(c.token_ids)) for c in chunks] == [
+        (0, 8, 4),
+        (1, 0, 4),
+    ]
 
 
 HEADER = 9
 
 
-@pytest.mark.parametrize("form", [None, AnswerForm("regex", "a")])
-def test_the_token_that_ends_the_header_ends_no_answer(form: AnswerForm | None) -> None:
+@pytest.mark.parametrize("form", [None, OutputFormat("regex", "a")])
+def test_the_token_that_ends_the_header_ends_no_answer(form: OutputFormat | None) -> None:
     request = replace(
         make_request("r", (1, 2), most=3),
         stop_ids=frozenset({7, HEADER}),
@@ -230,8 +240,8 @@ def test_the_token_that_ends_the_header_ends_no_answer(form: AnswerForm | None) 
 
 
 def test_a_next_turn_computes_only_what_is_behind_the_answer() -> None:
-    scheduler = Scheduler(BlockPool(64, 1), max_sequences=4, step_rows=1000)
-    device = PretendedDevice(1, 1000)
+    scheduler = Scheduler(BlockPool(64, 1), max_num_seqs=4, max_batched_tokens=1000)
+    device = FakeDevice(1, 1000)
     asked = make_request("first", (1, 2, 3, 4, 5), most=6)
     first = Sequence(0, asked, 0, ())
     scheduler.add(first)
@@ -244,7 +254,7 @@ def test_a_next_turn_computes_only_what_is_behind_the_answer() -> None:
 
 @pytest.mark.parametrize("rows", [3, 18])
 def test_positions_are_those_of_the_published_model(rows: int) -> None:
-    request = make_request("r", (1, 2, 3, 4, 5, 10, 11), most=4, picture="a")
+    request = make_request("r", (1, 2, 3, 4, 5, 10, 11), most=4, image="a")
     sequence = Sequence(0, request, rows, (12,))
     extra = rows - 3
     expected = [0, 1, 2, *[3] * (rows - 2), 4, 5, 6, 7]

@@ -71,8 +71,8 @@ async def test_a_refusal_does_not_keep_the_message_that_was_refused(no_collector
         yield b""
 
     async with sending(handle, parse) as send:
-        with pytest.raises(aio.AioRpcError, match="7 bytes are too many"):
-            await send(b"picture", timeout=20).read()
+        with pytest.raises(aio.AioRpcError, match="5 bytes are too many"):
+            await send(b"image", timeout=20).read()
         await until(lambda: watched[0]() is None)
 
 
@@ -90,5 +90,5 @@ async def test_a_stream_does_not_keep_the_message_that_asked_for_it() -> None:
         yield b"gone" if watched[0]() is None else b"kept"
 
     async with sending(handle, parse) as send:
-        call = send(b"picture", timeout=20)
-        assert [answer async for answer in call] == [b"picture", b"gone"]
+        call = send(b"image", timeout=20)
+        assert [answer async for answer in call] == [b"image", b"gone"]

@@ -81,7 +81,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 "GLM4V_MODEL": "model",
                 "GLM4V_LISTEN": f"unix:{tmp_path / 'socket'}",
                 "GLM4V_HEALTH_LISTEN": f"unix:{tmp_path / 'health'}",
-                "GLM4V_DRAIN_S": "1",
+                "GLM4V_DRAIN_TIMEOUT_S": "1",
                 "PYTHONPATH": str(ROOT),
                 **variables,
             },
@@ -261,7 +261,7 @@ def test_a_part_that_does_not_return_is_left_after_the_drain(start: Start) -> No
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_forces(start: Start, first: signal.Signals) -> None:
-    process = start(HANG, GLM4V_DRAIN_S="60")
+    process = start(HANG, GLM4V_DRAIN_TIMEOUT_S="60")
     process.send_signal(first)
     assert process.stdout is not None
     assert process.stdout.readline() == "draining\n"
@@ -270,7 +270,7 @@ def test_a_second_signal_forces(start: Start, first: signal.Signals) -> None:
 
 
 def test_a_terminal_that_is_closed_may_say_so_twice(start: Start) -> None:
-    process = start(HANG, GLM4V_DRAIN_S="1")
+    process = start(HANG, GLM4V_DRAIN_TIMEOUT_S="1")
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None
     assert process.stdout.readline() == "draining\n"

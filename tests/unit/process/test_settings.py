@@ -63,9 +63,9 @@ def test_a_setting_is_read_and_cannot_be_changed(monkeypatch: pytest.MonkeyPatch
 
 def test_overrides_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLM4V_LEASE_S", "2.5")
-    monkeypatch.setenv("GLM4V_DRAIN_S", "3")
+    monkeypatch.setenv("GLM4V_DRAIN_TIMEOUT_S", "3")
     settings = read_settings(GatewaySettings, {"GLM4V_LEASE_S": "4", "PATH": "/bin"})
-    assert (settings.lease_s, settings.drain_s) == (4.0, 3.0)
+    assert (settings.lease_s, settings.drain_timeout_s) == (4.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_settings_of_other_processes_may_share_the_environment(
     ("name", "value", "message"),
     [
         ("GLM4V_BLOCK_SIZE", "0", r"GLM4V_BLOCK_SIZE is '0': .*greater than or equal to 1"),
-        ("GLM4V_DRAIN_S", "inf", "GLM4V_DRAIN_S is 'inf': .*finite"),
+        ("GLM4V_DRAIN_TIMEOUT_S", "inf", "GLM4V_DRAIN_TIMEOUT_S is 'inf': .*finite"),
         ("GLM4V_DTYPE", "fp8", "GLM4V_DTYPE is 'fp8': .*'weights16'"),
     ],
 )

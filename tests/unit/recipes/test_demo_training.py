@@ -69,7 +69,7 @@ def test_lessons_are_what_the_gateway_renders(tokenizer: Tokenizer, has_image: b
     prompt = render(turns, tokenizer)
     taught = lesson(EXCHANGES, tokenizer, has_image=has_image)
     assert taught.ids[: len(prompt.ids)].tolist() == prompt.ids
-    assert prompt.image_slot == (IMAGE_SLOT if has_image else None)
+    assert prompt.image_offset == (IMAGE_SLOT if has_image else None)
     answer = tokenizer.encode("\n") + tokenizer.encode(EXCHANGES[1].answer)
     assert taught.ids[len(prompt.ids) :].tolist() == answer
 

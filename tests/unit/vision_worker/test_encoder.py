@@ -55,8 +55,8 @@ class SteppedDevice(CpuDevice):
         self.go_on.release(1000)
 
 
-def picture(number: int) -> bytes:
-    """A PNG file; each number gives another picture."""
+def image(number: int) -> bytes:
+    """A PNG file; each number gives another image."""
     stream = io.BytesIO()
     Image.new("RGB", (20, 10), (number, 255 - number, 0)).save(stream, "PNG")
     return stream.getvalue()
@@ -104,10 +104,10 @@ async def test_gives_what_the_model_gives(checkpoint: Checkpoint) -> None:
     device = CpuDevice(torch.float32)
     with opened(checkpoint, device) as encoder:
         await encoder.start()
-        packed = unpack(pack(await encoder.encode(picture(1))))
+        packed = unpack(pack(await encoder.encode(image(1))))
     weights = Weights(checkpoint, torch.float32, torch.device("cpu"))
     model = VisionModel(checkpoint.spec, weights, device)
-    pixels = pixel_values(picture(1), checkpoint.spec.vision.image_size, ImageLimits())
+    pixels = pixel_values(image(1), checkpoint.spec.vision.image_size, ImageLimits())
     expected = model.encode(torch.from_numpy(pixels)[None], lambda: None)[0]
     assert packed.dtype == "float32"
     np.testing.assert_array_equal(array(packed), expected.numpy())
@@ -116,21 +116,21 @@ async def test_gives_what_the_model_gives(checkpoint: Checkpoint) -> None:
 async def test_bfloat16_travels_as_such(checkpoint: Checkpoint) -> None:
     with opened(checkpoint, CpuDevice(torch.bfloat16)) as encoder:
         await encoder.start()
-        packed = await encoder.encode(picture(1))
-    rows, hidden = checkpoint.spec.vision.embedding_rows, checkpoint.spec.hidden_size
+        packed = await encoder.encode(image(1))
+    rows, hidden = checkpoint.spec.vision.num_image_tokens, checkpoint.spec.hidden_size
     assert (packed.dtype, packed.shape) == ("bfloat16", (rows, hidden))
     assert len(packed.data) == rows * hidden * 2
     again = torch.frombuffer(bytearray(packed.data), dtype=torch.bfloat16)
     assert 0 < again.float().abs().max() < 10
 
 
-async def test_the_next_picture_is_decoded_while_the_device_works(
+async def test_the_next_image_is_decoded_while_the_device_works(
     encoder: Encoder, device: SteppedDevice
 ) -> None:
-    first = asyncio.create_task(encoder.encode(picture(1)))
+    first = asyncio.create_task(encoder.encode(image(1)))
     await device.at_layer.acquire()  # the device holds the first, and is not let go on
     assert encoder.progress == 1
-    second = asyncio.create_task(encoder.encode(picture(2)))
+    second = asyncio.create_task(encoder.encode(image(2)))
     await reached(lambda: encoder.progress == 2)
     device.free_run()
     results = await asyncio.gather(first, second)
@@ -138,10 +138,10 @@ async def test_the_next_picture_is_decoded_while_the_device_works(
     assert encoder.progress == 2 * (1 + LAYERS)
 
 
-async def test_only_so_many_pictures_are_decoded_ahead(
+async def test_only_so_many_images_are_decoded_ahead(
     encoder: Encoder, device: SteppedDevice
 ) -> None:
-    tasks = [asyncio.create_task(encoder.encode(picture(number))) for number in range(8)]
+    tasks = [asyncio.create_task(encoder.encode(image(number))) for number in range(8)]
     await device.at_layer.acquire()
     await reached(lambda: encoder.progress == 1 + DECODERS)
     for _ in range(50):  # chances to decode more
@@ -151,8 +151,8 @@ async def test_only_so_many_pictures_are_decoded_ahead(
     assert len({bytes(result.data) for result in await asyncio.gather(*tasks)}) == 8
 
 
-async def test_progress_grows_within_a_picture(encoder: Encoder, device: SteppedDevice) -> None:
-    task = asyncio.create_task(encoder.encode(picture(1)))
+async def test_progress_grows_within_an_image(encoder: Encoder, device: SteppedDevice) -> None:
+    task = asyncio.create_task(encoder.encode(image(1)))
     seen = []
     for _ in range(LAYERS):
         await device.at_layer.acquire()
@@ -162,19 +162,19 @@ async def test_progress_grows_within_a_picture(encoder: Encoder, device: Stepped
     assert [*seen, encoder.progress] == [1, 2, 3]
 
 
-async def test_a_picture_whose_caller_goes_before_the_device_never_reaches_it(
+async def test_an_image_whose_caller_goes_before_the_device_never_reaches_it(
     encoder: Encoder, device: SteppedDevice
 ) -> None:
-    first = asyncio.create_task(encoder.encode(picture(1)))
+    first = asyncio.create_task(encoder.encode(image(1)))
     await device.at_layer.acquire()
-    second = asyncio.create_task(encoder.encode(picture(2)))
+    second = asyncio.create_task(encoder.encode(image(2)))
     await reached(lambda: encoder.progress == 2)
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
     device.free_run()
     await first
-    third = await encoder.encode(picture(3))
+    third = await encoder.encode(image(3))
     assert third.data
     assert encoder.progress == 3 + 2 * LAYERS  # three were decoded, two computed
 
@@ -182,19 +182,19 @@ async def test_a_picture_whose_caller_goes_before_the_device_never_reaches_it(
 async def test_the_device_stops_at_the_next_layer_when_the_caller_goes(
     encoder: Encoder, device: SteppedDevice
 ) -> None:
-    first = asyncio.create_task(encoder.encode(picture(1)))
+    first = asyncio.create_task(encoder.encode(image(1)))
     await device.at_layer.acquire()
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
     device.free_run()
-    await encoder.encode(picture(2))
+    await encoder.encode(image(2))
     assert encoder.progress == 2 + 1 + LAYERS  # one layer of the first, all of the second
 
 
 async def test_callers_that_go_leave_their_room(encoder: Encoder, device: SteppedDevice) -> None:
     for _ in range(3):
-        tasks = [asyncio.create_task(encoder.encode(picture(number))) for number in range(8)]
+        tasks = [asyncio.create_task(encoder.encode(image(number))) for number in range(8)]
         await device.at_layer.acquire()
         for task in tasks:
             task.cancel()
@@ -202,15 +202,15 @@ async def test_callers_that_go_leave_their_room(encoder: Encoder, device: Steppe
         device.go_on.release()
     device.free_run()
     with anyio.fail_after(20):
-        await encoder.encode(picture(9))
+        await encoder.encode(image(9))
 
 
 async def test_an_error_of_the_device_reaches_its_caller_only(
     encoder: Encoder, device: SteppedDevice
 ) -> None:
-    first = asyncio.create_task(encoder.encode(picture(1)))
+    first = asyncio.create_task(encoder.encode(image(1)))
     await device.at_layer.acquire()
-    second = asyncio.create_task(encoder.encode(picture(2)))
+    second = asyncio.create_task(encoder.encode(image(2)))
     device.failure = RuntimeError("device error 507015")
     device.go_on.release()
     with pytest.raises(RuntimeError, match="507015"):
@@ -226,21 +226,21 @@ async def test_memory_that_is_out_is_told_as_overload(
     device.free_run()
     device.allocate = 2**60
     with pytest.raises(Overloaded, match="not enough memory"):
-        await encoder.encode(picture(1))
+        await encoder.encode(image(1))
     device.allocate = 0
     device.failure = torch.OutOfMemoryError("Tried to allocate 2 GiB")
     with pytest.raises(Overloaded, match="not enough memory"):
-        await encoder.encode(picture(1))
+        await encoder.encode(image(1))
     device.failure = None
-    assert (await encoder.encode(picture(1))).data
+    assert (await encoder.encode(image(1))).data
 
 
-async def test_a_picture_that_cannot_be_decoded_leaves_the_others_alone(
+async def test_an_image_that_cannot_be_decoded_leaves_the_others_alone(
     encoder: Encoder, device: SteppedDevice
 ) -> None:
     device.free_run()
     good, bad = await asyncio.gather(
-        encoder.encode(picture(1)), encoder.encode(picture(2)[:50]), return_exceptions=True
+        encoder.encode(image(1)), encoder.encode(image(2)[:50]), return_exceptions=True
     )
     assert isinstance(good, TensorBytes)
     assert isinstance(bad, InvalidRequest)
@@ -257,12 +257,10 @@ async def test_weights_that_cannot_be_read_end_the_start(tmp_path: Path) -> None
         assert not encoder.started.is_set()
 
 
-async def test_close_waits_for_the_pictures_at_hand(
-    encoder: Encoder, device: SteppedDevice
-) -> None:
-    first = asyncio.create_task(encoder.encode(picture(1)))
+async def test_close_waits_for_the_images_at_hand(encoder: Encoder, device: SteppedDevice) -> None:
+    first = asyncio.create_task(encoder.encode(image(1)))
     await device.at_layer.acquire()
-    second = asyncio.create_task(encoder.encode(picture(2)))
+    second = asyncio.create_task(encoder.encode(image(2)))
     await reached(lambda: encoder.progress == 2)
     being_closed = asyncio.create_task(asyncio.to_thread(encoder.close))
     await asyncio.sleep(0.1)
@@ -280,7 +278,7 @@ async def test_close_leaves_a_device_that_hangs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(vision_worker.encoder, "_END_S", 0.1)
-    encoding = asyncio.create_task(encoder.encode(picture(1)))
+    encoding = asyncio.create_task(encoder.encode(image(1)))
     await device.at_layer.acquire()
     encoding.cancel()
     await asyncio.to_thread(encoder.close)

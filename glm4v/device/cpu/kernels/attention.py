@@ -49,11 +49,12 @@ class KernelAttention(Attention):
         first_block = 0
         for segment, to in zip(segments, array, strict=True):
             capacity = len(segment.block_table) * self._block_size
-            if segment.rows < 1 or not 0 <= segment.start_row <= capacity - segment.rows:
+            if segment.rows < 1 or not 0 <= segment.context_len <= capacity - segment.rows:
                 raise IndexError(
-                    f"rows {segment.start_row} to {segment.start_row + segment.rows} of {capacity}"
+                    f"rows {segment.context_len} to "
+                    f"{segment.context_len + segment.rows} of {capacity}"
                 )
-            to.rows, to.start_row, to.first_block = segment.rows, segment.start_row, first_block
+            to.rows, to.context_len, to.first_block = segment.rows, segment.context_len, first_block
             first_block += len(segment.block_table)
         tables = itertools.chain.from_iterable(segment.block_table for segment in segments)
         numbers = np.fromiter(tables, dtype=np.int64, count=first_block)

@@ -78,7 +78,7 @@ class KernelDecoder(Decoder):
         halves = range(2 * layers.start, 2 * layers.stop)
         at_once = len(halves) if self._collective.size == 1 else 1
         for half in halves[::at_once]:
-            self._kernels.run_halves(
+            self._kernels.run_sublayers(
                 ctypes.byref(self._model),
                 ctypes.byref(attention.cache),
                 ctypes.byref(step),

@@ -47,7 +47,7 @@ class Cache(ctypes.Structure):
 class Segment(ctypes.Structure):
     """attention.h"""
 
-    _fields_ = (("rows", c_int64), ("start_row", c_int64), ("first_block", c_int64))
+    _fields_ = (("rows", c_int64), ("context_len", c_int64), ("first_block", c_int64))
 
 
 class Step(ctypes.Structure):
@@ -123,8 +123,8 @@ class Kernels:
         self.product = work("product", pointer, c_int64, pointer, pointer)
         self.attend = work("attend", pointer, c_int64, pointer, c_int64, pointer, pointer)
         self.attend_all = work("attend_all", c_int64, c_int64, c_int64, pointer, pointer)
-        self.run_halves = work(
-            "run_halves", pointer, pointer, pointer, c_int64, c_int64, pointer, pointer
+        self.run_sublayers = work(
+            "run_sublayers", pointer, pointer, pointer, c_int64, c_int64, pointer, pointer
         )
         self._prefer_large_pages = function("prefer_large_pages", None, pointer, c_int64)
         self.lanes: int = function("lanes", c_int)()  # float32 values of a vector

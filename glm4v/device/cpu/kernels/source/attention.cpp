@@ -108,7 +108,7 @@ class TileAttention {
         for (int r = 0; r < ROWS; r++) {
             const float* from = call.row(row(r)) + head(r) * cache.head_dim;
             for (int64_t d = 0; d < cache.head_dim; d++) query_[d * ROWS + r] = from[d] * scale;
-            seen_[r] = tile.segment->start_row + (call.sight == Sight::ALL
+            seen_[r] = tile.segment->context_len + (call.sight == Sight::ALL
                                                       ? tile.segment->rows
                                                       : row(r) - tile.first_row + 1);
             most_[r] = NOTHING;
@@ -283,7 +283,7 @@ std::vector<int64_t> place(const Step& step) {
         const Segment& segment = step.segments[s];
         const int64_t* blocks = step.blocks + segment.first_block;
         const int64_t size = step.block_size;
-        for (int64_t i = segment.start_row; i < segment.start_row + segment.rows; i++)
+        for (int64_t i = segment.context_len; i < segment.context_len + segment.rows; i++)
             slots.push_back(blocks[i / size] * size + i % size);
     }
     return slots;

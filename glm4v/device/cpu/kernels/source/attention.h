@@ -28,7 +28,7 @@ struct Cache {
 // Rows of one sequence in a step, and where its cache blocks begin in the step's list of them.
 struct Segment {
     int64_t rows;
-    int64_t start_row;  // rows in the cache before
+    int64_t context_len;  // rows in the cache before
     int64_t first_block;
 };
 

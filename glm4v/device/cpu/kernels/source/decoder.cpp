@@ -27,7 +27,7 @@ void mlp_half(const Model& model, int64_t rows, int64_t layer, float* hidden) {
 
 }  // namespace
 
-void run_halves(const Model& model, const Cache& cache, const Step& step, int64_t first,
+void run_sublayers(const Model& model, const Cache& cache, const Step& step, int64_t first,
                 int64_t last, float* hidden, int64_t* layers_done) {
     for (int64_t half = first; half < last; half++) {
         if (half % 2 == 0) {

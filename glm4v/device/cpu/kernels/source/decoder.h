@@ -27,7 +27,7 @@ struct Model {
 // Halves [first, last) of the layers, 2n the attention of layer n and 2n + 1 its MLP. Each takes
 // hidden [rows][hidden] and leaves its result there, what came in added to it if the rank does that.
 // `layers_done` grows with every MLP.
-void run_halves(const Model& model, const Cache& cache, const Step& step, int64_t first,
+void run_sublayers(const Model& model, const Cache& cache, const Step& step, int64_t first,
                 int64_t last, float* hidden, int64_t* layers_done);
 
 }  // namespace glm4v

@@ -73,9 +73,9 @@ int glm4v_attend_all(int64_t rows, int64_t count, int64_t head_dim, float* heads
     return try_to([&] { attend_all(rows, count, head_dim, heads, attended); });
 }
 
-int glm4v_run_halves(const Model* model, const Cache* cache, const Step* step, int64_t first,
+int glm4v_run_sublayers(const Model* model, const Cache* cache, const Step* step, int64_t first,
                      int64_t last, float* hidden, int64_t* layers_done) {
-    return try_to([&] { run_halves(*model, *cache, *step, first, last, hidden, layers_done); });
+    return try_to([&] { run_sublayers(*model, *cache, *step, first, last, hidden, layers_done); });
 }
 
 }

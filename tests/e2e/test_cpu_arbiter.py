@@ -34,7 +34,7 @@ class Turn:
         return False
 
     def is_free(self) -> bool:
-        """Whether a picture could begin."""
+        """Whether an image could begin."""
         return not self.is_held()
 
     async def watch(self) -> None:
@@ -57,7 +57,7 @@ async def test_the_turn_is_held_for_prefills_alone(
     checkpoint_dir: Callable[[str], Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "turns"
-    environment = {"GLM4V_CORE_TURNS": str(path)}
+    environment = {"GLM4V_CPU_ARBITER": str(path)}
     async with Fleet(checkpoint_dir("micro-glm4v"), environment=environment) as fleet:
         await fleet.only("gateway", "slow_lm_worker")
         with turn_of(path) as turn:

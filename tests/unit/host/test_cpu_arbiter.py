@@ -1,4 +1,4 @@
-"""Pictures wait for prefills where both share cores, and not for ever."""
+"""Images wait for prefills where both share cores, and not for ever."""
 
 import os
 import signal
@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from glm4v.errors import ConfigurationError
-from glm4v.host import core_turns
-from glm4v.host.core_turns import CoreTurns
+from glm4v.host import cpu_arbiter
+from glm4v.host.cpu_arbiter import CpuArbiter
 
-LONGEST = pytest.approx(core_turns._LONGEST_S, abs=core_turns._LOOK_EVERY_S)
+LONGEST = pytest.approx(cpu_arbiter._LONGEST_S, abs=cpu_arbiter._LOOK_EVERY_S)
 HOLD = """
 import sys, time
 from pathlib import Path
-from glm4v.host.core_turns import CoreTurns
-turns = CoreTurns(Path(sys.argv[1]))
+from glm4v.host.cpu_arbiter import CpuArbiter
+turns = CpuArbiter(Path(sys.argv[1]))
 turns.prefilling(True)
 print("held", flush=True)
 time.sleep(60)
@@ -48,24 +48,24 @@ def path(tmp_path: Path) -> Path:
 
 
 def waited(path: Path, clock: Clock) -> float:
-    """Seconds a vision worker waits before its first picture."""
-    return seconds_of(CoreTurns(path, clock), clock)
+    """Seconds a vision worker waits before its first image."""
+    return seconds_of(CpuArbiter(path, clock), clock)
 
 
-def seconds_of(turns: CoreTurns, clock: Clock) -> float:
+def seconds_of(turns: CpuArbiter, clock: Clock) -> float:
     start = clock.now
     turns.wait()
     return clock.now - start
 
 
-def encoded(turns: CoreTurns, clock: Clock, seconds: float) -> None:
+def encoded(turns: CpuArbiter, clock: Clock, seconds: float) -> None:
     turns.wait()
     clock.sleep(seconds)
     turns.left()
 
 
-def test_a_picture_waits_until_all_prefills_have_ended(path: Path, clock: Clock) -> None:
-    languages = [CoreTurns(path), CoreTurns(path)]
+def test_an_image_waits_until_all_prefills_have_ended(path: Path, clock: Clock) -> None:
+    languages = [CpuArbiter(path), CpuArbiter(path)]
     assert waited(path, clock) == 0
     for language in languages:
         language.prefilling(True)
@@ -75,25 +75,25 @@ def test_a_picture_waits_until_all_prefills_have_ended(path: Path, clock: Clock)
     assert waited(path, clock) == LONGEST
     languages[1].prefilling(False)
     assert waited(path, clock) == 0
-    languages[0].prefilling(True)  # again, after a picture looked
+    languages[0].prefilling(True)  # again, after an image looked
     assert waited(path, clock) == LONGEST
 
 
-def test_a_picture_waits_no_longer_than_twice_what_one_takes(path: Path, clock: Clock) -> None:
-    language, vision = CoreTurns(path), CoreTurns(path, clock)
+def test_an_image_waits_no_longer_than_twice_what_one_takes(path: Path, clock: Clock) -> None:
+    language, vision = CpuArbiter(path), CpuArbiter(path, clock)
     encoded(vision, clock, 0.1)
     language.prefilling(True)  # and never ends: there is always another prompt
-    assert seconds_of(vision, clock) == pytest.approx(0.2, abs=core_turns._LOOK_EVERY_S)
+    assert seconds_of(vision, clock) == pytest.approx(0.2, abs=cpu_arbiter._LOOK_EVERY_S)
     encoded(vision, clock, 1.5)
     assert seconds_of(vision, clock) == LONGEST
 
 
-def test_a_picture_gives_the_one_before_time_to_become_a_prefill(path: Path, clock: Clock) -> None:
-    vision = CoreTurns(path, clock)
+def test_an_image_gives_the_one_before_time_to_become_a_prefill(path: Path, clock: Clock) -> None:
+    vision = CpuArbiter(path, clock)
     encoded(vision, clock, 0.05)
-    assert seconds_of(vision, clock) == pytest.approx(core_turns._NOTICE_S)
+    assert seconds_of(vision, clock) == pytest.approx(cpu_arbiter._NOTICE_S)
     encoded(vision, clock, 0.05)
-    clock.sleep(1.0)  # no picture came for a while
+    clock.sleep(1.0)  # no image came for a while
     assert seconds_of(vision, clock) == 0
 
 
@@ -115,7 +115,7 @@ def test_a_worker_that_dies_or_stands_still_holds_up_nobody_for_long(
 
 
 def test_without_a_file_nobody_waits(clock: Clock) -> None:
-    turns = CoreTurns(None, clock)
+    turns = CpuArbiter(None, clock)
     turns.prefilling(True)
     turns.left()
     assert seconds_of(turns, clock) == 0
@@ -123,6 +123,6 @@ def test_without_a_file_nobody_waits(clock: Clock) -> None:
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"GLM4V_CORE_TURNS: .*missing/turns: No such file"
+        ConfigurationError, match=r"GLM4V_CPU_ARBITER: .*missing/turns: No such file"
     ):
-        CoreTurns(tmp_path / "missing" / "turns")
+        CpuArbiter(tmp_path / "missing" / "turns")

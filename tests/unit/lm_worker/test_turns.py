@@ -10,13 +10,13 @@ from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.scheduler import AGEING_STEPS, Scheduler
 from lm_worker.engine.sequence import Sequence
 from lm_worker.plan import SampledToken
-from tests.unit.device.pretended_device import PretendedDevice, alone, make_request, run_one
+from tests.unit.device.pretended_device import FakeDevice, alone, make_request, run_one
 
 
 @pytest.mark.parametrize("steps", [AGEING_STEPS * 4 - 1, AGEING_STEPS * 4])
 def test_a_request_of_the_last_priority_becomes_one_of_the_first_by_waiting(steps: int) -> None:
-    scheduler = Scheduler(BlockPool(400, 1), max_sequences=1, step_rows=8)
-    device = PretendedDevice(1, 8)
+    scheduler = Scheduler(BlockPool(400, 1), max_num_seqs=1, max_batched_tokens=8)
+    device = FakeDevice(1, 8)
     request = make_request("busy", (1, 2), most=300)
     busy = Sequence(0, replace(request, stop_ids=frozenset()), 0, ())
     scheduler.add(busy)
@@ -34,8 +34,8 @@ def test_a_request_of_the_last_priority_becomes_one_of_the_first_by_waiting(step
 
 
 def test_the_least_urgent_and_youngest_gives_way_first() -> None:
-    scheduler = Scheduler(BlockPool(8, 1), max_sequences=4, step_rows=8)
-    device = PretendedDevice(1, 8)
+    scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=8)
+    device = FakeDevice(1, 8)
     for number, priority in enumerate([2, 4, 4, 3]):
         request = make_request(f"r{number}", (number + 10, number + 20), most=4, priority=priority)
         scheduler.add(Sequence(number, request, 0, ()))
@@ -46,22 +46,22 @@ def test_the_least_urgent_and_youngest_gives_way_first() -> None:
 
 
 def test_more_are_taken_while_fewer_wait_than_run_and_there_is_room() -> None:
-    scheduler = Scheduler(BlockPool(8, 1), max_sequences=4, step_rows=8)
-    device = PretendedDevice(1, 8)
+    scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=8)
+    device = FakeDevice(1, 8)
     sequences = [Sequence(n, make_request(f"r{n}", (n + 10,), most=4), 0, ()) for n in range(2)]
-    taken = [scheduler.takes_more]
+    taken = [scheduler.has_capacity]
     scheduler.add(sequences[0])  # one waits, none runs
-    taken.append(scheduler.takes_more)
+    taken.append(scheduler.has_capacity)
     run_one(scheduler, device)
-    taken.append(scheduler.takes_more)
+    taken.append(scheduler.has_capacity)
     scheduler.add(sequences[1])  # as many wait as run
-    taken.append(scheduler.takes_more)
+    taken.append(scheduler.has_capacity)
     assert taken == [True, False, True, False]
 
 
 def test_prefills_are_there_until_the_last_row_of_a_prompt_is_computed() -> None:
-    scheduler = Scheduler(BlockPool(8, 1), max_sequences=4, step_rows=2)
-    device = PretendedDevice(1, 8)
+    scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=2)
+    device = FakeDevice(1, 8)
     seen = [scheduler.is_prefilling]
     scheduler.add(Sequence(0, make_request("r", (1, 2, 3, 4), most=4), 0, ()))
     seen.append(scheduler.is_prefilling)  # it waits
@@ -72,24 +72,24 @@ def test_prefills_are_there_until_the_last_row_of_a_prompt_is_computed() -> None
 
 
 def test_none_are_taken_while_the_cache_is_full() -> None:
-    scheduler = Scheduler(BlockPool(8, 1), max_sequences=4, step_rows=8)
-    device = PretendedDevice(1, 8)
+    scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=8)
+    device = FakeDevice(1, 8)
     for number in range(3):
         ids = tuple(range(10 * number + 10, 10 * number + 13))
         scheduler.add(Sequence(number, make_request(f"r{number}", ids, most=2), 0, ()))
     run_one(scheduler, device)
     assert (scheduler.running, scheduler.waiting) == (2, 1)
-    when_full = scheduler.takes_more
+    when_full = scheduler.has_capacity
     assert not scheduler.is_prefilling, "what waits for room holds up no picture"
     while scheduler.running or scheduler.waiting:
         run_one(scheduler, device)
     assert scheduler.plan() is None
-    assert (when_full, scheduler.takes_more) == (False, True)
+    assert (when_full, scheduler.has_capacity) == (False, True)
 
 
 def test_the_youngest_gives_way_when_blocks_run_out() -> None:
-    scheduler = Scheduler(BlockPool(6, 2), max_sequences=4, step_rows=100)
-    device = PretendedDevice(2, 100)
+    scheduler = Scheduler(BlockPool(6, 2), max_num_seqs=4, max_batched_tokens=100)
+    device = FakeDevice(2, 100)
     old = Sequence(0, make_request("old", (1, 2, 3, 4), most=6), 0, ())
     young = Sequence(1, make_request("young", (5, 6, 8, 9), most=6), 0, ())
     scheduler.add(old)
@@ -102,8 +102,8 @@ def test_the_youngest_gives_way_when_blocks_run_out() -> None:
 
 
 def test_a_suspect_has_its_steps_alone_until_it_has_a_token() -> None:
-    scheduler = Scheduler(BlockPool(16, 2), max_sequences=2, step_rows=3)
-    device = PretendedDevice(2, 3)
+    scheduler = Scheduler(BlockPool(16, 2), max_num_seqs=2, max_batched_tokens=3)
+    device = FakeDevice(2, 3)
     for number in range(2):
         scheduler.add(Sequence(number, make_request("r", (1, 2), most=9), 0, ()))
     plan = scheduler.plan()
@@ -114,7 +114,7 @@ def test_a_suspect_has_its_steps_alone_until_it_has_a_token() -> None:
     for rows in (3, 2):
         plan = scheduler.plan()
         assert plan is not None
-        assert [(c.sequence_id, len(c.row_ids)) for c in plan.chunks] == [(2, rows)]
+        assert [(c.sequence_id, len(c.token_ids)) for c in plan.chunks] == [(2, rows)]
         scheduler.apply(plan, device.execute(plan))
     plan = scheduler.plan()
     assert plan is not None
@@ -124,7 +124,7 @@ def test_a_suspect_has_its_steps_alone_until_it_has_a_token() -> None:
 
 def test_a_thousand_sequences_are_planned_in_the_time_of_a_few_plain_objects_each() -> None:
     """A plan makes two values and four tuples for each sequence; what comes on top is bounded."""
-    scheduler = Scheduler(BlockPool(8000, 16), max_sequences=1000, step_rows=2000)
+    scheduler = Scheduler(BlockPool(8000, 16), max_num_seqs=1000, max_batched_tokens=2000)
     for number in range(1000):
         request = make_request(f"r{number}", (number, 5), most=100)
         scheduler.add(Sequence(number, replace(request, stop_ids=frozenset()), 0, ()))

@@ -1,13 +1,13 @@
-"""Turns on cores that language and vision workers share: prefills go before the next picture.
+"""Turns on cores that language and vision workers share: prefills go before the next image.
 
-A picture that is encoded while the one before waits for its prefill takes the cores from it, and
-the first token of both comes late: with ten callers all pictures would be encoded first, then all
-prefilled. So a vision worker lets prefills end before it begins its next picture. Answers are
+An image that is encoded while the one before waits for its prefill takes the cores from it, and
+the first token of both comes late: with ten callers all images would be encoded first, then all
+prefilled. So a vision worker lets prefills end before it begins its next image. Answers are
 decoded beside both.
 
 Language workers hold a shared lock on a file while they have prefills; a vision worker waits until
 nobody does. The kernel lets go for a process that dies. The wait ends after twice the time that a
-picture takes, so that pictures have a third of the cores however many prompts there are, and a
+image takes, so that images have a third of the cores however many prompts there are, and a
 language worker that stands still holds up nobody for long.
 """
 
@@ -20,9 +20,9 @@ from typing import Protocol
 from glm4v.errors import ConfigurationError
 
 _LOOK_EVERY_S = 0.005
-_NOTICE_S = 0.04  # from the end of one picture until its prefill is known of
+_NOTICE_S = 0.04  # from the end of one image until its prefill is known of
 _LONGEST_S = 2.0
-_PATIENCE = 2.0  # times what the picture before took
+_PATIENCE = 2.0  # times what the image before took
 
 
 class Clock(Protocol):
@@ -35,7 +35,7 @@ class Clock(Protocol):
         """Return after them."""
 
 
-class CoreTurns:
+class CpuArbiter:
     """`path` is a file of all who share cores; without one nobody waits for anybody.
 
     Raises ConfigurationError when it cannot be opened.
@@ -44,13 +44,13 @@ class CoreTurns:
     def __init__(self, path: Path | None, clock: Clock = time) -> None:
         self._clock = clock
         self._file: int | None = None  # open as long as the process lives
-        self._began, self._left = 0.0, _LONGEST_S  # of the picture before: when
+        self._began, self._left = 0.0, _LONGEST_S  # of the image before: when
         self._is_held = False
         if path is not None:
             try:
                 self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                raise ConfigurationError(f"GLM4V_CORE_TURNS: {path}: {error.strerror}") from None
+                raise ConfigurationError(f"GLM4V_CPU_ARBITER: {path}: {error.strerror}") from None
 
     def prefilling(self, is_so: bool) -> None:
         """Say whether there is something to prefill; called by language workers."""
@@ -63,7 +63,7 @@ class CoreTurns:
             self._is_held = self._lock(fcntl.LOCK_SH)
 
     def wait(self) -> None:
-        """Return when nobody prefills, or when it has been long enough; called before a picture."""
+        """Return when nobody prefills, or when it has been long enough; called before an image."""
         if self._file is None:
             return
         longest_s = min(_LONGEST_S, _PATIENCE * (self._left - self._began))
@@ -77,7 +77,7 @@ class CoreTurns:
         self._began = self._clock.monotonic()
 
     def left(self) -> None:
-        """Say that a picture is encoded; called behind each."""
+        """Say that an image is encoded; called behind each."""
         self._left = self._clock.monotonic()
 
     def _lock(self, kind: int) -> bool:
