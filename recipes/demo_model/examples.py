@@ -104,7 +104,7 @@ def write_examples(out: Path) -> None:
     listed = []
     for example in EXAMPLES:
         turns = [{"question": asked, "answer": answer} for asked, answer in example.turns]
-        listed.append({"picture": _draw(example, out), "turns": turns})
+        listed.append({"image": _draw(example, out), "turns": turns})
     text = json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
     (out / "examples.json").write_text(text, encoding="utf-8")
 
