@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-floors chaos soak hostile simulation bench-peers demo-model demo-model-scores kernels protos clean
+.PHONY: help setup demo check test test-all test-floors chaos soak hostile simulation bench-peers demo-model demo-model-scores release-protos kernels protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,6 +14,8 @@ setup: ## Make the virtual environment
 demo: setup ## Start the whole system with the demo model and ask about a few images
 	@$(BIN)/glm4v demo
 
+RELEASED := protos/released.binpb
+
 check: setup ## Formatting, lint, types, import rules, declared dependencies, contract, stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -22,6 +24,7 @@ check: setup ## Formatting, lint, types, import rules, declared dependencies, co
 	$(BIN)/deptry glm4v gateway vision_worker lm_worker offline bench recipes/demo_model
 	$(BIN)/deptry tools tests --ignore DEP002,DEP004
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against $(RELEASED)
 	tools/check-stubs.sh
 
 # The slowest files come first in the alphabet, and so run beside all others.
@@ -82,6 +85,9 @@ demo-model-scores: setup ## Score the demo model on images it was never trained 
 	@$(BIN)/python -m recipes.demo_model.sources
 	@$(BIN)/python -m recipes.demo_model.evaluate --count $(COUNT)
 	@$(BIN)/python -m recipes.demo_model.agreement --count $(COUNT)
+
+release-protos: setup ## Record the public API as released: `make check` then refuses changes that break its clients
+	$(BIN)/buf build -o $(RELEASED)
 
 kernels: setup ## Compile the CPU's kernels ahead, for a wheel or an image (CXX chooses the machine)
 	$(BIN)/python -m glm4v.device.cpu.kernels.prebuild

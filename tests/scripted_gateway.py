@@ -98,8 +98,10 @@ class ScriptedGateway(rpc.InferenceServiceServicer):
             yield pb.GenerateResponse(event=event)
 
     def Attach(self, request: pb.AttachRequest, context: Any) -> Iterator[pb.AttachResponse]:
-        self.calls.append(("attach", request.request_id, request.token_offset))
-        for event in self._events(request.request_id, request.token_offset, context):
+        self.calls.append(("attach", request.request_id, next(iter(request.token_offsets), 0)))
+        for event in self._events(
+            request.request_id, next(iter(request.token_offsets), 0), context
+        ):
             if event.HasField("accepted"):  # it was not asked for them
                 del event.accepted.prompt_ids[:]
             yield pb.AttachResponse(event=event)

@@ -28,7 +28,7 @@ def check_response_format(response_format: api.ResponseFormat) -> None:
         held_schema(text)
 
 
-def _check_options(choice: api.Choices) -> None:
+def _check_options(choice: api.ChoiceFormat) -> None:
     count = len(choice.options)
     if not 1 <= count <= MAX_OPTIONS:
         raise InvalidRequest(

@@ -50,12 +50,11 @@ class InferenceServicer(InferenceServiceServicer):
         self, request: api.AttachRequest, context: _Context
     ) -> AsyncIterator[api.AttachResponse]:
         """Follow the journal from the first token the client has not."""
-        further = len(request.further_offsets)
-        check_range("the number of further_offsets", further, 0, MAX_CHOICES - 1)
+        count = len(request.token_offsets)
+        check_range("the number of token_offsets", count, 0, MAX_CHOICES)
         refuse_unknown_fields(request)
         check_request_id(request.request_id)
-        offsets = [request.token_offset, *request.further_offsets]
-        events = self._reader.events(request.request_id, token_offsets=offsets)
+        events = self._reader.events(request.request_id, token_offsets=request.token_offsets)
         async with aclosing(events):
             async for event in events:
                 yield api.AttachResponse(event=event)

@@ -245,7 +245,6 @@ def _offsets(job: pb.Job, given: Sequence[int]) -> list[int]:
     count = max(job.n, 1)
     if len(given) > count:
         raise InvalidRequest(
-            f"further_offsets has {len(given) - 1} values; "
-            f"request {job.request_id!r} has {count - 1} choices after the first"
+            f"token_offsets has {len(given)} values; request {job.request_id!r} has {count} choices"
         )
     return [*given, *[0] * (count - len(given))]

@@ -145,10 +145,9 @@ class Replies:
         if not is_success(end):
             raise _error(end, self._job)
         if self._offset > self._tokens:
-            of = f" of choice {self._choice}" if self._choice else ""
             raise InvalidRequest(
-                f"token_offset{of} is {self._offset}, the answer has {self._tokens} tokens; "
-                f"0 to {self._tokens} is allowed"
+                f"token_offsets[{self._choice}] is {self._offset}, the answer has {self._tokens} "
+                f"tokens; 0 to {self._tokens} is allowed"
             )
         # A stop string counts even where the worker wrote its own end before a gateway saw it.
         if self.stop_string is not None:

@@ -22,4 +22,4 @@ def response_format(
             raise InvalidRequest(f"the schema {json_schema} is not UTF-8: {error}") from None
     if regex is not None:
         return pb.ResponseFormat(regex=regex)
-    return pb.ResponseFormat(choice=pb.Choices(options=choice)) if choice else None
+    return pb.ResponseFormat(choice=pb.ChoiceFormat(options=choice)) if choice else None

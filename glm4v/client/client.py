@@ -96,13 +96,12 @@ class Client:
         self, request_id: str, *token_offsets: int, timeout_s: float | None = None
     ) -> Generation:
         """Read a request that was started before, after the first tokens of each choice."""
-        first, *further = token_offsets or (0,)
         request = pb.AttachRequest(request_id=_sendable(request_id))
         try:
-            request.MergeFrom(pb.AttachRequest(token_offset=first, further_offsets=further))
+            request.MergeFrom(pb.AttachRequest(token_offsets=token_offsets))
         except ValueError as error:
             given = ", ".join(map(str, token_offsets))
-            raise InvalidRequest(f"token_offset is {given}: {error}") from None
+            raise InvalidRequest(f"token_offsets are {given}: {error}") from None
         return self._generation(request, timeout_s)
 
     def cancel(self, request_id: str) -> bool:

@@ -47,12 +47,8 @@ class Generation:
         retry_timeout_s: float,
     ) -> None:
         self.request_id = request.request_id
-        offsets = (
-            [0]
-            if isinstance(request, pb.GenerateRequest)
-            else [request.token_offset, *request.further_offsets]
-        )
-        self.choices = [Choice(offset) for offset in offsets]
+        resumed = isinstance(request, pb.AttachRequest) and request.token_offsets
+        self.choices = [Choice(offset) for offset in resumed or [0]]
         self.accepted: pb.Accepted | None = None
         self.prompt_logprobs: pb.PromptLogprobs | None = None
         self._stub = stub
@@ -136,10 +132,8 @@ class Generation:
         if self.accepted is None and isinstance(self._request, pb.GenerateRequest):
             # Also after a lost reply: a request id that is known attaches.
             return self._stub.Generate(self._request, timeout=timeout_s)
-        first, *further = (choice.num_received for choice in self.choices)
-        attach = pb.AttachRequest(
-            request_id=self.request_id, token_offset=first, further_offsets=further
-        )
+        offsets = [choice.num_received for choice in self.choices]
+        attach = pb.AttachRequest(request_id=self.request_id, token_offsets=offsets)
         return self._stub.Attach(attach, timeout=timeout_s)
 
     def _reconnect(self, failure: Glm4vError) -> None:

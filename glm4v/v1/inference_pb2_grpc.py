@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InferenceServiceStub(object):
-    """Answers questions about one image, or about none.
+    """Answers questions about an image, or without one.
     """
 
     def __init__(self, channel):
@@ -63,29 +63,29 @@ class InferenceServiceStub(object):
 
 
 class InferenceServiceServicer(object):
-    """Answers questions about one image, or about none.
+    """Answers questions about an image, or without one.
     """
 
     def Generate(self, request, context):
-        """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`,
-        one `finished` for each choice. A request id that was used before, with the same fields set to the same
-        values, attaches to that request instead of running it twice. `orphan_timeout_s`, `return_prompt_ids`, `priority` and
-        `cache_salt` may differ, and an image may come as bytes or by its digest.
+        """Starts a request and streams its events: one `accepted`, any number of `progress` and `delta`, and one `finished`
+        for each choice. A request with the id and the field values of an earlier request attaches to that request
+        instead of running again. `orphan_timeout_s`, `return_prompt_ids`, `priority` and `cache_salt` may differ, and
+        the image may be sent as bytes or as a digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request, context):
-        """Streams the events of a request that was started before, after the tokens the caller has.
-        Works during the request and for the retention time after its end (default 10 minutes).
+        """Streams the events of an existing request, after the tokens that the caller has received.
+        Works while the request runs and for the result TTL after its end (10 minutes by default).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Cancel(self, request, context):
-        """Ends a request. Harmless when it has ended already.
+        """Cancels a request. Does nothing if the request has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,7 +99,7 @@ class InferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes the model that is served, its defaults and the limits of this gateway.
+        """Describes the model, its defaults and the limits of this gateway.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,7 +142,7 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InferenceService(object):
-    """Answers questions about one image, or about none.
+    """Answers questions about an image, or without one.
     """
 
     @staticmethod

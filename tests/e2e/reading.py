@@ -135,7 +135,7 @@ class Reader:
     def _open(self, stub: InferenceServiceStub, reading: Reading, timeout_s: float) -> Any:
         if reading.is_accepted:
             attach = api.AttachRequest(
-                request_id=reading.request_id, token_offset=len(reading.token_ids)
+                request_id=reading.request_id, token_offsets=[len(reading.token_ids)]
             )
             return stub.Attach(attach, timeout=timeout_s)
         return stub.Generate(reading.request, timeout=timeout_s)

@@ -126,7 +126,7 @@ def ask(request_id: str = "r", text: str = "hello", **fields: object) -> api.Gen
 
 def attach(offset: int = 0, request_id: str = "r") -> api.AttachRequest:
     """The request again."""
-    return api.AttachRequest(request_id=request_id, token_offset=offset)
+    return api.AttachRequest(request_id=request_id, token_offsets=[offset])
 
 
 def now_ms() -> int:

@@ -27,7 +27,7 @@ SCHEMA = {
 CHOICES = ["yes", "no", "图片"]
 JSON = api.ResponseFormat(json_schema=json.dumps(SCHEMA))
 REGEX = api.ResponseFormat(regex=r"[a-f]{3}-[0-9]{1,4}")
-CHOICE = api.ResponseFormat(choice=api.Choices(options=CHOICES))
+CHOICE = api.ResponseFormat(choice=api.ChoiceFormat(options=CHOICES))
 NEWLINES = api.SamplingParams(temperature=0, logit_bias={10: 100.0})
 
 
@@ -174,7 +174,7 @@ async def test_several_answers_and_readers_that_come_later_see_the_same_text(
         (api.ResponseFormat(json_schema="{"), "json_schema is not JSON"),
         (api.ResponseFormat(json_schema='{"type": "objekt"}'), "objekt"),
         (api.ResponseFormat(regex="a("), "unclosed group"),
-        (api.ResponseFormat(choice=api.Choices()), "choice has 0 options; 1 to 1000"),
+        (api.ResponseFormat(choice=api.ChoiceFormat()), "choice has 0 options; 1 to 1000"),
         (api.ResponseFormat(regex="(a{1,1000}){1,1000}"), "cannot be followed at token"),
     ],
 )

@@ -112,9 +112,7 @@ async def test_attach_goes_on_with_each_choice(system: System, ranked: bool) -> 
     whole = await choices_of(system, [user("again")], **fields)
     assert await choices_of(system, [user("again")], **fields) == whole  # it runs once
     offsets = [5, 0, 20]
-    call = system.stub.Attach(
-        api.AttachRequest(request_id=name, token_offset=5, further_offsets=offsets[1:])
-    )
+    call = system.stub.Attach(api.AttachRequest(request_id=name, token_offsets=offsets))
     rest = by_choice([reply.event async for reply in call], 3, offsets)
     for choice, events in rest.items():
         assert tokens(events) == tokens(whole[choice])[offsets[choice] :]
@@ -173,9 +171,9 @@ async def test_the_client_gathers_them(system: System) -> None:
                     choice.token_ids[offset:]
                     for choice, offset in zip(generation.choices, (2, 3, 0), strict=True)
                 ]
-            with pytest.raises(InvalidRequest, match="further_offsets has 3 values"):
+            with pytest.raises(InvalidRequest, match="token_offsets has 4 values"):
                 _ = client.attach(generation.request_id, 0, 0, 0, 0).text
-            with pytest.raises(InvalidRequest, match="token_offset of choice 2 is 99"):
+            with pytest.raises(InvalidRequest, match=r"token_offsets\[2\] is 99"):
                 _ = client.attach(generation.request_id, 0, 0, 99).text
             with client.generate(question(None, "left"), n=2, max_tokens=400) as left:
                 next(left)

@@ -106,7 +106,7 @@ def a_form_does_not_make_it_wrong(client: Client) -> None:
     examples = [example for example in demo_examples() if example.image is not None]
     rights = [answer for example in examples for _, answer in example.turns]
     options = sorted({*rights, *OTHER_OPTIONS})
-    choice = pb.ResponseFormat(choice=pb.Choices(options=options))
+    choice = pb.ResponseFormat(choice=pb.ChoiceFormat(options=options))
     regex = pb.ResponseFormat(regex="|".join(map(re.escape, options)))
 
     def answers(example: Example) -> list[tuple[str, str]]:

@@ -310,10 +310,10 @@ async def test_a_request_that_can_never_work_is_refused_with_the_numbers(
 
 
 async def test_offsets_of_more_choices_than_there_can_be_are_refused(one: Gateway) -> None:
-    many = api.AttachRequest(request_id="r", further_offsets=[0] * 16)
+    many = api.AttachRequest(request_id="r", token_offsets=[0] * 17)
     code, message = await refusal(one.stub.Attach(many))
     assert code == Code.INVALID_ARGUMENT
-    assert "the number of further_offsets is 16; 0 to 15" in message
+    assert "the number of token_offsets is 17; 0 to 16" in message
 
 
 async def test_fields_this_release_does_not_know_are_refused_in_every_call(one: Gateway) -> None:
@@ -388,7 +388,7 @@ async def test_an_offset_behind_the_end_is_refused_with_the_numbers(
     await collect(call)
     code, message = await refusal(one.stub.Attach(attach(4)))
     assert code == Code.INVALID_ARGUMENT
-    assert "token_offset is 4, the answer has 3 tokens" in message
+    assert "token_offsets[0] is 4, the answer has 3 tokens" in message
 
 
 async def test_a_request_for_another_model_is_not_read_with_this_ones_words(

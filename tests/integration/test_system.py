@@ -133,7 +133,7 @@ async def test_a_repeated_request_id_attaches_and_attach_replays(system: System)
     second = await system.ask([user("once")], request_id="repeated-1")
     assert second.token_ids == first.token_ids
     rest: list[int] = []
-    call = system.stub.Attach(api.AttachRequest(request_id="repeated-1", token_offset=7))
+    call = system.stub.Attach(api.AttachRequest(request_id="repeated-1", token_offsets=[7]))
     async for reply in call:
         rest += reply.event.delta.token_ids
     assert rest == first.token_ids[7:]

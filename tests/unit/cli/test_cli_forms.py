@@ -17,7 +17,7 @@ def test_each_option_is_a_form(tmp_path: Path) -> None:
     assert response_format(None, None, []) is None
     assert response_format(schema, None, None) == pb.ResponseFormat(json_schema='{"const": "图"}')
     assert response_format(None, "a+", None) == pb.ResponseFormat(regex="a+")
-    choice = pb.Choices(options=["a", "b"])
+    choice = pb.ChoiceFormat(options=["a", "b"])
     assert response_format(None, None, ["a", "b"]) == pb.ResponseFormat(choice=choice)
 
 

@@ -168,9 +168,9 @@ def test_from_any_token_on_the_rest_of_the_answer_is_the_same(offset: int) -> No
 
 def test_an_offset_behind_the_end_is_refused_with_the_numbers() -> None:
     assert answer(read(job(), [tokens("abc"), end()], 3)) == ([], "")
-    with pytest.raises(InvalidRequest, match=r"token_offset is 4, the answer has 3 tokens"):
+    with pytest.raises(InvalidRequest, match=r"token_offsets\[0\] is 4, the answer has 3 tokens"):
         read(job(), [tokens("abc"), end()], 4)
-    with pytest.raises(InvalidRequest, match=r"token_offset is 3, the answer has 2 tokens"):
+    with pytest.raises(InvalidRequest, match=r"token_offsets\[0\] is 3, the answer has 2 tokens"):
         read(job(["b"]), [tokens("abc"), end()], 3)
 
 

@@ -8,7 +8,7 @@ from glm4v.v1 import inference_pb2 as api
 
 
 def choice(*options: str) -> api.ResponseFormat:
-    return api.ResponseFormat(choice=api.Choices(options=options))
+    return api.ResponseFormat(choice=api.ChoiceFormat(options=options))
 
 
 @pytest.mark.parametrize(
