@@ -16,7 +16,7 @@ with extra("gateway"):
     from glm4v.broker import Broker, Connection, Keys
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.images import ImageLimits
-    from glm4v.process.room import CallLimits
+    from glm4v.process.call_limits import CallLimits
     from glm4v.process.service import Process, main
     from glm4v.process.settings import GatewaySettings
     from glm4v.v1 import inference_pb2 as api
@@ -72,11 +72,11 @@ def build(settings: GatewaySettings) -> Process:
         register=register,
         close=connection.close,
         limits=CallLimits(
-            calls_per_connection=settings.max_calls_per_connection,
+            max_calls_per_connection=settings.max_calls_per_connection,
             # An image somewhat above the limit still arrives, so that our message refuses it.
-            message_bytes=settings.max_image_bytes + 8 * 2**20,
-            receiving_bytes=settings.max_receiving_bytes,
-            message_s=settings.message_s,
+            max_message_bytes=settings.max_image_bytes + 8 * 2**20,
+            max_receiving_bytes=settings.max_receiving_bytes,
+            receive_timeout_s=settings.message_s,
         ),
     )
     return process

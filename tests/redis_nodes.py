@@ -10,8 +10,8 @@ from pathlib import Path
 
 from redis import ConnectionError, Redis
 
+from glm4v.local.pdeathsig import with_pdeathsig
 from glm4v.local.redis_server import find_server
-from glm4v.local.tether import tethered
 
 HOST = "127.0.0.1"
 _START_S = 20.0
@@ -35,7 +35,7 @@ def node(folder: Path, port: int, *options: str, config: str = "") -> Iterator[R
     command = [str(find_server()), str(folder / "redis.conf"), "--port", str(port)]
     command += ["--bind", HOST, "--dir", str(folder), "--save", "", *options]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(tethered(command), stdout=log, stderr=log)
+        process = subprocess.Popen(with_pdeathsig(command), stdout=log, stderr=log)
     client = Redis(HOST, port, protocol=2)
     try:
         wait_for(lambda: client.ping())

@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToDict
 
 from glm4v.cli import options as opt
 from glm4v.errors import ConfigurationError
-from glm4v.local.run_files import running_systems
+from glm4v.local.instances import running_instances
 
 if TYPE_CHECKING:
     from glm4v.broker import Connection
@@ -99,7 +99,7 @@ async def _open(redis_url: str | None) -> "AsyncIterator[tuple[Connection, DeadL
 
 def _find_redis() -> str:
     """The Redis that `glm4v up` has started for this user, or where one is by default."""
-    systems = running_systems()
+    systems = running_instances()
     if len(systems) > 1:
         listed = ", ".join(f"{each.redis_url} (gateway {each.target})" for each in systems)
         raise ConfigurationError(

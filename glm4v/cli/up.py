@@ -17,7 +17,7 @@ from glm4v.cli.reading import INTERRUPTED
 from glm4v.errors import Unavailable
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.local.foreground import Foreground
-from glm4v.local.run_files import RunningSystem, announced
+from glm4v.local.instances import Instance, register_instance
 
 
 class Dtype(StrEnum):
@@ -125,8 +125,8 @@ async def _until_stopped(log: Log, cluster: LocalCluster) -> None:
     with ExitStack() as stack:
         if cluster.own_redis_url is not None:
             try:
-                system = RunningSystem(cluster.target, cluster.own_redis_url)
-                stack.enter_context(announced(system))
+                system = Instance(cluster.target, cluster.own_redis_url)
+                stack.enter_context(register_instance(system))
             except Unavailable as error:
                 log.show("glm4v", f"`glm4v dead` will not find this Redis: {error}")
         log.ready(f"glm4v is ready on {cluster.target}; Ctrl-C stops it")

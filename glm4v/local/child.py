@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from glm4v.local.tether import tethered
+from glm4v.local.pdeathsig import with_pdeathsig
 
-Show = Callable[[str, str], None]  # takes a process's name and one line about or from it
+LogSink = Callable[[str, str], None]  # takes a process's name and one line about or from it
 
 _READ_BYTES = 2**16
 _OUTPUT_S = 1.0  # how long the rest of its output is waited for; a grandchild may hold the pipe
@@ -41,7 +41,7 @@ class Child:
         process: asyncio.subprocess.Process,
         output: asyncio.StreamReader,
         pipe: asyncio.ReadTransport,
-        show: Show,
+        show: LogSink,
     ) -> None:
         self._program = program
         self._process = process
@@ -51,7 +51,7 @@ class Child:
         self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     @classmethod
-    async def spawn(cls, program: Program, show: Show) -> "Child":
+    async def spawn(cls, program: Program, show: LogSink) -> "Child":
         """Start a program; it ends with this process at the latest."""
         # A pipe of our own: waiting for a process with asyncio's waits for its pipes too, and what
         # it started may hold them.
@@ -62,7 +62,7 @@ class Child:
         )
         try:
             process = await asyncio.create_subprocess_exec(
-                *tethered(program.command, program.nice),
+                *with_pdeathsig(program.command, program.nice),
                 env=program.environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=write_end,

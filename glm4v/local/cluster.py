@@ -17,17 +17,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import glm4v
 from glm4v.errors import ConfigurationError
 from glm4v.host.cpus import usable_cpus
-from glm4v.local.checks import (
+from glm4v.local.child import Child, LogSink, Program
+from glm4v.local.disk_guard import guard_disk
+from glm4v.local.preflight import (
     check_port,
     check_redis,
     check_settings,
     free_port,
     lock_folder,
 )
-from glm4v.local.child import Child, Program, Show
-from glm4v.local.disk_guard import guard_disk
 from glm4v.local.redis_server import RedisServer
-from glm4v.local.run_folder import RunFolder
+from glm4v.local.runtime_folder import RuntimeFolder
 from glm4v.local.supervisor import Supervisor
 from glm4v.process.extras import require
 
@@ -68,12 +68,12 @@ class LocalCluster:
     Enter it in the main thread: the processes end with the thread that started them.
     """
 
-    def __init__(self, settings: ClusterSettings, show: Show = lambda name, line: None) -> None:
+    def __init__(self, settings: ClusterSettings, show: LogSink = lambda name, line: None) -> None:
         self._settings = settings
         self._show = partial(show, "glm4v")
         self._supervisor = Supervisor(show, restart=settings.restart)
         self._port = settings.port
-        self._folder: RunFolder | None = None
+        self._folder: RuntimeFolder | None = None
         self._lock: IO[str] | None = None
         self.own_redis_url: str | None = None  # of the server that was started
         self._guard: asyncio.Future[None] | None = None  # of its disk
@@ -103,7 +103,7 @@ class LocalCluster:
 
     async def __aenter__(self) -> "LocalCluster":
         await self._check()
-        self._folder = RunFolder()
+        self._folder = RuntimeFolder()
         try:
             await self._start(self._folder)
         except BaseException:
@@ -127,7 +127,7 @@ class LocalCluster:
         if settings.data_dir is not None:
             self._lock = lock_folder(settings.data_dir)
 
-    async def _start(self, folder: RunFolder) -> None:
+    async def _start(self, folder: RuntimeFolder) -> None:
         settings = self._settings
         redis_url = settings.redis_url
         if redis_url is None:
@@ -223,7 +223,7 @@ def _service(
 def _workers(
     module: str,
     count: int,
-    folder: RunFolder,
+    folder: RuntimeFolder,
     environment: Mapping[str, str],
     nice: int = 0,
 ) -> list[Program]:

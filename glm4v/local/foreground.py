@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 
-from glm4v.local.child import Show
+from glm4v.local.child import LogSink
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.process.stop_signals import stop_signals
 
@@ -18,7 +18,7 @@ class Foreground:
     have lapsed meanwhile are taken again.
     """
 
-    def __init__(self, settings: ClusterSettings, show: Show) -> None:
+    def __init__(self, settings: ClusterSettings, show: LogSink) -> None:
         self._cluster = LocalCluster(settings, show)
         self._show = show
         self.signals = 0  # how many came

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from glm4v.errors import Unavailable
 from glm4v.host.memory import free_host_memory_bytes
+from glm4v.local.pdeathsig import with_pdeathsig
 from glm4v.local.redis_launch import launched
-from glm4v.local.tether import tethered
 
 MAX_SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, less its final zero
 _PING_TIMEOUT_S = 0.5
@@ -99,7 +99,7 @@ class RedisServer:
         log = self.data_dir / "redis.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                tethered(command),
+                with_pdeathsig(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from glm4v.errors import Glm4vError, Unavailable
-from glm4v.local.child import Child, Program, Show
+from glm4v.local.child import Child, LogSink, Program
 
 _POLL_S = 0.05
 _MAX_RESTARTS = 5  # of one program within the window below
@@ -40,7 +40,7 @@ class Supervisor:
         check_every_s: Time between two looks at whether a program is still ready.
     """
 
-    def __init__(self, show: Show, *, restart: bool = True, check_every_s: float = 5.0) -> None:
+    def __init__(self, show: LogSink, *, restart: bool = True, check_every_s: float = 5.0) -> None:
         self._show = show
         self._restart = restart
         self._check_every_s = check_every_s

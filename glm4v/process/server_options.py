@@ -2,7 +2,7 @@
 
 import resource
 
-from glm4v.process.room import CallLimits
+from glm4v.process.call_limits import CallLimits
 
 MIN_PING_MS = 5_000  # half of what clients of most languages may be set to
 _KEEPALIVE_MS, _PING_TIMEOUT_MS = 30_000, 20_000  # a client that is paused is not gone at once
@@ -16,7 +16,7 @@ _SPARE_FILES = 256  # for Redis, the checkpoint, libraries
 def server_options(limits: CallLimits) -> list[tuple[str, int]]:
     """Arguments of a server's channels."""
     return [
-        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_receive_message_length", limits.max_message_bytes),
         ("grpc.so_reuseport", 0),
         # Clients may look after the connection every 10 s, whatever is on it; a client or proxy
         # that answers no ping is gone, and so are its streams.
@@ -30,13 +30,13 @@ def server_options(limits: CallLimits) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.max_allowed_incoming_connections", _connections()),
         # Calls above it wait at their client, and proxies open another connection.
-        ("grpc.max_concurrent_streams", limits.calls_per_connection),
+        ("grpc.max_concurrent_streams", limits.max_calls_per_connection),
         # What a call may send that nobody reads. A message that is read may be as large as it is.
         ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
         ("grpc.http2.bdp_probe", 0),  # it would raise that to megabytes
         # gRPC's own limits cancel calls at random; ours refuses them by name.
-        ("grpc.server.max_pending_requests", 4 * limits.calls),
-        ("grpc.server.max_pending_requests_hard_limit", 8 * limits.calls),
+        ("grpc.server.max_pending_requests", 4 * limits.max_calls),
+        ("grpc.server.max_pending_requests_hard_limit", 8 * limits.max_calls),
     ]
 
 

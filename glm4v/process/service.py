@@ -23,12 +23,12 @@ from grpc_reflection.v1alpha import reflection
 
 from glm4v.errors import Glm4vError, Overloaded, Unavailable
 from glm4v.host.out_of_memory import is_out_of_memory
-from glm4v.process.draining import DrainInterceptor
+from glm4v.process.call_limits import CallLimits
+from glm4v.process.drain_interceptor import DrainInterceptor
+from glm4v.process.error_interceptor import ErrorInterceptor
 from glm4v.process.exit import run_and_exit
-from glm4v.process.listening import bind
-from glm4v.process.receiving import ReceivingInterceptor, Reception
-from glm4v.process.room import CallLimits
-from glm4v.process.rpc_errors import ErrorInterceptor
+from glm4v.process.listen_address import bind
+from glm4v.process.receive_interceptor import CallReceiver, ReceiveInterceptor
 from glm4v.process.server_options import raise_file_limit, server_options
 from glm4v.process.settings import ServiceSettings, read_settings, variable_of
 from glm4v.process.stop_signals import stop_signals
@@ -87,7 +87,7 @@ class _Host:
             interceptors=[
                 DrainInterceptor(self._process.stopping),
                 ErrorInterceptor(),
-                ReceivingInterceptor(Reception(limits)),
+                ReceiveInterceptor(CallReceiver(limits)),
             ],
             options=server_options(limits),
         )
@@ -122,7 +122,7 @@ class _Host:
 
     def _health_server(self) -> aio.Server:
         """Health alone, where settings say so: no client of the other server is in its way."""
-        server = aio.server(options=server_options(CallLimits(message_bytes=_SMALL_MESSAGE)))
+        server = aio.server(options=server_options(CallLimits(max_message_bytes=_SMALL_MESSAGE)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.health_listen:
             bind(server, self._settings.health_listen, variable_of("health_listen"))

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 
 from glm4v.broker import Connection, Keys
 from glm4v.local.cluster import is_serving
+from glm4v.local.pdeathsig import with_pdeathsig
 from glm4v.local.redis_server import RedisServer
-from glm4v.local.tether import tethered
 from tests.e2e.nursery import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +59,7 @@ class Fleet:
     async def __aenter__(self) -> "Fleet":
         self.redis.start()
         self._nursery = await asyncio.create_subprocess_exec(
-            *tethered([sys.executable, "-m", "tests.e2e.nursery"]),
+            *with_pdeathsig([sys.executable, "-m", "tests.e2e.nursery"]),
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,

@@ -21,7 +21,7 @@ from glm4v.broker.lm_queue import Append, Lease, LmQueue
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.images import ImageLimits
 from glm4v.internal.v1 import journal_pb2 as pb
-from glm4v.process.rpc_errors import ErrorInterceptor
+from glm4v.process.error_interceptor import ErrorInterceptor
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import (
     InferenceServiceStub,

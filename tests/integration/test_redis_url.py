@@ -10,7 +10,7 @@ import pytest
 
 from glm4v.broker import Connection
 from glm4v.errors import ConfigurationError, Unavailable
-from glm4v.local.checks import check_redis
+from glm4v.local.preflight import check_redis
 from tests.redis_nodes import HOST, cluster, free_port, node, wait_for
 
 SERVICE = "the-master"

@@ -15,8 +15,8 @@ import pytest
 from glm4v.broker.redis_url import close_redis, open_redis
 from glm4v.errors import Unavailable
 from glm4v.local import redis_server
+from glm4v.local.pdeathsig import with_pdeathsig
 from glm4v.local.redis_server import RedisServer
-from glm4v.local.tether import tethered
 from tests.processes import is_running, wait_until
 
 
@@ -79,9 +79,9 @@ def test_killing_the_parent_leaves_no_server_behind(folder: Path) -> None:
 
 def test_a_program_whose_parent_is_gone_already_does_not_start(folder: Path) -> None:
     mark = folder / "started"
-    tether = Path(redis_server.__file__).with_name("tether.py")
+    pdeathsig = Path(redis_server.__file__).with_name("pdeathsig.py")
     stranger = "1" if os.getpid() != 1 else "2"
-    done = subprocess.run([sys.executable, tether, stranger, "0", "/usr/bin/touch", str(mark)])
+    done = subprocess.run([sys.executable, pdeathsig, stranger, "0", "/usr/bin/touch", str(mark)])
     assert done.returncode == 1
     assert not mark.exists()
 
@@ -90,7 +90,7 @@ def test_a_program_gives_way_as_it_is_told() -> None:
     show = "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"
     own = os.getpriority(os.PRIO_PROCESS, 0)
     for nice in (0, 3):
-        command = tethered([sys.executable, "-c", show], nice)
+        command = with_pdeathsig([sys.executable, "-c", show], nice)
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         assert int(done.stdout) == min(own + nice, 19)
 

@@ -22,9 +22,9 @@ from glm4v.errors import (
     Unavailable,
 )
 from glm4v.local import supervisor as supervisor_module
-from glm4v.local.checks import lock_folder
 from glm4v.local.child import Program
 from glm4v.local.cluster import ClusterSettings, LocalCluster, is_serving, threads_each
+from glm4v.local.preflight import lock_folder
 from glm4v.local.supervisor import Supervisor
 from tests.processes import is_running, state, wait_until
 

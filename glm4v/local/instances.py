@@ -20,7 +20,7 @@ _SUFFIX = ".json"
 
 
 @dataclass(frozen=True, slots=True)
-class RunningSystem:
+class Instance:
     """Where a running `glm4v up` is to be found."""
 
     target: str  # of its gateway, HOST:PORT
@@ -28,7 +28,7 @@ class RunningSystem:
 
 
 @contextmanager
-def announced(system: RunningSystem) -> Iterator[None]:
+def register_instance(system: Instance) -> Iterator[None]:
     """Let other commands of this user find a system. Raises Unavailable."""
     handle, path = _new_file()
     try:
@@ -43,7 +43,7 @@ def announced(system: RunningSystem) -> Iterator[None]:
             path.parent.rmdir()
 
 
-def running_systems() -> list[RunningSystem]:
+def running_instances() -> list[Instance]:
     """The systems that run now, in the order of their gateways. Raises Unavailable."""
     folder = _folder()
     if not folder.exists():
@@ -65,13 +65,13 @@ def _new_file() -> tuple[int, Path]:
             return handle, Path(name)
 
 
-def _read(path: Path) -> RunningSystem | None:
+def _read(path: Path) -> Instance | None:
     try:
         with path.open("rb") as file:
             if _can_lock(file.fileno()):
                 path.unlink(missing_ok=True)
                 return None
-            return RunningSystem(**json.loads(file.read()))
+            return Instance(**json.loads(file.read()))
     except (OSError, TypeError, ValueError):  # it ended meanwhile, or is none of ours
         return None
 

@@ -16,23 +16,23 @@ class CallLimits:
     """What one process serves at once; health is outside of all of it.
 
     Attributes:
-        calls: Over all connections; a host has at most half of them.
-        calls_per_connection: More wait at their client, or come over another connection.
-        message_bytes: The largest message.
-        receiving_bytes: Of all messages that arrive, or wait until they are handled; a host has at
-            most half of it.
-        message_s: Seconds in which a message has to arrive.
-        readings: Messages that begin to arrive; others wait at their clients, in rotation too.
-        handlers: That work on their first reply; others wait, connections in rotation.
+        max_calls: Over all connections; a host has at most half of them.
+        max_calls_per_connection: More wait at their client, or come over another connection.
+        max_message_bytes: The largest message.
+        max_receiving_bytes: Of all messages that arrive, or wait until they are handled; a host has
+            at most half of it.
+        receive_timeout_s: Seconds in which a message has to arrive.
+        max_reads: Messages that begin to arrive; others wait at their clients, in rotation too.
+        max_handlers: That work on their first reply; others wait, connections in rotation.
     """
 
-    calls: int = 4096
-    calls_per_connection: int = 512
-    message_bytes: int = 4 * 2**20
-    receiving_bytes: int = 256 * 2**20
-    message_s: float = 60.0
-    readings: int = 4
-    handlers: int = 32
+    max_calls: int = 4096
+    max_calls_per_connection: int = 512
+    max_message_bytes: int = 4 * 2**20
+    max_receiving_bytes: int = 256 * 2**20
+    receive_timeout_s: float = 60.0
+    max_reads: int = 4
+    max_handlers: int = 32
 
     def shares(self, peer: str, total: int, least: int = 1) -> Iterator[tuple[str, str, int]]:
         """Who a call of `peer` counts for, in words, and how much of `total` they may have.
@@ -44,7 +44,7 @@ class CallLimits:
             yield peer.rpartition(":")[0], "this host", max(total // _HOST_SHARE, least)
 
 
-class Room:
+class MessageMemory:
     """Memory for messages."""
 
     def __init__(self, limits: CallLimits) -> None:
@@ -54,7 +54,7 @@ class Room:
     def change(self, peer: str, before: int, after: int) -> None:
         """Raises Overloaded when there is no room for `after` in place of `before` bytes."""
         limits = self._limits
-        shares = list(limits.shares(peer, limits.receiving_bytes, limits.message_bytes))
+        shares = list(limits.shares(peer, limits.max_receiving_bytes, limits.max_message_bytes))
         for owner, whose, limit in shares:
             used = self._used[owner] - before
             if after > before and used + after > limit:
@@ -68,10 +68,10 @@ class Room:
                 del self._used[owner]
 
 
-class Place:
+class CallSlot:
     """The room and the turn of one call, up to its first reply."""
 
-    def __init__(self, room: Room, handlers: FairSemaphore, peer: str) -> None:
+    def __init__(self, room: MessageMemory, handlers: FairSemaphore, peer: str) -> None:
         self._room, self._handlers, self.peer = room, handlers, peer
         self._bytes = 0
         self._has_turn = False

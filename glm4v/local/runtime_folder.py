@@ -10,7 +10,7 @@ _SHORT = Path("/tmp")
 _LONGEST_NAME = "vision_worker-9999"
 
 
-class RunFolder:
+class RuntimeFolder:
     """Exists until `close`. Raises Unavailable where no socket can be made.
 
     Attributes:

@@ -12,10 +12,10 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from glm4v.process import receiving
-from glm4v.process.receiving import ReceivingInterceptor, Reception
-from glm4v.process.room import CallLimits
-from glm4v.process.rpc_errors import ErrorInterceptor
+from glm4v.process import receive_interceptor
+from glm4v.process.call_limits import CallLimits
+from glm4v.process.error_interceptor import ErrorInterceptor
+from glm4v.process.receive_interceptor import CallReceiver, ReceiveInterceptor
 from glm4v.process.server_options import server_options
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import (
@@ -28,7 +28,11 @@ from tests.processes import until
 
 MB = 2**20
 LIMITS = CallLimits(
-    calls=8, message_bytes=4 * MB, receiving_bytes=8 * MB, message_s=0.5, handlers=2
+    max_calls=8,
+    max_message_bytes=4 * MB,
+    max_receiving_bytes=8 * MB,
+    receive_timeout_s=0.5,
+    max_handlers=2,
 )
 EXHAUSTED = str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
 LATE = str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
@@ -62,8 +66,8 @@ class Servicer(InferenceServiceServicer):
 class Bench:
     """A server on a port, and a well-behaved connection to it."""
 
-    def __init__(self, servicer: Servicer, reception: Reception, target: str) -> None:
-        self.servicer, self.reception, self.target = servicer, reception, target
+    def __init__(self, servicer: Servicer, receiver: CallReceiver, target: str) -> None:
+        self.servicer, self.receiver, self.target = servicer, receiver, target
 
     async def ask(self, megabytes: float = 0) -> str:
         """A call of its own connection that is read to its first reply."""
@@ -91,14 +95,14 @@ class Bench:
         return reply.prompt_tokens
 
     def nothing_is_left(self) -> bool:
-        return self.reception.is_idle
+        return self.receiver.is_idle
 
 
 @asynccontextmanager
 async def serving(limits: CallLimits = LIMITS) -> AsyncIterator[Bench]:
-    reception, servicer = Reception(limits), Servicer()
+    receiver, servicer = CallReceiver(limits), Servicer()
     server = aio.server(
-        interceptors=[ErrorInterceptor(), ReceivingInterceptor(reception)],
+        interceptors=[ErrorInterceptor(), ReceiveInterceptor(receiver)],
         options=server_options(limits),
     )
     add_InferenceServiceServicer_to_server(servicer, server)
@@ -108,7 +112,7 @@ async def serving(limits: CallLimits = LIMITS) -> AsyncIterator[Bench]:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        yield Bench(servicer, reception, f"127.0.0.1:{port}")
+        yield Bench(servicer, receiver, f"127.0.0.1:{port}")
     finally:
         await server.stop(0)
 
@@ -136,7 +140,7 @@ async def test_what_is_too_much_is_refused_with_the_numbers() -> None:
 
 async def test_health_is_answered_whatever_else_is_under_way() -> None:
     async with AsyncExitStack() as stack:
-        bench = await stack.enter_async_context(serving(CallLimits(calls=1)))
+        bench = await stack.enter_async_context(serving(CallLimits(max_calls=1)))
         silent = await stack.enter_async_context(RawClient(bench.target, "127.0.0.2"))
         channel = await stack.enter_async_context(bench.channel())
         await silent.open("Generate")
@@ -150,7 +154,7 @@ async def test_health_is_answered_whatever_else_is_under_way() -> None:
 async def test_messages_have_their_room_until_the_first_reply(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(receiving, "PROMPT_S", 5.0)  # so that each is as large as it is
+    monkeypatch.setattr(receive_interceptor, "PROMPT_S", 5.0)  # so that each is as large as it is
     async with serving() as bench:
         first = asyncio.create_task(bench.ask(3))
         await until(lambda: bench.servicer.running == 1)
@@ -168,7 +172,7 @@ async def test_messages_have_their_room_until_the_first_reply(
 
 
 async def test_a_message_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiving, "PROMPT_S", 0.01)
+    monkeypatch.setattr(receive_interceptor, "PROMPT_S", 0.01)
     async with serving() as bench, RawClient(bench.target) as slow:
         call = await slow.open("Generate")
         await slow.data(call, b"\0" + (2 * MB).to_bytes(4, "big"))

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from glm4v.errors import ConfigurationError, Unavailable
-from glm4v.local.run_files import RunningSystem, announced, running_systems
+from glm4v.local.instances import Instance, register_instance, running_instances
 
-ONE = RunningSystem("127.0.0.1:8330", "unix:///tmp/one/redis.sock")
-TWO = RunningSystem("127.0.0.1:8331", "unix:///tmp/two/redis.sock")
+ONE = Instance("127.0.0.1:8330", "unix:///tmp/one/redis.sock")
+TWO = Instance("127.0.0.1:8331", "unix:///tmp/two/redis.sock")
 ANNOUNCE = (
-    "import time; from glm4v.local.run_files import RunningSystem, announced\n"
-    "with announced(RunningSystem('127.0.0.1:9', 'unix:///killed')):\n"
+    "import time; from glm4v.local.instances import Instance, register_instance\n"
+    "with register_instance(Instance('127.0.0.1:9', 'unix:///killed')):\n"
     "    print('there', flush=True); time.sleep(60)"
 )
 
@@ -27,7 +27,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     if request.param == "runtime folder":
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with announced(ONE):
+    with register_instance(ONE):
         [folder] = tmp_path.iterdir()
     assert list(tmp_path.iterdir()) == []
     folder.mkdir(0o700)
@@ -35,17 +35,17 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_runs_is_found_and_gone_with_its_end(folder: Path) -> None:
-    assert running_systems() == []
-    with announced(TWO):
-        with announced(ONE):
-            assert running_systems() == [ONE, TWO]
-        assert running_systems() == [TWO]
+    assert running_instances() == []
+    with register_instance(TWO):
+        with register_instance(ONE):
+            assert running_instances() == [ONE, TWO]
+        assert running_instances() == [TWO]
     assert not folder.exists()
-    assert running_systems() == []
+    assert running_instances() == []
 
 
 def test_only_this_user_can_read_them(folder: Path) -> None:
-    with announced(ONE):
+    with register_instance(ONE):
         assert folder.stat().st_mode & 0o077 == 0
         assert [path.stat().st_mode & 0o077 for path in folder.iterdir()] == [0]
 
@@ -54,33 +54,36 @@ def test_what_was_killed_is_not_found_and_its_file_goes(folder: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ANNOUNCE], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert [each.redis_url for each in running_systems()] == ["unix:///killed"]
+        assert [each.redis_url for each in running_instances()] == ["unix:///killed"]
         process.kill()
     assert len(list(folder.iterdir())) == 1
-    assert running_systems() == []
+    assert running_instances() == []
     assert list(folder.iterdir()) == []
 
 
 def test_a_folder_that_others_may_enter_is_not_used(folder: Path) -> None:
     folder.chmod(0o777)
     with pytest.raises(Unavailable, match="open to others"):
-        running_systems()
+        running_instances()
 
 
 def test_a_file_of_somebody_else_is_passed_over(folder: Path) -> None:
-    with announced(ONE), announced(TWO):
+    with register_instance(ONE), register_instance(TWO):
         first, second = sorted(folder.iterdir())
         first.write_text('{"another": "program"}')
-        assert len(running_systems()) == 1
+        assert len(running_instances()) == 1
         second.write_text("not JSON")
-        assert running_systems() == []
+        assert running_instances() == []
 
 
 def test_dead_asks_which_when_several_run(folder: Path) -> None:
     from glm4v.cli import dead
 
     assert dead._find_redis() == "redis://127.0.0.1:6379/0"
-    with announced(ONE):
+    with register_instance(ONE):
         assert dead._find_redis() == ONE.redis_url
-        with announced(TWO), pytest.raises(ConfigurationError, match=r"2 systems .*8330.*8331"):
+        with (
+            register_instance(TWO),
+            pytest.raises(ConfigurationError, match=r"2 systems .*8330.*8331"),
+        ):
             dead._find_redis()

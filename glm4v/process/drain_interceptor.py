@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from glm4v.process.rpc_errors import end_call, like
+from glm4v.process.error_interceptor import end_call, like
 
 _Handler = Any  # grpc.RpcMethodHandler | None; its type cannot be subscripted at run time
 _HEALTH = "/grpc.health."

@@ -12,9 +12,9 @@ import pytest
 from grpc import aio
 
 from glm4v.errors import InvalidRequest
-from glm4v.process.receiving import ReceivingInterceptor, Reception
-from glm4v.process.room import CallLimits
-from glm4v.process.rpc_errors import ErrorInterceptor
+from glm4v.process.call_limits import CallLimits
+from glm4v.process.error_interceptor import ErrorInterceptor
+from glm4v.process.receive_interceptor import CallReceiver, ReceiveInterceptor
 from tests.processes import until
 
 
@@ -41,7 +41,7 @@ async def sending(handle: Any, parse: Any) -> AsyncIterator[Any]:
         handle, parse, None
     )
     server = aio.server(
-        interceptors=[ErrorInterceptor(), ReceivingInterceptor(Reception(CallLimits()))]
+        interceptors=[ErrorInterceptor(), ReceiveInterceptor(CallReceiver(CallLimits()))]
     )
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("post.Office", {"Send": handler})]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from glm4v.local.run_folder import RunFolder
+from glm4v.local.runtime_folder import RuntimeFolder
 
 
 @pytest.mark.parametrize("name", [b"x" * 120, b"caf\xe9"])
@@ -15,7 +15,7 @@ def test_sockets_leave_a_folder_whose_path_they_cannot_have(
     odd = tmp_path / os.fsdecode(name)
     odd.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(odd))
-    run = RunFolder()
+    run = RuntimeFolder()
     sockets = run.socket("gateway").parent
     assert run.path.parent == odd
     assert len(os.fsencode(run.socket("vision_worker-10"))) <= 107
@@ -29,6 +29,6 @@ def test_one_folder_is_enough_where_its_path_is_short(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("t")))
-    run = RunFolder()
+    run = RuntimeFolder()
     assert run.socket("redis") == run.path / "redis.sock"
     run.close()

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
-def tethered(command: Sequence[str], nice: int = 0) -> list[str]:
+def with_pdeathsig(command: Sequence[str], nice: int = 0) -> list[str]:
     """The command that runs `command` (an absolute path first) tied to this process.
 
     `nice` says to whom it gives way, for children that are sessions of their own too.

@@ -9,7 +9,7 @@ from typing import IO
 from glm4v.broker import Connection
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.errors import ConfigurationError, Unavailable
-from glm4v.process.listening import why_not
+from glm4v.process.listen_address import why_not
 from glm4v.process.settings import PROCESSES, LmSettings, read_settings
 
 

@@ -18,8 +18,8 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from glm4v.errors import DeadlinePassed, InvalidRequest, Overloaded
+from glm4v.process.call_limits import CallLimits, CallSlot, MessageMemory
 from glm4v.process.fair_semaphore import FairSemaphore
-from glm4v.process.room import CallLimits, Place, Room
 
 _Context = aio.ServicerContext[Any, Any]
 _Handler = Any  # grpc.RpcMethodHandler | None; its type cannot be subscripted at run time
@@ -28,15 +28,15 @@ PROMPT_S = 0.05  # in which a message arrives that was sent with its call; later
 _HEALTH = "/grpc.health."
 
 
-class Reception:
+class CallReceiver:
     """What is under way in one process."""
 
     def __init__(self, limits: CallLimits) -> None:
         self._limits = limits
         self._calls: Counter[str] = Counter()  # by host, and of all
-        self._room = Room(limits)
-        self._readings = FairSemaphore(limits.readings)
-        self._handlers = FairSemaphore(limits.handlers)
+        self._room = MessageMemory(limits)
+        self._readings = FairSemaphore(limits.max_reads)
+        self._handlers = FairSemaphore(limits.max_handlers)
 
     @property
     def is_idle(self) -> bool:
@@ -53,7 +53,7 @@ class Reception:
         """
         peer = context.peer()
         self._come(peer)
-        place = Place(self._room, self._handlers, peer)
+        place = CallSlot(self._room, self._handlers, peer)
         try:
             request = _parsed(handler, await self._message(requests, place))
             await place.take_turn()
@@ -70,21 +70,21 @@ class Reception:
             place.give_back()
             self._count(peer, -1)
 
-    async def _message(self, requests: AsyncIterator[bytes], place: Place) -> bytes:
+    async def _message(self, requests: AsyncIterator[bytes], place: CallSlot) -> bytes:
         """The message, with room for it where it is not small."""
         # Until it is read, a call cannot send more than its window.
         async with self._readings.held(place.peer):
             reading = asyncio.ensure_future(_first(requests))
             try:
                 await _is_done(reading, PROMPT_S)
-                place.reserve(_size(reading, self._limits.message_bytes))
+                place.reserve(_size(reading, self._limits.max_message_bytes))
             except BaseException:
                 reading.cancel()
                 raise
         try:
-            if not await _is_done(reading, self._limits.message_s):
+            if not await _is_done(reading, self._limits.receive_timeout_s):
                 raise DeadlinePassed(
-                    f"the message did not arrive within {self._limits.message_s:g} s"
+                    f"the message did not arrive within {self._limits.receive_timeout_s:g} s"
                 )
         finally:
             reading.cancel()
@@ -93,7 +93,7 @@ class Reception:
         return data
 
     def _come(self, peer: str) -> None:
-        for owner, whose, limit in self._limits.shares(peer, self._limits.calls):
+        for owner, whose, limit in self._limits.shares(peer, self._limits.max_calls):
             if self._calls[owner] >= limit:
                 raise Overloaded(
                     f"{self._calls[owner]} calls of {whose} are under way, of {limit}; call later"
@@ -101,17 +101,17 @@ class Reception:
         self._count(peer, 1)
 
     def _count(self, peer: str, change: int) -> None:
-        for owner, _, _ in self._limits.shares(peer, self._limits.calls):
+        for owner, _, _ in self._limits.shares(peer, self._limits.max_calls):
             self._calls[owner] += change
             if not self._calls[owner]:
                 del self._calls[owner]
 
 
-class ReceivingInterceptor(aio.ServerInterceptor):
-    """Lets every call with one message in through a reception, but those about health."""
+class ReceiveInterceptor(aio.ServerInterceptor):
+    """Lets every call with one message in through a receiver, but those about health."""
 
-    def __init__(self, reception: Reception) -> None:
-        self._reception = reception
+    def __init__(self, receiver: CallReceiver) -> None:
+        self._receiver = receiver
 
     async def intercept_service(
         self,
@@ -125,12 +125,12 @@ class ReceivingInterceptor(aio.ServerInterceptor):
             return handler
 
         async def stream(requests: Any, context: _Context) -> AsyncIterator[Any]:
-            async with aclosing(self._reception.run(handler, requests, context)) as replies:
+            async with aclosing(self._receiver.run(handler, requests, context)) as replies:
                 async for reply in replies:
                     yield reply
 
         async def unary(requests: Any, context: _Context) -> Any:
-            async with aclosing(self._reception.run(handler, requests, context)) as replies:
+            async with aclosing(self._receiver.run(handler, requests, context)) as replies:
                 return await anext(replies)
 
         if handler.response_streaming:
