@@ -26,6 +26,7 @@ check: setup ## Formatting, lint, types, import rules, declared dependencies, co
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against $(RELEASED)
 	tools/check-stubs.sh
+	$(BIN)/python -m tools.words
 
 # The slowest files come first in the alphabet, and so run beside all others.
 TESTS = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
@@ -87,7 +88,7 @@ demo-model-scores: setup ## Score the demo model on images it was never trained 
 	@$(BIN)/python -m recipes.demo_model.agreement --count $(COUNT)
 
 release-protos: setup ## Record the public API as released: `make check` then refuses changes that break its clients
-	$(BIN)/buf build -o $(RELEASED)
+	$(BIN)/buf build --exclude-source-info -o $(RELEASED)
 
 kernels: setup ## Compile the CPU's kernels ahead, for a wheel or an image (CXX chooses the machine)
 	$(BIN)/python -m glm4v.device.cpu.kernels.prebuild

@@ -20,7 +20,7 @@ def content_digest(request: api.GenerateRequest, fingerprint: str, image_digest:
     """A byte for the form, and the SHA-256 of the model and what the request sets.
 
     What is not set does not count, so that a field or a default of another release changes nothing;
-    nor does what names the request, how long it lingers, and what changes its speed alone. An image
+    nor does the request id, the orphan timeout, and what changes its speed alone. An image
     counts by its digest, however it came. Written as JSON, in UTF-8 without spaces: [fingerprint,
     fields], where fields are [number, value] of each one that is set, by number. A message is its
     fields; a map its sorted [key, value]; strings and ids that end an answer are sorted, each once.

@@ -20,8 +20,8 @@ _Context = aio.ServicerContext[Any, Any]
 class InferenceServicer(InferenceServiceServicer):
     """Raises `glm4v.errors`; the host of the process turns them into statuses.
 
-    A client that goes away ends its stream and nothing else: the request runs on for its linger
-    time. A client that reads slowly is waited for: each event is written before the next journal
+    A client that disconnects ends its stream only: the request keeps running for its orphan
+    timeout. A client that reads slowly is waited for: each event is written before the next journal
     entry is read, so nothing piles up here.
     """
 

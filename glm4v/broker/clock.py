@@ -1,4 +1,4 @@
-"""The one clock that deadlines, lingers and the times of a journal go by: that of Redis.
+"""The one clock that deadlines, orphan timeouts and the times of a journal go by: that of Redis.
 
 No clock of a gateway or worker is compared with that of another: they may be minutes apart.
 """

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _BATCH = 256  # entries of one journal in one read
 _BELL_TTL_S = 60
 READER_HEARTBEAT_S = 1.0
-READER_GRACE_S = 4.0  # a reader may be silent for that long, beside its request's linger
+READER_GRACE_S = 4.0  # a reader may be silent for that long, beside its request's orphan timeout
 _RETRY_S = 0.2
 
 

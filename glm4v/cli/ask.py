@@ -47,7 +47,7 @@ def ask(
     prompt_logprobs: opt.PromptLogprobs = None,
     json: opt.Json = False,
     request_id: opt.NewRequestId = None,
-    linger: opt.Linger = None,
+    orphan_timeout: opt.OrphanTimeout = None,
     timeout: opt.Timeout = 600.0,
 ) -> None:
     """Ask about an image, or about none: glm4v ask photo.jpg "What is this?"
@@ -77,7 +77,7 @@ def ask(
         "top_logprobs": logprobs,
         "prompt_logprobs": prompt_logprobs,
         "request_id": request_id,
-        "orphan_timeout_s": linger,
+        "orphan_timeout_s": orphan_timeout,
         "return_prompt_ids": json,
     }
     words = [word for word in (image_or_text, text) if word is not None]

@@ -66,8 +66,9 @@ def show(request_id: opt.RequestId, redis_url: RedisUrl = None) -> None:
 def retry(
     request_id: opt.RequestId,
     redis_url: RedisUrl = None,
-    linger: Annotated[
-        float, typer.Option(metavar="S", min=0, help="Seconds it runs while nobody reads it.")
+    orphan_timeout: Annotated[
+        float,
+        typer.Option(metavar="S", min=0, help="Seconds it keeps running with no client attached."),
     ] = 600.0,
 ) -> None:
     """Ask it once more, under a new id, with the time it had; it leaves the list."""
@@ -75,8 +76,13 @@ def retry(
 
     async def run() -> str:
         async with _open(redis_url) as (connection, letters):
-            broker = Broker(connection, Keys(), max_open_requests=_OPEN_LIMIT, result_ttl_s=linger)
-            job = await letters.retry(request_id, broker, linger)
+            broker = Broker(
+                connection,
+                Keys(),
+                max_open_requests=_OPEN_LIMIT,
+                result_ttl_s=orphan_timeout,
+            )
+            job = await letters.retry(request_id, broker, orphan_timeout)
         return job.request_id
 
     new_id = asyncio.run(run())

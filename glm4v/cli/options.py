@@ -108,6 +108,7 @@ NewRequestId = Annotated[
         help="For attach and cancel; the same one twice runs once.",
     ),
 ]
-Linger = Annotated[
-    float | None, typer.Option(metavar="S", help="Seconds it runs on while nobody reads it.")
+OrphanTimeout = Annotated[
+    float | None,
+    typer.Option(metavar="S", help="Seconds it keeps running with no client attached."),
 ]

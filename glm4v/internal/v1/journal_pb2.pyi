@@ -39,7 +39,7 @@ class _EndKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndKind.Value
     END_KIND_EXPIRED: _EndKind.ValueType  # 5
     """Its deadline passed."""
     END_KIND_ABANDONED: _EndKind.ValueType  # 6
-    """Nobody read it for longer than it lingers."""
+    """No client was attached for longer than its orphan timeout."""
     END_KIND_FAILED: _EndKind.ValueType  # 7
     """By an error; `code` and `message` say which."""
     END_KIND_COMPLETE: _EndKind.ValueType  # 8
@@ -61,7 +61,7 @@ END_KIND_CANCELLED: EndKind.ValueType  # 4
 END_KIND_EXPIRED: EndKind.ValueType  # 5
 """Its deadline passed."""
 END_KIND_ABANDONED: EndKind.ValueType  # 6
-"""Nobody read it for longer than it lingers."""
+"""No client was attached for longer than its orphan timeout."""
 END_KIND_FAILED: EndKind.ValueType  # 7
 """By an error; `code` and `message` say which."""
 END_KIND_COMPLETE: EndKind.ValueType  # 8

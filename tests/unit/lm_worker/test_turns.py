@@ -80,7 +80,7 @@ def test_none_are_taken_while_the_cache_is_full() -> None:
     run_one(scheduler, device)
     assert (scheduler.running, scheduler.waiting) == (2, 1)
     when_full = scheduler.has_capacity
-    assert not scheduler.is_prefilling, "what waits for room holds up no picture"
+    assert not scheduler.is_prefilling, "what waits for room holds up no image"
     while scheduler.running or scheduler.waiting:
         run_one(scheduler, device)
     assert scheduler.plan() is None
