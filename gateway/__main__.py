@@ -52,7 +52,7 @@ def build(settings: GatewaySettings) -> Process:
             tokenizer,
             fingerprint=checkpoint.fingerprint,
             image_tokens=spec.vision.num_image_tokens,
-            silence_s=settings.silence_s,
+            silence_s=settings.stream_keepalive_s,
         ),
         describe(checkpoint, defaults, limits.images),
     )
@@ -76,7 +76,7 @@ def build(settings: GatewaySettings) -> Process:
             # An image somewhat above the limit still arrives, so that our message refuses it.
             max_message_bytes=settings.max_image_bytes + 8 * 2**20,
             max_receiving_bytes=settings.max_receiving_bytes,
-            receive_timeout_s=settings.message_s,
+            receive_timeout_s=settings.receive_timeout_s,
         ),
     )
     return process

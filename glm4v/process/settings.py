@@ -1,4 +1,4 @@
-"""Settings of every process, from variables GLM4V_<NAME>, read once at the edge and frozen."""
+"""Settings of every process, read once at start from environment variables GLM4V_<NAME>."""
 
 import os
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from glm4v.errors import ConfigurationError
+from glm4v.process.renamed_settings import RENAMED, SYNONYMS
 from glm4v.process.service_links import is_service_link
 
 PREFIX = "GLM4V_"
@@ -20,37 +21,36 @@ Tokens = Annotated[int, Field(json_schema_extra={"unit": "tokens"})]
 
 
 class ServiceSettings(BaseSettings):
-    """What every process needs."""
+    """Settings of every process."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    model: Path = Field(description="folder of the checkpoint")
+    model: Path = Field(description="checkpoint folder")
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
-        description="the Redis that all processes share: one server (redis://, rediss://, "
+        description="Redis shared by all processes: one server (redis://, rediss://, "
         "unix:///PATH), Sentinels (redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/0) or a node of a "
-        "cluster (redis+cluster://, rediss+cluster://); it may hold a password",
+        "cluster (redis+cluster://, rediss+cluster://); it may contain a password",
     )
     listen: str = Field(description="address to serve gRPC on: HOST:PORT or unix:/PATH")
     health_listen: str | None = Field(
         None,
-        description="address to serve health on, and nothing else, besides that of all calls: "
-        "HOST:PORT or unix:/PATH",
+        description="additional address for health checks only: HOST:PORT or unix:/PATH",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severe messages that are logged"
+        "info", description="lowest level of log lines"
     )
-    drain_timeout_s: Seconds = Field(10.0, gt=0, description="longest time from SIGTERM to the end")
+    drain_timeout_s: Seconds = Field(10.0, gt=0, description="longest time from SIGTERM to exit")
     lease_s: Seconds = Field(
-        10.0, ge=0.2, description="time without progress after which a job is taken over"
+        10.0, ge=0.2, description="time without progress after which another worker claims a job"
     )
     result_ttl_s: Seconds = Field(
-        600.0, gt=0, description="how long a finished request can be attached to"
+        600.0, gt=0, description="how long a finished request is kept for clients that attach"
     )
 
 
 class ImageSettings(ServiceSettings):
-    """What those who look at images need beside."""
+    """Settings of processes that decode images."""
 
     max_image_bytes: Bytes = Field(20 * 2**20, gt=0, description="largest image file")
     max_image_pixels: int = Field(
@@ -62,47 +62,49 @@ class ImageSettings(ServiceSettings):
 
 
 class GatewaySettings(ImageSettings):
-    """What the gateway needs beside."""
+    """Settings of the gateway."""
 
     listen: str = "127.0.0.1:8330"
     max_open_requests: int = Field(
         1024,
         gt=0,
-        description="accepted requests that have not ended, over all gateways",
+        description="unfinished requests, over all gateways",
         json_schema_extra={"unit": "requests"},
     )
     max_open_image_bytes: Bytes = Field(
         0,
         ge=0,
-        description="images of accepted requests that have not ended, over all gateways; "
-        "0 takes half of Redis' maxmemory",
+        description="image bytes of unfinished requests, over all gateways; 0 takes half of "
+        "Redis' maxmemory",
     )
     default_deadline_s: Seconds = Field(
-        600.0, gt=0, description="deadline of a request that sets none"
+        600.0, gt=0, description="deadline of requests that set none"
     )
     max_deadline_s: Seconds = Field(3600.0, gt=0, le=3600, description="longest deadline")
     max_calls_per_connection: int = Field(
         512,
         gt=0,
-        description="calls under way on one connection; more wait at their client",
+        description="concurrent calls on one connection; further calls wait in the client",
         json_schema_extra={"unit": "calls"},
     )
-    message_s: Seconds = Field(
-        60.0, gt=0, description="how long a call's message may take to arrive"
+    receive_timeout_s: Seconds = Field(
+        60.0, gt=0, description="how long the message of a call may take to arrive"
     )
     max_receiving_bytes: Bytes = Field(
-        256 * 2**20, gt=0, description="messages that arrive or wait to be handled, together"
+        256 * 2**20,
+        gt=0,
+        description="memory for messages that are arriving or waiting for a handler",
     )
-    silence_s: Seconds = Field(
+    stream_keepalive_s: Seconds = Field(
         10.0,
         gt=0,
-        description="without an event, after which a stream repeats its stage, so that proxies "
-        "keep it open",
+        description="how long a stream stays silent before it repeats its stage, which keeps "
+        "proxies from closing it",
     )
 
 
 class DeviceSettings(ServiceSettings):
-    """What both kinds of worker need beside."""
+    """Settings of vision and language workers."""
 
     device: str = Field("auto", description="device to compute on: auto or cpu")
     dtype: Literal["auto", "float32", "weights16", "bfloat16", "float16"] = Field(
@@ -113,53 +115,58 @@ class DeviceSettings(ServiceSettings):
     threads: int = Field(
         0,
         ge=0,
-        description="arithmetic threads; 0 takes one for each core of the affinity and CPU quota",
+        description="compute threads; 0 takes one per core of the affinity mask and CPU quota",
         json_schema_extra={"unit": "threads"},
     )
     cpu_arbiter: Path | None = Field(
-        None, description="file by which workers on the same cores take turns; left out, none do"
+        None,
+        description="lock file of workers on the same cores: images wait for prefills; unset, "
+        "they do not",
     )
 
 
 class VisionSettings(DeviceSettings, ImageSettings):
-    """What a vision worker needs beside."""
+    """Settings of a vision worker."""
 
     listen: str = "127.0.0.1:8331"
 
 
 class LmSettings(DeviceSettings):
-    """What a language worker needs beside."""
+    """Settings of a language worker."""
 
     listen: str = "127.0.0.1:8332"
     tensor_parallel: int = Field(
-        1, ge=1, description="ranks that share the model", json_schema_extra={"unit": "ranks"}
+        1,
+        ge=1,
+        description="ranks of the tensor-parallel group",
+        json_schema_extra={"unit": "ranks"},
     )
     rank_timeout_s: Seconds = Field(
-        30.0, ge=1, description="time after which a rank that does not answer ends the group"
+        30.0, ge=1, description="time after which an unresponsive rank ends the group"
     )
-    block_size: Tokens = Field(16, ge=1, le=1024, description="tokens of a KV cache block")
+    block_size: Tokens = Field(16, ge=1, le=1024, description="tokens per KV cache block")
     kv_cache_bytes: Bytes = Field(
-        0, ge=0, description="memory for the KV cache; 0 takes a share of what is free"
+        0, ge=0, description="memory for the KV cache; 0 takes a share of free memory"
     )
     max_num_seqs: int = Field(
         64,
         gt=0,
-        description="requests that are decoded together",
+        description="largest number of requests in a batch",
         json_schema_extra={"unit": "requests"},
     )
     max_batched_tokens: Tokens = Field(
-        512, gt=0, description="tokens of one step, shared by decodes and prefill chunks"
+        512,
+        gt=0,
+        description="largest number of tokens in one step, decodes and prefill chunks together",
     )
     prefill_slowdown: float = Field(
         1.6,
         ge=1,
         allow_inf_nan=False,
-        description="how much longer one prefill may make a step with decodes",
+        description="largest slowdown of a decode step caused by one prefill",
         json_schema_extra={"unit": "times"},
     )
-    prefix_cache: bool = Field(
-        True, description="whether the KV cache of equal beginnings of prompts is used again"
-    )
+    prefix_cache: bool = Field(True, description="enable prefix caching")
 
 
 PROCESSES: dict[str, type[ServiceSettings]] = {
@@ -167,22 +174,20 @@ PROCESSES: dict[str, type[ServiceSettings]] = {
     "vision worker": VisionSettings,
     "language worker": LmSettings,
 }
-# Variables of our prefix that are read elsewhere; every process lets them pass.
+# Variables with our prefix that other programs read.
 OTHER_VARIABLES = {
-    "GLM4V_DEBUG": "1 shows where an unexpected error arose",
-    "GLM4V_DEMO_CACHE": "folder in which the recipe of the demo model keeps what it fetches",
+    "GLM4V_DEBUG": "1 shows the traceback of an unexpected error",
+    "GLM4V_DEMO_CACHE": "download cache of the demo model's recipe",
 }
-# What people write who know other servers.
-_OTHER_NAMES = {"PORT": "LISTEN", "HOST": "LISTEN", "ADDRESS": "LISTEN", "BIND": "LISTEN"}
 
 _S = TypeVar("_S", bound=ServiceSettings)
 
 
 def read_settings(kind: type[_S], overrides: Mapping[str, str] | None = None) -> _S:
-    """Settings of one process from its environment, in which `overrides` are put first.
+    """The settings of one process from its environment; `overrides` take precedence.
 
-    Raises ConfigurationError with one line: which variable, what it was, what is allowed. A
-    variable of our prefix that no process knows is an error too, unless the platform has set it.
+    Raises ConfigurationError with one line: the variable, its value, what is allowed. An unknown
+    variable with our prefix is an error too, unless the platform set it.
     """
     _check_names({**os.environ, **(overrides or {})})
     fields = {variable_of(name): name for name in kind.model_fields}
@@ -200,7 +205,7 @@ def read_settings(kind: type[_S], overrides: Mapping[str, str] | None = None) ->
 
 
 def variable_of(name: str) -> str:
-    """The variable of a setting."""
+    """The environment variable of a setting."""
     return PREFIX + name.upper()
 
 
@@ -211,13 +216,12 @@ def _check_names(environment: Mapping[str, str]) -> None:
         if not name.startswith(PREFIX) or name in known or name in OTHER_VARIABLES:
             continue
         if not is_service_link(variable, environment):
-            hint = _nearest(name.removeprefix(PREFIX), known)
-            raise ConfigurationError(
-                f"{variable}: no such setting{hint} (glm4v settings lists all)"
-            )
+            hint = _suggestion(name.removeprefix(PREFIX), known)
+            raise ConfigurationError(f"unknown setting {variable}{hint} (glm4v settings lists all)")
 
 
-def _nearest(word: str, known: set[str]) -> str:
+def _suggestion(word: str, known: set[str]) -> str:
+    exact = {**SYNONYMS, **RENAMED}.get(word)
     names = [name.removeprefix(PREFIX) for name in known]
-    close = [_OTHER_NAMES[word]] if word in _OTHER_NAMES else get_close_matches(word, names, 1)
+    close = [exact] if exact else get_close_matches(word, names, 1)
     return f"; did you mean {PREFIX}{close[0]}?" if close else ""

@@ -557,4 +557,4 @@ def test_settings_lists_every_variable_with_its_default_unit_and_process(folder:
             assert any(line[0] == variable_of(name) for line in words), name
     assert ["GLM4V_DRAIN_TIMEOUT_S", "10", "seconds", "all"] in [line[:4] for line in words]
     assert ["GLM4V_LISTEN", "127.0.0.1:8331", "vision worker"] in [line[:3] for line in words]
-    assert ["GLM4V_MODEL", "required", "all", "folder of the checkpoint"] in words
+    assert ["GLM4V_MODEL", "required", "all", "checkpoint folder"] in words

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from glm4v.errors import ConfigurationError
+from glm4v.process.renamed_settings import RENAMED
 from glm4v.process.service_links import may_be_service_link
 from glm4v.process.settings import (
     OTHER_VARIABLES,
@@ -85,14 +86,27 @@ def test_a_variable_nobody_knows_is_an_error_with_what_was_meant(
     with pytest.raises(ConfigurationError) as caught:
         read_settings(GatewaySettings)
     assert str(caught.value) == (
-        f"{variable}: no such setting; did you mean {meant}? (glm4v settings lists all)"
+        f"unknown setting {variable}; did you mean {meant}? (glm4v settings lists all)"
     )
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_setting_that_was_renamed_is_refused_with_its_new_name(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    known = {name.upper() for kind in PROCESSES.values() for name in kind.model_fields}
+    assert new in known
+    assert old not in known
+    monkeypatch.setenv(f"GLM4V_{old}", "2")
+    with pytest.raises(ConfigurationError) as caught:
+        read_settings(GatewaySettings)
+    assert str(caught.value).startswith(f"unknown setting GLM4V_{old}; did you mean GLM4V_{new}? ")
+
+
 def test_a_variable_like_no_other_gets_no_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLM4V_XYZZY", "2")
-    with pytest.raises(ConfigurationError, match=r"^GLM4V_XYZZY: no such setting \(glm4v"):
+    with pytest.raises(ConfigurationError, match=r"^unknown setting GLM4V_XYZZY \(glm4v"):
         read_settings(GatewaySettings)
 
 
@@ -126,7 +140,7 @@ def test_what_only_looks_like_a_platforms_is_an_error(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigurationError, match=f"^{name}: no such setting"):
+    with pytest.raises(ConfigurationError, match=f"^unknown setting {name}\\b"):
         read_settings(GatewaySettings)
 
 
@@ -170,7 +184,9 @@ def test_a_value_that_cannot_be_names_the_variable(
 
 def test_a_setting_that_is_missing_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GLM4V_MODEL")
-    with pytest.raises(ConfigurationError, match=r"^GLM4V_MODEL is not set; it is the folder of"):
+    with pytest.raises(
+        ConfigurationError, match=r"^GLM4V_MODEL is not set; it is the checkpoint folder"
+    ):
         read_settings(LmSettings)
 
 
