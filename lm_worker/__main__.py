@@ -26,7 +26,7 @@ with extra("worker"):
     from lm_worker.model.layers import Shard
     from lm_worker.model.runner import Runner
     from lm_worker.parallel import follower
-    from lm_worker.parallel.group import Followers, Place, join, rank_from_env
+    from lm_worker.parallel.group import RankConfig, RankProcesses, init_group, rank_from_env
     from lm_worker.parallel.ranks import Ranks
     from lm_worker.structured_output.grammar import GrammarCache
     from lm_worker.worker import Worker
@@ -50,16 +50,16 @@ def build(settings: LmSettings) -> Process:
         turns=CpuArbiter(settings.cpu_arbiter),
     )
     size = settings.tensor_parallel
-    place = rank_from_env(os.environ, size)
-    followers = Followers(size) if size > 1 and place is None else None
+    rank = rank_from_env(os.environ, size)
+    children = RankProcesses(size) if size > 1 and rank is None else None
     grammars = GrammarCache(settings.model, checkpoint.spec)
     engine, ranks = _engine(
         settings,
         checkpoint,
         worker.publish,
         grammars,
-        place=followers.place if followers else place,
-        ranks_here=size if followers else 1,
+        rank=children.config if children else rank,
+        ranks_here=size if children else 1,
     )
 
     async def answer() -> None:
@@ -74,15 +74,15 @@ def build(settings: LmSettings) -> Process:
         await ranks.started.wait()
 
     async def close() -> None:
-        were_told = await anyio.to_thread.run_sync(ranks.close)  # signals are still heard meanwhile
-        if followers is not None:
-            followers.end(were_told=were_told)
+        told = await anyio.to_thread.run_sync(ranks.close)  # a thread, so signals are still handled
+        if children is not None:
+            children.stop(told=told)
         await anyio.to_thread.run_sync(grammars.end)
         await connection.close()
 
-    daemons = [] if size == 1 else [ranks.beat]
-    if followers is not None:
-        daemons.append(followers.watch)
+    daemons = [] if size == 1 else [ranks.heartbeat]
+    if children is not None:
+        daemons.append(children.watch)
     process = Process(ready=ready, parts=[answer], daemons=daemons, close=close)
     return process
 
@@ -93,7 +93,7 @@ def _engine(
     publish: OutputSink,
     grammars: GrammarCache,
     *,
-    place: Place | None,
+    rank: RankConfig | None,
     ranks_here: int,
 ) -> tuple[Engine, Ranks]:
     """The engine, and the ranks it drives; `ranks_here` of them share this host's memory."""
@@ -115,16 +115,16 @@ def _engine(
         partial(Runner.load, checkpoint, device, shard, grammars=grammars),
         blocks=blocks,
         block_size=settings.block_size,
-        join=None
-        if place is None or shard.size == 1
-        else partial(join, place, device.collective_backend, settings.rank_timeout_s),
+        init_group=None
+        if rank is None or shard.size == 1
+        else partial(init_group, rank, device.collective_backend, settings.rank_timeout_s),
         timeout_s=settings.rank_timeout_s,
     )
     scheduler = Scheduler(
         BlockPool(blocks, settings.block_size),
         max_num_seqs=settings.max_num_seqs,
         max_batched_tokens=settings.max_batched_tokens,
-        stretch=settings.prefill_slowdown,
+        prefill_slowdown=settings.prefill_slowdown,
         prefix_cache=settings.prefix_cache,
     )
     rows = spec.vision.num_image_tokens

@@ -1,17 +1,17 @@
-"""What scheduler and device tell each other in one step: plain values, fit to be sent.
+"""The values that the scheduler and the device exchange in one step.
 
-None is changed once it is made. `SamplingState` and `Chunk` are not declared frozen all the same:
-that would make them four times as slow to make, and a step makes one of each for every sequence.
+All are immutable by convention. `SamplingState` and `Chunk` are not frozen dataclasses, because
+those take four times as long to create and a step creates one of each for every sequence.
 """
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-NO_TOKEN = -1  # in place of a token id: the logits were not numbers
+NO_TOKEN = -1  # instead of a token id: the logits were not finite
 
 
 class OutputFormat(NamedTuple):
-    """What an answer has to look like."""
+    """The response format of a request."""
 
     kind: Literal["json_schema", "regex", "choice"]
     text: str  # of "choice": a JSON list of strings
@@ -19,7 +19,7 @@ class OutputFormat(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """What a request asks of every choice; docs/sampling.md has the order they apply in."""
+    """Sampling parameters of a request; docs/sampling.md has the order they apply in."""
 
     temperature: float = 0.0  # 0 is greedy
     top_k: int = 0  # 0 is off
@@ -32,67 +32,65 @@ class SamplingParams:
     min_p: float = 0.0  # 0 is off
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
-    logit_bias: tuple[tuple[int, float], ...] = ()  # ids and what is added to their logits
+    logit_bias: tuple[tuple[int, float], ...] = ()  # token ids and what is added to their logits
 
     @property
-    def counts_answer(self) -> bool:
-        """Whether the answer's tokens matter."""
+    def penalizes_output(self) -> bool:
+        """Whether logits depend on the output so far."""
         return self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
 
 
 @dataclass(slots=True)
 class SamplingState:
-    """How the token after a chunk's last row is chosen; complete, so samplers keep no state."""
+    """How to sample the token after a chunk; complete, so samplers keep no state."""
 
-    rules: SamplingParams
-    index: int  # of the token in the answer: the counter of its draw
-    seen: tuple[int, ...] = ()  # distinct ids the repetition penalty applies to
-    answer: tuple[int, ...] = ()  # its tokens; empty when nothing here depends on them
-    banned: tuple[int, ...] = ()  # ids that cannot be drawn: the stops of an answer too short
-    grammar: int | None = None  # the open matcher the answer has to follow; see `GrammarCache`
-    stops: tuple[int, ...] = ()  # ids allowed only where that grammar is complete
-    header_id: int = NO_TOKEN  # the token the answer begins with, before what the grammar describes
+    params: SamplingParams
+    index: int  # of the token in the output; the counter of its random numbers
+    penalized_ids: tuple[int, ...] = ()  # distinct ids the repetition penalty applies to
+    output_ids: tuple[int, ...] = ()  # the output so far; empty if no parameter depends on it
+    forbidden_ids: tuple[int, ...] = ()  # never sampled: stop ids before min_tokens
+    grammar: int | None = None  # id of the matcher in `GrammarCache`
+    stop_ids: tuple[int, ...] = ()  # allowed only where the grammar is complete
+    header_id: int = NO_TOKEN  # first token of the output, before the grammar
 
     @property
     def is_plain(self) -> bool:
-        """Whether the logits are taken as they are."""
-        rules = self.rules
+        """Whether no logit processor applies."""
+        params = self.params
         return (
-            rules.repetition_penalty == 1.0
-            and not rules.counts_answer
-            and not (rules.logit_bias or self.banned)
+            params.repetition_penalty == 1.0
+            and not params.penalizes_output
+            and not (params.logit_bias or self.forbidden_ids)
             and self.grammar is None
         )
 
 
-def behind_header(token_ids: tuple[int, ...], header_id: int) -> tuple[int, ...]:
-    """What a grammar describes of an answer: all but the end of the turn's header."""
+def after_header(token_ids: tuple[int, ...], header_id: int) -> tuple[int, ...]:
+    """The output without the token that ends the turn's header: what a grammar describes."""
     return token_ids[1:] if token_ids[:1] == (header_id,) else token_ids
 
 
 class PromptScoring(NamedTuple):
-    """Tokens of a prompt whose log-probabilities are wanted, all predicted within one chunk."""
+    """Prompt tokens, predicted within one chunk, whose log-probabilities are requested."""
 
-    rows: tuple[int, ...]  # that predict them, counted from the chunk's first
-    indices: tuple[int, ...]  # of the tokens in the prompt
+    offsets: tuple[int, ...]  # in the chunk, of the tokens that predict them
+    indices: tuple[int, ...]  # in the prompt
     token_ids: tuple[int, ...]
-    top: int  # most probable tokens to report beside each
+    top: int  # number of most probable tokens to report for each
 
 
 @dataclass(slots=True)
 class Chunk:
-    """The rows one sequence computes in a step, from `context_len` on."""
+    """The tokens that one sequence computes in a step, from index `context_len` on."""
 
     sequence_id: int
-    token_ids: tuple[int, ...]  # a token id, or -1-k for row k of the image
+    token_ids: tuple[int, ...]  # a token id, or -1-k for row k of the image embedding
     positions: tuple[int, ...]  # rotary positions
-    context_len: int  # rows of this sequence that are in the cache already
-    block_table: tuple[
-        int, ...
-    ]  # cache blocks, covering at least context_len + len(token_ids) rows
+    context_len: int  # tokens of this sequence already in the cache
+    block_table: tuple[int, ...]  # covers at least context_len + len(token_ids) tokens
     image: str  # digest, empty without one
-    sample: SamplingState | None  # None: an inner chunk of a prefill
-    scoring: PromptScoring | None = None  # None: the prompt's log-probabilities are not wanted
+    sampling: SamplingState | None  # None: not the end of the prefill
+    scoring: PromptScoring | None = None  # None: no prompt log-probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,26 +100,21 @@ class StepPlan:
     number: int
     chunks: tuple[Chunk, ...]
 
-    @property
-    def row_count(self) -> int:
-        """Rows computed in this step."""
-        return sum(len(chunk.token_ids) for chunk in self.chunks)
-
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """The choice for one chunk that asked for one."""
+    """The token sampled for one chunk."""
 
     sequence_id: int
     token_id: int  # or NO_TOKEN
-    logprob: float | None  # before temperature and penalties; None when not wanted
+    logprob: float | None  # before temperature and penalties; None if not requested
     top: tuple[tuple[int, float], ...]  # most probable ids with their logprobs, best first
-    is_complete: bool = False  # nothing can follow under the grammar: the answer ends here
-    failure: str = ""  # why nothing can be chosen after this one; the request ends with it
+    is_complete: bool = False  # the grammar allows nothing more: the output ends here
+    failure: str = ""  # why no token can follow; the request fails with it
 
 
 class PromptScore(NamedTuple):
-    """What the model thought of one token of a prompt."""
+    """The log-probability of one prompt token."""
 
     sequence_id: int
     prompt_index: int
@@ -131,7 +124,7 @@ class PromptScore(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What a step brought."""
+    """The result of a step."""
 
-    tokens: tuple[SampledToken, ...]  # one for each chunk that asked for one, in the plan's order
+    tokens: tuple[SampledToken, ...]  # one for each chunk that samples, in the plan's order
     prompt_scores: tuple[PromptScore, ...] = ()

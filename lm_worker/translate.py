@@ -17,7 +17,7 @@ _DEFAULT_PRIORITY = 3  # of a job that an older gateway wrote
 
 
 @dataclass(eq=False, slots=True)
-class Held:
+class LeasedRequest:
     """A request this worker answers under one lease."""
 
     lease: Lease
@@ -25,7 +25,7 @@ class Held:
     sequence_id: int | None = None  # once the engine has it
 
 
-def step_append(held: Held, token: TokenOutput, at_ms: int) -> Append:
+def step_append(held: LeasedRequest, token: TokenOutput, at_ms: int) -> Append:
     """What a token adds to its request's journal."""
     end = _end(held, token, at_ms) if token.is_last else None
     tokens = _tokens(token.sampled, at_ms)
@@ -59,7 +59,7 @@ def _fill(
         logprobs.top.add(token_id=rival, logprob=its_logprob)
 
 
-def _end(held: Held, token: TokenOutput, at_ms: int) -> pb.JournalEnd:
+def _end(held: LeasedRequest, token: TokenOutput, at_ms: int) -> pb.JournalEnd:
     token_id = token.sampled.token_id
     end = pb.JournalEnd(token_count=token.index + (token_id != NO_TOKEN), at_ms=at_ms)
     if token.error is not None:
@@ -99,7 +99,7 @@ def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
         priority=job.priority or _DEFAULT_PRIORITY,
         cache_salt=job.cache_salt,
         min_tokens=job.min_tokens,
-        form=_form(job),
+        output_format=_output_format(job),
         typical_p=job.sampling.typical_p or 1.0,
         min_p=job.sampling.min_p,
         frequency_penalty=job.sampling.frequency_penalty,
@@ -112,7 +112,7 @@ def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
     )
 
 
-def _form(job: pb.Job) -> OutputFormat | None:
+def _output_format(job: pb.Job) -> OutputFormat | None:
     response_format = job.response_format
     match response_format.WhichOneof("format"):
         case "json_schema":

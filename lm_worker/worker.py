@@ -17,12 +17,12 @@ from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import CorruptTensor, TensorBytes
 from glm4v.v1 import inference_pb2
 from lm_worker.engine.engine import Engine, TokenOutput
-from lm_worker.translate import Held, now_ms, sequence_request, step_append
+from lm_worker.translate import LeasedRequest, now_ms, sequence_request, step_append
 
 log = logging.getLogger(__name__)
 
 _IDLE_S = 0.02
-MAX_TRIALS = 3  # times a request may kill a worker while it has steps of its own
+MAX_ISOLATED_FAILURES = 3  # times a request may kill a worker while it has steps of its own
 
 
 class Worker:
@@ -47,7 +47,7 @@ class Worker:
         self._lease_s = lease_s
         self._turns = turns or CpuArbiter(None)
         self._engine: Engine | None = None  # while it runs
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, LeasedRequest] = {}
         self._admitting: dict[str, Lease] = {}
         self._arriving: set[str] = set()  # of these, those that will compute as soon as they can
         self._trial = asyncio.Lock()  # one suspect at a time
@@ -74,7 +74,9 @@ class Worker:
             await self._hand_back(engine)
             group.cancel_scope.cancel()
         free, total = engine.blocks
-        log.info("cache: %d of %d blocks free, %d wrong", free, total, len(engine.audit()))
+        log.info(
+            "cache: %d of %d blocks free, %d wrong", free, total, len(engine.check_integrity())
+        )
 
     async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
         """Append a step's tokens to the journals; sequences of requests that are over for others.
@@ -168,7 +170,7 @@ class Worker:
         resumed = await retry_until_available(self._queue.resume, lease)
         if resumed is None:
             return
-        held = self._held[lease.request_id] = Held(lease, resumed.job)
+        held = self._held[lease.request_id] = LeasedRequest(lease, resumed.job)
         try:
             await self._check(resumed)
             image = await self._image(resumed.job)
@@ -185,7 +187,7 @@ class Worker:
                 async with self._trial:
                     await self._start(engine, held, resumed, image, alone=True)
                     if held.sequence_id is not None:
-                        await engine.trial_over(held.sequence_id)
+                        await engine.wait_isolated(held.sequence_id)
         except Unavailable:  # a rank is lost: the group goes down, and the next one resumes
             raise
         except Glm4vError as error:
@@ -194,7 +196,7 @@ class Worker:
     async def _start(
         self,
         engine: Engine,
-        held: Held,
+        held: LeasedRequest,
         resumed: ResumeState,
         image: TensorBytes | None,
         *,
@@ -205,7 +207,9 @@ class Worker:
         request_id = held.lease.request_id
         if await retry_until_available(self._queue.renew, [held.lease], stage) == ["ok"]:
             request = sequence_request(resumed.job, self._spec)
-            held.sequence_id = await engine.add(request, resumed.token_ids, image, is_suspect=alone)
+            held.sequence_id = await engine.add(
+                request, resumed.token_ids, image, is_quarantined=alone
+            )
             if self._held.get(request_id) is not held:  # it ended meanwhile
                 await _evict(engine, held)
         else:
@@ -218,7 +222,7 @@ class Worker:
                 f"the request was made for model {job.fingerprint}, "
                 f"this worker serves {self._fingerprint}; serve one checkpoint everywhere"
             )
-        if resumed.trials >= MAX_TRIALS:
+        if resumed.trials >= MAX_ISOLATED_FAILURES:
             reason = f"given up: {resumed.trials} workers died computing its next token alone"
             await retry_until_available(self._queue.bury, job, reason)
             raise RequestFailed(reason)
@@ -239,7 +243,7 @@ class Worker:
             raise CheckpointError(f"the embedding has shape {image.shape}, the model {shape}")
         return image
 
-    async def _fail(self, held: Held, token_count: int, error: Glm4vError) -> None:
+    async def _fail(self, held: LeasedRequest, token_count: int, error: Glm4vError) -> None:
         log.warning("request=%s failed: %s", held.lease.request_id, error)
         end = pb.JournalEnd(
             kind=pb.END_KIND_FAILED,
@@ -293,7 +297,7 @@ async def _stop_with(engine: Engine, stopping: asyncio.Event) -> None:
     engine.stop()
 
 
-async def _evict(engine: Engine, held: Held) -> None:
+async def _evict(engine: Engine, held: LeasedRequest) -> None:
     """Take a request that is no longer held out of the engine, if it is there."""
     if held.sequence_id is not None:
         await engine.remove(held.sequence_id)

@@ -24,7 +24,7 @@ from lm_worker.model.layers import Shard
 from lm_worker.model.runner import Runner
 from lm_worker.parallel.ranks import Ranks
 from lm_worker.structured_output.grammar import GrammarCache
-from lm_worker.translate import Held, now_ms, sequence_request, step_append
+from lm_worker.translate import LeasedRequest, now_ms, sequence_request, step_append
 from vision_worker.decoders import Decoders
 from vision_worker.encoder import Encoder
 
@@ -89,7 +89,7 @@ class Pipeline:
 
     async def _generate(self, job: pb.Job, embedding: TensorBytes | None) -> AsyncIterator[Event]:
         request = sequence_request(job, self._spec)
-        held = Held(Lease(job.request_id, entry="", lives=0), job)
+        held = LeasedRequest(Lease(job.request_id, entry="", lives=0), job)
         produced: asyncio.Queue[TokenOutput] = (
             asyncio.Queue()
         )  # bounded by the request's max_tokens

@@ -1,69 +1,67 @@
-"""How many prefill rows a step may have, so that those who are being answered hardly notice.
+"""Decides how many prefill tokens a step may have beside its decodes.
 
-A step with decodes shares its time: the decodes have what they would take alone, the prefills
+A mixed step may take `prefill_slowdown` times as long as a decode-only step, or longer when there
+are many prefills: they get at least prefills / decodes of the decodes' time. So one long prompt
+slows the decodes by `prefill_slowdown` at most, and a few decodes do not hold up many prompts.
 
-    stretch - 1                   of that, or
-    prefills / decodes            of that when it is more: as much for each as for each decode
+If more than half as many requests wait for prefill as are decoding, prefills get the whole budget:
+a larger decode batch costs hardly more per step, and a small one keeps everybody waiting.
 
-so that one long prompt stretches the steps of many by `stretch` at most, and many prompts are not
-held up by few answers. When more than half as many as are being answered wait behind the first
-one, prefills have all of `max_batched_tokens`: each of them is an answer soon, and a step with more
-answers takes hardly longer, while steps with few of them keep everybody waiting. What tokens cost
-is measured as it goes; nothing is assumed of the device.
+The costs of prefill tokens and decode steps are measured online; no device is assumed.
 """
 
 import math
 
-_LEAST_ROWS = 8  # in fewer, what a chunk costs whatever its length would count for too much
-_KEEP = 0.9  # weight of what was known when a step's time comes in
-_LONGEST = 4.0  # steps of decodes alone count as so many times what was known, at most
-_FRESH_STEPS = 32  # mixed steps after which the decodes' own time is measured again
+_MIN_CHUNK_TOKENS = 8  # the fixed cost of a smaller chunk would distort the measurement
+_DECAY = 0.9  # weight of the old average when a step is observed
+_MAX_OUTLIER = 4.0  # a decode-only step counts as at most this many times the average
+_FRESH_STEPS = 32  # mixed steps after which a decode-only step is measured again
 
 
 class StepBudget:
-    """Rows of one step, learnt from the times of steps.
+    """The token budget of a step, learnt from the durations of earlier steps.
 
-    `max_batched_tokens` is the most tokens of any step. `stretch` >= 1 is how much longer a step
-    with decodes may take for one prefill; infinity lets prefills have all of `max_batched_tokens`.
+    `max_batched_tokens` limits every step. `prefill_slowdown` >= 1 is the largest slowdown of a
+    decode step caused by one prefill; with infinity prefills always get the whole budget.
     """
 
-    def __init__(self, max_batched_tokens: int, stretch: float = math.inf) -> None:
+    def __init__(self, max_batched_tokens: int, prefill_slowdown: float = math.inf) -> None:
         self.max_batched_tokens = max_batched_tokens
-        self._stretch = stretch
+        self._prefill_slowdown = prefill_slowdown
         self._decode_s: dict[int, float] = {}  # by bit length of the number of decodes
-        self._prefill_s = 0.0  # time that prefill rows took, older steps less and less
-        self._prefill_tokens = 0.0  # their number, weighted alike
-        self._mixed_steps = 0  # since decodes were last alone
+        self._prefill_s = 0.0  # seconds spent on prefill tokens, decayed
+        self._prefill_tokens = 0.0  # their number, decayed alike
+        self._mixed_steps = 0  # since the last decode-only step
 
     def prefill_tokens(self, decodes: int, prefills: int) -> int:
-        """Rows for prefills beside `decodes` rows, when `prefills` sequences want some.
+        """Prefill tokens in a step with `decodes` decodes, when `prefills` sequences need prefill.
 
-        Zero for a step now and then, to learn what the decodes take alone.
+        Zero now and then, to measure a decode-only step.
         """
-        room = max(0, self.max_batched_tokens - decodes)
+        capacity = max(0, self.max_batched_tokens - decodes)
         is_crowded = 2 * (prefills - 1) > decodes
-        if not decodes or is_crowded or math.isinf(self._stretch):
-            return room
+        if not decodes or is_crowded or math.isinf(self._prefill_slowdown):
+            return capacity
         decode_s = self._decode_s.get(decodes.bit_length())
         if decode_s is None or self._mixed_steps >= _FRESH_STEPS:
             return 0
-        share = max(self._stretch - 1.0, prefills / decodes)
-        if self._prefill_s * room <= share * decode_s * self._prefill_tokens:
-            return room
-        rows = int(share * decode_s * self._prefill_tokens / self._prefill_s)
-        return min(room, max(_LEAST_ROWS, rows))
+        share = max(self._prefill_slowdown - 1.0, prefills / decodes)
+        if self._prefill_s * capacity <= share * decode_s * self._prefill_tokens:
+            return capacity
+        tokens = int(share * decode_s * self._prefill_tokens / self._prefill_s)
+        return min(capacity, max(_MIN_CHUNK_TOKENS, tokens))
 
-    def took(self, decodes: int, prefill_tokens: int, seconds: float) -> None:
-        """Learn from a step that had so many rows of both kinds, from the end of the one before."""
+    def observe(self, decodes: int, prefill_tokens: int, seconds: float) -> None:
+        """Learn from a step; `seconds` from the end of the step before it."""
         known = self._decode_s.get(decodes.bit_length())
         if prefill_tokens:
             self._mixed_steps += decodes > 0
             excess = max(0.0, seconds - (known or 0.0))
-            self._prefill_s = _KEEP * self._prefill_s + excess
-            self._prefill_tokens = _KEEP * self._prefill_tokens + prefill_tokens
+            self._prefill_s = _DECAY * self._prefill_s + excess
+            self._prefill_tokens = _DECAY * self._prefill_tokens + prefill_tokens
         elif decodes:
             self._mixed_steps = 0
             before = seconds if known is None else known
-            # A step that something held up says little of the next ones.
-            likely = min(seconds, _LONGEST * before)
-            self._decode_s[decodes.bit_length()] = _KEEP * before + (1.0 - _KEEP) * likely
+            # A step that something else delayed says little about the next ones.
+            likely = min(seconds, _MAX_OUTLIER * before)
+            self._decode_s[decodes.bit_length()] = _DECAY * before + (1.0 - _DECAY) * likely

@@ -18,8 +18,7 @@ import anyio
 from glm4v.errors import Glm4vError, InvalidRequest, Overloaded, RequestFailed
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.engine.scheduler import Scheduler
-from lm_worker.engine.sequence import Sequence as EngineSequence
-from lm_worker.engine.sequence import SequenceRequest
+from lm_worker.engine.sequence import SequenceRequest, SequenceState
 from lm_worker.parallel.ranks import Ranks
 from lm_worker.plan import (
     NO_TOKEN,
@@ -27,7 +26,7 @@ from lm_worker.plan import (
     PromptScore,
     SampledToken,
     StepPlan,
-    behind_header,
+    after_header,
 )
 from lm_worker.step_timer import StepSeconds, StepTimer
 from lm_worker.structured_output.grammar import GrammarCache
@@ -74,9 +73,9 @@ class Engine:
         self._num_image_tokens = num_image_tokens
         self._grammars = grammars
         self._numbers = itertools.count()
-        self._sequences: dict[int, EngineSequence] = {}
+        self._sequences: dict[int, SequenceState] = {}
         self._images: Counter[str] = Counter()
-        self._trials: dict[int, asyncio.Event] = {}
+        self._isolated: dict[int, asyncio.Event] = {}
         self._prompt_scores: dict[int, dict[int, PromptScore]] = {}  # by sequence, by index
         self._work = asyncio.Event()
         self._stopping = False
@@ -115,14 +114,18 @@ class Engine:
         token_ids: tuple[int, ...],
         image: TensorBytes | None,
         *,
-        is_suspect: bool = False,
+        is_quarantined: bool = False,
     ) -> int:
         """Take a request in, with the tokens it has already; its sequence's id.
 
         Raises Overloaded if it never fits, InvalidRequest if its response format cannot be used.
         """
-        sequence = EngineSequence(
-            next(self._numbers), request, self._num_image_tokens, token_ids, is_suspect=is_suspect
+        sequence = SequenceState(
+            next(self._numbers),
+            request,
+            self._num_image_tokens,
+            token_ids,
+            is_quarantined=is_quarantined,
         )
         if not self._scheduler.can_ever_run(sequence):
             pool = self._scheduler.pool
@@ -131,25 +134,25 @@ class Engine:
                 f"worker has {pool.total * pool.block_size}; ask for fewer tokens, or raise "
                 "GLM4V_KV_CACHE_BYTES"
             )
-        if request.form is not None:
-            answer = behind_header(token_ids, request.header_id)
-            await self._open_grammar(sequence.number, request.form, answer)
+        if request.output_format is not None:
+            answer = after_header(token_ids, request.header_id)
+            await self._open_grammar(sequence.sequence_id, request.output_format, answer)
         if image is not None:
             self._images[request.image] += 1
             if self._images[request.image] == 1:
                 with anyio.CancelScope(shield=True):  # others may count on it by now
                     await self._ranks.add_image(request.image, image)
-        self._sequences[sequence.number] = sequence
-        if is_suspect:
-            self._trials[sequence.number] = asyncio.Event()
+        self._sequences[sequence.sequence_id] = sequence
+        if is_quarantined:
+            self._isolated[sequence.sequence_id] = asyncio.Event()
         self._scheduler.add(sequence)
         self._work.set()
-        return sequence.number
+        return sequence.sequence_id
 
-    async def trial_over(self, sequence_id: int) -> None:
-        """Wait until a suspect has its token, or has left."""
-        if sequence_id in self._trials:
-            await self._trials[sequence_id].wait()
+    async def wait_isolated(self, sequence_id: int) -> None:
+        """Wait until a quarantined has its token, or has left."""
+        if sequence_id in self._isolated:
+            await self._isolated[sequence_id].wait()
 
     async def remove(self, sequence_id: int) -> None:
         """Take a sequence out, if it is there; its blocks are free at once."""
@@ -159,9 +162,9 @@ class Engine:
             self._forget(sequence)
             await self._drop_image(sequence)
 
-    def audit(self) -> list[str]:
+    def check_integrity(self) -> list[str]:
         """What is wrong with the cache; empty when every block is accounted for."""
-        return self._scheduler.audit()
+        return self._scheduler.check_integrity()
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -209,13 +212,13 @@ class Engine:
             self._prompt_scores.setdefault(score.sequence_id, {})[score.prompt_index] = score
         tokens = []
         for sequence, token, is_last in grown:
-            self._end_trial(sequence.number)
+            self._end_isolation(sequence.sequence_id)
             error = _failure(sequence, token)
             index = len(sequence.token_ids) - (token.token_id != NO_TOKEN)
-            scores = self._prompt_scores.pop(sequence.number, {})
+            scores = self._prompt_scores.pop(sequence.sequence_id, {})
             tokens.append(
                 TokenOutput(
-                    sequence.number,
+                    sequence.sequence_id,
                     sequence.request.request_id,
                     index,
                     token,
@@ -239,29 +242,29 @@ class Engine:
             raise InvalidRequest("response_format is not served here; leave it out")
         await self._grammars.open(number, form, token_ids)
 
-    def _forget(self, sequence: EngineSequence) -> None:
+    def _forget(self, sequence: SequenceState) -> None:
         """Know a sequence no more that the scheduler has let go."""
-        del self._sequences[sequence.number]
-        self._end_trial(sequence.number)
-        self._prompt_scores.pop(sequence.number, None)
+        del self._sequences[sequence.sequence_id]
+        self._end_isolation(sequence.sequence_id)
+        self._prompt_scores.pop(sequence.sequence_id, None)
         if self._grammars is not None:
-            self._grammars.close(sequence.number)
+            self._grammars.close(sequence.sequence_id)
         if sequence.request.image:
             self._images[sequence.request.image] -= 1
 
-    async def _drop_image(self, sequence: EngineSequence) -> None:
+    async def _drop_image(self, sequence: SequenceState) -> None:
         """Free the image of a sequence that was forgotten, unless others have it."""
         digest = sequence.request.image
         if digest and self._images.get(digest) == 0:
             del self._images[digest]
             await self._ranks.drop_image(digest)
 
-    def _end_trial(self, sequence_id: int) -> None:
-        if (over := self._trials.pop(sequence_id, None)) is not None:
+    def _end_isolation(self, sequence_id: int) -> None:
+        if (over := self._isolated.pop(sequence_id, None)) is not None:
             over.set()
 
 
-def _failure(sequence: EngineSequence, token: SampledToken) -> Glm4vError | None:
+def _failure(sequence: SequenceState, token: SampledToken) -> Glm4vError | None:
     """Why a request ends that has no answer."""
     if token.token_id == NO_TOKEN:
         return RequestFailed(

@@ -1,8 +1,10 @@
-"""One request inside the engine: its rows, their positions, and how far the cache has them.
+"""One request inside the engine: its tokens, their positions, and its part of the KV cache.
 
     prompt ids      t t t [boi][img][eoi] t t t          n ids, the image's 3 from index p on
-    rows            t t t  -1  -2 ... -R  t t t a a a    n + R - 3 rows, then the answer's tokens
-    positions       0 .. p  p+1 (all patches)  p+2 ..    row - (R - 3) behind the image
+    tokens          t t t  -1  -2 ... -R  t t t o o o    n + R - 3 tokens, then the output
+    positions       0 .. p  p+1 (all patches)  p+2 ..    index - (R - 3) after the image
+
+All patches of an image share one rotary position, so a token's position differs from its index.
 
 Source of the positions: modeling_chatglm.py of THUDM/glm-4v-9b.
 """
@@ -25,7 +27,7 @@ PRIORITIES = range(1, 6)  # 1 is the most urgent
 
 @dataclass(frozen=True, slots=True)
 class SequenceRequest:
-    """What is asked of the engine."""
+    """A request to the engine."""
 
     request_id: str
     prompt_ids: tuple[int, ...]
@@ -41,19 +43,21 @@ class SequenceRequest:
     want_logprobs: bool = False
     top_logprobs: int = 0
     priority: int = 3  # one of PRIORITIES
-    cache_salt: str = ""  # cached rows are shared among requests of one salt only
-    min_tokens: int = 0  # none of stop_ids is drawn before
-    form: OutputFormat | None = None  # None: free
+    cache_salt: str = ""  # requests share cached blocks only within one salt
+    min_tokens: int = 0  # no stop id is sampled before
+    output_format: OutputFormat | None = None  # None: free text
     typical_p: float = 1.0
     min_p: float = 0.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
-    prompt_logprobs: int | None = None  # rivals to report of each token of the prompt; None: none
-    header_id: int = NO_TOKEN  # ends the turn's header: as first token before a form, and no stop
+    prompt_logprobs: int | None = None  # alternatives per prompt token; None: off
+    header_id: int = (
+        NO_TOKEN  # ends the turn's header: not a stop id, and first token of formatted output
+    )
 
-    def rules(self) -> SamplingParams:
-        """What is asked of every choice."""
+    def params(self) -> SamplingParams:
+        """The sampling parameters."""
         return SamplingParams(
             temperature=self.temperature,
             top_k=self.top_k,
@@ -70,185 +74,185 @@ class SequenceRequest:
         )
 
 
-class Sequence:
-    """Rows of one request; mutable, owned by the scheduler."""
+class SequenceState:
+    """The state of one request; mutable, owned by the scheduler."""
 
     def __init__(
         self,
-        number: int,
+        sequence_id: int,
         request: SequenceRequest,
         num_image_tokens: int,
         token_ids: tuple[int, ...],
         *,
-        is_suspect: bool = False,
+        is_quarantined: bool = False,
     ) -> None:
-        self.number = number
+        self.sequence_id = sequence_id
         self.request = request
         self.token_ids = list(token_ids)
-        self.is_suspect = is_suspect  # a worker died with it: steps of its own, for one token
-        self.turn = (0, number)  # order among all; set by the scheduler
+        self.is_quarantined = is_quarantined  # runs in a batch of its own for one token
+        self.sort_key = (0, sequence_id)  # scheduling order; set by the scheduler
         self.block_table: tuple[int, ...] = ()
-        self.room = 0  # rows that its blocks hold
-        self.computed = 0  # rows in the cache
-        self.remembered = 0  # full blocks that the pool knows by hash
-        self._slot = request.image_offset
-        self._extra = 0 if self._slot < 0 else num_image_tokens - 3
-        self._rows = self._expand(num_image_tokens)
-        self._prompt_tokens = len(self._rows)
-        self._rows.extend(token_ids)
+        self.capacity = 0  # tokens that its blocks hold
+        self.num_computed_tokens = 0  # tokens in the KV cache
+        self.num_cached_blocks = 0  # full blocks in the prefix cache
+        self._image_offset = request.image_offset
+        self._extra = 0 if self._image_offset < 0 else num_image_tokens - 3
+        self._tokens = self._expand(num_image_tokens)
+        self._prompt_tokens = len(self._tokens)
+        self._tokens.extend(token_ids)
         self._hashes: list[bytes] = []
-        self._rules = request.rules()
+        self._params = request.params()
         self._stops = tuple(sorted(request.stop_ids))
         self._first_stops = tuple(sorted(request.stop_ids - {request.header_id}))
-        self._seen = dict.fromkeys((*request.prompt_ids, *token_ids))  # as an ordered set
+        self._penalized_ids = dict.fromkeys((*request.prompt_ids, *token_ids))  # as an ordered set
 
     def _expand(self, num_image_tokens: int) -> "array[int]":
         prompt = array("q", self.request.prompt_ids)
-        if self._slot < 0:
+        if self._image_offset < 0:
             return prompt
         image = array("q", range(-1, -1 - num_image_tokens, -1))
-        return prompt[: self._slot] + image + prompt[self._slot + 3 :]
+        return prompt[: self._image_offset] + image + prompt[self._image_offset + 3 :]
 
     @property
-    def row_count(self) -> int:
-        """Rows that are known: the prompt's and the answer's so far."""
-        return len(self._rows)
+    def num_known_tokens(self) -> int:
+        """Tokens of the prompt and of the output so far."""
+        return len(self._tokens)
 
     @property
     def max_total_tokens(self) -> int:
-        """Rows the request can come to: the last token is never fed back."""
+        """Most tokens the request needs in the cache: its last token is never fed back."""
         left = self.request.max_tokens - len(self.token_ids)
-        return self.row_count + max(0, left - 1)
+        return self.num_known_tokens + max(0, left - 1)
 
     @property
-    def remaining(self) -> int:
-        """Known rows that are not in the cache."""
-        return len(self._rows) - self.computed
+    def num_uncomputed_tokens(self) -> int:
+        """Known tokens that are not in the cache."""
+        return len(self._tokens) - self.num_computed_tokens
 
-    def hold(self, blocks: list[int], block_size: int) -> None:
-        """Take more blocks of `block_size` rows each."""
+    def add_blocks(self, blocks: list[int], block_size: int) -> None:
+        """Append blocks of `block_size` tokens each."""
         self.block_table += tuple(blocks)
-        self.room = len(self.block_table) * block_size
+        self.capacity = len(self.block_table) * block_size
 
     def release_blocks(self) -> None:
-        """Forget the blocks: no row is in the cache."""
+        """Clear the block table: no token is in the cache."""
         self.block_table = ()
-        self.room = self.computed = self.remembered = 0
+        self.capacity = self.num_computed_tokens = self.num_cached_blocks = 0
 
-    def chunk(self, rows: int) -> Chunk:
-        """The next `rows` rows to compute; a token is asked for when they are the last known."""
-        start = self.computed
-        end = start + rows
-        if end == len(self._rows) and rows == 1 and not self.scores_prompt:
-            return self.last_row()
+    def chunk(self, num_tokens: int) -> Chunk:
+        """The next `num_tokens` tokens; samples if they include the last known one."""
+        start = self.num_computed_tokens
+        end = start + num_tokens
+        if end == len(self._tokens) and num_tokens == 1 and not self.scores_prompt:
+            return self.decode_chunk()
         return Chunk(
-            self.number,
+            self.sequence_id,
             self.input_ids(start, end),
             self.positions(start, end),
             start,
             self.block_table,
             self.request.image,
-            self.sample_spec() if end == len(self._rows) else None,
+            self.sampling_state() if end == len(self._tokens) else None,
             self._scoring(start, end) if self.scores_prompt else None,
         )
 
-    def last_row(self) -> Chunk:
-        """The last known row, which is never one of an image: what a decode computes."""
-        row = self.computed
+    def decode_chunk(self) -> Chunk:
+        """The last known token, which never belongs to an image."""
+        index = self.num_computed_tokens
         return Chunk(
-            self.number,
-            (self._rows[row],),
-            (row - self._extra,),
-            row,
+            self.sequence_id,
+            (self._tokens[index],),
+            (index - self._extra,),
+            index,
             self.block_table,
             self.request.image,
-            self.sample_spec(),
+            self.sampling_state(),
         )
 
     @property
     def scores_prompt(self) -> bool:
-        """Whether the prompt's rows are computed for their scores too: up to the first token."""
+        """Whether prompt log-probabilities are still to be computed: until the first token."""
         return self.request.prompt_logprobs is not None and not self.token_ids
 
     def _scoring(self, start: int, end: int) -> PromptScoring:
-        """The prompt's tokens behind rows [start, end); nothing predicts those of an image."""
+        """The prompt tokens predicted by tokens [start, end); image tokens have no prediction."""
         scored = [
-            (row - start, row + 1 if row < self._slot else row + 1 - self._extra, token_id)
-            for row in range(start, min(end, self._prompt_tokens - 1))
-            if (token_id := self._rows[row + 1]) >= 0
+            (at - start, at + 1 if at < self._image_offset else at + 1 - self._extra, token_id)
+            for at in range(start, min(end, self._prompt_tokens - 1))
+            if (token_id := self._tokens[at + 1]) >= 0
         ]
-        rows, indices, token_ids = zip(*scored, strict=True) if scored else ((), (), ())
+        offsets, indices, token_ids = zip(*scored, strict=True) if scored else ((), (), ())
         top = self.request.prompt_logprobs
         assert top is not None
-        return PromptScoring(rows, indices, token_ids, top)
+        return PromptScoring(offsets, indices, token_ids, top)
 
     def input_ids(self, start: int, end: int) -> tuple[int, ...]:
-        """Rows [start, end): a token id, or -1-k for row k of the image."""
-        return tuple(self._rows[start:end])
+        """Tokens [start, end): an id, or -1-k for row k of the image embedding."""
+        return tuple(self._tokens[start:end])
 
     def positions(self, start: int, end: int) -> tuple[int, ...]:
-        """Rotary positions of rows [start, end)."""
-        if self._slot < 0:
+        """Rotary positions of tokens [start, end)."""
+        if self._image_offset < 0:
             return tuple(range(start, end))
-        first, behind = self._slot + 1, self._slot + 2 + self._extra  # patches, eoi
-        if start >= behind:
+        patches, eoi = self._image_offset + 1, self._image_offset + 2 + self._extra
+        if start >= eoi:
             return tuple(range(start - self._extra, end - self._extra))
         return tuple(
-            row if row <= self._slot else first if row < behind else row - self._extra
-            for row in range(start, end)
+            at if at <= self._image_offset else patches if at < eoi else at - self._extra
+            for at in range(start, end)
         )
 
-    def sample_spec(self) -> SamplingState:
-        """How the next token is chosen; what no rule asks for is left out, to cost nothing."""
-        request, rules, index = self.request, self._rules, len(self.token_ids)
-        follows = request.form is not None
+    def sampling_state(self) -> SamplingState:
+        """How to sample the next token; fields that no parameter needs stay empty."""
+        request, params, index = self.request, self._params, len(self.token_ids)
+        has_format = request.output_format is not None
         stops = self._stops if index else self._first_stops
         return SamplingState(
-            rules,
+            params,
             index,
-            tuple(self._seen) if rules.repetition_penalty != 1.0 else (),
-            tuple(self.token_ids) if follows or rules.counts_answer else (),
+            tuple(self._penalized_ids) if params.repetition_penalty != 1.0 else (),
+            tuple(self.token_ids) if has_format or params.penalizes_output else (),
             stops if index < request.min_tokens else (),
-            self.number if follows else None,
-            stops if follows else (),
-            request.header_id if follows else NO_TOKEN,
+            self.sequence_id if has_format else None,
+            stops if has_format else (),
+            request.header_id if has_format else NO_TOKEN,
         )
 
     def add_token(self, token_id: int) -> None:
-        """One more token of the answer."""
+        """Append a token to the output."""
         self.token_ids.append(token_id)
-        self._rows.append(token_id)
-        self._seen[token_id] = None
+        self._tokens.append(token_id)
+        self._penalized_ids[token_id] = None
 
     def is_over(self) -> bool:
-        """Whether the last token ends the answer."""
+        """Whether the output is complete."""
         if not self.token_ids:
             return False
         stops = self._stops if len(self.token_ids) > 1 else self._first_stops
         return self.token_ids[-1] in stops or len(self.token_ids) >= self.request.max_tokens
 
     def block_hashes(self, block_size: int, blocks: int) -> list[bytes]:
-        """Hashes of the first `blocks` full blocks, each over its rows and all before them.
+        """Hashes of the first `blocks` full blocks, each over its tokens and all before them.
 
-        Rows of an image carry its digest: every image has the same row ids. The first hash
-        builds on the request's salt.
+        Blocks with image tokens include the image's digest, as those ids are the same for every
+        image. The first hash includes the request's salt.
         """
         while len(self._hashes) < blocks:
             start = len(self._hashes) * block_size
-            rows = self._rows[start : start + block_size]
-            assert len(rows) == block_size, "only full blocks have a hash"
-            before = self._hashes[-1] if self._hashes else self._salt()
-            digest = blake2b(before, digest_size=16)
-            digest.update(rows.tobytes())
-            if any(row < 0 for row in rows):
+            tokens = self._tokens[start : start + block_size]
+            assert len(tokens) == block_size, "only full blocks have a hash"
+            parent = self._hashes[-1] if self._hashes else self._salt()
+            digest = blake2b(parent, digest_size=16)
+            digest.update(tokens.tobytes())
+            if any(token < 0 for token in tokens):
                 digest.update(self.request.image.encode())
             self._hashes.append(digest.digest())
         return self._hashes[:blocks]
 
     def image_hash(self, block_size: int) -> bytes | None:
-        """The hash of the last full block before the image's end; None without an image."""
-        full = (self._slot + 3 + self._extra) // block_size
-        return self.block_hashes(block_size, full)[-1] if self._slot >= 0 and full else None
+        """Hash of the last full block before the image's end; None without an image."""
+        full = (self._image_offset + 3 + self._extra) // block_size
+        return self.block_hashes(block_size, full)[-1] if self._image_offset >= 0 and full else None
 
     def _salt(self) -> bytes:
         return blake2b(self.request.cache_salt.encode(), digest_size=16).digest()

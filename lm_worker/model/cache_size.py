@@ -1,4 +1,4 @@
-"""How many KV-cache blocks a worker reserves."""
+"""Sizes the KV cache."""
 
 import logging
 
@@ -11,7 +11,7 @@ from lm_worker.model.model import kv_bytes_per_token
 
 log = logging.getLogger(__name__)
 
-_SHARE_OF_FREE = 0.5  # of the memory that is free once the weights are in it
+_SHARE_OF_FREE = 0.5  # of the memory that the weights leave free
 
 
 def cache_blocks(
@@ -23,11 +23,11 @@ def cache_blocks(
     weights: int,
     ranks_here: int,
 ) -> int:
-    """Blocks that each rank reserves: what was asked for, or a share of what weights leave free.
+    """KV-cache blocks of each rank: GLM4V_KV_CACHE_BYTES, or half of what the weights leave.
 
-    `weights` is the number of values in all ranks' weights, `ranks_here` the number of ranks that
-    share this device's memory. Never more than `max_num_seqs` requests of full length can use.
-    Raises Overloaded when not one block fits.
+    `weights` counts the values in all ranks' weights; `ranks_here` ranks share this device's
+    memory. At most what `max_num_seqs` requests of full length can use.
+    Raises Overloaded if not even one block fits.
     """
     block = settings.block_size * kv_bytes_per_token(spec, shard, device.dtype)
     longest = spec.context_tokens + spec.vision.num_image_tokens
@@ -37,11 +37,11 @@ def cache_blocks(
     blocks = min(useful, budget // block)
     if blocks == 0:
         raise Overloaded(
-            f"the KV cache has no room: {budget} bytes do not hold one block of {block} bytes; "
+            f"no memory for the KV cache: one block takes {block} bytes, {budget} are available; "
             "raise GLM4V_KV_CACHE_BYTES or free memory"
         )
     log.info(
-        "kv cache: %d blocks of %d rows, %.1f MiB",
+        "kv cache: %d blocks of %d tokens, %.1f MiB",
         blocks,
         settings.block_size,
         blocks * block / 2**20,

@@ -1,4 +1,4 @@
-"""Carries out step plans on one rank: builds rows, runs the model, chooses tokens."""
+"""Executes step plans on one rank: embeds tokens, runs the model, samples."""
 
 from collections.abc import Iterator
 
@@ -14,20 +14,20 @@ from glm4v.tensor_bytes import TensorBytes
 from lm_worker.model.layers import Shard
 from lm_worker.model.model import LanguageModel
 from lm_worker.plan import NO_TOKEN, PromptScore, SampledToken, SamplingState, StepPlan, StepResult
-from lm_worker.sampling.sampler import report, sample
+from lm_worker.sampling.sampler import sample, token_logprobs
 from lm_worker.step_timer import StepTimer
 from lm_worker.structured_output.grammar import GrammarCache
 
-_SCORED_ROWS = 64  # logits of so many rows at a time: 39 MB in single precision
+_LOGPROB_TOKENS = 64  # prompt tokens scored at a time: 39 MB of float32 logits
 NO_MEMORY = (
-    "the language worker has not enough memory; free some, or lower GLM4V_KV_CACHE_BYTES or "
+    "the language worker is out of memory; free some, or lower GLM4V_KV_CACHE_BYTES or "
     "GLM4V_MAX_BATCHED_TOKENS"
 )
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Runner:
-    """One rank's model, cache and images. Works in the calling thread, and only there."""
+    """One rank's model, KV cache and image embeddings. Not thread-safe."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Runner:
         self._spec = spec
         self._grammars = grammars
         self._images: dict[str, torch.Tensor] = {}
-        self._watch = StepTimer()
+        self._timer = StepTimer()
 
     @classmethod
     def load(
@@ -59,9 +59,9 @@ class Runner:
     ) -> "Runner":
         """Read this rank's weights and reserve its cache.
 
-        `grammars` is for rank 0 alone: the choices of other ranks do not count.
-        Raises CheckpointError for weights that cannot be read, ConfigurationError for a number of
-        ranks that the model does not divide into.
+        `grammars` is for rank 0 only: other ranks' samples are not used.
+        Raises CheckpointError if the weights cannot be read, ConfigurationError if the model
+        cannot be split over this number of ranks.
         """
         spec = checkpoint.spec
         loading = Loading(checkpoint.stored_bytes(vision=False) // shard.size)
@@ -86,25 +86,25 @@ class Runner:
 
     @property
     def sample_seconds(self) -> float:
-        """Seconds spent choosing tokens since the start."""
-        return self._watch["sample"]
+        """Seconds spent sampling since the start."""
+        return self._timer["sample"]
 
-    def add_image(self, digest: str, rows: torch.Tensor) -> None:
-        """Keep an image's rows [image rows, hidden]: boi, patches, eoi."""
+    def add_image(self, digest: str, embedding: torch.Tensor) -> None:
+        """Keep an image's embedding [image tokens, hidden]: boi, patches, eoi."""
         expected = (self._spec.vision.num_image_tokens, self._spec.hidden_size)
-        if tuple(rows.shape) != expected:
-            raise ValueError(f"image {digest}: shape {tuple(rows.shape)}, {expected} is needed")
-        self._images[digest] = rows.to(self._device.torch_device, self._device.dtype)
+        if tuple(embedding.shape) != expected:
+            raise ValueError(f"image {digest}: shape {tuple(embedding.shape)}, expected {expected}")
+        self._images[digest] = embedding.to(self._device.torch_device, self._device.dtype)
 
     def drop_image(self, digest: str) -> None:
-        """Forget an image that was added."""
+        """Free an image's embedding."""
         del self._images[digest]
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> StepResult:
-        """One forward pass; a token for each chunk that asks for one, in the plan's order.
+        """One forward pass; one token for each chunk that samples, in the plan's order.
 
-        Raises KeyError for a chunk whose image was not added.
+        Raises KeyError if a chunk's image was not added.
         """
         self._attention.prepare(
             [AttentionSegment(len(c.token_ids), c.context_len, c.block_table) for c in plan.chunks]
@@ -112,52 +112,54 @@ class Runner:
         positions = self._tensor([p for chunk in plan.chunks for p in chunk.positions])
         hidden = self._model.forward(self._embed(plan), positions, self._attention)
         scores = tuple(self._prompt_scores(hidden, plan))
-        asked = list(_asked(plan))
-        if not asked:
+        requests = list(_sampling_requests(plan))
+        if not requests:
             return StepResult((), scores)
-        logits = self._model.logits(hidden[self._tensor([row for row, _, _ in asked])])
-        with self._watch.time("sample"):
-            return StepResult(self._sample(logits, asked), scores)
+        logits = self._model.logits(hidden[self._tensor([at for at, _, _ in requests])])
+        with self._timer.time("sample"):
+            return StepResult(self._sample(logits, requests), scores)
 
     def _prompt_scores(self, hidden: torch.Tensor, plan: StepPlan) -> Iterator[PromptScore]:
-        """What the step's rows [rows, hidden] say of the prompts whose scores are wanted."""
+        """Prompt log-probabilities from the step's hidden states [tokens, hidden]."""
         first = 0
         for chunk in plan.chunks:
             if (scoring := chunk.scoring) is not None:
-                for start in range(0, len(scoring.rows), _SCORED_ROWS):
-                    part = slice(start, start + _SCORED_ROWS)
-                    rows = self._tensor([first + row for row in scoring.rows[part]])
+                for start in range(0, len(scoring.offsets), _LOGPROB_TOKENS):
+                    part = slice(start, start + _LOGPROB_TOKENS)
+                    at = self._tensor([first + offset for offset in scoring.offsets[part]])
                     ids = scoring.token_ids[part]
-                    reports = report(self._model.logits(hidden[rows]), ids, scoring.top)
-                    for index, reported in zip(scoring.indices[part], reports, strict=True):
-                        yield PromptScore(chunk.sequence_id, index, *reported)
+                    scores = token_logprobs(self._model.logits(hidden[at]), ids, scoring.top)
+                    for index, score in zip(scoring.indices[part], scores, strict=True):
+                        yield PromptScore(chunk.sequence_id, index, *score)
             first += len(chunk.token_ids)
 
     def _sample(
-        self, logits: torch.Tensor, asked: list[tuple[int, int, SamplingState]]
+        self, logits: torch.Tensor, requests: list[tuple[int, int, SamplingState]]
     ) -> tuple[SampledToken, ...]:
-        specs = [spec for _, _, spec in asked]
+        states = [state for _, _, state in requests]
         grammars = self._grammars
-        allowed = {} if grammars is None else grammars.allowed(specs)
-        choices = sample(logits, specs, self._spec.tokens, allowed)
+        allowed = {} if grammars is None else grammars.allowed(states)
+        choices = sample(logits, states, self._spec.tokens, allowed)
         sampled = []
-        for place, (_, sequence_id, spec) in enumerate(asked):
-            choice, after = choices[place], (False, "")
-            if grammars is not None and place in allowed and choice.token_id != NO_TOKEN:
-                after = grammars.after(spec, choice.token_id)
-            sampled.append(SampledToken(sequence_id, *choice, *after))
+        for index, (_, sequence_id, state) in enumerate(requests):
+            choice, status = choices[index], (False, "")
+            if grammars is not None and index in allowed and choice.token_id != NO_TOKEN:
+                status = grammars.status_after(state, choice.token_id)
+            sampled.append(SampledToken(sequence_id, *choice, *status))
         return tuple(sampled)
 
     def _embed(self, plan: StepPlan) -> torch.Tensor:
-        """[rows, hidden]: word rows, and image rows where ids are negative."""
-        ids = [row_id for chunk in plan.chunks for row_id in chunk.token_ids]
-        hidden = self._model.embed(self._tensor([max(row_id, 0) for row_id in ids]))
+        """[tokens, hidden]: word embeddings, and image embeddings where ids are negative."""
+        ids = [token_id for chunk in plan.chunks for token_id in chunk.token_ids]
+        hidden = self._model.embed(self._tensor([max(token_id, 0) for token_id in ids]))
         first = 0
         for chunk in plan.chunks:
-            places = [at for at, row_id in enumerate(chunk.token_ids, first) if row_id < 0]
-            if places:
-                rows = self._tensor([-1 - ids[at] for at in places])
-                hidden[self._tensor(places)] = self._images[chunk.image][rows]
+            image_tokens = [
+                at for at, token_id in enumerate(chunk.token_ids, first) if token_id < 0
+            ]
+            if image_tokens:
+                patches = self._tensor([-1 - ids[at] for at in image_tokens])
+                hidden[self._tensor(image_tokens)] = self._images[chunk.image][patches]
             first += len(chunk.token_ids)
         return hidden
 
@@ -165,16 +167,16 @@ class Runner:
         return torch.tensor(values, dtype=torch.int64, device=self._device.torch_device)
 
 
-def _asked(plan: StepPlan) -> Iterator[tuple[int, int, SamplingState]]:
-    """Last row in the step, sequence and wish of each chunk that asks for a token."""
+def _sampling_requests(plan: StepPlan) -> Iterator[tuple[int, int, SamplingState]]:
+    """For each chunk that samples: its last token's index in the step, its sequence, its state."""
     end = 0
     for chunk in plan.chunks:
         end += len(chunk.token_ids)
-        if chunk.sample is not None:
-            yield end - 1, chunk.sequence_id, chunk.sample
+        if chunk.sampling is not None:
+            yield end - 1, chunk.sequence_id, chunk.sampling
 
 
 def to_tensor(packed: TensorBytes) -> torch.Tensor:
-    """The tensor in the bytes, on the host, in memory of its own."""
+    """A copy of the values as a tensor on the host."""
     values = torch.frombuffer(bytearray(packed.data), dtype=_DTYPES[packed.dtype])
     return values.view(packed.shape)

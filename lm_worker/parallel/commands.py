@@ -1,4 +1,4 @@
-"""What rank 0 tells the other ranks, as bytes: plans, images, and that it is alive."""
+"""Commands of rank 0 to the other ranks, and their encoding."""
 
 from dataclasses import dataclass
 
@@ -12,50 +12,50 @@ _PLANS = TypeAdapter(StepPlan)
 
 @dataclass(frozen=True, slots=True)
 class AddImage:
-    """Keep an image's rows."""
+    """Keep an image's embedding."""
 
     digest: str
-    rows: TensorBytes
+    embedding: TensorBytes
 
 
 @dataclass(frozen=True, slots=True)
 class DropImage:
-    """Forget an image's rows."""
+    """Free an image's embedding."""
 
     digest: str
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
-    """Nothing to do; rank 0 lives."""
+class Heartbeat:
+    """Rank 0 is alive; nothing to execute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Leave the group and end."""
+    """Leave the group and exit."""
 
 
-Command = StepPlan | AddImage | DropImage | Beat | Stop
+Command = StepPlan | AddImage | DropImage | Heartbeat | Stop
 
 
 def encode(command: Command) -> bytes:
-    """One letter for the kind, then its content; plans as JSON, images as tensor bytes."""
+    """A letter for the kind, then the content: plans as JSON, images as tensor bytes."""
     match command:
         case StepPlan():
             return b"p" + _PLANS.dump_json(command)
-        case AddImage(digest, rows):
+        case AddImage(digest, embedding):
             name = digest.encode()
-            return b"a" + len(name).to_bytes(2, "little") + name + pack(rows)
+            return b"a" + len(name).to_bytes(2, "little") + name + pack(embedding)
         case DropImage(digest):
             return b"d" + digest.encode()
-        case Beat():
+        case Heartbeat():
             return b"b"
         case Stop():
             return b"s"
 
 
 def decode(data: bytes) -> Command:
-    """What `encode` was given."""
+    """The command in the bytes of `encode`."""
     kind, content = data[:1], data[1:]
     if kind == b"p":
         return _PLANS.validate_json(content)
@@ -65,6 +65,6 @@ def decode(data: bytes) -> Command:
     if kind == b"d":
         return DropImage(content.decode())
     if kind == b"b":
-        return Beat()
+        return Heartbeat()
     assert kind == b"s", f"unknown command {kind!r}"
     return Stop()

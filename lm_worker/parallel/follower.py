@@ -1,4 +1,4 @@
-"""A rank above 0: executes what rank 0 commands, and ends with it."""
+"""Ranks above 0: execute the commands of rank 0 and exit with it."""
 
 import json
 import logging
@@ -17,51 +17,51 @@ from glm4v.process.settings import LmSettings, read_settings
 from glm4v.telemetry.log import start_log
 from lm_worker.model.layers import Shard
 from lm_worker.model.runner import NO_MEMORY, Runner, to_tensor
-from lm_worker.parallel.commands import AddImage, Beat, DropImage, Stop, decode
-from lm_worker.parallel.group import LOAD_S, Place, join, rank_from_env
+from lm_worker.parallel.commands import AddImage, DropImage, Heartbeat, Stop, decode
+from lm_worker.parallel.group import LOAD_TIMEOUT_S, RankConfig, init_group, rank_from_env
 from lm_worker.plan import StepPlan
 
 log = logging.getLogger(__name__)
 
 
-def follow(settings: LmSettings, place: Place) -> None:
-    """Join the group, load this rank's weights, and obey until told to stop.
+def follow(settings: LmSettings, config: RankConfig) -> None:
+    """Join the group, load this rank's weights, and execute commands until `Stop`.
 
-    Raises when rank 0 or another rank dies or hangs: the group never half-runs.
+    Raises if any rank dies or hangs: a group never runs incomplete.
     """
     use_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
     device = open_device(
         settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False)
     )
-    group = join(place, device.collective_backend, settings.rank_timeout_s)
+    group = init_group(config, device.collective_backend, settings.rank_timeout_s)
     cache = json.loads(group.receive())
-    shard = Shard(place.rank, place.size)
+    shard = Shard(config.rank, config.size)
     runner = Runner.load(checkpoint, device, shard, group, **cache)
-    group.meet("loaded", LOAD_S)
-    log.info("rank %d of %d follows", place.rank, place.size)
-    obey(runner, group)
+    group.meet("loaded", LOAD_TIMEOUT_S)
+    log.info("rank %d of %d ready", config.rank, config.size)
+    run_commands(runner, group)
     group.close()
 
 
-def obey(runner: Runner, group: ProcessGroup) -> None:
+def run_commands(runner: Runner, group: ProcessGroup) -> None:
     """Execute commands until `Stop`."""
     while True:
         match decode(group.receive()):
             case StepPlan() as plan:
                 runner.execute(plan)
-            case AddImage(digest, rows):
-                runner.add_image(digest, to_tensor(rows))
+            case AddImage(digest, embedding):
+                runner.add_image(digest, to_tensor(embedding))
             case DropImage(digest):
                 runner.drop_image(digest)
-            case Beat():
+            case Heartbeat():
                 pass
             case Stop():
                 return
 
 
 def main() -> None:
-    """Follow: as a child of rank 0 (`RANK ADDRESS` given), or placed by the environment."""
+    """Run as a child of rank 0 (`RANK ADDRESS` given), or with a rank from the environment."""
     run_and_exit(_run)
 
 
@@ -70,27 +70,26 @@ def _run() -> None:
     start_log(settings.log_level)
     if len(sys.argv) == 3:
         _die_with_parent()
-        place: Place | None = Place(int(sys.argv[1]), settings.tensor_parallel, sys.argv[2])
+        config: RankConfig | None = RankConfig(
+            int(sys.argv[1]), settings.tensor_parallel, sys.argv[2]
+        )
     else:
-        place = rank_from_env(os.environ, settings.tensor_parallel)
-    assert place is not None, "a follower is told its rank"
+        config = rank_from_env(os.environ, settings.tensor_parallel)
+    assert config is not None, "a follower needs a rank"
     with out_of_memory_as_overloaded(NO_MEMORY):
-        follow(settings, place)
+        follow(settings, config)
 
 
 def _die_with_parent() -> None:
-    """Rank 0 holds the other end of our input; when it is gone we go."""
+    """Exit when rank 0 does: it holds the other end of our standard input."""
 
     def watch() -> None:
         sys.stdin.buffer.read()
         os._exit(1)
 
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-        signal.SIGHUP,
-    ):  # sent to all of a group: rank 0 still drains
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+    # Sent to the whole process group; rank 0 still drains and needs this rank.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -1,7 +1,7 @@
-"""The processes of one tensor-parallel group: how they find each other, and how they end together.
+"""The processes of a tensor-parallel group: how they find each other and exit together.
 
-Ranks of one host are started by rank 0. Over several hosts each is started by hand or by the
-cluster with the usual RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+On one host rank 0 starts the others. On several hosts each rank is started from outside, with
+torchrun's RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
 
 import asyncio
@@ -19,28 +19,28 @@ from glm4v.host.temporary_folder import TemporaryFolder
 
 log = logging.getLogger(__name__)
 
-JOIN_S = 120.0  # for all ranks to come
-LOAD_S = 1800.0  # for all ranks to read their weights
-# A silent rank is noticed when the call after the next beat fails, so both shares together are 1.
-BEAT_SHARE = 1 / 3  # of the time a rank may be silent: between two beats
-_CALL_SHARE = 2 / 3  # of the same: for one call
-_WATCH_S = 0.2
-_END_S = 2.0
+JOIN_TIMEOUT_S = 120.0  # for all ranks to join
+LOAD_TIMEOUT_S = 1800.0  # for all ranks to read their weights
+# A silent rank is noticed when the call after the next heartbeat fails, so the shares sum to 1.
+HEARTBEAT_SHARE = 1 / 3  # of rank_timeout_s: between two heartbeats
+_CALL_SHARE = 2 / 3  # of rank_timeout_s: for one call
+_WATCH_INTERVAL_S = 0.2
+_STOP_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where this process stands in its group."""
+class RankConfig:
+    """This process's rank in its group."""
 
     rank: int
     size: int
     address: str  # where the ranks meet: "tcp://host:port" or "file:///path"; empty for a lone rank
 
 
-def rank_from_env(environment: Mapping[str, str], tensor_parallel: int) -> Place | None:
-    """This process's place when something else starts the ranks, else None.
+def rank_from_env(environment: Mapping[str, str], tensor_parallel: int) -> RankConfig | None:
+    """This process's rank if it was started from outside, else None.
 
-    Raises ConfigurationError when the variables do not fit each other or `tensor_parallel`.
+    Raises ConfigurationError if the variables contradict each other or `tensor_parallel`.
     """
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     given = [name for name in names if environment.get(name)]
@@ -55,34 +55,34 @@ def rank_from_env(environment: Mapping[str, str], tensor_parallel: int) -> Place
         raise ConfigurationError(f"RANK and WORLD_SIZE must be numbers: {error}") from None
     if size != tensor_parallel or not 0 <= rank < size:
         raise ConfigurationError(
-            f"RANK={rank} WORLD_SIZE={size} do not fit GLM4V_TENSOR_PARALLEL={tensor_parallel}"
+            f"RANK={rank} WORLD_SIZE={size} do not match GLM4V_TENSOR_PARALLEL={tensor_parallel}"
         )
     host, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
-    return Place(rank, size, f"tcp://{host}:{port}")
+    return RankConfig(rank, size, f"tcp://{host}:{port}")
 
 
-def join(place: Place, backend: str, rank_timeout_s: float) -> ProcessGroup:
-    """Become a rank; raises Unavailable when not all ranks come.
+def init_group(config: RankConfig, backend: str, rank_timeout_s: float) -> ProcessGroup:
+    """Join the group; raises Unavailable if some ranks do not.
 
-    In the group a rank that dies or hangs is noticed within `rank_timeout_s`, seconds.
+    Later, a rank that dies or hangs is noticed within `rank_timeout_s`, seconds.
     """
     return ProcessGroup(
         backend,
-        place.address,
-        rank=place.rank,
-        size=place.size,
+        config.address,
+        rank=config.rank,
+        size=config.size,
         timeout_s=rank_timeout_s * _CALL_SHARE,
-        join_s=JOIN_S,
+        join_s=JOIN_TIMEOUT_S,
     )
 
 
-class Followers:
-    """Ranks 1 and up on this host, as children of rank 0 that die with it."""
+class RankProcesses:
+    """Ranks above 0 on this host: child processes of rank 0 that exit with it."""
 
     def __init__(self, size: int) -> None:
         self._folder = TemporaryFolder("ranks")
-        self.place = Place(0, size, (self._folder.path / "meeting").as_uri())
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host: nothing leaves it
+        self.config = RankConfig(0, size, (self._folder.path / "meeting").as_uri())
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host needs no other interface
         self._processes = [self._start(rank) for rank in range(1, size)]
 
     def _start(self, rank: int) -> subprocess.Popen[bytes]:
@@ -91,24 +91,27 @@ class Followers:
             "-m",
             "lm_worker.parallel.follower",
             str(rank),
-            self.place.address,
+            self.config.address,
         ]
-        return subprocess.Popen(command, stdin=subprocess.PIPE)  # its end tells them ours
+        return subprocess.Popen(command, stdin=subprocess.PIPE)  # they exit when it closes
 
     async def watch(self) -> None:
-        """Until cancelled; raises Unavailable when a rank has ended."""
+        """Run until cancelled; raises Unavailable if a rank exits."""
         while True:
             for rank, process in enumerate(self._processes, 1):
                 if process.poll() is not None:
-                    raise Unavailable(f"rank {rank} ended with {process.returncode}: so do we")
-            await asyncio.sleep(_WATCH_S)
+                    raise Unavailable(
+                        f"rank {rank} exited with code {process.returncode}; stopping the "
+                        "tensor-parallel group"
+                    )
+            await asyncio.sleep(_WATCH_INTERVAL_S)
 
-    def end(self, *, were_told: bool) -> None:
-        """Kill them, after a moment if they were told to stop; they have nothing to keep."""
+    def stop(self, *, told: bool) -> None:
+        """Kill the ranks, after a grace period if they were told to stop; they keep no state."""
         for rank, process in enumerate(self._processes, 1):
             if process.poll():
-                log.error("rank %d had ended with %d", rank, process.returncode)
-        deadline = time.monotonic() + (_END_S if were_told else 0.0)
+                log.error("rank %d exited with code %d", rank, process.returncode)
+        deadline = time.monotonic() + (_STOP_TIMEOUT_S if told else 0.0)
         for process in self._processes:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))

@@ -1,6 +1,6 @@
-"""Where plans are executed: the ranks of one tensor-parallel group, behind one device thread.
+"""Rank 0's side of a tensor-parallel group, behind one device thread.
 
-Rank 0 decides, all ranks execute the same commands in the same order.
+Rank 0 broadcasts commands; all ranks execute them in the same order.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from glm4v.errors import Unavailable
 from glm4v.host.out_of_memory import out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.model.runner import NO_MEMORY, Runner, to_tensor
-from lm_worker.parallel.commands import AddImage, Beat, Command, DropImage, Stop, encode
-from lm_worker.parallel.group import BEAT_SHARE, LOAD_S
+from lm_worker.parallel.commands import AddImage, Command, DropImage, Heartbeat, Stop, encode
+from lm_worker.parallel.group import HEARTBEAT_SHARE, LOAD_TIMEOUT_S
 from lm_worker.plan import StepPlan, StepResult
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ _T = TypeVar("_T")
 POLL_S = 1.0
 
 
-class Load(Protocol):
-    """Loads rank 0's part of the model."""
+class RunnerFactory(Protocol):
+    """Loads rank 0's shard of the model."""
 
     def __call__(self, collective: Collective, *, blocks: int, block_size: int) -> Runner: ...
 
@@ -37,31 +37,32 @@ class Load(Protocol):
 class Ranks:
     """Runs one command at a time in the device thread.
 
-    `join` forms the group; None for a lone rank. `timeout_s` is how long a rank may be silent.
+    `init_group` joins the other ranks; None for a single rank. `timeout_s` is how long a rank may
+    be silent.
     """
 
     def __init__(
         self,
-        load: Load,
+        load: RunnerFactory,
         *,
         blocks: int,
         block_size: int,
-        join: Callable[[], ProcessGroup] | None = None,
+        init_group: Callable[[], ProcessGroup] | None = None,
         timeout_s: float = 30.0,
     ) -> None:
         self._thread = DeviceThread()
         self._load = load
         self._cache = {"blocks": blocks, "block_size": block_size}
-        self._join = join
+        self._init_group = init_group
         self._timeout_s = timeout_s
         self._group: ProcessGroup | None = None
         self._runner: Runner | None = None
-        self._broken = False  # a call failed: what the other ranks do is not known
+        self._broken = False  # a call failed; the state of the other ranks is unknown
         self._closing = threading.Event()
         self.started = asyncio.Event()
 
     async def start(self) -> None:
-        """Form the group and load the weights; raises CheckpointError, Unavailable, Overloaded."""
+        """Join the group and load the weights; raises CheckpointError, Unavailable, Overloaded."""
         await self._call(self._start)
         self.started.set()
 
@@ -69,23 +70,23 @@ class Ranks:
         """One forward pass."""
         return await self._call(partial(self._execute, plan))
 
-    async def add_image(self, digest: str, rows: TensorBytes) -> None:
-        """Keep an image's rows until `drop_image`."""
-        await self._call(partial(self._add_image, digest, rows))
+    async def add_image(self, digest: str, embedding: TensorBytes) -> None:
+        """Keep an image's embedding until `drop_image`."""
+        await self._call(partial(self._add_image, digest, embedding))
 
     async def drop_image(self, digest: str) -> None:
-        """Forget an image's rows."""
+        """Free an image's embedding."""
         await self._call(partial(self._drop_image, digest))
 
-    async def beat(self) -> None:
-        """Let the other ranks know that this one lives, and this one that they do; until cancelled.
+    async def heartbeat(self) -> None:
+        """Send heartbeats to the other ranks until cancelled.
 
-        Raises Unavailable when one of them has died or hangs.
+        Raises Unavailable if one of them died or hangs.
         """
         await self.started.wait()
         while self._group is not None:
-            await asyncio.sleep(self._timeout_s * BEAT_SHARE)
-            await self._call(partial(self._tell, Beat()))
+            await asyncio.sleep(self._timeout_s * HEARTBEAT_SHARE)
+            await self._call(partial(self._broadcast, Heartbeat()))
 
     @property
     def progress(self) -> int:
@@ -94,27 +95,27 @@ class Ranks:
 
     @property
     def sample_seconds(self) -> float:
-        """Seconds rank 0 has spent choosing tokens."""
+        """Seconds rank 0 has spent sampling."""
         return self._ready.sample_seconds
 
     def close(self) -> bool:
-        """Let the command in progress end, and the other ranks stop; in `timeout_s` at most.
+        """Finish the command in progress and stop the other ranks, within `timeout_s`.
 
-        Whether the other ranks were told.
+        Returns whether the other ranks were told to stop.
         """
         self._closing.set()
-        if self._join is not None and self._group is None:
-            return False  # others may never come: they are not waited for
+        if self._init_group is not None and self._group is None:
+            return False  # the others may never join
         if self._group is not None and not self._broken:
-            self._thread.submit(self._evict)
+            self._thread.submit(self._leave_group)
         if not self._thread.end(self._timeout_s):
-            log.error("the device is still busy after %g s and is left so", self._timeout_s)
+            log.error("device did not finish within %g s; exiting anyway", self._timeout_s)
             return False
         return not self._broken
 
     @property
     def _ready(self) -> Runner:
-        assert self._runner is not None, "start() comes first"
+        assert self._runner is not None, "start() was not called"
         return self._runner
 
     async def _call(self, function: Callable[[], _T]) -> _T:
@@ -125,20 +126,20 @@ class Ranks:
             self._broken = True
             raise
 
-    # What follows runs in the device thread.
+    # The methods below run in the device thread.
 
     def _start(self) -> None:
         collective: Collective = SingleRank()
-        if self._join is not None:
-            collective = self._group = self._join()
+        if self._init_group is not None:
+            collective = self._group = self._init_group()
             self._group.send(json.dumps(self._cache).encode())
         self._runner = self._load(collective, **self._cache)
         if self._group is not None:
-            self._meet(self._group)
+            self._wait_until_loaded(self._group)
 
-    def _meet(self, group: ProcessGroup) -> None:
-        """Wait until all ranks are loaded, looking up now and then whether it is still wanted."""
-        deadline = time.monotonic() + LOAD_S
+    def _wait_until_loaded(self, group: ProcessGroup) -> None:
+        """Wait until all ranks have loaded, polling for `close` and for ranks that restarted."""
+        deadline = time.monotonic() + LOAD_TIMEOUT_S
         while True:
             try:
                 return group.meet("loaded", POLL_S)
@@ -147,32 +148,32 @@ class Ranks:
                     raise
                 group.check_restarts()
 
-    def _tell(self, command: Command) -> None:
+    def _broadcast(self, command: Command) -> None:
         if self._group is None:
             return
         try:
             self._group.send(encode(command))
         except RuntimeError as error:  # gloo raises plain ones
             reason = str(error).partition("\n")[0]
-            raise Unavailable(f"a rank has died or hangs: {reason}") from error
+            raise Unavailable(f"a rank died or hangs: {reason}") from error
 
     def _execute(self, plan: StepPlan) -> StepResult:
-        self._tell(plan)
+        self._broadcast(plan)
         return self._ready.execute(plan)
 
-    def _add_image(self, digest: str, rows: TensorBytes) -> None:
-        self._tell(AddImage(digest, rows))
-        self._ready.add_image(digest, to_tensor(rows))
+    def _add_image(self, digest: str, embedding: TensorBytes) -> None:
+        self._broadcast(AddImage(digest, embedding))
+        self._ready.add_image(digest, to_tensor(embedding))
 
     def _drop_image(self, digest: str) -> None:
-        self._tell(DropImage(digest))
+        self._broadcast(DropImage(digest))
         self._ready.drop_image(digest)
 
-    def _evict(self) -> None:
+    def _leave_group(self) -> None:
         assert self._group is not None
         try:
-            self._tell(Stop())
+            self._broadcast(Stop())
             self._group.close()
         except Unavailable as error:
             self._broken = True
-            log.warning("the group ends broken: %s", error)
+            log.warning("could not shut the tensor-parallel group down cleanly: %s", error)

@@ -1,4 +1,4 @@
-"""What a request does to its logits before the choice; docs/sampling.md has the order and why."""
+"""Logit processors, applied before sampling; docs/sampling.md has their order and the reasons."""
 
 import math
 
@@ -9,30 +9,30 @@ from lm_worker.plan import SamplingState
 
 
 def apply_logit_processors(
-    row: torch.Tensor, spec: SamplingState, tokens: int, allowed: torch.Tensor | None
+    logits: torch.Tensor, state: SamplingState, num_tokens: int, allowed: torch.Tensor | None
 ) -> None:
-    """Change `row` [vocabulary], in single precision, in place.
+    """Change one token's float32 `logits` [vocabulary] in place.
 
-    Columns from `tokens` on are padding and cannot be chosen. `allowed` [tokens] is what the
-    request's grammar lets through, None without one.
+    Columns past `num_tokens` are padding and are masked. `allowed` [tokens] is the mask of the
+    request's grammar, None without one.
     """
-    rules = spec.rules
-    row[tokens:] = -math.inf
-    if rules.logit_bias:
-        biased, biases = zip(*rules.logit_bias, strict=True)
-        row[_ids(biased, row)] += torch.tensor(biases, device=row.device)
-    if spec.seen:
-        seen = _ids(spec.seen, row)
-        scores, factor = row[seen], rules.repetition_penalty
-        row[seen] = torch.where(scores > 0, scores / factor, scores * factor)
-    if spec.answer and rules.counts_answer:
-        ids, counts = np.unique(spec.answer, return_counts=True)
-        taken = counts * rules.frequency_penalty + rules.presence_penalty
-        row[torch.from_numpy(ids).to(row.device)] -= torch.from_numpy(taken).to(row)
-    if spec.banned:
-        row[_ids(spec.banned, row)] = -math.inf
+    params = state.params
+    logits[num_tokens:] = -math.inf
+    if params.logit_bias:
+        biased, biases = zip(*params.logit_bias, strict=True)
+        logits[_ids(biased, logits)] += torch.tensor(biases, device=logits.device)
+    if state.penalized_ids:
+        penalized = _ids(state.penalized_ids, logits)
+        scores, factor = logits[penalized], params.repetition_penalty
+        logits[penalized] = torch.where(scores > 0, scores / factor, scores * factor)
+    if state.output_ids and params.penalizes_output:
+        ids, counts = np.unique(state.output_ids, return_counts=True)
+        penalties = counts * params.frequency_penalty + params.presence_penalty
+        logits[torch.from_numpy(ids).to(logits.device)] -= torch.from_numpy(penalties).to(logits)
+    if state.forbidden_ids:
+        logits[_ids(state.forbidden_ids, logits)] = -math.inf
     if allowed is not None:
-        row[:tokens].masked_fill_(~allowed.to(row.device), -math.inf)
+        logits[:num_tokens].masked_fill_(~allowed.to(logits.device), -math.inf)
 
 
 def _ids(values: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:

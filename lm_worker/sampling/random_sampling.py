@@ -1,5 +1,6 @@
-"""Draws tokens: on the host, in double precision, one row at a time, so that a row gives the same
-token in every batch. The best candidates are found on the device.
+"""Random sampling: on the host, in float64, one request at a time.
+
+So a request gets the same token in every batch. The top candidates are found on the device.
 """
 
 import math
@@ -11,152 +12,158 @@ import torch
 
 from lm_worker.plan import NO_TOKEN, SamplingParams, SamplingState
 
-# Rows are drawn from this many best tokens when the wanted ones are certainly among them, else
-# from all. With top_p 0.8 a trained model nearly always keeps fewer.
+# This many top tokens are copied to the host. If the kept tokens may not all be among them, the
+# whole vocabulary is. With top_p 0.8 a trained model nearly always keeps fewer.
 CANDIDATES = 256
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's step
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's increment
 
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
 
-def draw(logits: torch.Tensor, specs: Sequence[SamplingState]) -> list[int]:
-    """A token for each row of `logits` [rows, tokens]; NO_TOKEN where they are no numbers."""
+def random_sample(logits: torch.Tensor, states: Sequence[SamplingState]) -> list[int]:
+    """A token for each row of `logits` [states, tokens]; NO_TOKEN for non-finite logits."""
     tiny = torch.finfo(torch.float32).tiny
-    temperatures = [max(spec.rules.temperature, tiny) for spec in specs]
+    temperatures = [max(state.params.temperature, tiny) for state in states]
     divisor = torch.tensor(temperatures, device=logits.device)[:, None]
-    # Zero for the best token, so that no temperature, however small, gives infinity.
+    # The maximum is zero, so a tiny temperature cannot give infinity.
     scores = (logits - logits.amax(dim=-1, keepdim=True)) / divisor
-    # Row by row: sums of a whole batch would be rounded differently from those of one row.
+    # Row by row: the sums of a whole batch would be rounded differently.
     totals = torch.stack([row.exp().sum() for row in scores]).tolist()
     best, ids = scores.topk(min(CANDIDATES, scores.shape[1]), dim=-1)
     ids, by_id = ids.sort(dim=-1)
     candidates = best.gather(1, by_id).double().cpu().numpy()
     candidate_ids = ids.cpu().numpy()
-    draws = []
-    for row, spec in enumerate(specs):
+    sampled = []
+    for row, state in enumerate(states):
         if not math.isfinite(totals[row]):
-            draws.append(NO_TOKEN)
+            sampled.append(NO_TOKEN)
             continue
         kept_ids, weights = candidate_ids[row], np.exp(candidates[row])
-        kept = _candidates_in_topk(weights, totals[row], spec.rules)
+        kept = _candidates_in_topk(weights, totals[row], state.params)
         if kept is None:
             weights = np.exp(scores[row].double().cpu().numpy())
-            kept_ids, kept = np.arange(len(weights)), _kept_of_all(weights, spec.rules)
-        draws.append(_gumbel_argmax(kept_ids[kept], weights[kept], spec))
-    return draws
+            kept_ids, kept = np.arange(len(weights)), _candidates_in_all(weights, state.params)
+        sampled.append(_gumbel_argmax(kept_ids[kept], weights[kept], state))
+    return sampled
 
 
-def _candidates_in_topk(weights: _Floats, total: float, rules: SamplingParams) -> _Ints | None:
-    """Which of the best tokens' `weights` are kept; None when others may be among the kept.
+def _candidates_in_topk(weights: _Floats, total: float, params: SamplingParams) -> _Ints | None:
+    """Indices of the top tokens that are kept; None if other tokens may be kept too.
 
-    `total` is the sum of the weights of all tokens.
+    `weights` are those of the top tokens, by id; `total` is the sum over all tokens.
     """
-    if rules.top_k > len(weights):
+    if params.top_k > len(weights):
         return None
     ordered = -np.sort(-weights)
     if ordered[-1] == 0.0:
-        return _kept_of_all(weights, rules)  # no other token has any weight
+        return _candidates_in_all(weights, params)  # no other token has any weight
     kept = ordered
-    if rules.top_k:
-        kept = ordered[: rules.top_k]
+    if params.top_k:
+        kept = ordered[: params.top_k]
         total = float(kept.sum())
         if kept[-1] <= ordered[-1]:
-            return None  # tokens of the same weight may stand outside
-    if rules.typical_p < 1.0:
-        return _kept_of_all(weights, rules) if rules.top_k else None
-    count = len(kept) if rules.top_p >= 1.0 else _nucleus_size(kept, rules.top_p * total)
-    if rules.min_p:
-        count = min(count, int((kept >= rules.min_p * kept[0]).sum()))
+            return None  # tokens outside may have the same weight
+    if params.typical_p < 1.0:
+        return _candidates_in_all(weights, params) if params.top_k else None
+    count = len(kept) if params.top_p >= 1.0 else _nucleus_size(kept, params.top_p * total)
+    if params.min_p:
+        count = min(count, int((kept >= params.min_p * kept[0]).sum()))
     if ordered[count - 1] <= ordered[-1]:
         return None
-    return _best(weights, ordered[count - 1], count)
+    return _largest(weights, ordered[count - 1], count)
 
 
-def _kept_of_all(weights: _Floats, rules: SamplingParams) -> _Ints:
-    """Which of all tokens' `weights` are kept."""
+def _candidates_in_all(weights: _Floats, params: SamplingParams) -> _Ints:
+    """Indices of the tokens that are kept, by the `weights` of all tokens."""
     kept = np.flatnonzero(weights)
-    if 0 < rules.top_k < len(kept):
-        ordered = np.partition(weights[kept], -rules.top_k)
-        kept = kept[_best(weights[kept], ordered[-rules.top_k], rules.top_k)]
-    if rules.typical_p < 1.0:
-        kept = kept[_typical(weights[kept], rules.typical_p)]
-    if rules.top_p < 1.0:
-        kept = kept[_nucleus(weights[kept], rules.top_p)]
-    if rules.min_p:
-        kept = kept[weights[kept] >= rules.min_p * weights[kept].max()]
+    if 0 < params.top_k < len(kept):
+        ordered = np.partition(weights[kept], -params.top_k)
+        kept = kept[_largest(weights[kept], ordered[-params.top_k], params.top_k)]
+    if params.typical_p < 1.0:
+        kept = kept[_typical(weights[kept], params.typical_p)]
+    if params.top_p < 1.0:
+        kept = kept[_nucleus(weights[kept], params.top_p)]
+    if params.min_p:
+        kept = kept[weights[kept] >= params.min_p * weights[kept].max()]
     return kept
 
 
 def _typical(weights: _Floats, typical_p: float) -> _Ints:
-    """The places whose information is nearest to the expected one and that reach `typical_p`."""
-    shares = weights / weights.sum()
-    information = -np.log(shares)
-    distance = np.abs(information - (shares * information).sum())
-    near = _nearest(distance, shares, typical_p)
+    """Indices of the tokens with surprisal closest to the entropy that sum to `typical_p`.
+
+    Locally typical sampling, arXiv 2202.00666.
+    """
+    probabilities = weights / weights.sum()
+    surprisal = -np.log(probabilities)
+    distance = np.abs(surprisal - (probabilities * surprisal).sum())
+    near = _nearest(distance, probabilities, typical_p)
     order = near[np.argsort(distance[near], kind="stable")]  # ties by lower id
-    return np.sort(order[: _nucleus_size(shares[order], typical_p)])
+    return np.sort(order[: _nucleus_size(probabilities[order], typical_p)])
 
 
-def _nearest(distance: _Floats, shares: _Floats, goal: float) -> _Ints:
-    """Places, ascending, of the nearest that reach `goal` and some more: all need no sorting."""
+def _nearest(distance: _Floats, probabilities: _Floats, goal: float) -> _Ints:
+    """Indices, ascending, of a superset of the nearest tokens that reach `goal`.
+
+    Sorting this set is faster than sorting the whole vocabulary.
+    """
     count = 1024
     while count < len(distance):
         near = np.flatnonzero(distance <= np.partition(distance, count)[count])
-        if shares[near].sum() > goal:
+        if probabilities[near].sum() > goal:
             return near
         count *= 8
     return np.arange(len(distance))
 
 
 def _nucleus(weights: _Floats, top_p: float) -> _Ints:
-    """The places of the best weights that reach the share `top_p` of all, without sorting all.
+    """Indices of the largest weights that sum to `top_p` of the total.
 
-    Weights fall into classes of nearly equal ones; only the class the sum ends in is sorted.
+    A histogram finds the bin in which the cumulative sum reaches the goal; only that bin is sorted.
     """
-    # The upper bits of a positive float grow with it: all of the exponent, 8 of the mantissa.
-    classes = weights.astype(np.float32).view(np.int32) >> 15
-    reached = np.cumsum(np.bincount(classes, weights)[::-1])  # best class first
+    # The upper bits of a positive float are monotonic: the exponent and 8 bits of the mantissa.
+    bins = weights.astype(np.float32).view(np.int32) >> 15
+    reached = np.cumsum(np.bincount(bins, weights)[::-1])  # largest bin first
     goal = top_p * reached[-1]
     before = int(np.searchsorted(reached, goal))
     last = len(reached) - 1 - before
-    edge = np.flatnonzero(classes == last)
+    edge = np.flatnonzero(bins == last)
     ordered = -np.sort(-weights[edge])
     count = _nucleus_size(ordered, goal - (reached[before - 1] if before else 0.0))
-    edge = edge[_best(weights[edge], ordered[count - 1], count)]
-    return np.sort(np.concatenate([np.flatnonzero(classes > last), edge]))
+    edge = edge[_largest(weights[edge], ordered[count - 1], count)]
+    return np.sort(np.concatenate([np.flatnonzero(bins > last), edge]))
 
 
 def _nucleus_size(ordered: _Floats, goal: float) -> int:
-    """How many of the weights, best first, it takes to reach the sum `goal`; at least one."""
+    """How many weights, largest first, sum to `goal`; at least one."""
     return min(int(np.searchsorted(np.cumsum(ordered), goal)) + 1, len(ordered))
 
 
-def _best(weights: _Floats, least: float, count: int) -> _Ints:
-    """The places of the `count` best weights, of which `least` is the last; ties by lower id."""
+def _largest(weights: _Floats, least: float, count: int) -> _Ints:
+    """Indices of the `count` largest weights, the smallest of them `least`; ties by lower id."""
     above = np.flatnonzero(weights > least)
     tied = np.flatnonzero(weights == least)[: count - len(above)]
     return np.sort(np.concatenate([above, tied]))
 
 
-def _gumbel_argmax(ids: _Ints, weights: _Floats, spec: SamplingState) -> int:
-    """Draw one of `ids` with probabilities proportional to `weights`.
+def _gumbel_argmax(ids: _Ints, weights: _Floats, state: SamplingState) -> int:
+    """Sample one of `ids` with probabilities proportional to `weights`.
 
-    Each token arrives after a time drawn for it alone, exponential with its weight as the rate; the
-    first one wins. (Gumbel-max in other words.) A weight that is rounded differently changes the
-    choice only where two arrive together, while of cumulated weights it would move every bound.
+    The Gumbel-max trick: an exponential variate with rate `weight` for each token, and the smallest
+    wins. So rounding of the weights changes the result only when two candidates tie to within
+    rounding error; inverting a cumulative sum would shift every boundary.
     """
-    return int(ids[np.argmin(_exponential_noise(spec, ids) / weights)])
+    return int(ids[np.argmin(_exponential_noise(state, ids) / weights)])
 
 
-def _exponential_noise(spec: SamplingState, ids: _Ints) -> _Floats:
-    """Times with mean 1 that depend on seed, index and token id alone.
+def _exponential_noise(state: SamplingState, ids: _Ints) -> _Floats:
+    """Exponential variates of mean 1 that depend only on seed, index and token id.
 
-    Philox gives the step's state and SplitMix64 from there one number for each id, both counters.
+    Both generators are counter-based: Philox gives the step's state, SplitMix64 one number per id.
     """
-    state = np.random.Philox(key=spec.rules.seed, counter=spec.index).random_raw()
-    mixed = np.uint64(state) + (ids.astype(np.uint64) + np.uint64(1)) * _GOLDEN
+    step = np.random.Philox(key=state.params.seed, counter=state.index).random_raw()
+    mixed = np.uint64(step) + (ids.astype(np.uint64) + np.uint64(1)) * _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed ^= mixed >> np.uint64(31)

@@ -1,5 +1,6 @@
-"""Chooses tokens from logits: a choice depends on seed, index and logits alone, and on the grammar
-where there is one.
+"""Samples tokens from logits.
+
+A token depends only on the seed, its index in the output, the logits, and the grammar if any.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +11,11 @@ import torch
 
 from lm_worker.plan import NO_TOKEN, SamplingState
 from lm_worker.sampling.logits import apply_logit_processors
-from lm_worker.sampling.random_sampling import draw
+from lm_worker.sampling.random_sampling import random_sample
 
 
 class Choice(NamedTuple):
-    """The token for one row, with what was asked to be reported."""
+    """A sampled token and the log-probabilities requested with it."""
 
     token_id: int  # or NO_TOKEN
     logprob: float | None
@@ -23,37 +24,37 @@ class Choice(NamedTuple):
 
 def sample(
     logits: torch.Tensor,
-    specs: Sequence[SamplingState],
-    tokens: int,
+    states: Sequence[SamplingState],
+    num_tokens: int,
     allowed: Mapping[int, torch.Tensor] | None = None,
 ) -> list[Choice]:
-    """One token for each row of `logits` [rows, vocabulary]; NO_TOKEN where they are no numbers.
+    """One token for each row of `logits` [states, vocabulary]; NO_TOKEN for non-finite logits.
 
-    `tokens` is how many leading columns stand for tokens: the padding behind them is never chosen,
-    but for plain greedy choice, which looks at all columns, as the original implementation does.
-    `allowed` has, by row, what a grammar lets through, [tokens] each.
+    Columns past `num_tokens` are padding: never sampled, but included in plain greedy argmax as in
+    the reference. `allowed` has, by row, the mask of a grammar, [tokens] each.
     """
-    chosen = _choose(_shaped(logits, specs, tokens, allowed or {}), specs, tokens)
+    chosen = _choose(_processed(logits, states, num_tokens, allowed or {}), states, num_tokens)
     choices = [Choice(token_id, None, ()) for token_id in chosen]
     reported = [
         row
-        for row, spec in enumerate(specs)
-        if spec.rules.want_logprobs and chosen[row] != NO_TOKEN
+        for row, state in enumerate(states)
+        if state.params.want_logprobs and chosen[row] != NO_TOKEN
     ]
     if reported:
-        most = max(specs[row].rules.top_logprobs for row in reported)
+        most = max(states[row].params.top_logprobs for row in reported)
         ids = [chosen[row] for row in reported]
-        for row, each in zip(reported, report(logits[reported], ids, most), strict=True):
+        for row, each in zip(reported, token_logprobs(logits[reported], ids, most), strict=True):
             token_id, logprob, top = each
-            choices[row] = Choice(token_id, logprob, top[: specs[row].rules.top_logprobs])
+            choices[row] = Choice(token_id, logprob, top[: states[row].params.top_logprobs])
     return choices
 
 
-def report(
+def token_logprobs(
     logits: torch.Tensor, token_ids: Sequence[int], top: int
 ) -> list[tuple[int, float, tuple[tuple[int, float], ...]]]:
-    """One token for each row of `logits` [rows, vocabulary], its log-probability, and the `top`
-    most probable ones, best first.
+    """Each token with its log-probability and the `top` most probable ones, best first.
+
+    `token_ids` has one token for each row of `logits` [tokens, vocabulary].
     """
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     top_logprobs, top_ids = (part.tolist() for part in logprobs.topk(top, dim=-1))
@@ -65,36 +66,36 @@ def report(
     ]
 
 
-def _shaped(
+def _processed(
     logits: torch.Tensor,
-    specs: Sequence[SamplingState],
-    tokens: int,
+    states: Sequence[SamplingState],
+    num_tokens: int,
     allowed: Mapping[int, torch.Tensor],
 ) -> torch.Tensor:
-    """The logits to choose from; the same ones when nobody wants others."""
-    changed = [row for row, spec in enumerate(specs) if not spec.is_plain]
+    """The logits after all processors; the same tensor if no request has any."""
+    changed = [row for row, state in enumerate(states) if not state.is_plain]
     if changed:
         logits = logits.to(torch.float32, copy=True)
         for row in changed:
-            apply_logit_processors(logits[row], specs[row], tokens, allowed.get(row))
+            apply_logit_processors(logits[row], states[row], num_tokens, allowed.get(row))
     return logits
 
 
-def _choose(logits: torch.Tensor, specs: Sequence[SamplingState], tokens: int) -> list[int]:
-    drawn = [row for row, spec in enumerate(specs) if spec.rules.temperature > 0.0]
-    if not drawn:
-        return _best(logits)
-    draws = draw(logits[drawn, :tokens].float(), [specs[row] for row in drawn])
-    chosen = dict(zip(drawn, draws, strict=True))
-    greedy = [row for row in range(len(specs)) if row not in chosen]
+def _choose(logits: torch.Tensor, states: Sequence[SamplingState], num_tokens: int) -> list[int]:
+    random = [row for row, state in enumerate(states) if state.params.temperature > 0.0]
+    if not random:
+        return _greedy(logits)
+    sampled = random_sample(logits[random, :num_tokens].float(), [states[row] for row in random])
+    chosen = dict(zip(random, sampled, strict=True))
+    greedy = [row for row in range(len(states)) if row not in chosen]
     if greedy:
-        chosen |= zip(greedy, _best(logits[greedy]), strict=True)
-    return [chosen[row] for row in range(len(specs))]
+        chosen |= zip(greedy, _greedy(logits[greedy]), strict=True)
+    return [chosen[row] for row in range(len(states))]
 
 
-def _best(logits: torch.Tensor) -> list[int]:
-    # The best of a row with a NaN is the NaN.
-    if logits.device.type == "cpu":  # torch's own takes twenty times as long
+def _greedy(logits: torch.Tensor) -> list[int]:
+    # The argmax of a row with a NaN is the NaN.
+    if logits.device.type == "cpu":  # torch's argmax takes twenty times as long
         rows = logits.float().numpy()
         best = rows.argmax(-1)
         sound = np.isfinite(rows[np.arange(len(rows)), best])

@@ -20,7 +20,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.errors import InvalidRequest, Overloaded
-from lm_worker.plan import NO_TOKEN, OutputFormat, SamplingState, behind_header
+from lm_worker.plan import NO_TOKEN, OutputFormat, SamplingState, after_header
 from lm_worker.structured_output.compiler import GrammarCompiler, server_command
 from lm_worker.structured_output.forms import compile_form, library_error, read_vocabulary
 
@@ -85,10 +85,10 @@ class GrammarCache:
         found = {}
         for place, spec in enumerate(specs):
             if spec.grammar is not None and (matcher := self._matchers.get(spec.grammar)):
-                if spec.header_id != NO_TOKEN and not spec.answer:
+                if spec.header_id != NO_TOKEN and not spec.output_ids:
                     found[place] = self._only(spec.header_id)
                 else:
-                    matcher.advance_to(behind_header(spec.answer, spec.header_id), spec.stops)
+                    matcher.advance_to(after_header(spec.output_ids, spec.header_id), spec.stop_ids)
                     found[place] = matcher.allowed
         return found
 
@@ -97,15 +97,15 @@ class GrammarCache:
         allowed[token_id] = True
         return allowed
 
-    def after(self, spec: SamplingState, token_id: int) -> tuple[bool, str]:
+    def status_after(self, spec: SamplingState, token_id: int) -> tuple[bool, str]:
         """Whether nothing can follow `token_id`, and why the answer cannot go on, if it cannot."""
-        if spec.grammar is None or token_id in spec.stops:
+        if spec.grammar is None or token_id in spec.stop_ids:
             return False, ""
         matcher = self._matchers.get(spec.grammar)
         if matcher is None:  # the sequence has left
             return False, ""
-        answer = behind_header((*spec.answer, token_id), spec.header_id)
-        matcher.advance_to(answer, spec.stops)
+        answer = after_header((*spec.output_ids, token_id), spec.header_id)
+        matcher.advance_to(answer, spec.stop_ids)
         return matcher.is_complete, matcher.failure
 
     # What follows runs in threads of its own. They compile what is proven, and are never given up.

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from glm4v.broker.dead import DeadLetters
-from lm_worker.worker import MAX_TRIALS
+from lm_worker.worker import MAX_ISOLATED_FAILURES
 from tests.e2e.asking import again, ask, assert_unharmed
 from tests.e2e.fleet import ROOT, Fleet
 from tests.e2e.journals import read_journal
@@ -53,10 +53,10 @@ async def test_it_is_given_up_and_its_neighbours_finish(fleet: Fleet) -> None:
         for reading, expected in zip(readings, undisturbed, strict=True):
             await assert_unharmed(fleet, reading, expected)
     assert poison.terminal == ["ABORTED"]
-    assert str(MAX_TRIALS) in poison.details
+    assert str(MAX_ISOLATED_FAILURES) in poison.details
     journal = await read_journal(fleet.connection, fleet.keys, poison.request_id)
     assert journal is not None
-    assert (len(journal.ends), len(journal.trials)) == (1, MAX_TRIALS)
+    assert (len(journal.ends), len(journal.trials)) == (1, MAX_ISOLATED_FAILURES)
     dead = [d async for d in DeadLetters(fleet.connection, fleet.keys).all()]
     assert [d.job.request_id for d in dead if d.job].count(poison.request_id) == 1
 

@@ -87,7 +87,7 @@ class Bench:
         finally:
             self.run.ranks.close()
             self.run.grammars.end()
-        assert self.run.engine.audit() == []
+        assert self.run.engine.check_integrity() == []
 
 
 @pytest.fixture
@@ -164,14 +164,14 @@ async def test_lapsed_leases_are_taken_over_while_a_suspect_is_on_trial(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_trial, may_go_on = asyncio.Event(), asyncio.Event()
-    trial_over = bench.run.engine.trial_over
+    wait_isolated = bench.run.engine.wait_isolated
 
     async def long_trial(sequence_id: int) -> None:
         on_trial.set()
         await may_go_on.wait()
-        await trial_over(sequence_id)
+        await wait_isolated(sequence_id)
 
-    monkeypatch.setattr(bench.run.engine, "trial_over", long_trial)
+    monkeypatch.setattr(bench.run.engine, "wait_isolated", long_trial)
     dead = LmQueue(bench.connection, bench.keys, lease_s=LEASE_S, result_ttl_s=60)
     for name in ("first", "second"):
         await bench.submit(name)

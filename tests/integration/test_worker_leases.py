@@ -16,7 +16,7 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from lm_worker.engine.engine import TokenOutput
-from lm_worker.translate import Held
+from lm_worker.translate import LeasedRequest
 from lm_worker.worker import Worker
 from tests.e2e.journals import Journal, read_journal
 from tests.parity.engine_runs import GOLDEN_TOKENS, Answers, Layout, Running
@@ -131,7 +131,7 @@ async def test_a_late_token_of_the_old_sequence_is_nobodys(
     assert late.written == [known, known], "the old sequence wrote"
     assert journal.token_ids == bench.expected
     assert (journal.duplicated, journal.missing, len(journal.ends)) == (0, 0, 1)
-    assert run.engine.audit() == []
+    assert run.engine.check_integrity() == []
 
 
 async def test_a_rank_that_is_lost_while_a_request_comes_in_ends_the_worker_and_not_the_request(
@@ -162,7 +162,7 @@ async def test_a_worker_that_stops_hands_back_the_newest_lease(
     [new] = await bench.queue.claim_expired(1)
     resumed = await bench.queue.resume(new)
     assert resumed is not None
-    bench.worker._held[NAME] = Held(old, resumed.job)
+    bench.worker._held[NAME] = LeasedRequest(old, resumed.job)
     bench.worker._admitting[NAME] = new
     await bench.worker._hand_back(bench.running(Answers()).engine)
     [again] = await bench.queue.claim(1, wait_s=0)

@@ -18,7 +18,7 @@ from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import SequenceRequest
 from lm_worker.model.layers import Shard
 from lm_worker.model.runner import Runner
-from lm_worker.parallel.group import Place, join
+from lm_worker.parallel.group import RankConfig, init_group
 from lm_worker.parallel.ranks import Ranks
 from lm_worker.plan import OutputFormat
 from lm_worker.structured_output.grammar import GrammarCache
@@ -44,7 +44,7 @@ class Layout:
     block_size: int = 16
     blocks: int = 600
     prefix_cache: bool = True
-    stretch: float = 2.0
+    prefill_slowdown: float = 2.0
 
 
 @dataclass
@@ -108,7 +108,7 @@ def mixed(golden: Golden, boi_id: int, count: int) -> list[Asked]:
                 max_tokens=10 + number % 20,
                 top_k=(0, 50)[number % 4 // 2],
                 repetition_penalty=(1.0, 1.1)[number % 8 // 4],
-                form=FORM if number % 6 == 5 else None,
+                output_format=FORM if number % 6 == 5 else None,
             )
         requests.append(replace(one, request=request))
     return requests
@@ -123,7 +123,7 @@ class Running:
         self,
         folder: Path,
         layout: Layout,
-        place: Place | None,
+        place: RankConfig | None,
         timeout_s: float,
         answers: Answers,
     ) -> None:
@@ -136,14 +136,14 @@ class Running:
             partial(Runner.load, checkpoint, device, Shard(0, size), grammars=self.grammars),
             blocks=layout.blocks,
             block_size=layout.block_size,
-            join=partial(join, place, "gloo", timeout_s) if place else None,
+            init_group=partial(init_group, place, "gloo", timeout_s) if place else None,
             timeout_s=timeout_s,
         )
         self.scheduler = Scheduler(
             BlockPool(layout.blocks, layout.block_size),
             max_num_seqs=64,
             max_batched_tokens=layout.max_batched_tokens,
-            stretch=layout.stretch,
+            prefill_slowdown=layout.prefill_slowdown,
             prefix_cache=layout.prefix_cache,
         )
         self.engine = Engine(
@@ -176,7 +176,7 @@ class Running:
 async def running(
     folder: Path,
     layout: Layout,
-    place: Place | None = None,
+    place: RankConfig | None = None,
     timeout_s: float = 60.0,
     answers: Answers | None = None,
 ) -> AsyncIterator[Running]:
@@ -188,7 +188,7 @@ async def running(
         yield run
         run.engine.stop()
         await run.stepping
-        assert run.scheduler.audit() == []
+        assert run.scheduler.check_integrity() == []
         assert run.scheduler.pool.available == layout.blocks
     finally:
         run.stepping.cancel()

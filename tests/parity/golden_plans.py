@@ -106,7 +106,7 @@ def chunks(
             context_len=start,
             block_table=block_table,
             image=case.name if case.image is not None else "",
-            sample=replace(GREEDY, index=end - prompt) if end >= prompt else None,
+            sampling=replace(GREEDY, index=end - prompt) if end >= prompt else None,
         )
 
 

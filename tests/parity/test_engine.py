@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from lm_worker.parallel.group import Followers
+from lm_worker.parallel.group import RankProcesses
 from tests.parity.engine_runs import Asked, Layout, mixed, running
 from tests.parity.golden_plans import cases, open_golden
 
@@ -59,7 +59,7 @@ def test_alone_they_are_the_original_implementations(alone: dict[str, list[int]]
 
 
 def test_those_with_a_form_have_it(requests: list[Asked], alone: dict[str, list[int]]) -> None:
-    formed = [one.request for one in requests if one.request.form is not None]
+    formed = [one.request for one in requests if one.request.output_format is not None]
     assert len(formed) > 5
     for request in formed:
         text = bytes(alone[request.request_id]).decode()
@@ -73,7 +73,7 @@ def test_those_with_a_form_have_it(requests: list[Asked], alone: dict[str, list[
         Layout(max_batched_tokens=7, block_size=4, blocks=2400),
         Layout(max_batched_tokens=WHOLE, block_size=128, blocks=80),
         Layout(max_batched_tokens=WHOLE, prefix_cache=False),
-        Layout(max_batched_tokens=64, stretch=1.1),
+        Layout(max_batched_tokens=64, prefill_slowdown=1.1),
     ],
     ids=str,
 )
@@ -115,11 +115,11 @@ async def test_on_several_ranks_they_are_as_alone(
     monkeypatch.setenv("GLM4V_DTYPE", "float32")
     monkeypatch.setenv("GLM4V_THREADS", "1")
     monkeypatch.setenv("GLM4V_TENSOR_PARALLEL", str(size))
-    followers = Followers(size)
+    followers = RankProcesses(size)
     try:
         layout = Layout(max_batched_tokens=100, block_size=4, blocks=200)
-        async with running(folder, layout, followers.place) as run:
+        async with running(folder, layout, followers.config) as run:
             assert await run.answer(requests) == alone
             assert run.scheduler.preemptions > 0
     finally:
-        followers.end(were_told=True)
+        followers.stop(told=True)

@@ -30,7 +30,7 @@ async def test_a_request_comes_back_while_a_step_runs(
         async def come_back() -> None:
             await refused.wait()
             await run.engine.remove(FIRST)
-            await run.engine.add(asked.request, tuple(expected[:KNOWN]), None, is_suspect=True)
+            await run.engine.add(asked.request, tuple(expected[:KNOWN]), None, is_quarantined=True)
             is_back.set()
 
         async def refuse_once(tokens: Sequence[TokenOutput]) -> set[int]:

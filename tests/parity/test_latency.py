@@ -128,11 +128,13 @@ async def disturbed_turns(folder: Path, layout: Layout) -> list[tuple[float, flo
 
 
 async def test_a_long_prompt_hardly_slows_those_who_are_being_answered(folder: Path) -> None:
-    stretch = float(LmSettings.model_fields["prefill_slowdown"].default)
-    chunked = Layout(max_batched_tokens=512, blocks=600, prefix_cache=False, stretch=stretch)
+    prefill_slowdown = float(LmSettings.model_fields["prefill_slowdown"].default)
+    chunked = Layout(
+        max_batched_tokens=512, blocks=600, prefix_cache=False, prefill_slowdown=prefill_slowdown
+    )
     with_chunks = await disturbed_turns(folder, chunked)
     without = await disturbed_turns(
-        folder, replace(chunked, max_batched_tokens=10_000, stretch=math.inf)
+        folder, replace(chunked, max_batched_tokens=10_000, prefill_slowdown=math.inf)
     )
     # The best turn: what else the machine does mostly adds. Without chunks it is 8 and more.
     assert min(disturbed / quiet for quiet, disturbed in with_chunks) < 2.0

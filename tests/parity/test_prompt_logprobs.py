@@ -11,7 +11,7 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.checkpoint.weights import Weights
 from lm_worker.engine.engine import TokenOutput
-from lm_worker.parallel.group import Followers
+from lm_worker.parallel.group import RankProcesses
 from lm_worker.plan import PromptScore
 from tests.parity.engine_runs import Answers, Asked, Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
@@ -119,10 +119,10 @@ async def test_they_are_the_same_on_two_ranks(
     monkeypatch.setenv("GLM4V_THREADS", "1")
     monkeypatch.setenv("GLM4V_TENSOR_PARALLEL", "2")
     scored = Scored()
-    followers = Followers(2)
+    followers = RankProcesses(2)
     try:
-        async with running(folder, Layout(), place=followers.place, answers=scored) as run:
+        async with running(folder, Layout(), place=followers.config, answers=scored) as run:
             await run.answer(asked)
     finally:
-        followers.end(were_told=True)
+        followers.stop(told=True)
     check(folder, asked, scored)

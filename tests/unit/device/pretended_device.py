@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, field
 
 from lm_worker.engine.scheduler import Scheduler
-from lm_worker.engine.sequence import Sequence, SequenceRequest
+from lm_worker.engine.sequence import SequenceRequest, SequenceState
 from lm_worker.plan import NO_TOKEN, Chunk, SampledToken, StepPlan
 
 NUM_IMAGE_TOKENS = 18
@@ -41,6 +41,11 @@ def next_token(rows: tuple[int, ...], image: str) -> int:
     return random.Random(f"{rows}{image}").randrange(5, 60)
 
 
+def num_tokens(plan: StepPlan) -> int:
+    """Tokens computed in a step."""
+    return sum(len(chunk.token_ids) for chunk in plan.chunks)
+
+
 @dataclass
 class FakeDevice:
     """A cache of rows by block; executes plans and checks that they make sense."""
@@ -52,7 +57,7 @@ class FakeDevice:
     rows: dict[tuple[int, int], tuple[int, str]] = field(default_factory=dict)
 
     def execute(self, plan: StepPlan) -> list[SampledToken]:
-        assert plan.row_count <= self.max_batched_tokens
+        assert num_tokens(plan) <= self.max_batched_tokens
         ids = [chunk.sequence_id for chunk in plan.chunks]
         assert len(set(ids)) == len(ids)
         sampled = []
@@ -61,7 +66,7 @@ class FakeDevice:
                 slot = self._slot(chunk.block_table, chunk.context_len + offset)
                 self.rows[slot] = (row, self._mark(chunk, row))
         for chunk in plan.chunks:
-            if chunk.sample is not None:
+            if chunk.sampling is not None:
                 end = chunk.context_len + len(chunk.token_ids)
                 cached = [self.rows[self._slot(chunk.block_table, r)] for r in range(end)]
                 assert all(mark == self._mark(chunk, row) for row, mark in cached)
@@ -82,9 +87,9 @@ class FakeDevice:
 
 def alone(request: SequenceRequest) -> list[int]:
     """The answer when nothing else runs."""
-    sequence = Sequence(0, request, NUM_IMAGE_TOKENS, ())
+    sequence = SequenceState(0, request, NUM_IMAGE_TOKENS, ())
     while not sequence.is_over():
-        rows = sequence.input_ids(0, sequence.row_count)
+        rows = sequence.input_ids(0, sequence.num_known_tokens)
         sequence.add_token(next_token(rows, request.image))
     return sequence.token_ids
 

@@ -25,7 +25,7 @@ def run(budget: StepBudget, clock: Clock, decodes: int, prefills: int, steps: in
     planned = []
     for _ in range(steps):
         rows = budget.prefill_tokens(decodes, prefills)
-        budget.took(decodes, rows, clock.seconds(decodes, rows))
+        budget.observe(decodes, rows, clock.seconds(decodes, rows))
         planned.append(rows)
     return planned
 
@@ -37,7 +37,7 @@ FAST = Clock(step=0.01, decode=1e-5, row=1e-5)
 @pytest.mark.parametrize("clock", [SLOW, Clock(0.0, 0.003, 0.002), Clock(0.02, 0.001, 3e-4, 0.004)])
 def test_one_prompt_makes_steps_as_much_longer_as_is_allowed(clock: Clock) -> None:
     budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
-    budget.took(0, MAX_BATCHED_TOKENS, clock.seconds(0, MAX_BATCHED_TOKENS))
+    budget.observe(0, MAX_BATCHED_TOKENS, clock.seconds(0, MAX_BATCHED_TOKENS))
     settled = [rows for rows in run(budget, clock, decodes=8, prefills=1, steps=60)[20:] if rows]
     longest = max(clock.seconds(8, rows) for rows in settled) / clock.seconds(8, 0)
     assert 1.5 < longest <= 1.80
@@ -45,7 +45,7 @@ def test_one_prompt_makes_steps_as_much_longer_as_is_allowed(clock: Clock) -> No
 
 def test_where_rows_cost_nothing_a_step_is_full() -> None:
     budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
-    budget.took(0, 40, FAST.seconds(0, 40))
+    budget.observe(0, 40, FAST.seconds(0, 40))
     assert run(budget, FAST, decodes=8, prefills=1, steps=20)[-1] == MAX_BATCHED_TOKENS - 8
 
 
@@ -66,7 +66,7 @@ def test_when_many_wait_prefills_go_first() -> None:
 def test_a_step_that_something_held_up_is_soon_forgotten() -> None:
     budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
     before = run(budget, SLOW, decodes=8, prefills=1, steps=60)[-1]
-    budget.took(8, 0, 5.0)
+    budget.observe(8, 0, 5.0)
     assert budget.prefill_tokens(8, 1) < 3 * before
 
 

@@ -89,30 +89,30 @@ def write(
     *,
     most: int = 200,
     answer: tuple[int, ...] = (),
-    stops: tuple[int, ...] | None = None,
-    **rules: Any,
+    stop_ids: tuple[int, ...] | None = None,
+    **params: Any,
 ) -> Written:
     """Go on from `answer` until it is over; logits depend on seed and place alone."""
-    stops = spec.eos_ids if stops is None else stops
+    stop_ids = spec.eos_ids if stop_ids is None else stop_ids
     written = Written(answer)
     for index in range(len(answer), most):
         logits = torch.from_numpy(np.random.default_rng((seed, index)).normal(size=spec.vocab_size))
         logits[spec.tokens :] += 20
         logits[list(spec.eos_ids)] += 3
         wish = SamplingState(
-            SamplingParams(seed=seed, **rules),
+            SamplingParams(seed=seed, **params),
             index,
-            answer=written.tokens,
+            output_ids=written.tokens,
             grammar=1,
-            stops=stops,
+            stop_ids=stop_ids,
         )
         allowed = grammars.allowed([wish])
         written.allowed.append(allowed[0].nonzero().flatten().tolist())
         token = sample(logits[None].float() * 2, [wish], spec.tokens, allowed)[0].token_id
         assert token != NO_TOKEN
         written.tokens += (token,)
-        written.is_complete, written.failure = grammars.after(wish, token)
-        if token in stops or written.is_complete or written.failure:
+        written.is_complete, written.failure = grammars.status_after(wish, token)
+        if token in stop_ids or written.is_complete or written.failure:
             break
     return written
 
@@ -171,7 +171,7 @@ def test_a_matcher_follows_whatever_answer_it_is_asked_about(
     open_(grammars, OutputFormat("regex", "a+b|c"))
 
     def allowed(answer: bytes) -> bytes:
-        wish = SamplingState(SamplingParams(), len(answer), answer=tuple(answer), grammar=1)
+        wish = SamplingState(SamplingParams(), len(answer), output_ids=tuple(answer), grammar=1)
         return bytes(grammars.allowed([wish])[0].nonzero().flatten().tolist())
 
     assert [allowed(answer) for answer in (b"", b"aa", b"a", b"", b"aaa")] == [
@@ -192,17 +192,17 @@ def test_a_form_begins_behind_the_token_that_ends_the_header(
 
     def spec_of(answer: bytes) -> SamplingState:
         return SamplingState(
-            SamplingParams(), len(answer), answer=tuple(answer), grammar=1, header_id=10
+            SamplingParams(), len(answer), output_ids=tuple(answer), grammar=1, header_id=10
         )
 
     def allowed(answer: bytes) -> bytes:
         return bytes(grammars.allowed([spec_of(answer)])[0].nonzero().flatten().tolist())
 
     assert allowed(b"") == b"\n"
-    assert grammars.after(spec_of(b""), 10) == (False, "")
+    assert grammars.status_after(spec_of(b""), 10) == (False, "")
     assert allowed(b"\n" + begins) == b"ac"
     assert allowed(b"\n" + begins + b"a") == b"ab"
-    assert grammars.after(spec_of(b"\n" + begins), ord("c")) == (True, "")
+    assert grammars.status_after(spec_of(b"\n" + begins), ord("c")) == (True, "")
     # One that another worker began without it goes on.
     if not begins:
         assert allowed(b"aa") == b"ab"
@@ -213,7 +213,9 @@ def test_stop_tokens_only_where_the_answer_can_end(grammars: GrammarCache, spec:
     stops = (*spec.eos_ids, ord("c"), spec.vocab_size - 1)
 
     def allowed(answer: bytes) -> list[int]:
-        wish = SamplingState(SamplingParams(), 0, answer=tuple(answer), grammar=1, stops=stops)
+        wish = SamplingState(
+            SamplingParams(), 0, output_ids=tuple(answer), grammar=1, stop_ids=stops
+        )
         found: list[int] = grammars.allowed([wish])[0].nonzero().flatten().tolist()
         return found
 
@@ -225,7 +227,7 @@ def test_an_answer_ends_where_nothing_can_follow_without_any_stop_token(
     grammars: GrammarCache, spec: ModelSpec
 ) -> None:
     open_(grammars, OutputFormat("regex", "abc"))
-    written = write(grammars, spec, 1, stops=())
+    written = write(grammars, spec, 1, stop_ids=())
     assert (bytes(written.tokens), written.is_complete) == (b"abc", True)
 
 
@@ -233,7 +235,7 @@ def test_special_and_padding_ids_are_never_chosen(grammars: GrammarCache, spec: 
     for temperature in (0.0, 2.0):
         for seed in range(10):
             open_(grammars, OutputFormat("regex", r"[\s\S]{30}"))
-            tokens = write(grammars, spec, seed, stops=(), temperature=temperature).tokens
+            tokens = write(grammars, spec, seed, stop_ids=(), temperature=temperature).tokens
             assert max(tokens) < 256
 
 
@@ -241,7 +243,7 @@ def test_a_stop_token_that_is_all_that_fits_ends_the_request_with_the_reason(
     grammars: GrammarCache, spec: ModelSpec
 ) -> None:
     open_(grammars, OutputFormat("regex", "abc"))
-    written = write(grammars, spec, 1, stops=(ord("b"),))
+    written = write(grammars, spec, 1, stop_ids=(ord("b"),))
     assert bytes(written.tokens) == b"a"
     assert "nothing fits at token 1 but stop_token_ids" in written.failure
 
@@ -284,7 +286,7 @@ def test_a_form_that_gets_too_complex_on_the_way_ends_that_request_alone(
     grammars: GrammarCache, spec: ModelSpec
 ) -> None:
     open_(grammars, OutputFormat("regex", "(a{1,1000}){1,1000}"))
-    written = write(grammars, spec, 1, most=3000, stops=())
+    written = write(grammars, spec, 1, most=3000, stop_ids=())
     assert "cannot be followed at token" in written.failure
     assert "\n" not in written.failure
     open_(grammars, FORMS[1])
@@ -303,7 +305,7 @@ def test_a_form_is_compiled_once_and_answers_do_not_share_where_they_stand(
     wishes = [
         SamplingState(SamplingParams(), 0, grammar=1),
         SamplingState(SamplingParams(), 0),
-        SamplingState(SamplingParams(), 2, answer=tuple(b"ab"), grammar=2),
+        SamplingState(SamplingParams(), 2, output_ids=tuple(b"ab"), grammar=2),
     ]
     found = {
         place: row.nonzero().flatten().tolist() for place, row in grammars.allowed(wishes).items()

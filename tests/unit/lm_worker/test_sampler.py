@@ -17,11 +17,11 @@ GREEDY = SamplingState(SamplingParams(), index=0)
 DRAWN = SamplingState(SamplingParams(temperature=1.0), index=0)
 
 TOKENS, PADDED = 40, 48
-RULES = {field.name for field in fields(SamplingParams)}
+PARAMS = {field.name for field in fields(SamplingParams)}
 
 specs = st.builds(
     SamplingState,
-    rules=st.builds(
+    params=st.builds(
         SamplingParams,
         temperature=st.sampled_from([0.0, 1e-40, 0.01, 0.5, 0.8, 1.0, 10.0]),
         top_k=st.sampled_from([0, 1, 2, 5, 39, 40, 41, 1000]),
@@ -30,7 +30,7 @@ specs = st.builds(
         seed=st.integers(0, 2**64 - 1),
     ),
     index=st.integers(0, 10000),
-    seen=st.lists(st.integers(0, TOKENS - 1), unique=True, max_size=5).map(tuple),
+    penalized_ids=st.lists(st.integers(0, TOKENS - 1), unique=True, max_size=5).map(tuple),
 )
 # Few levels, so that ties are common.
 rows_of_logits = st.lists(st.integers(-6, 6), min_size=PADDED, max_size=PADDED).map(
@@ -39,9 +39,9 @@ rows_of_logits = st.lists(st.integers(-6, 6), min_size=PADDED, max_size=PADDED).
 
 
 def wish(base: SamplingState, **changes: Any) -> SamplingState:
-    """`base` with some of its fields changed, or some of its rules'."""
-    rules = {name: changes.pop(name) for name in list(changes) if name in RULES}
-    return replace(base, rules=replace(base.rules, **rules), **changes)
+    """`base` with some of its fields changed, or some of its params'."""
+    params = {name: changes.pop(name) for name in list(changes) if name in PARAMS}
+    return replace(base, params=replace(base.params, **params), **changes)
 
 
 def tokens_of(logits: torch.Tensor, wishes: list[SamplingState], tokens: int) -> list[int]:
@@ -51,25 +51,25 @@ def tokens_of(logits: torch.Tensor, wishes: list[SamplingState], tokens: int) ->
 def kept(logits: torch.Tensor, spec: SamplingState) -> set[int]:
     """Which tokens a drawn one may be, by the definitions, one after the other."""
     scores = logits.double()
-    for token in spec.seen:
-        factor = spec.rules.repetition_penalty
+    for token in spec.penalized_ids:
+        factor = spec.params.repetition_penalty
         scores[token] = scores[token] / factor if scores[token] > 0 else scores[token] * factor
     scores = scores[:TOKENS] - scores[:TOKENS].max()
-    weights = (scores / max(spec.rules.temperature, 1e-37)).exp().numpy()
+    weights = (scores / max(spec.params.temperature, 1e-37)).exp().numpy()
     order = sorted(range(TOKENS), key=lambda token: (-scores[token], token))
-    if spec.rules.top_k:
-        order = order[: spec.rules.top_k]
-    if spec.rules.top_p == 1.0:
+    if spec.params.top_k:
+        order = order[: spec.params.top_k]
+    if spec.params.top_p == 1.0:
         return set(order)
     shares = np.cumsum(weights[order]) / weights[order].sum()
-    return set(order[: int((shares < spec.rules.top_p - 1e-6).sum()) + 1])
+    return set(order[: int((shares < spec.params.top_p - 1e-6).sum()) + 1])
 
 
 @settings(max_examples=300, deadline=None)
 @given(logits=rows_of_logits, spec=specs)
 def test_a_drawn_token_is_one_of_the_kept(logits: torch.Tensor, spec: SamplingState) -> None:
     token = tokens_of(logits[None].clone(), [spec], TOKENS)[0]
-    if spec.rules.temperature > 0:
+    if spec.params.temperature > 0:
         assert token < TOKENS
         assert token in kept(logits.clone(), spec)
 
@@ -119,7 +119,7 @@ def test_greedy_takes_the_best_of_all_columns_padding_included() -> None:
 
 def test_a_penalty_counts_in_greedy_choice_too() -> None:
     logits = torch.tensor([[2.0, 1.5, -1.0], [-1.0, -2.0, -1.2]])
-    asked = wish(GREEDY, repetition_penalty=2.0, seen=(0,))
+    asked = wish(GREEDY, repetition_penalty=2.0, penalized_ids=(0,))
     assert tokens_of(logits, [asked, asked], 3) == [1, 2]
     assert tokens_of(logits, [GREEDY, GREEDY], 3) == [0, 0]
     assert logits.tolist() == [[2.0, 1.5, -1.0], [-1.0, -2.0, pytest.approx(-1.2)]]
@@ -127,7 +127,7 @@ def test_a_penalty_counts_in_greedy_choice_too() -> None:
 
 def test_the_penalty_comes_before_the_temperature_and_the_cuts() -> None:
     logits = torch.tensor([[3.0, 2.0, -9.0, -9.0]])
-    asked = wish(DRAWN, top_k=1, repetition_penalty=2.0, seen=(0,))
+    asked = wish(DRAWN, top_k=1, repetition_penalty=2.0, penalized_ids=(0,))
     assert tokens_of(logits, [asked], 4) == [1]
 
 
@@ -179,7 +179,7 @@ def test_draws_stay_what_they_were() -> None:
 def test_log_probabilities_are_those_of_the_model_before_penalty_and_temperature() -> None:
     logits = torch.randn(3, PADDED, generator=torch.Generator().manual_seed(3))
     wishes = [
-        wish(DRAWN, top_k=2, repetition_penalty=3.0, seen=(1, 2), want_logprobs=True),
+        wish(DRAWN, top_k=2, repetition_penalty=3.0, penalized_ids=(1, 2), want_logprobs=True),
         GREEDY,
         wish(GREEDY, want_logprobs=True, top_logprobs=5),
     ]

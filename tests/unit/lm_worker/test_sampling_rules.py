@@ -20,7 +20,7 @@ TOKENS, PADDED = 300, 308  # more than the candidates
 NEAR = (0.0, -1e-5, 1e-5)  # single precision may put a border this far away
 
 ids = st.integers(0, TOKENS - 1)
-rules = st.builds(
+params = st.builds(
     SamplingParams,
     temperature=st.sampled_from([0.0, 0.3, 1.0, 4.0]),
     top_k=st.sampled_from([0, 0, 1, 3, 40, CANDIDATES, 290]),
@@ -37,26 +37,28 @@ rules = st.builds(
 )
 specs = st.builds(
     SamplingState,
-    rules=rules,
+    params=params,
     index=st.integers(0, 10000),
-    seen=st.lists(ids, unique=True, max_size=20).map(tuple),
-    answer=st.lists(ids, max_size=20).map(lambda answer: (*answer, *answer[:7])),
-    banned=st.lists(ids, unique=True, max_size=5).map(tuple),
+    penalized_ids=st.lists(ids, unique=True, max_size=20).map(tuple),
+    output_ids=st.lists(ids, max_size=20).map(lambda answer: (*answer, *answer[:7])),
+    forbidden_ids=st.lists(ids, unique=True, max_size=5).map(tuple),
 )
 
 
 def shaped(logits: Floats, spec: SamplingState, allowed: npt.NDArray[np.bool_]) -> Floats:
     """The scores to choose from; -inf where nothing can be."""
-    rule = spec.rules
+    rule = spec.params
     scores: Floats = logits.copy()
     for token, bias in rule.logit_bias:
         scores[token] += bias
-    for token in spec.seen:
+    for token in spec.penalized_ids:
         factor = rule.repetition_penalty
         scores[token] = scores[token] / factor if scores[token] > 0 else scores[token] * factor
-    for token in set(spec.answer):
-        scores[token] -= spec.answer.count(token) * rule.frequency_penalty + rule.presence_penalty
-    scores[list(spec.banned)] = -np.inf
+    for token in set(spec.output_ids):
+        scores[token] -= (
+            spec.output_ids.count(token) * rule.frequency_penalty + rule.presence_penalty
+        )
+    scores[list(spec.forbidden_ids)] = -np.inf
     scores[:TOKENS][~allowed] = -np.inf
     scores[TOKENS:] = -np.inf
     return scores
@@ -97,7 +99,7 @@ def normal(weights: Floats) -> Floats:
 
 def expected(scores: Floats, spec: SamplingState) -> set[int]:
     """What may come out; more than one token where the draw lies on a border."""
-    rule = spec.rules
+    rule = spec.params
     if rule.temperature == 0.0:
         return set(np.flatnonzero(scores > scores.max() - 1e-5).tolist())
     arrivals = np.array([waiting_time(spec, token) for token in range(len(scores))])
@@ -112,7 +114,7 @@ def expected(scores: Floats, spec: SamplingState) -> set[int]:
 def waiting_time(spec: SamplingState, token: int) -> float:
     """SplitMix64's output number `token` from the state that Philox gives, as a waiting time."""
     low = 2**64 - 1
-    state = int(np.random.Philox(key=spec.rules.seed, counter=spec.index).random_raw())
+    state = int(np.random.Philox(key=spec.params.seed, counter=spec.index).random_raw())
     mixed = (state + (token + 1) * 0x9E3779B97F4A7C15) & low
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & low
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & low
@@ -151,9 +153,11 @@ def test_the_rest_of_the_batch_does_not_matter(wishes: list[SamplingState], seed
 
 
 def spec_of(
-    *, answer: tuple[int, ...] = (), banned: tuple[int, ...] = (), **rule: Any
+    *, output_ids: tuple[int, ...] = (), forbidden_ids: tuple[int, ...] = (), **rule: Any
 ) -> SamplingState:
-    return SamplingState(SamplingParams(**rule), index=0, answer=answer, banned=banned)
+    return SamplingState(
+        SamplingParams(**rule), index=0, output_ids=output_ids, forbidden_ids=forbidden_ids
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,11 +165,11 @@ def spec_of(
     [
         (spec_of(), 3),  # plain greedy choice looks at all columns, as the original does
         (spec_of(logit_bias=((1, 0.6),)), 1),
-        (spec_of(banned=(0,)), 1),
-        (spec_of(answer=(0, 0), frequency_penalty=0.3), 1),
-        (spec_of(answer=(0, 1), frequency_penalty=0.3), 0),
-        (spec_of(answer=(0,), presence_penalty=0.6), 1),
-        (spec_of(answer=(0, 0, 0), presence_penalty=0.4), 0),
+        (spec_of(forbidden_ids=(0,)), 1),
+        (spec_of(output_ids=(0, 0), frequency_penalty=0.3), 1),
+        (spec_of(output_ids=(0, 1), frequency_penalty=0.3), 0),
+        (spec_of(output_ids=(0,), presence_penalty=0.6), 1),
+        (spec_of(output_ids=(0, 0, 0), presence_penalty=0.4), 0),
     ],
 )
 def test_greedy_choice_follows_the_rules_and_then_never_takes_padding(

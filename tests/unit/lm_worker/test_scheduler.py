@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.scheduler import Scheduler
-from lm_worker.engine.sequence import PRIORITIES, Sequence, SequenceRequest
+from lm_worker.engine.sequence import PRIORITIES, SequenceRequest, SequenceState
 from lm_worker.plan import NO_TOKEN, OutputFormat
 from tests.unit.device.pretended_device import (
     NUM_IMAGE_TOKENS,
     FakeDevice,
     alone,
     make_request,
+    num_tokens,
     run_one,
 )
 
@@ -29,7 +30,7 @@ class Crowd:
     rng: random.Random
     scheduler: Scheduler
     device: FakeDevice
-    live: list[Sequence] = field(default_factory=list)
+    live: list[SequenceState] = field(default_factory=list)
     asked: dict[str, SequenceRequest] = field(default_factory=dict)
     answers: dict[str, list[int]] = field(default_factory=dict)
 
@@ -49,8 +50,10 @@ class Crowd:
         )
         # Some come from another worker and have tokens already.
         tokens = tuple(alone(request)[: rng.choice([0, 0, 0, 3])])[: request.max_tokens - 1]
-        suspect = rng.random() < 0.1
-        sequence = Sequence(number, request, NUM_IMAGE_TOKENS, tokens, is_suspect=suspect)
+        quarantined = rng.random() < 0.1
+        sequence = SequenceState(
+            number, request, NUM_IMAGE_TOKENS, tokens, is_quarantined=quarantined
+        )
         if self.scheduler.can_ever_run(sequence) and not sequence.is_over():
             self.device.salts[number] = request.cache_salt
             if breaks:
@@ -81,7 +84,7 @@ class Crowd:
                 if is_last:
                     self.live.remove(one)
                     self.answers[one.request.request_id] = one.token_ids
-        assert self.scheduler.audit() == []
+        assert self.scheduler.check_integrity() == []
         return plan is not None
 
 
@@ -91,7 +94,7 @@ class Crowd:
     block_size=st.sampled_from([1, 3, 16]),
     blocks=st.integers(8, 40),
     max_batched_tokens=st.sampled_from([1, 5, 64]),
-    stretch=st.sampled_from([1.0, 1.75, math.inf]),
+    prefill_slowdown=st.sampled_from([1.0, 1.75, math.inf]),
     prefix_cache=st.booleans(),
 )
 def test_every_answer_is_that_of_a_lone_run_and_every_block_comes_back(
@@ -99,14 +102,14 @@ def test_every_answer_is_that_of_a_lone_run_and_every_block_comes_back(
     block_size: int,
     blocks: int,
     max_batched_tokens: int,
-    stretch: float,
+    prefill_slowdown: float,
     prefix_cache: bool,
 ) -> None:
     scheduler = Scheduler(
         BlockPool(blocks, block_size),
         max_num_seqs=6,
         max_batched_tokens=max_batched_tokens,
-        stretch=stretch,
+        prefill_slowdown=prefill_slowdown,
         prefix_cache=prefix_cache,
     )
     crowd = Crowd(random.Random(seed), scheduler, FakeDevice(block_size, max_batched_tokens))
@@ -125,13 +128,13 @@ def test_every_answer_is_that_of_a_lone_run_and_every_block_comes_back(
     assert scheduler.pool.available == blocks
 
 
-def rows_computed(scheduler: Scheduler, device: FakeDevice, sequence: Sequence) -> int:
+def rows_computed(scheduler: Scheduler, device: FakeDevice, sequence: SequenceState) -> int:
     """Rows of the one step that a request for one token takes."""
-    device.salts[sequence.number] = sequence.request.cache_salt
+    device.salts[sequence.sequence_id] = sequence.request.cache_salt
     scheduler.add(sequence)
     plan = run_one(scheduler, device)
     assert scheduler.running == 0
-    return plan.row_count
+    return num_tokens(plan)
 
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
@@ -146,7 +149,7 @@ def test_a_second_question_about_the_same_image_computes_only_what_is_new(
 
     def rows(number: int, image: str, salt: str = "") -> int:
         request = make_request("r", prompt, most=1, image=image, salt=salt)
-        return rows_computed(scheduler, device, Sequence(number, request, 18, ()))
+        return rows_computed(scheduler, device, SequenceState(number, request, 18, ()))
 
     whole = len(prompt) + NUM_IMAGE_TOKENS - 3
     known = (whole - 1) // 4 * 4 if prefix_cache else 0
@@ -167,7 +170,7 @@ def test_those_who_ask_about_an_image_at_once_have_it_computed_once(
     prompt = (1, 2, 3, 4, 5, 10, 11, 12)
     for number, image in enumerate(["a", "a", "b", "a"]):
         request = make_request(f"r{number}", prompt, most=1, image=image)
-        scheduler.add(Sequence(number, request, NUM_IMAGE_TOKENS, ()))
+        scheduler.add(SequenceState(number, request, NUM_IMAGE_TOKENS, ()))
     computed: Counter[int] = Counter()
     while (plan := scheduler.plan()) is not None:
         scheduler.apply(plan, device.execute(plan))
@@ -183,8 +186,8 @@ def test_nobody_builds_on_rows_that_gave_no_numbers() -> None:
     prompt = tuple(range(10, 22))
     for number, expected in enumerate([12, 12, 12, 4]):  # the third is sound, the fourth builds
         request = make_request("r", prompt, most=1)
-        assert rows_computed(scheduler, device, Sequence(number, request, 0, ())) == expected
-    assert scheduler.audit() == []
+        assert rows_computed(scheduler, device, SequenceState(number, request, 0, ())) == expected
+    assert scheduler.check_integrity() == []
     assert scheduler.pool.available == 64
 
 
@@ -192,12 +195,12 @@ def test_nobody_builds_on_rows_of_an_answer_that_broke_later() -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=1000)
     device = FakeDevice(4, 1000)
     prompt = tuple(range(10, 22))
-    scheduler.add(Sequence(0, make_request("r", prompt, most=5), 0, ()))
+    scheduler.add(SequenceState(0, make_request("r", prompt, most=5), 0, ()))
     run_one(scheduler, device)
     device.broken.add(0)
     run_one(scheduler, device)
     assert scheduler.running == 0
-    again = Sequence(1, make_request("r", prompt, most=1), 0, ())
+    again = SequenceState(1, make_request("r", prompt, most=1), 0, ())
     assert rows_computed(scheduler, device, again) == len(prompt)
 
 
@@ -205,9 +208,9 @@ def test_nobody_builds_on_rows_before_they_gave_a_number() -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=8)
     device = FakeDevice(4, 8, broken={0})
     prompt = tuple(range(10, 22))
-    scheduler.add(Sequence(0, make_request("broken", prompt, most=1), 0, ()))
+    scheduler.add(SequenceState(0, make_request("broken", prompt, most=1), 0, ()))
     run_one(scheduler, device)
-    scheduler.add(Sequence(1, make_request("sound", prompt, most=1), 0, ()))
+    scheduler.add(SequenceState(1, make_request("sound", prompt, most=1), 0, ()))
     chunks = run_one(scheduler, device).chunks
     assert [(c.sequence_id, c.context_len, len(c.token_ids)) for c in chunks] == [
         (0, 8, 4),
@@ -225,16 +228,16 @@ def test_the_token_that_ends_the_header_ends_no_answer(form: OutputFormat | None
         stop_ids=frozenset({7, HEADER}),
         header_id=HEADER,
         min_tokens=2,
-        form=form,
+        output_format=form,
     )
-    sequence = Sequence(0, request, 0, ())
-    first = sequence.sample_spec()
-    assert (first.banned, first.stops) == ((7,), (7,) if form else ())
+    sequence = SequenceState(0, request, 0, ())
+    first = sequence.sampling_state()
+    assert (first.forbidden_ids, first.stop_ids) == ((7,), (7,) if form else ())
     assert first.header_id == (HEADER if form else NO_TOKEN)
     sequence.add_token(HEADER)
     assert not sequence.is_over()
-    second = sequence.sample_spec()
-    assert (second.banned, second.stops) == ((7, HEADER), (7, HEADER) if form else ())
+    second = sequence.sampling_state()
+    assert (second.forbidden_ids, second.stop_ids) == ((7, HEADER), (7, HEADER) if form else ())
     sequence.add_token(HEADER)
     assert sequence.is_over()
 
@@ -243,20 +246,20 @@ def test_a_next_turn_computes_only_what_is_behind_the_answer() -> None:
     scheduler = Scheduler(BlockPool(64, 1), max_num_seqs=4, max_batched_tokens=1000)
     device = FakeDevice(1, 1000)
     asked = make_request("first", (1, 2, 3, 4, 5), most=6)
-    first = Sequence(0, asked, 0, ())
+    first = SequenceState(0, asked, 0, ())
     scheduler.add(first)
     while not first.is_over():
         run_one(scheduler, device)
     # All but the last token, which was never fed back, and what was asked next.
     again = make_request("second", (*asked.prompt_ids, *first.token_ids, 7, 8), most=1)
-    assert rows_computed(scheduler, device, Sequence(1, again, 0, ())) == 3
+    assert rows_computed(scheduler, device, SequenceState(1, again, 0, ())) == 3
 
 
 @pytest.mark.parametrize("rows", [3, 18])
 def test_positions_are_those_of_the_published_model(rows: int) -> None:
     request = make_request("r", (1, 2, 3, 4, 5, 10, 11), most=4, image="a")
-    sequence = Sequence(0, request, rows, (12,))
+    sequence = SequenceState(0, request, rows, (12,))
     extra = rows - 3
     expected = [0, 1, 2, *[3] * (rows - 2), 4, 5, 6, 7]
-    assert list(sequence.positions(0, sequence.row_count)) == expected
-    assert sequence.row_count == len(request.prompt_ids) + extra + 1
+    assert list(sequence.positions(0, sequence.num_known_tokens)) == expected
+    assert sequence.num_known_tokens == len(request.prompt_ids) + extra + 1

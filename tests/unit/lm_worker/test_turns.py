@@ -8,7 +8,7 @@ import pytest
 
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.scheduler import AGEING_STEPS, Scheduler
-from lm_worker.engine.sequence import Sequence
+from lm_worker.engine.sequence import SequenceState
 from lm_worker.plan import SampledToken
 from tests.unit.device.pretended_device import FakeDevice, alone, make_request, run_one
 
@@ -18,19 +18,19 @@ def test_a_request_of_the_last_priority_becomes_one_of_the_first_by_waiting(step
     scheduler = Scheduler(BlockPool(400, 1), max_num_seqs=1, max_batched_tokens=8)
     device = FakeDevice(1, 8)
     request = make_request("busy", (1, 2), most=300)
-    busy = Sequence(0, replace(request, stop_ids=frozenset()), 0, ())
+    busy = SequenceState(0, replace(request, stop_ids=frozenset()), 0, ())
     scheduler.add(busy)
     run_one(scheduler, device)
-    last = Sequence(1, make_request("last", (3, 4), most=1, priority=5), 0, ())
+    last = SequenceState(1, make_request("last", (3, 4), most=1, priority=5), 0, ())
     scheduler.add(last)
     for _ in range(steps):
         run_one(scheduler, device)
-    first = Sequence(2, make_request("first", (5, 6), most=1, priority=1), 0, ())
+    first = SequenceState(2, make_request("first", (5, 6), most=1, priority=1), 0, ())
     scheduler.add(first)
     scheduler.remove(busy)
     [chunk] = run_one(scheduler, device).chunks
     has_aged = steps == AGEING_STEPS * 4
-    assert chunk.sequence_id == (last if has_aged else first).number
+    assert chunk.sequence_id == (last if has_aged else first).sequence_id
 
 
 def test_the_least_urgent_and_youngest_gives_way_first() -> None:
@@ -38,7 +38,7 @@ def test_the_least_urgent_and_youngest_gives_way_first() -> None:
     device = FakeDevice(1, 8)
     for number, priority in enumerate([2, 4, 4, 3]):
         request = make_request(f"r{number}", (number + 10, number + 20), most=4, priority=priority)
-        scheduler.add(Sequence(number, request, 0, ()))
+        scheduler.add(SequenceState(number, request, 0, ()))
     assert len(run_one(scheduler, device).chunks) == 4  # all blocks are taken
     [*kept] = run_one(scheduler, device).chunks
     assert [chunk.sequence_id for chunk in kept] == [0, 3]
@@ -48,7 +48,9 @@ def test_the_least_urgent_and_youngest_gives_way_first() -> None:
 def test_more_are_taken_while_fewer_wait_than_run_and_there_is_room() -> None:
     scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=8)
     device = FakeDevice(1, 8)
-    sequences = [Sequence(n, make_request(f"r{n}", (n + 10,), most=4), 0, ()) for n in range(2)]
+    sequences = [
+        SequenceState(n, make_request(f"r{n}", (n + 10,), most=4), 0, ()) for n in range(2)
+    ]
     taken = [scheduler.has_capacity]
     scheduler.add(sequences[0])  # one waits, none runs
     taken.append(scheduler.has_capacity)
@@ -63,7 +65,7 @@ def test_prefills_are_there_until_the_last_row_of_a_prompt_is_computed() -> None
     scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=2)
     device = FakeDevice(1, 8)
     seen = [scheduler.is_prefilling]
-    scheduler.add(Sequence(0, make_request("r", (1, 2, 3, 4), most=4), 0, ()))
+    scheduler.add(SequenceState(0, make_request("r", (1, 2, 3, 4), most=4), 0, ()))
     seen.append(scheduler.is_prefilling)  # it waits
     for _ in range(2):  # two rows each
         run_one(scheduler, device)
@@ -76,7 +78,7 @@ def test_none_are_taken_while_the_cache_is_full() -> None:
     device = FakeDevice(1, 8)
     for number in range(3):
         ids = tuple(range(10 * number + 10, 10 * number + 13))
-        scheduler.add(Sequence(number, make_request(f"r{number}", ids, most=2), 0, ()))
+        scheduler.add(SequenceState(number, make_request(f"r{number}", ids, most=2), 0, ()))
     run_one(scheduler, device)
     assert (scheduler.running, scheduler.waiting) == (2, 1)
     when_full = scheduler.has_capacity
@@ -90,8 +92,8 @@ def test_none_are_taken_while_the_cache_is_full() -> None:
 def test_the_youngest_gives_way_when_blocks_run_out() -> None:
     scheduler = Scheduler(BlockPool(6, 2), max_num_seqs=4, max_batched_tokens=100)
     device = FakeDevice(2, 100)
-    old = Sequence(0, make_request("old", (1, 2, 3, 4), most=6), 0, ())
-    young = Sequence(1, make_request("young", (5, 6, 8, 9), most=6), 0, ())
+    old = SequenceState(0, make_request("old", (1, 2, 3, 4), most=6), 0, ())
+    young = SequenceState(1, make_request("young", (5, 6, 8, 9), most=6), 0, ())
     scheduler.add(old)
     scheduler.add(young)
     while (plan := scheduler.plan()) is not None:
@@ -105,12 +107,14 @@ def test_a_suspect_has_its_steps_alone_until_it_has_a_token() -> None:
     scheduler = Scheduler(BlockPool(16, 2), max_num_seqs=2, max_batched_tokens=3)
     device = FakeDevice(2, 3)
     for number in range(2):
-        scheduler.add(Sequence(number, make_request("r", (1, 2), most=9), 0, ()))
+        scheduler.add(SequenceState(number, make_request("r", (1, 2), most=9), 0, ()))
     plan = scheduler.plan()
     assert plan is not None
     scheduler.apply(plan, device.execute(plan))
-    suspect = Sequence(2, make_request("s", (5, 4, 3, 2, 1), most=9), 0, (), is_suspect=True)
-    scheduler.add(suspect)
+    quarantined = SequenceState(
+        2, make_request("s", (5, 4, 3, 2, 1), most=9), 0, (), is_quarantined=True
+    )
+    scheduler.add(quarantined)
     for rows in (3, 2):
         plan = scheduler.plan()
         assert plan is not None
@@ -119,7 +123,7 @@ def test_a_suspect_has_its_steps_alone_until_it_has_a_token() -> None:
     plan = scheduler.plan()
     assert plan is not None
     assert len(plan.chunks) == 2
-    assert not suspect.is_suspect
+    assert not quarantined.is_quarantined
 
 
 def test_a_thousand_sequences_are_planned_in_the_time_of_a_few_plain_objects_each() -> None:
@@ -127,7 +131,7 @@ def test_a_thousand_sequences_are_planned_in_the_time_of_a_few_plain_objects_eac
     scheduler = Scheduler(BlockPool(8000, 16), max_num_seqs=1000, max_batched_tokens=2000)
     for number in range(1000):
         request = make_request(f"r{number}", (number, 5), most=100)
-        scheduler.add(Sequence(number, replace(request, stop_ids=frozenset()), 0, ()))
+        scheduler.add(SequenceState(number, replace(request, stop_ids=frozenset()), 0, ()))
     shares = []
     for _ in range(40):
         begun = time.perf_counter()
