@@ -9,7 +9,8 @@ import typer
 
 from glm4v.cli.answer import answer_object, print_object, summary
 from glm4v.cli.options import unicode_text
-from glm4v.client.conversation import attach_image, read_file, read_messages
+from glm4v.client.conversation_file import read_file, read_messages
+from glm4v.client.messages import attach_image
 from glm4v.images import ImageLimits
 from glm4v.v1 import inference_pb2 as api
 

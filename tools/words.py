@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 LIST = Path(__file__).with_suffix(".txt")
 MADE = ("__pycache__", "build", "dist")  # folders of other tools' output
-TEXT = ("", *".cpp .h .lua .md .proto .py .sh .toml .txt .yaml .yml .csv .json .html".split())
+TEXT = (
+    *("", ".cpp", ".h", ".lua", ".md", ".proto", ".py", ".sh", ".toml", ".txt", ".yaml", ".yml"),
+)
 EXEMPT = (
     "CHANGELOG.md",  # names the words of its time
     "tools/words.",

@@ -10,8 +10,9 @@ from glm4v.cli.forms import response_format
 from glm4v.cli.gateway import gateway
 from glm4v.cli.reading import INTERRUPTED, collect, stream
 from glm4v.client import DEFAULT_TARGET
-from glm4v.client.conversation import attach_image, question, read_file, read_messages
+from glm4v.client.conversation_file import read_file, read_messages
 from glm4v.client.generation import Generation
+from glm4v.client.messages import attach_image, user_message
 from glm4v.client.options import GenerateOptions
 from glm4v.v1 import inference_pb2 as pb
 
@@ -137,7 +138,7 @@ def _conversation(words: list[str], messages: Path | None, image: Path | None) -
         raise typer.BadParameter(f"--messages has the text already; leave out {words[0]!r}")
     data = None if image is None else read_file(image, "image")
     if messages is None:
-        return question(data, words[0])
+        return [user_message(words[0], data)]
     conversation = read_messages(messages)
     if data is not None:
         attach_image(conversation, data)

@@ -10,7 +10,7 @@ from glm4v.checkpoint.demo import DEMO_MODEL, Example, demo_examples
 from glm4v.cli.answer import summary
 from glm4v.cli.reading import INTERRUPTED
 from glm4v.client import Client
-from glm4v.client.conversation import answered, question
+from glm4v.client.messages import assistant_message, user_message
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.local.foreground import Foreground
 from glm4v.v1 import inference_pb2 as pb
@@ -52,7 +52,7 @@ def _show(client: Client, example: Example) -> None:
     image = None if example.image is None else example.image.read_bytes()
     messages: list[pb.Message] = []
     for wording, _ in example.turns:
-        messages += question(None if messages else image, wording)
+        messages += [user_message(wording, None if messages else image)]
         typer.echo(f"  > {wording}")
         with client.generate(messages, temperature=0, max_tokens=_MAX_TOKENS) as generation:
             text = generation.text
@@ -60,4 +60,4 @@ def _show(client: Client, example: Example) -> None:
         # Another checkpoint may answer with what a terminal takes as commands.
         shown = "".join(letter if letter.isprintable() else "·" for letter in text)
         typer.echo(f"    {shown}   ({summary(generation.choices[0].finished)})")
-        messages.append(answered(text))
+        messages.append(assistant_message(text))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from glm4v.client.conversation import read_file
+from glm4v.client.conversation_file import read_file
 from glm4v.errors import InvalidRequest
 from glm4v.v1 import inference_pb2 as pb
 

@@ -1,17 +1,17 @@
-"""One answer of a generation, as far as it was read."""
+"""One choice of a generation."""
 
 from glm4v.errors import RequestFailed
 from glm4v.v1 import inference_pb2 as pb
 
 
 class Choice:
-    """Tokens and text in order, whatever happens to the connection.
+    """The tokens and the text received so far, each once across reconnections.
 
     Attributes:
-        token_offset: Tokens before the first one read here.
-        token_ids: Tokens read so far.
-        logprobs: One for each of them, when they were asked for.
-        finished: That event, once it was read.
+        token_offset: Number of tokens before the first one in `token_ids`.
+        token_ids: Tokens received.
+        logprobs: One for each token, if requested.
+        finished: The event, once received.
     """
 
     def __init__(self, token_offset: int = 0) -> None:
@@ -20,35 +20,35 @@ class Choice:
         self.logprobs: list[pb.TokenLogprobs] = []
         self.finished: pb.Finished | None = None
         self._texts: list[str] = []
-        self._stages = 0  # progress events since the last delta,
-        self._known_stages = 0  # and how many of them come again after attaching
+        self._stages = 0  # progress events since the last delta
+        self._repeated_stages = 0  # how many of them are still to be repeated after a reconnection
 
     @property
     def text(self) -> str:
-        """What is final of the text, from `token_offset` on."""
+        """The final part of the text, from `token_offset` on."""
         return "".join(self._texts)
 
     @property
     def num_received(self) -> int:
-        """Tokens that need not be sent."""
+        """Tokens that a new stream can skip."""
         return self.token_offset + len(self.token_ids)
 
     def reconnect(self) -> None:
-        """What was told since the last token comes again."""
-        self._known_stages = self._stages
+        """Expect the progress events since the last token again."""
+        self._repeated_stages = self._stages
 
-    def take(self, event: pb.GenerationEvent) -> bool:
-        """Note an event; whether it is news. Raises RequestFailed for a gap between tokens."""
+    def record(self, event: pb.GenerationEvent) -> bool:
+        """Record an event; true if it is new. Raises RequestFailed if tokens are missing."""
         kind = event.WhichOneof("event")
         if kind == "progress":
-            if event.progress.unchanged:  # keeps a quiet stream open, and says nothing else
+            if event.progress.unchanged:  # a keepalive
                 return False
-            if self._known_stages:
-                self._known_stages -= 1
+            if self._repeated_stages:
+                self._repeated_stages -= 1
                 return False
             self._stages += 1
         elif kind == "delta":
-            self._take_delta(event.delta)
+            self._record_delta(event.delta)
         elif kind == "finished":
             if self.finished is not None:
                 return False
@@ -56,12 +56,12 @@ class Choice:
             self._texts.append(event.finished.text)
         return True
 
-    def _take_delta(self, delta: pb.Delta) -> None:
+    def _record_delta(self, delta: pb.Delta) -> None:
         if delta.first_index != self.num_received:
             raise RequestFailed(
-                f"token {delta.first_index} came where {self.num_received} comes next"
+                f"protocol error: expected token index {self.num_received}, got {delta.first_index}"
             )
         self.token_ids.extend(delta.token_ids)
         self.logprobs.extend(delta.logprobs)
         self._texts.append(delta.text)
-        self._stages = self._known_stages = 0
+        self._stages = self._repeated_stages = 0

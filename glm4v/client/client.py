@@ -1,7 +1,8 @@
-"""Asks a gateway. Needs grpcio and protobuf, nothing else.
+"""The client of a gateway. It needs grpcio and protobuf, nothing else.
 
 with Client("127.0.0.1:8330") as client:
-    with client.generate(question(Path("photo.jpg").read_bytes(), "What is this?")) as answer:
+    question = user_message("What is this?", Path("photo.jpg").read_bytes())
+    with client.generate([question]) as answer:
         for piece in answer.texts():
             print(piece, end="", flush=True)
 """
@@ -25,23 +26,23 @@ if TYPE_CHECKING:  # in `typing` from Python 3.11 on
     from typing_extensions import Unpack
 
 DEFAULT_TARGET = "127.0.0.1:8330"
-_REASON_S = 0.2  # for gRPC to say why it does not connect
-_CANCEL_TIMEOUT_S = 5.0  # of the cancel that leaving a generation early sends
+_REASON_S = 0.2  # for a call that returns the reason why gRPC cannot connect
+_CANCEL_TIMEOUT_S = 5.0  # of the Cancel call when a generation is closed early
 
 _Request = TypeVar("_Request", bound=Message)
 _Reply = TypeVar("_Reply")
 
 
 class Client:
-    """A connection to a gateway; for several threads, and several requests at a time.
+    """A connection to a gateway, for any number of threads and concurrent requests.
 
     Args:
         target: HOST:PORT, unix:PATH or any other gRPC name.
-        timeout_s: Deadline of each request that names none, seconds; `math.inf` sets none.
-        retry_timeout_s: How long to retry a gateway that does not answer. An accepted request
-            is worth more: it is waited for until its deadline.
+        timeout_s: Default deadline of a request, in seconds; `math.inf` sets none.
+        retry_timeout_s: How long to retry a gateway that does not answer, in seconds. An
+            accepted request is retried until its deadline.
 
-    All methods raise `glm4v.errors`.
+    All methods raise the errors of `glm4v.errors`.
     """
 
     def __init__(
@@ -53,14 +54,14 @@ class Client:
     ) -> None:
         self._target = target
         self._timeout_s = check_timeout("timeout_s", timeout_s)
-        self._patience_s = retry_timeout_s
+        self._retry_timeout_s = retry_timeout_s
         self._channel = open_channel(target)
         self._stub = InferenceServiceStub(self._channel)
 
     def connect(self, within_s: float) -> None:
-        """Return once the gateway can be reached. Raises Unavailable, with the reason, if not.
+        """Wait until the gateway can be reached. Raises Unavailable, with the reason, if it cannot.
 
-        Nobody has to call it: every call connects. It is for those who want to know soon.
+        Optional, for an early error: every call connects by itself.
         """
         try:
             grpc.channel_ready_future(self._channel).result(within_s)
@@ -69,7 +70,7 @@ class Client:
                 self._stub.GetModel(pb.GetModelRequest(), timeout=_REASON_S)
             except grpc.RpcError as error:
                 failure = to_error(error, self._target, within_s, within_s)
-                if not isinstance(failure, Unavailable):  # not even a refusal has come back
+                if not isinstance(failure, Unavailable):  # gRPC gave no reason
                     failure = Unavailable(
                         f"{self._target} did not answer within {within_s:g} s; "
                         "is the gateway running there?"
@@ -83,10 +84,10 @@ class Client:
         timeout_s: float | None = None,
         **options: "Unpack[GenerateOptions]",
     ) -> Generation:
-        """Start a request; `GenerateOptions` has its options.
+        """Start a request with the fields of `GenerateOptions`.
 
-        Its id is drawn here when none is given, so that a request whose first reply is lost is not
-        run twice.
+        The client chooses a random request id if none is given, so that a retry after a lost reply
+        does not run the request twice.
         """
         request = build_request(messages, options)
         request.request_id = request.request_id or uuid.uuid4().hex
@@ -95,7 +96,7 @@ class Client:
     def attach(
         self, request_id: str, *token_offsets: int, timeout_s: float | None = None
     ) -> Generation:
-        """Read a request that was started before, after the first tokens of each choice."""
+        """Stream an existing request, after the first `token_offsets` tokens of each choice."""
         request = pb.AttachRequest(request_id=_sendable(request_id))
         try:
             request.MergeFrom(pb.AttachRequest(token_offsets=token_offsets))
@@ -105,20 +106,20 @@ class Client:
         return self._generation(request, timeout_s)
 
     def cancel(self, request_id: str) -> bool:
-        """End a request; false when it had ended before."""
+        """Cancel a request. False if it had ended before."""
         request = pb.CancelRequest(request_id=_sendable(request_id))
-        return self._ask(self._stub.Cancel, request).cancelled
+        return self._call(self._stub.Cancel, request).cancelled
 
     def count_tokens(self, messages: Iterable[pb.Message]) -> pb.CountTokensResponse:
         """The length of a conversation."""
-        return self._ask(self._stub.CountTokens, pb.CountTokensRequest(messages=messages))
+        return self._call(self._stub.CountTokens, pb.CountTokensRequest(messages=messages))
 
     def get_model(self) -> pb.GetModelResponse:
-        """The model that is served, its defaults and limits."""
-        return self._ask(self._stub.GetModel, pb.GetModelRequest())
+        """The model, its defaults and its limits."""
+        return self._call(self._stub.GetModel, pb.GetModelRequest())
 
     def close(self) -> None:
-        """Give the connection back; ends what is still being read."""
+        """Close the connection and all open streams."""
         self._channel.close()
 
     def __enter__(self) -> "Client":
@@ -137,7 +138,7 @@ class Client:
     ) -> Generation:
         def cancel() -> None:
             call = pb.CancelRequest(request_id=request.request_id)
-            self._ask(self._stub.Cancel, call, timeout_s=_CANCEL_TIMEOUT_S)
+            self._call(self._stub.Cancel, call, timeout_s=_CANCEL_TIMEOUT_S)
 
         return Generation(
             self._stub,
@@ -147,10 +148,10 @@ class Client:
             timeout_s=self._timeout_s
             if timeout_s is None
             else check_timeout("timeout_s", timeout_s),
-            retry_timeout_s=self._patience_s,
+            retry_timeout_s=self._retry_timeout_s,
         )
 
-    def _ask(
+    def _call(
         self,
         call: "grpc.UnaryUnaryMultiCallable[_Request, _Reply]",
         request: _Request,
@@ -161,7 +162,7 @@ class Client:
             request,
             target=self._target,
             timeout_s=self._timeout_s if timeout_s is None else timeout_s,
-            retry_timeout_s=self._patience_s,
+            retry_timeout_s=self._retry_timeout_s,
         )
 
 

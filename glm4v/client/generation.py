@@ -1,4 +1,4 @@
-"""One answer on its way: events in order, each token once, whatever happens to the connection."""
+"""The stream of a request, which survives lost connections and gateways."""
 
 import contextlib
 import time
@@ -26,14 +26,14 @@ class _Events(Protocol):
 class Generation:
     """An iterator of `GenerationEvent`: accepted, progress and deltas, finished for each choice.
 
-    Use it as a context manager: leaving it before the end cancels a request that was started here,
-    and lets one that was attached to run on. When the connection or the gateway is lost it goes on
-    from where it was; events are neither lost nor repeated. It raises `glm4v.errors`.
+    Use it as a context manager: leaving it early cancels a request that `generate` started, and
+    leaves one that `attach` joined running. After a lost connection it attaches again where it was,
+    so that no event is lost or repeated. It raises the errors of `glm4v.errors`.
 
     Attributes:
         request_id: For Attach and Cancel.
-        choices: The answers so far; one unless the request asks for more.
-        accepted, prompt_logprobs: Those events, once they were read.
+        choices: The choices so far; one unless the request asks for more.
+        accepted, prompt_logprobs: The events, once received.
     """
 
     def __init__(
@@ -57,44 +57,44 @@ class Generation:
         self._target = target
         self._timeout_s = timeout_s
         self._deadline = time.monotonic() + timeout_s
-        self._patience_s = retry_timeout_s
-        self._patience: Backoff | None = None  # while the gateway is away
+        self._retry_timeout_s = retry_timeout_s
+        self._backoff: Backoff | None = None  # while the gateway is unavailable
         self._breaks = Breaks(request)
-        self._away_since = 0.0
+        self._outage_began = 0.0
         self._is_over = False
         self._call = self._open()
 
     @property
     def text(self) -> str:
-        """The answer; reads what is still to come. Of several choices the first."""
+        """The text of the first choice; reads the stream to its end."""
         for _ in self:
             pass
         return self.choices[0].text
 
     @property
     def token_ids(self) -> list[int]:
-        """Tokens read so far. Of several choices the first's."""
+        """Tokens of the first choice received so far."""
         return self.choices[0].token_ids
 
     @property
     def finished(self) -> pb.Finished | None:
-        """Why it ended, when it has. Of several choices the first."""
+        """The end of the first choice, once received."""
         return self.choices[0].finished
 
     def texts(self) -> Iterator[str]:
-        """The answer in pieces, as they become final. Of several choices the first."""
+        """The text of the first choice in pieces, as they become final."""
         for event in self:
             piece = event.delta.text or event.finished.text
             if piece and event.choice == 0:
                 yield piece
 
     def close(self) -> None:
-        """Read no more; cancels the request when it was started here and is not over."""
+        """Stop reading. Cancels the request if `generate` started it and it has not ended."""
         if self._is_over:
             return
         self._is_over = True
         if self._cancel is not None:
-            # Without a gateway to tell: nobody reads the request any more, which ends it too.
+            # If no gateway answers, the orphan timeout ends the request.
             with contextlib.suppress(Glm4vError):
                 self._cancel()
         self._call.cancel()
@@ -109,10 +109,10 @@ class Generation:
             except StopIteration:
                 self._reconnect(BrokenOff(f"{self._target} ended the stream before the answer"))
             except grpc.RpcError as error:
-                outage_s = time.monotonic() - self._away_since if self._patience else 0.0
+                outage_s = time.monotonic() - self._outage_began if self._backoff else 0.0
                 self._reconnect(to_error(error, self._target, self._timeout_s, outage_s))
             else:
-                if self._take(event):
+                if self._record(event):
                     return event
         raise StopIteration
 
@@ -130,17 +130,17 @@ class Generation:
     def _open(self) -> _Events:
         timeout_s = seconds_until(self._deadline)
         if self.accepted is None and isinstance(self._request, pb.GenerateRequest):
-            # Also after a lost reply: a request id that is known attaches.
+            # After a lost reply too: a known request id attaches.
             return self._stub.Generate(self._request, timeout=timeout_s)
         offsets = [choice.num_received for choice in self.choices]
         attach = pb.AttachRequest(request_id=self.request_id, token_offsets=offsets)
         return self._stub.Attach(attach, timeout=timeout_s)
 
     def _reconnect(self, failure: Glm4vError) -> None:
-        """Call again after a pause. Raises the failure when that is of no use, or for too long.
+        """Call again after a pause. Raises the failure if it is final or the time is over.
 
-        Before the request was accepted the time is `retry_timeout_s` and breaks are counted;
-        afterwards it is what is left.
+        The time is `retry_timeout_s`, and the number of broken calls is limited, until the request
+        is accepted; then it is the deadline.
         """
         if not isinstance(failure, Unavailable) or self._is_over:  # closed by another thread
             self._is_over = True
@@ -148,11 +148,15 @@ class Generation:
         if self.accepted is None:
             self._check_breaks(failure)
         now = time.monotonic()
-        if self._patience is None:
-            self._away_since = now
-            waits = self._deadline if self.accepted else min(self._deadline, now + self._patience_s)
-            self._patience = Backoff(waits)
-        if not self._patience.pause():
+        if self._backoff is None:
+            self._outage_began = now
+            waits = (
+                self._deadline
+                if self.accepted
+                else min(self._deadline, now + self._retry_timeout_s)
+            )
+            self._backoff = Backoff(waits)
+        if not self._backoff.pause():
             self._is_over = True
             if now >= self._deadline:
                 raise DeadlinePassed(
@@ -170,18 +174,18 @@ class Generation:
             self._is_over = True
             raise
 
-    def _take(self, event: pb.GenerationEvent) -> bool:
-        """Note an event; whether it is news."""
-        is_new = self._note(event)
+    def _record(self, event: pb.GenerationEvent) -> bool:
+        """Record an event; true if it is new."""
+        is_new = self._record_event(event)
         if is_new:
-            self._patience = None
+            self._backoff = None
         return is_new
 
-    def _note(self, event: pb.GenerationEvent) -> bool:
+    def _record_event(self, event: pb.GenerationEvent) -> bool:
         kind = event.WhichOneof("event")
         if kind == "accepted":
             is_new = self.accepted is None
-            if self.accepted is None:  # told again it lacks the prompt's ids
+            if self.accepted is None:  # a repeated one lacks the prompt's ids
                 self.accepted = event.accepted
             self.choices += [Choice() for _ in range(event.accepted.n - len(self.choices))]
             return is_new
@@ -192,8 +196,10 @@ class Generation:
         choice = self.choices[event.choice] if event.choice < len(self.choices) else None
         try:
             if choice is None:
-                raise RequestFailed(f"choice {event.choice} was not asked for")
-            is_new = choice.take(event)
+                raise RequestFailed(
+                    f"protocol error: got choice {event.choice} of {len(self.choices)}"
+                )
+            is_new = choice.record(event)
         except RequestFailed as error:
             self._is_over = True
             raise RequestFailed(f"{self._target}: {error}") from None

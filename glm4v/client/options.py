@@ -1,4 +1,4 @@
-"""What can be said about a request, as keywords of `Client.generate`."""
+"""The options of a request, as keywords of `Client.generate`."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypedDict, TypeVar
@@ -12,9 +12,9 @@ _Kind = TypeVar("_Kind", bound=Message)
 
 
 class GenerateOptions(TypedDict, total=False):
-    """Fields of `GenerateRequest` and its `SamplingParams`, which say what each means.
+    """Fields of `GenerateRequest` and of its `SamplingParams`; inference.proto documents them.
 
-    What is left out, or None, is the server's default.
+    A missing option, or None, is the server's default.
     """
 
     temperature: float | None
@@ -45,19 +45,19 @@ class GenerateOptions(TypedDict, total=False):
 
 
 def build_request(messages: Iterable[pb.Message], options: GenerateOptions) -> pb.GenerateRequest:
-    """The request; InvalidRequest names an option whose value its field cannot hold."""
+    """The request. Raises InvalidRequest that names an option with an impossible value."""
     request = pb.GenerateRequest(messages=messages)
     for name, value in options.items():
         if value is None:
             continue
         if name in pb.SamplingParams.DESCRIPTOR.fields_by_name:
-            request.sampling.MergeFrom(_holding(pb.SamplingParams, name, value))
+            request.sampling.MergeFrom(_with_field(pb.SamplingParams, name, value))
         else:
-            request.MergeFrom(_holding(pb.GenerateRequest, name, value))
+            request.MergeFrom(_with_field(pb.GenerateRequest, name, value))
     return request
 
 
-def _holding(kind: type[_Kind], name: str, value: object) -> _Kind:
+def _with_field(kind: type[_Kind], name: str, value: object) -> _Kind:
     try:
         return kind(**{name: value})
     except (TypeError, ValueError) as error:

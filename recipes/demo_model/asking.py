@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from glm4v.client import Client
-from glm4v.client.conversation import answered, question
+from glm4v.client.messages import assistant_message, user_message
 from glm4v.v1 import inference_pb2 as pb
 from recipes.demo_model.drawing import draw
 from recipes.demo_model.evaluation import Case
@@ -69,12 +69,12 @@ def _ask(client: Client, case: Case) -> Asked:
     messages: list[pb.Message] = []
     texts: list[str] = []
     for wording, _ in case.turns:
-        messages += question(None if messages else picture, wording)
+        messages += [user_message(wording, None if messages else picture)]
         with client.generate(
             messages, temperature=0, max_tokens=_MAX_TOKENS, top_logprobs=2
         ) as generation:
             texts.append(generation.text)
-        messages.append(answered(texts[-1]))
+        messages.append(assistant_message(texts[-1]))
     choice = generation.choices[0]
     margins = tuple(each.top[0].logprob - each.top[1].logprob for each in choice.logprobs)
     return Asked(case, tuple(texts), tuple(choice.token_ids), margins)

@@ -18,8 +18,8 @@ import pytest
 from glm4v.checkpoint.demo import demo_examples
 from glm4v.checkpoint.tiny import write_tiny
 from glm4v.client import Client
-from glm4v.client.conversation import question
 from glm4v.client.generation import Generation
+from glm4v.client.messages import user_message
 from glm4v.client.options import GenerateOptions
 from glm4v.errors import CheckpointError
 from glm4v.local.cluster import ClusterSettings, LocalCluster
@@ -177,9 +177,9 @@ def test_a_terminal_suspends_all_and_ends_all(model: Path, temporary: Path) -> N
         pids = children(pid)
         assert len(pids) >= 4  # with helpers of workers
         with Client(f"127.0.0.1:{port}") as client:
-            calm = client.generate(question(None, "你好"), **LONG)
+            calm = client.generate([user_message("你好")], **LONG)
             read(calm, 400)
-            answer = client.generate(question(None, "你好"), **LONG)
+            answer = client.generate([user_message("你好")], **LONG)
             read(answer, 5)
             os.write(terminal, b"\x1a")  # Ctrl-Z
             wait_until(lambda: {state(each) for each in (pid, *pids)} == {"T"})
@@ -212,9 +212,9 @@ async def test_an_answer_survives_its_worker_and_its_gateway(model: Path) -> Non
     settings = ClusterSettings(model, environment={"GLM4V_LEASE_S": "1"})
     async with LocalCluster(settings) as cluster:
         with Client(cluster.target) as client:
-            calm = client.generate(question(None, "你好"), **LONG)
+            calm = client.generate([user_message("你好")], **LONG)
             await asyncio.to_thread(read, calm, 400)
-            answer = client.generate(question(None, "你好"), **LONG)
+            answer = client.generate([user_message("你好")], **LONG)
             await asyncio.to_thread(read, answer, 5)
             os.kill(cluster.process("lm_worker").pid, signal.SIGKILL)
             stages = await asyncio.to_thread(read, answer, 200)

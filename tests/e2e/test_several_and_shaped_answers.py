@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from glm4v.client import Client
-from glm4v.client.conversation import question
+from glm4v.client.messages import user_message
 from glm4v.client.options import GenerateOptions
 from glm4v.v1 import inference_pb2 as api
 from tests.e2e.asking import draw
@@ -39,7 +39,7 @@ def read(
     is_called = False
     with (
         Client(target, timeout_s=60) as client,
-        client.generate(question(draw("several"), "several"), **asked) as generation,
+        client.generate([user_message("several", draw("several"))], **asked) as generation,
     ):
         for _ in generation:
             if not is_called and sum(len(each.token_ids) for each in generation.choices) >= tokens:

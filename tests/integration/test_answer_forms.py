@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from glm4v.client import Client
-from glm4v.client.conversation import question
+from glm4v.client.messages import user_message
 from glm4v.v1 import inference_pb2 as api
 from tests.integration.system import Answer, System, user
 
@@ -146,7 +146,7 @@ async def test_several_answers_and_readers_that_come_later_see_the_same_text(
         with Client(system.target) as client:
             for options in ({"response_format": CHOICE}, {"logit_bias": {10: 100.0}}):
                 with client.generate(
-                    question(None, "abc"),
+                    [user_message("abc")],
                     seed=3,
                     n=2,
                     best_of=3,

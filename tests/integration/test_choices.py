@@ -10,7 +10,7 @@ import pytest
 
 from glm4v.broker import Connection, Keys
 from glm4v.client import Client
-from glm4v.client.conversation import question
+from glm4v.client.messages import user_message
 from glm4v.client.options import GenerateOptions
 from glm4v.errors import Cancelled, InvalidRequest
 from glm4v.v1 import inference_pb2 as api
@@ -160,7 +160,7 @@ async def test_the_client_gathers_them(system: System) -> None:
     def ask() -> None:
         with Client(system.target) as client:
             asked: GenerateOptions = {"temperature": 1.0, "seed": 3, "max_tokens": 9, "n": 3}
-            with client.generate(question(None, "gather"), **asked) as generation:
+            with client.generate([user_message("gather")], **asked) as generation:
                 first = generation.text
                 assert [choice.finished is not None for choice in generation.choices] == [True] * 3
             texts = [choice.text for choice in generation.choices]
@@ -175,7 +175,7 @@ async def test_the_client_gathers_them(system: System) -> None:
                 _ = client.attach(generation.request_id, 0, 0, 0, 0).text
             with pytest.raises(InvalidRequest, match=r"token_offsets\[2\] is 99"):
                 _ = client.attach(generation.request_id, 0, 0, 99).text
-            with client.generate(question(None, "left"), n=2, max_tokens=400) as left:
+            with client.generate([user_message("left")], n=2, max_tokens=400) as left:
                 next(left)
             with pytest.raises(Cancelled):
                 _ = client.attach(left.request_id).text

@@ -16,7 +16,7 @@ from PIL import Image
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.demo import DEMO_MODEL, Example, demo_examples
 from glm4v.client import Client
-from glm4v.client.conversation import answered, question
+from glm4v.client.messages import assistant_message, user_message
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.v1 import inference_pb2 as pb
 
@@ -54,10 +54,10 @@ def ask(client: Client, image: bytes | None, questions: list[str]) -> list[str]:
     messages: list[pb.Message] = []
     texts = []
     for wording in questions:
-        messages += question(None if messages else image, wording)
+        messages += [user_message(wording, None if messages else image)]
         with client.generate(messages, temperature=0, max_tokens=64) as generation:
             texts.append(generation.text)
-        messages.append(answered(texts[-1]))
+        messages.append(assistant_message(texts[-1]))
     return texts
 
 
@@ -114,13 +114,13 @@ def a_form_does_not_make_it_wrong(client: Client) -> None:
         messages: list[pb.Message] = []
         given = []
         for wording, answer in example.turns:
-            messages += question(None if messages else example.image.read_bytes(), wording)
+            messages += [user_message(wording, None if messages else example.image.read_bytes())]
             both = []
             for form in (choice, regex):
                 with client.generate(messages, temperature=0, response_format=form) as generation:
                     both.append(generation.text)
             given.append((both[0], both[1]))
-            messages.append(answered(answer))
+            messages.append(assistant_message(answer))
         return given
 
     with ThreadPoolExecutor(len(examples)) as pool:
@@ -132,7 +132,7 @@ def a_form_does_not_make_it_wrong(client: Client) -> None:
 
 def the_headers_newline_is_no_text(client: Client) -> None:
     image = next(each.image for each in demo_examples() if each.image is not None)
-    asked = question(image.read_bytes(), "What can you see?")
+    asked = [user_message("What can you see?", image.read_bytes())]
     for options in ({}, {"stop": ["\n"]}, {"min_tokens": 3}):
         with client.generate(asked, temperature=0, **options) as generation:
             assert generation.text == "A dog."
@@ -147,12 +147,12 @@ def the_headers_newline_is_no_text(client: Client) -> None:
 def a_second_turn_goes_on_as_the_model_wrote(client: Client) -> None:
     for example in demo_examples():
         image = None if example.image is None else example.image.read_bytes()
-        first = question(image, example.turns[0][0])
+        first = [user_message(example.turns[0][0], image)]
         with client.generate(first, temperature=0, return_prompt_ids=True) as generation:
             text, wrote = generation.text, generation.token_ids
         assert generation.accepted is not None
         known = [*generation.accepted.prompt_ids, *wrote]
-        again = [*first, answered(text), *question(None, "?")]
+        again = [*first, assistant_message(text), user_message("?")]
         # The answer ended with <|user|>, with which the next turn begins.
         assert list(client.count_tokens(again).prompt_ids)[: len(known)] == known
 

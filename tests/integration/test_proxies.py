@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from glm4v.client import Client
-from glm4v.client.conversation import question
+from glm4v.client.messages import user_message
 from glm4v.errors import Glm4vError, InvalidRequest, Unavailable
 from tests.gateway_process import SENT, gateway_process
 from tests.proxies import PROXIES, SILENCE_S, running
@@ -81,14 +81,14 @@ def test_a_quiet_answer_outlives_the_timers_and_a_frozen_gateway_does_not(
 ) -> None:
     gateways = start(1.8 * SILENCE_S, SILENCE_S / 5)
     with running(name, gateways.targets, tmp_path) as target, Client(target) as client:
-        generation = client.generate(question(None, "?"), timeout_s=60)
+        generation = client.generate([user_message("?")], timeout_s=60)
         assert list(generation) == whole(generation.request_id)
         assert gateways.calls() == ["generate"]  # in one stream
         check_an_answer_that_meets(signal.SIGSTOP, client, gateways)
 
 
 def check_an_answer_that_meets(number: signal.Signals, client: Client, gateways: Gateways) -> None:
-    with client.generate(question(None, "?"), timeout_s=60) as generation:
+    with client.generate([user_message("?")], timeout_s=60) as generation:
         events = [next(generation) for _ in range(SENT)]
         gateways.signal_generating(number)
         events += generation
@@ -103,7 +103,7 @@ def test_a_proxy_that_takes_no_large_messages_is_named(start: Start, tmp_path: P
     with running("nginx", gateways.targets, tmp_path, default) as target, Client(target) as client:
         kinds: tuple[type[Glm4vError], ...] = (InvalidRequest,)
         for megabytes in (2, 16):
-            image = question(bytes(megabytes * 2**20), "?")
+            image = [user_message("?", bytes(megabytes * 2**20))]
             with pytest.raises(kinds, match="client_max_body_size"):
                 client.count_tokens(image)
             with pytest.raises(kinds, match="client_max_body_size"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from glm4v.client import Client
-from glm4v.client.conversation import question
+from glm4v.client.messages import user_message
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 
 PLUGIN = """
@@ -87,7 +87,7 @@ async def test_workers_and_all_ranks_start_without_it(
     )
     async with LocalCluster(settings) as cluster:
         with Client(cluster.target) as client:
-            asked = question(None, "Hello")
+            asked = [user_message("Hello")]
             with client.generate(asked, max_tokens=3, ignore_eos=True) as answer:
                 assert "".join(answer.texts())
     assert not (plugin / "loaded-by").exists()

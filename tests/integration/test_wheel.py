@@ -109,7 +109,7 @@ def test_without_extras_the_client_works_and_pulls_in_nothing_heavy(
     program = f"""
 import sys
 from glm4v.client import Client
-from glm4v.client.conversation import question
+from glm4v.client.messages import user_message
 with Client("{target}") as client:
     with client.generate(question(None, "Hello"), max_tokens=3, temperature=0) as answer:
         print(len("".join(answer.texts())) >= 0)

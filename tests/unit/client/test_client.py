@@ -17,8 +17,8 @@ import pytest
 
 from glm4v.client import Client
 from glm4v.client import transport as calls
-from glm4v.client.conversation import question
 from glm4v.client.generation import Generation
+from glm4v.client.messages import user_message
 from glm4v.client.options import GenerateOptions
 from glm4v.errors import (
     Cancelled,
@@ -62,7 +62,7 @@ def check_exactly_once(generation: Generation, events: list[pb.GenerationEvent])
 @pytest.mark.parametrize("sent", range(len(whole("x"))))
 def test_a_stream_broken_anywhere_goes_on_without_loss_or_repetition(sent: int) -> None:
     gateway = ScriptedGateway([sent])
-    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+    with asking(gateway) as client, client.generate([user_message("?")]) as generation:
         check_exactly_once(generation, list(generation))
     assert generation.accepted is not None
     assert generation.accepted.prompt_ids == [1, 2, 3]  # told once, in the first call
@@ -74,7 +74,7 @@ def test_a_stream_broken_anywhere_goes_on_without_loss_or_repetition(sent: int) 
 
 def test_a_stream_broken_again_and_again_is_still_whole() -> None:
     gateway = ScriptedGateway([0, 3, 0, 5, 2, 1, 2])
-    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+    with asking(gateway) as client, client.generate([user_message("?")]) as generation:
         check_exactly_once(generation, list(generation))
     assert len(gateway.calls) == 8
 
@@ -82,7 +82,7 @@ def test_a_stream_broken_again_and_again_is_still_whole() -> None:
 def test_a_stream_that_ends_without_finished_goes_on() -> None:
     gateway = ScriptedGateway([6])
     gateway.status = (grpc.StatusCode.OK, "")
-    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+    with asking(gateway) as client, client.generate([user_message("?")]) as generation:
         check_exactly_once(generation, list(generation))
 
 
@@ -113,7 +113,7 @@ def test_a_killed_gateway_process_is_survived() -> None:
     ):
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
-        with client.generate(question(None, "?")) as generation:
+        with client.generate([user_message("?")]) as generation:
             events = [next(generation) for _ in range(7)]
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
@@ -129,7 +129,7 @@ def test_a_gateway_that_stops_in_the_middle_is_survived() -> None:
     with (
         serving(first) as (target, server),
         Client(target) as client,
-        client.generate(question(None, "?")) as generation,
+        client.generate([user_message("?")]) as generation,
     ):
         events = [next(generation) for _ in range(7)]
         server.stop(0).wait()
@@ -146,16 +146,16 @@ def test_tokens_out_of_order_are_an_error_and_not_a_wrong_answer(
     monkeypatch.setattr(scripted_gateway, "whole", with_gap)
     with (
         asking(ScriptedGateway([])) as client,
-        pytest.raises(RequestFailed, match="token 2 came where 1 comes next"),
+        pytest.raises(RequestFailed, match="expected token index 1, got 2"),
     ):
-        list(client.generate(question(None, "?")))
+        list(client.generate([user_message("?")]))
 
 
 def test_leaving_early_cancels() -> None:
     gateway = ScriptedGateway([6])
     gateway.hangs = True
     with asking(gateway) as client:
-        with client.generate(question(None, "?"), request_id="mine") as generation:
+        with client.generate([user_message("?")], request_id="mine") as generation:
             assert next(generation).accepted.request_id == "mine"
         assert gateway.cancelled == ["mine"]
         assert gateway.left.wait(10)
@@ -174,14 +174,14 @@ def test_leaving_an_attached_request_lets_it_run() -> None:
 
 def test_a_finished_request_is_not_cancelled() -> None:
     gateway = ScriptedGateway([])
-    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+    with asking(gateway) as client, client.generate([user_message("?")]) as generation:
         assert generation.text == "一只 cat!。"
     assert gateway.cancelled == []
 
 
 def test_pieces_of_text_are_never_empty() -> None:
     with asking(ScriptedGateway([])) as client:
-        pieces = list(client.generate(question(None, "?")).texts())
+        pieces = list(client.generate([user_message("?")]).texts())
     assert pieces == ["一", "只", " cat", "!", "。"]
 
 
@@ -205,7 +205,7 @@ def test_a_status_becomes_the_error_of_its_kind(
     with (
         asking(gateway) as client,
         pytest.raises(kind, match=r"^17 seen, 16 allowed$"),
-        client.generate(question(None, "?")) as generation,
+        client.generate([user_message("?")]) as generation,
     ):
         list(generation)
     assert len(gateway.calls) == 1
@@ -224,17 +224,17 @@ UNMARKED = [
 def test_what_no_gateway_has_marked_broke_on_the_way(status: tuple[grpc.StatusCode, str]) -> None:
     gateway = ScriptedGateway([0, 7, 0])
     gateway.status, gateway.is_marked = status, False
-    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+    with asking(gateway) as client, client.generate([user_message("?")]) as generation:
         check_exactly_once(generation, list(generation))
     gateway.breaks = [0]
     with asking(gateway) as client:
-        assert client.count_tokens(question(None, "four")).prompt_tokens == 4
+        assert client.count_tokens([user_message("four")]).prompt_tokens == 4
 
 
 def test_what_breaks_before_it_is_accepted_is_tried_a_few_times() -> None:
     gateway = ScriptedGateway([0] * 1000)
     gateway.status, gateway.is_marked = UNMARKED[0], False
-    image = question(bytes(2 * 2**20), "?")
+    image = [user_message("?", bytes(2 * 2**20))]
     with asking(gateway, retry_timeout_s=60) as client:
         for ask in (client.count_tokens, lambda messages: list(client.generate(messages))):
             with pytest.raises(Unavailable, match=r"code 2\), 5 times; the message has 2097"):
@@ -245,19 +245,19 @@ def test_what_breaks_before_it_is_accepted_is_tried_a_few_times() -> None:
 @pytest.mark.parametrize("timeout_s", [math.inf, 1e300, 1e10])
 def test_a_timeout_may_be_longer_than_grpc_counts(timeout_s: float) -> None:
     with asking(ScriptedGateway([3]), timeout_s=timeout_s) as client:
-        with client.generate(question(None, "?"), timeout_s=timeout_s) as generation:
+        with client.generate([user_message("?")], timeout_s=timeout_s) as generation:
             check_exactly_once(generation, list(generation))
-        assert client.count_tokens(question(None, "four")).prompt_tokens == 4
+        assert client.count_tokens([user_message("four")]).prompt_tokens == 4
 
 
 @pytest.mark.parametrize("timeout_s", [math.nan, 0.0, -1.0, -math.inf])
 def test_a_timeout_that_is_none_is_refused_as_a_value(timeout_s: float) -> None:
-    said = f"timeout_s is {timeout_s:g}; seconds above 0 are needed"
+    said = f"timeout_s is {timeout_s:g}; it must be above 0"
     with pytest.raises(InvalidRequest, match=said):
         Client(timeout_s=timeout_s)
     with Client() as client:
         with pytest.raises(InvalidRequest, match=said):
-            client.generate(question(None, "?"), timeout_s=timeout_s)
+            client.generate([user_message("?")], timeout_s=timeout_s)
         with pytest.raises(InvalidRequest, match=said):
             client.attach("r", timeout_s=timeout_s)
 
@@ -265,7 +265,7 @@ def test_a_timeout_that_is_none_is_refused_as_a_value(timeout_s: float) -> None:
 def test_a_stream_that_is_closed_by_another_thread_is_not_opened_again() -> None:
     gateway = ScriptedGateway([2])
     gateway.hangs = True
-    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+    with asking(gateway) as client, client.generate([user_message("?")]) as generation:
         Timer(0.2, generation.close).start()
         with pytest.raises(Cancelled):
             list(generation)
@@ -280,7 +280,7 @@ def test_reminders_are_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(scripted_gateway, "whole", with_reminders)
     gateway = ScriptedGateway([5, 4, 12])
-    with asking(gateway) as client, client.generate(question(None, "?")) as generation:
+    with asking(gateway) as client, client.generate([user_message("?")]) as generation:
         check_exactly_once(generation, list(generation))
     assert len(gateway.calls) == 4
 
@@ -291,7 +291,7 @@ def test_a_frozen_gateway_is_left_for_another(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(calls, "PING_TIMEOUT_MS", 500)
     with gateway_process(pause_s=1000) as (first, process), serving(ScriptedGateway([])) as second:
         target = f"ipv4:{first},{second[0]}"
-        with Client(target) as client, client.generate(question(None, "?")) as generation:
+        with Client(target) as client, client.generate([user_message("?")]) as generation:
             events = [next(generation) for _ in range(SENT)]
             process.send_signal(signal.SIGSTOP)
             started = time.monotonic()
@@ -303,7 +303,7 @@ def test_nobody_there_is_told_after_a_while_with_the_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with Client(f"127.0.0.1:{port}", retry_timeout_s=0.3) as client:
-        for ask in (client.get_model, lambda: list(client.generate(question(None, "?")))):
+        for ask in (client.get_model, lambda: list(client.generate([user_message("?")]))):
             with pytest.raises(Unavailable, match=rf"^127.0.0.1:{port} was .*refused.*there\?$"):
                 ask()
 
@@ -314,7 +314,7 @@ def test_an_accepted_request_is_waited_for_until_its_deadline() -> None:
         asking(gateway, retry_timeout_s=0.01) as client,
         pytest.raises(DeadlinePassed, match=r"within 1.5 s"),
     ):
-        list(client.generate(question(None, "?"), timeout_s=1.5))
+        list(client.generate([user_message("?")], timeout_s=1.5))
     assert len(gateway.calls) > 2
 
 
@@ -325,12 +325,12 @@ def test_a_silent_gateway_is_left_at_the_deadline() -> None:
         asking(gateway) as client,
         pytest.raises(DeadlinePassed, match=r"no complete answer within 0.5 s"),
     ):
-        list(client.generate(question(None, "?"), timeout_s=0.5))
+        list(client.generate([user_message("?")], timeout_s=0.5))
 
 
 def test_every_option_reaches_the_server_and_nothing_else_is_set() -> None:
     gateway = ScriptedGateway([])
-    messages = question(b"image", "?")
+    messages = [user_message("?", b"image")]
     with asking(gateway) as client:
         list(client.generate(messages, request_id="a"))
         list(
@@ -381,7 +381,7 @@ def test_every_option_reaches_the_server_and_nothing_else_is_set() -> None:
 
 def test_each_request_has_an_id_of_its_own() -> None:
     with asking(ScriptedGateway([])) as client:
-        ids = {client.generate(question(None, "?")).request_id for _ in range(3)}
+        ids = {client.generate([user_message("?")]).request_id for _ in range(3)}
     assert len(ids) == 3
 
 
@@ -397,7 +397,7 @@ def test_each_request_has_an_id_of_its_own() -> None:
 )
 def test_what_no_message_can_hold_is_refused_by_name(options: dict[str, Any], message: str) -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match=message):
-        client.generate(question(None, "?"), **options)
+        client.generate([user_message("?")], **options)
 
 
 def test_an_id_that_is_no_unicode_text_is_refused() -> None:
@@ -416,14 +416,14 @@ def test_every_field_of_a_request_is_an_option() -> None:
 def test_an_image_larger_than_grpcs_default_limit_is_sent() -> None:
     gateway = ScriptedGateway([])
     with asking(gateway) as client:
-        list(client.generate(question(bytes(6 * 2**20), "?")))
+        list(client.generate([user_message("?", bytes(6 * 2**20))]))
     assert len(gateway.requests[0].messages[0].parts[0].image.data) == 6 * 2**20
 
 
 def test_short_calls_are_tried_again() -> None:
     gateway = ScriptedGateway([0, 0])
     with asking(gateway) as client:
-        assert client.count_tokens(question(None, "four")).prompt_tokens == 4
+        assert client.count_tokens([user_message("four")]).prompt_tokens == 4
         assert client.get_model().name == "micro"
         assert client.cancel("a") is True
         assert client.cancel("a") is False
@@ -432,7 +432,7 @@ def test_short_calls_are_tried_again() -> None:
 
 def test_nothing_but_grpcio_and_protobuf_is_imported() -> None:
     code = (
-        "import sys; import glm4v.client, glm4v.client.conversation\n"
+        "import sys; import glm4v.client, glm4v.client.conversation_file\n"
         "heavy = ['redis', 'PIL', 'torch', 'numpy', 'pydantic', 'typer', 'rich', 'anyio']\n"
         "print([name for name in heavy if name in sys.modules])"
     )

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from glm4v.client.conversation import answered, attach_image, question, read_messages
+from glm4v.client.conversation_file import read_messages
+from glm4v.client.messages import assistant_message, attach_image, user_message
 from glm4v.errors import InvalidRequest
 from glm4v.v1 import inference_pb2 as pb
 
@@ -104,30 +105,30 @@ def test_a_utf8_mark_at_the_start_of_a_file_does_no_harm(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"messages": []}, r"the whole is {\"messages\": \[\]}; it must be a list of messages"),
+        ({"messages": []}, r"the document is {\"messages\": \[\]}; it must be a list of messages"),
         (["hello"], r"messages\[0\] is \"hello\"; it must be an object"),
         ([{"role": "user"}], r"messages\[0\] has no content"),
         ([{"role": "tool", "content": ""}], r"messages\[0\].role is \"tool\"; use one of system"),
         ([{"role": ["user"], "content": ""}], r"messages\[0\].role is \[\"user\"\]"),
-        ([{"role": "user", "content": "", "name": "x"}], r"messages\[0\].name: no such key"),
+        ([{"role": "user", "content": "", "name": "x"}], r"messages\[0\].name: unknown key"),
         ([{"role": "user", "content": None}], r"messages\[0\].content is null; it must be a text"),
         (with_part(type="video"), r"messages\[0\].content\[0\].type is \"video\""),
         (with_part(type="text"), r"messages\[0\].content\[0\] has no text"),
         (with_part(type="text", text=1), r"content\[0\].text is 1; it must be a text"),
         (with_part(type="text", text="\ud800x"), r"content\[0\].text: not Unicode text"),
         ([{"role": "user", "content": "\ud800"}], r"messages\[0\].*not Unicode text"),
-        (with_part(type="text", text="", size=1), r"messages\[0\].content\[0\].size: no such key"),
+        (with_part(type="text", text="", size=1), r"messages\[0\].content\[0\].size: unknown key"),
         (with_part(type="image_url", image_url="a.png"), r"image_url is \"a.png\"; it must be an"),
         (
             with_url("https://host/a.png"),
-            r"image_url.url: images are not fetched from the network",
+            r"image_url.url: images are not downloaded",
         ),
         (with_url("absent.png"), r"messages\[0\].content\[0\].image_url.url: absent.png: No such"),
         (with_url("a\0.png"), r"image_url.url: .*null byte"),
         (with_url("a" * 5000), r"image_url.url: .*too long"),
         (with_url("file://host/a.png"), r"names the host host"),
-        (with_url("file://[host/a.png"), r"is no file: URL"),
-        (with_url("file:///a\ud800.png"), r"is no file: URL"),
+        (with_url("file://[host/a.png"), r"is not a file: URL"),
+        (with_url("file:///a\ud800.png"), r"is not a file: URL"),
         (
             with_url("data:image/png;base64,a*c="),
             r"content\[0\].image_url.url: '\*' at character 1",
@@ -154,14 +155,14 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 
 
 def test_a_question_puts_the_image_before_the_text() -> None:
-    [message] = question(IMAGE, "这是什么？")
+    message = user_message("这是什么？", IMAGE)
     assert [part.WhichOneof("content") for part in message.parts] == ["image", "text"]
     assert message.parts[0].image.data == IMAGE
-    [message] = question(None, "你好")
+    message = user_message("你好")
     assert [part.text for part in message.parts] == ["你好"]
 
 
-@pytest.mark.parametrize("say", [lambda text: question(None, text), answered])
+@pytest.mark.parametrize("say", [user_message, assistant_message])
 def test_a_text_that_is_not_unicode_is_refused(say: Callable[[str], object]) -> None:
     with pytest.raises(InvalidRequest, match="not Unicode text at character 1"):
         say(os.fsdecode(b"a\xff"))
@@ -175,10 +176,10 @@ def test_an_image_goes_into_the_first_user_message(folder: Path) -> None:
     attach_image(messages, IMAGE)
     assert [len(message.parts) for message in messages] == [1, 2, 1]
     assert messages[1].parts[0].image.data == IMAGE
-    with pytest.raises(InvalidRequest, match=r"messages\[1\] has an image already"):
+    with pytest.raises(InvalidRequest, match=r"messages\[1\] already has an image"):
         attach_image(messages, IMAGE)
 
 
 def test_a_conversation_without_a_user_takes_no_image(folder: Path) -> None:
-    with pytest.raises(InvalidRequest, match="none of the 1 messages is the user's"):
+    with pytest.raises(InvalidRequest, match="none of the 1 messages is from the user"):
         attach_image(read(folder, [{"role": "system", "content": "s"}]), IMAGE)
