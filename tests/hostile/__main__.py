@@ -9,14 +9,18 @@ from tempfile import TemporaryDirectory
 from glm4v.checkpoint.tiny import write_tiny
 from tests.e2e.fleet import Fleet
 from tests.hostile.attacks import ATTACKS
-from tests.hostile.run import measure
+from tests.hostile.honest import Honest
+from tests.hostile.ordinary import ordinary_load
+from tests.hostile.run import ANSWERS, Watch, measure
 from tests.proxies import free_port
 
 _HEAD = (
-    "| attack | honest p50 / p99 alone, ms | beside it (answers) | slowest health check, ms "
-    "| MB before → at most | statuses of the attack | failures of the honest |\n"
-    "|---|---|---|---|---|---|---|\n"
+    "| attack | honest p50 / p99 alone, ms | beside it (answers) | times | slowest health, ms "
+    "| cores of the attacker | MB at most (of ordinary load) | statuses of the attack "
+    "| failures of the honest |\n|---|---|---|---|---|---|---|---|---|\n"
 )
+_ORDINARY_S = 15.0
+_FLEET = ("gateway", "vision_worker", "lm_worker")
 
 
 async def attack(names: list[str]) -> None:
@@ -25,14 +29,29 @@ async def attack(names: list[str]) -> None:
         write_tiny(model)
         target = f"127.0.0.1:{free_port()}"
         async with Fleet(model, listen={"gateway": target}) as fleet:
-            sys.stdout.write(_HEAD)
+            ordinary = await _ordinary_mb(fleet, target)
+            held = ", ".join(f"{name} {megabytes:.0f}" for name, megabytes in ordinary.items())
+            sys.stdout.write(f"MB at most under ordinary load: {held}\n\n{_HEAD}")
             for name in names:
-                await fleet.only("gateway", "lm_worker")
-                pids = {each: fleet.pid(each) for each in ("gateway", "redis")}
-                outcome = await measure(name, ATTACKS[name], target, pids)
-                sys.stdout.write(outcome.line() + "\n")
+                await fleet.only(*_FLEET)
+                outcome = await measure(name, ATTACKS[name], target, _pids(fleet))
+                sys.stdout.write(outcome.line(ordinary) + "\n")
                 sys.stdout.flush()
                 await fleet.kill("gateway")
+
+
+async def _ordinary_mb(fleet: Fleet, target: str) -> dict[str, float]:
+    """The most that each process holds while ordinary clients and the honest one ask."""
+    await fleet.only(*_FLEET)
+    watch = Watch(_pids(fleet))
+    async with watch.watching(), ordinary_load(target), Honest(target) as honest:
+        await honest.ask(ANSWERS, _ORDINARY_S)
+    await fleet.kill("gateway")
+    return watch.most_mb
+
+
+def _pids(fleet: Fleet) -> dict[str, int]:
+    return {name: fleet.pid(name) for name in ("redis", *_FLEET)}
 
 
 def main() -> None:

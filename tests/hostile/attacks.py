@@ -1,9 +1,8 @@
 """What one client can do with nothing but a connection, each bounded in count and time."""
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import anyio
@@ -13,81 +12,96 @@ from glm4v.v1 import inference_pb2 as api
 from tests.hostile.raw_client import EMPTY, WINDOW, RawClient, enveloped
 
 Statuses = Counter[str]
-Attack = Callable[[str], Awaitable[Statuses]]
+Attack = Callable[[str, Statuses], Awaitable[None]]  # where to, and what counts how calls end
 HOLD_S = 6.0  # how long an attack keeps up what it has built
 _SOURCE = "127.0.0.2"  # so that it is another host than the honest client's
 _ANSWERS_S = 60.0  # for all that are served
 _BURST = 500  # calls between two looks at what the server says
+_BUSY_STEPS = 20_000
 
 
-async def silent_streams(target: str, count: int = 4200, hold_s: float = HOLD_S) -> Statuses:
+async def busy_core(target: str, statuses: Statuses, hold_s: float = HOLD_S) -> None:
+    """No attack: what it costs the honest client that a process here computes all the time."""
+    with anyio.move_on_after(hold_s):
+        while True:
+            sum(range(_BUSY_STEPS))
+            await asyncio.sleep(0)
+
+
+async def silent_streams(
+    target: str, statuses: Statuses, count: int = 4200, hold_s: float = HOLD_S
+) -> None:
     """One connection with many calls and no message in any."""
-    async with RawClient(target, _SOURCE) as client:
+    async with RawClient(target, _SOURCE, statuses) as client:
         for _ in range(count):
             await client.open("Generate")
         await asyncio.sleep(hold_s)
-        return client.statuses
 
 
 async def slow_messages(
-    target: str, connections: int = 8, count: int = 50, hold_s: float = HOLD_S
-) -> Statuses:
+    target: str,
+    statuses: Statuses,
+    connections: int = 8,
+    count: int = 50,
+    hold_s: float = HOLD_S,
+) -> None:
     """Messages of 20 MB that come a byte at a time."""
     async with AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(RawClient(target, _SOURCE)) for _ in range(connections)
-        ]
+        clients = await _connected(stack, target, statuses, connections)
         calls = [(client, await client.open("Generate")) for client in clients * count]
         for client, call in calls:
             await client.data(call, enveloped(b"", 20 * 2**20))
-        end = time.monotonic() + hold_s
-        while time.monotonic() < end:
-            for client, call in calls:
-                await client.data(call, b"\0")
-            await asyncio.sleep(0.5)
-        return sum((client.statuses for client in clients), Counter())
+        with anyio.move_on_after(hold_s):
+            while True:
+                for client, call in calls:
+                    await client.data(call, b"\0")
+                await asyncio.sleep(0.5)
 
 
-async def large_messages(target: str, count: int = 60, megabytes: int = 27) -> Statuses:
+async def large_messages(
+    target: str, statuses: Statuses, count: int = 60, megabytes: int = 27
+) -> None:
     """Messages as large as gRPC lets through, all at once."""
     request = _question()
     request.messages[0].parts.add().image.data = bytes(megabytes * 2**20)
+    data = request.SerializeToString()
     async with _channel(target) as channel:
-        data = request.SerializeToString()
         send: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(
             "/glm4v.v1.InferenceService/Generate"
         )
-        return await _statuses([send(data, timeout=60) for _ in range(count)])
+        calls = [send(data, timeout=60) for _ in range(count)]
+        await asyncio.gather(*(_count_end(call, statuses) for call in calls))
 
 
-async def empty_messages(target: str, streams: int = 300, hold_s: float = HOLD_S) -> Statuses:
+async def empty_messages(
+    target: str, statuses: Statuses, streams: int = 300, hold_s: float = HOLD_S
+) -> None:
     """Millions of messages of no bytes, behind the one that a call takes."""
     request = _question(max_tokens=100).SerializeToString()
     burst = [EMPTY] * (WINDOW // len(EMPTY))
-    async with RawClient(target, _SOURCE) as client:
+    async with RawClient(target, _SOURCE, statuses) as client:
         for _ in range(streams):
             call = await client.open("Generate")
             await client.data(call, enveloped(request), *burst)
         await asyncio.sleep(hold_s)
-        return client.statuses + Counter(refused=int(client.is_refused))
 
 
-async def reset_streams(target: str, count: int = 30_000) -> Statuses:
+async def reset_streams(target: str, statuses: Statuses, count: int = 30_000) -> None:
     """Calls that are cancelled as soon as they are made."""
-    async with RawClient(target, _SOURCE) as client:
+    async with RawClient(target, _SOURCE, statuses) as client:
         for number in range(count):
             await client.reset(await client.open("Generate"))
             if number % _BURST == 0:
                 await asyncio.sleep(0)
         await asyncio.sleep(1)
-        return client.statuses + Counter(refused=int(client.is_refused))
 
 
-async def idle_connections(target: str, count: int = 3000, hold_s: float = HOLD_S) -> Statuses:
+async def idle_connections(
+    target: str, statuses: Statuses, count: int = 3000, hold_s: float = HOLD_S
+) -> None:
     """Connections that say nothing."""
     host, _, port = target.rpartition(":")
     opened: list[asyncio.StreamWriter] = []
-    statuses: Statuses = Counter()
     try:
         for _ in range(count):
             try:
@@ -99,23 +113,39 @@ async def idle_connections(target: str, count: int = 3000, hold_s: float = HOLD_
     finally:
         for writer in opened:
             writer.transport.abort()
-    return statuses
 
 
-async def many_requests(target: str, connections: int = 10, count: int = 500) -> Statuses:
+async def many_requests(
+    target: str,
+    statuses: Statuses,
+    connections: int = 10,
+    count: int = 500,
+    max_tokens: int = 4,
+) -> None:
     """More requests than are served, all of them good."""
-    request = _question().SerializeToString()
+    request = _question(max_tokens).SerializeToString()
     async with AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(RawClient(target, _SOURCE)) for _ in range(connections)
-        ]
+        clients = await _connected(stack, target, statuses, connections)
         for client in clients:
             for _ in range(count):
                 await client.ask("Generate", request)
         with anyio.move_on_after(_ANSWERS_S):
             for client in clients:
                 await client.ended(count)
-        return sum((client.statuses for client in clients), Counter())
+
+
+async def long_answers(
+    target: str, statuses: Statuses, connections: int = 2, count: int = 500
+) -> None:
+    """As many requests as are served, each for the longest answer there may be."""
+    await many_requests(target, statuses, connections, count, max_tokens=400)
+
+
+async def _connected(
+    stack: AsyncExitStack, target: str, statuses: Statuses, count: int
+) -> list[RawClient]:
+    clients = (RawClient(target, _SOURCE, statuses) for _ in range(count))
+    return [await stack.enter_async_context(client) for client in clients]
 
 
 def _question(max_tokens: int = 4) -> api.GenerateRequest:
@@ -135,21 +165,18 @@ def _channel(target: str) -> aio.Channel:
     )
 
 
-async def _statuses(calls: Sequence[AsyncIterable[object]]) -> Statuses:
-    """How streams end."""
-
-    async def status(call: AsyncIterable[object]) -> str:
-        try:
-            async for _ in call:
-                pass
-        except aio.AioRpcError as error:
-            return error.code().name
-        return "OK"
-
-    return Counter(await asyncio.gather(*map(status, calls)))
+async def _count_end(call: AsyncIterable[object], statuses: Statuses) -> None:
+    try:
+        async for _ in call:
+            pass
+    except aio.AioRpcError as error:
+        statuses[error.code().name] += 1
+    else:
+        statuses["OK"] += 1
 
 
 ATTACKS: dict[str, Attack] = {
+    "a busy core, no attack": busy_core,
     "no message": silent_streams,
     "slow messages": slow_messages,
     "large messages": large_messages,
@@ -157,4 +184,5 @@ ATTACKS: dict[str, Attack] = {
     "resets": reset_streams,
     "idle connections": idle_connections,
     "many requests": many_requests,
+    "long answers": long_answers,
 }

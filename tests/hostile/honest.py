@@ -49,18 +49,18 @@ class Honest:
     async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
 
-    async def ask(self, seconds: float) -> Experience:
-        """Ask for some time, and at least once."""
+    async def ask(self, answers: int, most_s: float) -> Experience:
+        """Ask so many times, or as often as it goes in `most_s` seconds, and at least once."""
         experience = Experience()
-        end = time.monotonic() + seconds
-        while not experience.answers_s or time.monotonic() < end:
+        end = time.monotonic() + most_s
+        for _ in range(answers):
             try:
                 experience.answers_s.append(await self._timed(self._answer))
                 experience.healths_s.append(await self._timed(self._health))
             except aio.AioRpcError as error:
                 experience.failures.append(f"{error.code().name}: {error.details()}")
-                if time.monotonic() > end:
-                    break
+            if time.monotonic() > end:
+                break
         return experience
 
     async def _timed(self, call: Callable[[], Awaitable[None]]) -> float:

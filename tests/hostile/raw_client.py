@@ -6,6 +6,7 @@ import struct
 from collections import Counter
 from types import TracebackType
 
+import grpc
 import hpack
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -16,6 +17,7 @@ _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4,
 _ACK = _END_STREAM = 1
 _END_HEADERS = 4
 _WINDOW_S = 0.05  # for the server to take more
+_NAMES = {str(code.value[0]): code.name for code in grpc.StatusCode}
 SERVICE = "/glm4v.v1.InferenceService/"
 
 
@@ -30,16 +32,23 @@ def enveloped(message: bytes, size: int | None = None) -> bytes:
 
 
 class RawClient:
-    """One connection. `statuses` counts how streams were ended: gRPC's numbers, or "reset"."""
+    """One connection. `statuses` counts how streams were ended, "reset" among gRPC's names.
 
-    def __init__(self, target: str, source: str = "127.0.0.1") -> None:
+    Args:
+        statuses: Of several connections together, when one is given.
+    """
+
+    def __init__(
+        self, target: str, source: str = "127.0.0.1", statuses: Counter[str] | None = None
+    ) -> None:
         self._host, _, self._port = target.rpartition(":")
         self._source = source
         self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
         self._next_stream = 1
         self._news = asyncio.Event()
         self._window = 65_535  # bytes that the server takes on this connection
-        self.statuses: Counter[str] = Counter()
+        self.statuses: Counter[str] = Counter() if statuses is None else statuses
+        self._ended = 0
         self.is_refused = False  # the server ended the connection
 
     async def __aenter__(self) -> "RawClient":
@@ -97,7 +106,7 @@ class RawClient:
 
     async def ended(self, count: int) -> None:
         """Wait until so many streams have ended."""
-        while self.statuses.total() < count and not self.is_refused:
+        while self._ended < count and not self.is_refused:
             self._news.clear()
             await self._news.wait()
 
@@ -131,10 +140,14 @@ class RawClient:
         elif kind == _DATA and payload:
             await self._send(frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", len(payload))))
         elif kind == _RESET:
-            self.statuses["reset"] += 1
+            self._end("reset")
         elif kind == _GOAWAY:
             self.is_refused = True
         elif kind == _HEADERS:
             headers = {str(name): str(value) for name, value in self._decoder.decode(payload)}
             if "grpc-status" in headers:
-                self.statuses[headers["grpc-status"]] += 1
+                self._end(_NAMES[headers["grpc-status"]])
+
+    def _end(self, status: str) -> None:
+        self.statuses[status] += 1
+        self._ended += 1

@@ -34,8 +34,8 @@ LIMITS = CallLimits(
     receive_timeout_s=0.5,
     max_handlers=2,
 )
-EXHAUSTED = str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
-LATE = str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED.name
+LATE = grpc.StatusCode.DEADLINE_EXCEEDED.name
 
 
 class Servicer(InferenceServiceServicer):
