@@ -2,11 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import anyio
-from grpc import aio
 
 from glm4v.v1 import inference_pb2 as api
 from tests.hostile.raw_client import EMPTY, WINDOW, RawClient, enveloped
@@ -59,18 +58,19 @@ async def slow_messages(
 
 
 async def large_messages(
-    target: str, statuses: Statuses, count: int = 60, megabytes: int = 27
+    target: str, statuses: Statuses, connections: int = 4, count: int = 15, megabytes: int = 27
 ) -> None:
     """Messages as large as gRPC lets through, all at once."""
     request = _question()
     request.messages[0].parts.add().image.data = bytes(megabytes * 2**20)
-    data = request.SerializeToString()
-    async with _channel(target) as channel:
-        send: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(
-            "/glm4v.v1.InferenceService/Generate"
-        )
-        calls = [send(data, timeout=60) for _ in range(count)]
-        await asyncio.gather(*(_count_end(call, statuses) for call in calls))
+    data = enveloped(request.SerializeToString())
+    async with AsyncExitStack() as stack:
+        clients = await _connected(stack, target, statuses, connections)
+        calls = [(client, await client.open("Generate")) for client in clients * count]
+        await asyncio.gather(*(client.upload(call, data) for client, call in calls))
+        with anyio.move_on_after(_ANSWERS_S):
+            for client in clients:
+                await client.ended(count)
 
 
 async def empty_messages(
@@ -152,27 +152,6 @@ def _question(max_tokens: int = 4) -> api.GenerateRequest:
     request = api.GenerateRequest(max_tokens=max_tokens, ignore_eos=True)
     request.messages.add(role=api.ROLE_USER).parts.add(text="why?")
     return request
-
-
-def _channel(target: str) -> aio.Channel:
-    return aio.insecure_channel(
-        target,
-        options=[
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.enable_http_proxy", 0),
-        ],
-    )
-
-
-async def _count_end(call: AsyncIterable[object], statuses: Statuses) -> None:
-    try:
-        async for _ in call:
-            pass
-    except aio.AioRpcError as error:
-        statuses[error.code().name] += 1
-    else:
-        statuses["OK"] += 1
 
 
 ATTACKS: dict[str, Attack] = {

@@ -10,7 +10,7 @@ import numpy as np
 from grpc import aio
 from PIL import Image
 
-from glm4v.conversation import question
+from glm4v.client.conversation import question
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
 

@@ -16,6 +16,8 @@ EMPTY = bytes(5)  # a gRPC message of no bytes
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _ACK = _END_STREAM = 1
 _END_HEADERS = 4
+_INITIAL_WINDOW = 4  # of the settings
+_FRAME = 16_384  # bytes of payload that everybody has to take
 _WINDOW_S = 0.05  # for the server to take more
 _NAMES = {str(code.value[0]): code.name for code in grpc.StatusCode}
 SERVICE = "/glm4v.v1.InferenceService/"
@@ -48,7 +50,9 @@ class RawClient:
         self._news = asyncio.Event()
         self._window = 65_535  # bytes that the server takes on this connection
         self.statuses: Counter[str] = Counter() if statuses is None else statuses
-        self._ended = 0
+        self._ended: set[int] = set()
+        self._call_windows: dict[int, int] = {}  # bytes that it takes in a call
+        self._call_window = 65_535  # of a new one
         self.is_refused = False  # the server ended the connection
 
     async def __aenter__(self) -> "RawClient":
@@ -83,6 +87,7 @@ class RawClient:
                 ("content-type", "application/grpc"),
             ]
         )
+        self._call_windows[stream] = self._call_window
         await self._send(frame(_HEADERS, _END_HEADERS, stream, headers))
         return stream
 
@@ -90,6 +95,21 @@ class RawClient:
         """A whole call, as others make it."""
         stream = await self.open(method)
         await self._send(frame(_DATA, _END_STREAM, stream, enveloped(message)))
+
+    async def upload(self, stream: int, data: bytes) -> None:
+        """Send a call's last bytes as fast as the server takes them, and until it ends the call."""
+        sent = 0
+        while sent < len(data) and stream not in self._ended and not self.is_refused:
+            size = min(len(data) - sent, _FRAME, self._window, self._call_windows[stream])
+            if size <= 0:
+                await self._wait_for_news()
+                continue
+            self._window -= size
+            self._call_windows[stream] -= size
+            is_last = sent + size == len(data)
+            piece = data[sent : sent + size]
+            await self._send(frame(_DATA, _END_STREAM if is_last else 0, stream, piece))
+            sent += size
 
     async def data(self, stream: int, *pieces: bytes) -> None:
         """Send a frame for each piece; nothing while the server takes no more."""
@@ -106,9 +126,12 @@ class RawClient:
 
     async def ended(self, count: int) -> None:
         """Wait until so many streams have ended."""
-        while self._ended < count and not self.is_refused:
-            self._news.clear()
-            await self._news.wait()
+        while len(self._ended) < count and not self.is_refused:
+            await self._wait_for_news()
+
+    async def _wait_for_news(self) -> None:
+        self._news.clear()
+        await self._news.wait()
 
     async def _send(self, data: bytes) -> None:
         if self.is_refused:
@@ -132,22 +155,38 @@ class RawClient:
 
     async def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _SETTINGS and not flags & _ACK:
+            self._set(payload)
             await self._send(frame(_SETTINGS, _ACK, 0))
         elif kind == _PING and not flags & _ACK:
             await self._send(frame(_PING, _ACK, 0, payload))
-        elif kind == _WINDOW_UPDATE and stream == 0:
-            self._window += int(struct.unpack(">I", payload)[0])
+        elif kind == _WINDOW_UPDATE:
+            self._grow(stream, int(struct.unpack(">I", payload)[0]))
         elif kind == _DATA and payload:
             await self._send(frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", len(payload))))
         elif kind == _RESET:
-            self._end("reset")
+            self._end(stream, "reset")
         elif kind == _GOAWAY:
             self.is_refused = True
         elif kind == _HEADERS:
             headers = {str(name): str(value) for name, value in self._decoder.decode(payload)}
             if "grpc-status" in headers:
-                self._end(_NAMES[headers["grpc-status"]])
+                self._end(stream, _NAMES[headers["grpc-status"]])
 
-    def _end(self, status: str) -> None:
-        self.statuses[status] += 1
-        self._ended += 1
+    def _set(self, settings: bytes) -> None:
+        for name, value in struct.iter_unpack(">HI", settings):
+            if name == _INITIAL_WINDOW:
+                change, self._call_window = value - self._call_window, value
+                for stream in self._call_windows:
+                    self._call_windows[stream] += change
+
+    def _grow(self, stream: int, size: int) -> None:
+        if stream == 0:
+            self._window += size
+        elif stream in self._call_windows:
+            self._call_windows[stream] += size
+
+    def _end(self, stream: int, status: str) -> None:
+        self._call_windows.pop(stream, None)
+        if stream not in self._ended:  # a status is followed by a reset where we have not ended
+            self._ended.add(stream)
+            self.statuses[status] += 1

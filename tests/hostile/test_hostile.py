@@ -15,7 +15,7 @@ SMALLER: dict[str, Attack] = {
     "a busy core, no attack": partial(attacks.busy_core, hold_s=0.5),
     "no message": partial(attacks.silent_streams, count=1000, hold_s=2),
     "slow messages": partial(attacks.slow_messages, connections=2, count=20, hold_s=2),
-    "large messages": partial(attacks.large_messages, count=24, megabytes=26),
+    "large messages": partial(attacks.large_messages, connections=2, count=12, megabytes=26),
     "empty messages": partial(attacks.empty_messages, streams=100, hold_s=2),
     "resets": partial(attacks.reset_streams, count=3000),
     "idle connections": partial(attacks.idle_connections, count=300, hold_s=2),
