@@ -9,10 +9,11 @@ import anyio
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.choices import candidates, choice_id, choice_jobs
 from glm4v.broker.clock import RedisClock
-from glm4v.broker.connection import Connection
+from glm4v.broker.connection import Connection, TooFewReplicas
 from glm4v.broker.entries import Event
 from glm4v.broker.journal import READER_GRACE_S, JournalHub
 from glm4v.broker.keys import Keys
+from glm4v.broker.own_server import is_refusing
 from glm4v.broker.sweeper import Sweeper
 from glm4v.errors import IdTaken, Overloaded, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
@@ -21,6 +22,7 @@ from glm4v.v1 import inference_pb2
 log = logging.getLogger(__name__)
 
 _PLACE_TRIES = 3  # an image may be pushed out by others before it is pinned
+_DISK_FULL = "the disk of Redis is nearly full; free some room there, or try again later"
 
 
 class Broker:
@@ -57,11 +59,16 @@ class Broker:
         `image` is the image file when the caller has it. Raises IdTaken, Overloaded,
         UnknownReference (a digest that is not known), Unavailable.
         """
-        answer = await self._submit(job, image)
-        for _ in range(_PLACE_TRIES - 1):
-            if answer[0] != b"no image" or image is None:
-                break
+        try:
             answer = await self._submit(job, image)
+            for _ in range(_PLACE_TRIES - 1):
+                if answer[0] != b"no image" or image is None:
+                    break
+                answer = await self._submit(job, image)
+        except TooFewReplicas:
+            if await is_refusing(self._connection):
+                raise Overloaded(_DISK_FULL) from None
+            raise
         match answer:
             case [b"taken"]:
                 raise IdTaken(
