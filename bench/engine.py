@@ -182,9 +182,4 @@ class Bench:
             image_offset=-1,
             max_tokens=load.max_tokens,
             stop_ids=frozenset(),
-            temperature=0.0,
-            top_k=0,
-            top_p=1.0,
-            repetition_penalty=1.0,
-            seed=0,
         )

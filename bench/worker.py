@@ -15,6 +15,7 @@ from glm4v.broker.lm_queue import LmQueue
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import open_device
 from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.v1 import inference_pb2 as api
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.engine import Engine, OutputSink, TokenOutput
 from lm_worker.engine.scheduler import Scheduler
@@ -136,7 +137,7 @@ class Bench:
                 request_id=uuid.uuid4().hex,
                 fingerprint=self._fingerprint,
                 prompt_ids=[self._words.randrange(words) for _ in range(_PROMPT_TOKENS)],
-                sampling=pb.Sampling(temperature=0, top_p=1, repetition_penalty=1),
+                sampling=api.SamplingParams(),
                 max_tokens=self._tokens,
                 timeout_ms=_DEADLINE_MS,
                 orphan_timeout_ms=_DEADLINE_MS,

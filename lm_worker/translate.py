@@ -11,7 +11,7 @@ from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2
 from lm_worker.engine.engine import TokenOutput
 from lm_worker.engine.sequence import SequenceRequest
-from lm_worker.plan import NO_TOKEN, OutputFormat, SampledToken
+from lm_worker.plan import NO_TOKEN, OutputFormat, SampledToken, SamplingParams
 
 _DEFAULT_PRIORITY = 3  # of a job that an older gateway wrote
 
@@ -89,26 +89,26 @@ def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
         image_offset=prompt.index(spec.boi_id) if job.image_digest else -1,
         max_tokens=job.max_tokens,
         stop_ids=frozenset(job.stop_token_ids),
-        temperature=job.sampling.temperature,
-        top_k=job.sampling.top_k,
-        top_p=job.sampling.top_p,
-        repetition_penalty=job.sampling.repetition_penalty,
-        seed=job.sampling.seed,
-        want_logprobs=job.want_logprobs or is_ranked(job),
-        top_logprobs=job.top_logprobs,
+        sampling=_sampling(job),
         priority=job.priority or _DEFAULT_PRIORITY,
         cache_salt=job.cache_salt,
         min_tokens=job.min_tokens,
         output_format=_output_format(job),
-        typical_p=job.sampling.typical_p or 1.0,
-        min_p=job.sampling.min_p,
-        frequency_penalty=job.sampling.frequency_penalty,
-        presence_penalty=job.sampling.presence_penalty,
-        logit_bias=tuple(sorted(job.sampling.logit_bias.items())),
         prompt_logprobs=job.prompt_logprobs
         if job.want_prompt_logprobs and job.choice == 0
         else None,
         header_id=job.header_id if job.HasField("header_id") else NO_TOKEN,
+    )
+
+
+def _sampling(job: pb.Job) -> SamplingParams:
+    """The job's parameters; those that an older gateway left out are off."""
+    values = {field.name: value for field, value in job.sampling.ListFields()}
+    values["logit_bias"] = tuple(sorted(job.sampling.logit_bias.items()))
+    return SamplingParams(
+        **values,
+        want_logprobs=job.want_logprobs or is_ranked(job),
+        top_logprobs=job.top_logprobs,
     )
 
 

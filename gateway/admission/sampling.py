@@ -1,42 +1,42 @@
-"""How tokens are chosen: what the request sets, what the checkpoint says, what is allowed."""
+"""Sampling parameters of a request: its own, the checkpoint's defaults, and the allowed ranges."""
 
 import logging
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from gateway.admission.validation import check_range
 from glm4v.checkpoint.generation_config import GenerationConfig, read_generation_config
 from glm4v.errors import CheckpointError, InvalidRequest
-from glm4v.internal.v1 import journal_pb2
 from glm4v.v1 import inference_pb2 as api
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingDefaults:
-    """What holds where a request is silent; frequency and presence penalty are off."""
+class _Range(NamedTuple):
+    low: float
+    high: float
+    off: float  # the value that changes nothing
+    above: bool = False  # `low` itself is not allowed
+    random: bool = False  # greedy decoding ignores it
 
-    temperature: float  # 0 is greedy
-    top_p: float
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    min_p: float = 0.0
-    typical_p: float = 1.0
+
+_RANGES = {
+    "temperature": _Range(0, 10, off=0),
+    "top_p": _Range(0, 1, off=1, above=True, random=True),
+    "top_k": _Range(0, 2**32 - 1, off=0, random=True),
+    "repetition_penalty": _Range(0.1, 10, off=1),
+    "min_p": _Range(0, 1, off=0, random=True),
+    "typical_p": _Range(0, 1, off=1, above=True, random=True),
+    "frequency_penalty": _Range(-2, 2, off=0),
+    "presence_penalty": _Range(-2, 2, off=0),
+}
+
+
+class SamplingDefaults(NamedTuple):
+    """What a request gets where it sets nothing."""
+
+    params: api.SamplingParams  # all but the seed
     max_tokens: int | None = None
-
-    def as_params(self) -> api.SamplingParams:
-        """The defaults as a caller would write them."""
-        return api.SamplingParams(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            repetition_penalty=self.repetition_penalty,
-            min_p=self.min_p,
-            typical_p=self.typical_p,
-            frequency_penalty=0.0,
-            presence_penalty=0.0,
-        )
 
 
 def read_defaults(model_dir: Path) -> SamplingDefaults:
@@ -45,62 +45,42 @@ def read_defaults(model_dir: Path) -> SamplingDefaults:
     Raises CheckpointError for values that no request may have.
     """
     config = read_generation_config(model_dir)
-    draws = config if config.do_sample else _without_what_nobody_looks_at(config)
-    defaults = SamplingDefaults(
-        temperature=draws.temperature,
-        top_p=draws.top_p,
-        top_k=draws.top_k,
-        repetition_penalty=config.repetition_penalty,
-        min_p=draws.min_p,
-        typical_p=draws.typical_p,
-        max_tokens=config.max_new_tokens,
-    )
     try:
-        check_range("top_k", draws.top_k, 0, 2**31)
         if config.max_new_tokens is not None:
             check_range("max_new_tokens", config.max_new_tokens, 1, 2**31)
-        resolve(defaults.as_params(), defaults, seed=0)
-    except InvalidRequest as error:
+        params = _default_params(config)
+    except (InvalidRequest, ValueError) as error:  # ValueError: no uint32
         raise CheckpointError(f"{config.path}: {error}") from None
     if config.not_applied:
-        log.warning("%s: not applied here: %s", config.path, ", ".join(config.not_applied))
-    return defaults
+        log.warning("%s: ignored: %s", config.path, ", ".join(config.not_applied))
+    return SamplingDefaults(params, config.max_new_tokens)
 
 
-def _without_what_nobody_looks_at(config: GenerationConfig) -> GenerationConfig:
-    """A greedy configuration; `generate()` draws by none of these, and takes any value in them."""
-    return replace(
-        config,
-        temperature=0.0,
-        top_p=config.top_p if 0 < config.top_p <= 1 else 1.0,
-        top_k=max(config.top_k, 0),
-        min_p=config.min_p if 0 <= config.min_p <= 1 else 0.0,
-        typical_p=config.typical_p if 0 < config.typical_p <= 1 else 1.0,
-    )
+def _default_params(config: GenerationConfig) -> api.SamplingParams:
+    """Greedy decoding of `generate()` ignores some fields, so they may have any value."""
+    values: dict[str, Any] = {}
+    for name, allowed in _RANGES.items():
+        value = getattr(config, name, allowed.off)
+        if not config.do_sample and name == "temperature":
+            value = 0.0
+        try:
+            check_range(name, value, allowed.low, allowed.high, above=allowed.above)
+        except InvalidRequest:
+            if config.do_sample or not allowed.random:
+                raise
+            value = allowed.off
+        values[name] = value
+    return api.SamplingParams(**values)
 
 
 def resolve(
-    params: api.SamplingParams, defaults: SamplingDefaults, *, seed: int
-) -> journal_pb2.Sampling:
-    """Fill in defaults; `seed` is taken unless one is set. Raises InvalidRequest."""
-    chosen = defaults.as_params()
-    chosen.MergeFrom(params)
-    check_range("sampling.temperature", chosen.temperature, 0, 10)
-    check_range("sampling.top_p", chosen.top_p, 0, 1, above=True)
-    check_range("sampling.repetition_penalty", chosen.repetition_penalty, 0.1, 10)
-    check_range("sampling.min_p", chosen.min_p, 0, 1)
-    check_range("sampling.typical_p", chosen.typical_p, 0, 1, above=True)
-    check_range("sampling.frequency_penalty", chosen.frequency_penalty, -2, 2)
-    check_range("sampling.presence_penalty", chosen.presence_penalty, -2, 2)
-    return journal_pb2.Sampling(
-        temperature=chosen.temperature,
-        top_p=chosen.top_p,
-        top_k=chosen.top_k,
-        repetition_penalty=chosen.repetition_penalty,
-        seed=chosen.seed if chosen.HasField("seed") else seed,
-        min_p=chosen.min_p,
-        typical_p=chosen.typical_p,
-        frequency_penalty=chosen.frequency_penalty,
-        presence_penalty=chosen.presence_penalty,
-        logit_bias=chosen.logit_bias,
-    )
+    params: api.SamplingParams, defaults: api.SamplingParams, *, seed: int
+) -> api.SamplingParams:
+    """`params` with the defaults filled in, and `seed` unless it is set. Raises InvalidRequest."""
+    resolved = api.SamplingParams(seed=seed)
+    resolved.MergeFrom(defaults)
+    resolved.MergeFrom(params)
+    for name, allowed in _RANGES.items():
+        value = getattr(resolved, name)
+        check_range(f"sampling.{name}", value, allowed.low, allowed.high, above=allowed.above)
+    return resolved

@@ -21,11 +21,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 def check_range(field: str, value: float, low: float, high: float, *, above: bool = False) -> None:
     """Refuse what is not from `low` to `high`, NaN included; `above` excludes `low` itself.
 
-    The bounds are rounded to float32 as the fields are, so that 0.1 is not below 0.1.
+    A float32 field is not refused for being rounded: 0.1 is not below 0.1.
     """
-    low_bound, high_bound = unpack("ff", pack("ff", low, high))
-    inside = low_bound < value if above else low_bound <= value
-    if not (inside and value <= high_bound):
+    low32, high32 = unpack("ff", pack("ff", low, high))
+    inside = min(low, low32) < value if above else min(low, low32) <= value
+    if not (inside and value <= max(high, high32)):
         first = f"above {low:g}, up to" if above else f"{low:g} to"
         raise InvalidRequest(f"{field} is {value:g}; {first} {high:g} is allowed")
 

@@ -1,4 +1,4 @@
-"""Merges several streams into one."""
+"""Several streams as one, each item as soon as it is there."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -10,38 +10,38 @@ _Item = TypeVar("_Item")
 async def merge(
     streams: Sequence[AsyncGenerator[_Item, None]], *, silence_s: float
 ) -> AsyncGenerator[_Item | None, None]:
-    """Yield the items of all streams as they arrive, and None after every `silence_s` without one.
+    """Items of all streams, and None after every `silence_s` without one.
 
-    At most one item of each stream is read ahead. The first error of a stream ends the merged
-    stream. Its end closes all streams.
+    At most one item of each stream is read ahead. The first error of a stream ends it. All streams
+    are closed at its end.
     """
-    pending: dict[asyncio.Task[_Item], AsyncGenerator[_Item, None]] = {}
+    coming: dict[asyncio.Task[_Item], AsyncGenerator[_Item, None]] = {}
 
-    def read_from(stream: AsyncGenerator[_Item, None]) -> None:
-        pending[asyncio.create_task(_next(stream))] = stream
+    def follow(stream: AsyncGenerator[_Item, None]) -> None:
+        coming[asyncio.create_task(_next(stream))] = stream
 
     try:
         for stream in streams:
-            read_from(stream)
-        while pending:
-            # The streams have deadlines of their own.
+            follow(stream)
+        while coming:
+            # What ends a stream that stays silent is its own affair.
             done, _ = await asyncio.wait(
-                pending, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED
+                coming, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
                 yield None
             for task in done:
-                stream = pending.pop(task)
+                stream = coming.pop(task)
                 try:
                     item = task.result()
                 except StopAsyncIteration:
                     continue
                 yield item
-                read_from(stream)
+                follow(stream)
     finally:
-        for task in pending:
+        for task in coming:
             task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        await asyncio.gather(*coming, return_exceptions=True)
         for stream in streams:
             await stream.aclose()
 

@@ -18,16 +18,12 @@ class Waiters:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    async def news(
-        self, key: str, after: bytes, wake: Callable[[], object], wait_s: float
-    ) -> list[RawEntry]:
+    async def news(self, key: str, after: bytes, wake: Callable[[], object]) -> list[RawEntry]:
         """Wait for entries of a journal behind `after`; `wake` is called once it is waited for.
 
-        Ended by `hand_out`, by `fail`, and after `wait_s` with an empty list.
+        Ended by `hand_out`, `fail`, or by the caller's own deadline.
         """
-        loop = asyncio.get_running_loop()
-        arrival: Arrival = loop.create_future()
-        timer = loop.call_later(wait_s, _expire, arrival)
+        arrival: Arrival = asyncio.get_running_loop().create_future()
         waiter = (after, arrival)
         self._waiting.setdefault(key, []).append(waiter)
         self.registered.set()
@@ -35,7 +31,6 @@ class Waiters:
             wake()
             return await arrival
         finally:
-            timer.cancel()
             self._forget(key, waiter)
 
     def positions(self) -> dict[str, bytes]:
@@ -80,11 +75,6 @@ class Waiters:
         waiters.remove(waiter)
         if not waiters:
             del self._waiting[key]
-
-
-def _expire(arrival: Arrival) -> None:
-    if not arrival.done():
-        arrival.set_result([])
 
 
 def follows_on(after: bytes, read_from: bytes) -> bool:

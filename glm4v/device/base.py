@@ -1,4 +1,4 @@
-"""The seam between the models and the hardware: a device, and attention in its own layout."""
+"""The seam between the models and what they run on: a device, and attention in its own layout."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -7,46 +7,46 @@ from dataclasses import dataclass
 import torch
 
 from glm4v.device.collectives import Collective
-from glm4v.device.linear import Epilogue, Linear, PlainLinear
+from glm4v.device.linear import Linear, PlainLinear, Then
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionSegment:
-    """The tokens of one sequence in a step; each attends to all tokens up to itself."""
+    """Rows of one sequence in a step; each attends to all rows of it up to itself."""
 
-    query_len: int  # tokens in this step
-    context_len: int  # tokens in the cache before it
+    rows: int  # in this step
+    context_len: int  # rows in the cache already
     block_table: tuple[int, ...]
 
 
 class Attention(ABC):
-    """Attention of one rank: owns the paged KV cache in the layout its kernels prefer."""
+    """Attention of one rank: owns the paged key/value cache in the layout its kernels like best."""
 
     @abstractmethod
     def allocate(
         self, *, layers: int, blocks: int, block_size: int, kv_heads: int, head_dim: int
     ) -> None:
-        """Reserve the cache: `blocks` blocks of `block_size` tokens, for every layer."""
+        """Reserve the cache: `blocks` blocks of `block_size` rows, for every layer."""
 
     @abstractmethod
     def prepare(self, segments: Sequence[AttentionSegment]) -> None:
         """Compute once what all layers of a step need: slots, masks, lengths."""
 
     @abstractmethod
-    def forward(
+    def paged(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> torch.Tensor:
         """Write the step's keys and values to the cache, then attend.
 
-        query [tokens, heads, head_dim], key and value [tokens, kv_heads, head_dim]
-        -> [tokens, heads, head_dim]; the segments' tokens follow one another.
-        The scale is 1/sqrt(head_dim).
+        query [rows, heads, head_dim], key and value [rows, kv_heads, head_dim]
+        -> [rows, heads, head_dim]; rows of all segments follow one another.
+        Scale 1/sqrt(head_dim).
         """
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One rank's part of a decoder layer; matrices are [out, in]."""
+    """One rank's part of a decoder layer; products are [out, in]."""
 
     attention_norm: torch.Tensor  # [hidden]
     qkv: torch.Tensor  # [(heads + 2 * kv_heads) * head_dim, hidden]: queries, keys, values
@@ -59,31 +59,31 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class DecoderShape:
-    """What all layers of a rank have in common."""
+    """What a rank's layers have in common."""
 
     heads: int
     kv_heads: int
     head_dim: int
     norm_eps: float
-    cosine: torch.Tensor  # [positions, rotary pairs]
+    cosine: torch.Tensor  # [positions, rotated pairs]
     sine: torch.Tensor
 
 
 class Decoder(ABC):
-    """One rank's part of the decoder layers."""
+    """One rank's part of the decoder's layers."""
 
     @property
     @abstractmethod
     def layers_done(self) -> int:
-        """Layers computed since the start; shows progress within a step, for leases."""
+        """Layers computed since the start: progress within a step, for leases."""
 
     @abstractmethod
     def run(
         self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
     ) -> torch.Tensor:
-        """Run consecutive layers: [tokens, hidden] -> the same; may reuse the memory of `hidden`.
+        """Some neighbouring layers: [rows, hidden] -> the same; may reuse the memory of `hidden`.
 
-        positions [tokens]. `attention` belongs to this device and is prepared for these tokens.
+        positions [rows]. `attention` is this device's, and prepared for these rows.
         """
 
 
@@ -93,8 +93,8 @@ class Device(ABC):
     name: str  # "cpu", "cuda:0", "npu:0"
     torch_device: torch.device
     dtype: torch.dtype  # of activations and cache, and of weights unless `linear` packs them
-    description: str  # for people: stored and computed in which dtypes, by which kernels
-    weight_bytes: int  # per stored weight
+    arithmetic: str  # for people: what is stored and computed how
+    weight_bytes: int  # a stored weight takes
     collective_backend: str  # "gloo", "nccl", "hccl"
 
     @abstractmethod
@@ -102,26 +102,22 @@ class Device(ABC):
         """Memory that is free for weights and cache."""
 
     def linear(
-        self,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None = None,
-        *,
-        epilogue: Epilogue = "none",
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, then: Then = "nothing"
     ) -> Linear:
-        """The product with `weight` [out, in] in `dtype`, followed by `epilogue`.
+        """The product with `weight` [out, in] in `dtype`, and what follows it.
 
-        Takes ownership of the weight. With "silu_gate" its first half of rows is the gate.
+        Takes the weight over. With "silu_gate" its rows are those of the gate, then as many more.
         """
-        return PlainLinear(weight, bias, epilogue=epilogue)
+        return PlainLinear(weight, bias, then=then)
 
     def decoder(
         self, layers: Iterable[LayerWeights], shape: DecoderShape, collective: Collective
     ) -> Decoder | None:
-        """The device's own decoder layers; None to run them one by one in torch."""
+        """The decoder's layers by means of this device; None: those of torch, one by one."""
         return None
 
-    def embedding_table(self, weight: torch.Tensor) -> torch.Tensor:
-        """The embedding table in the dtype it is stored in; takes ownership of `weight`."""
+    def table(self, weight: torch.Tensor) -> torch.Tensor:
+        """Rows to be looked up, in the dtype they are stored in; takes `weight` over."""
         return weight
 
     @abstractmethod
@@ -129,9 +125,9 @@ class Device(ABC):
         """A new attention with a cache of its own."""
 
     @abstractmethod
-    def full_attention(self, qkv: torch.Tensor) -> torch.Tensor:
-        """Attention of every token to every token, for the vision tower.
+    def full_attention(self, heads: torch.Tensor) -> torch.Tensor:
+        """Attention of every row to every row, for the vision tower.
 
-        [batch, tokens, 3, heads, head_dim], queries, keys and values -> [batch, tokens, heads,
-        head_dim]. The scale is 1/sqrt(head_dim).
+        [batch, rows, 3, heads, head_dim], queries, keys and values -> [batch, rows, heads,
+        head_dim]. Scale 1/sqrt(head_dim).
         """

@@ -10,7 +10,7 @@ Source of the positions: modeling_chatglm.py of THUDM/glm-4v-9b.
 """
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from lm_worker.plan import (
@@ -35,43 +35,13 @@ class SequenceRequest:
     image_offset: int  # index of boi in prompt_ids, -1 without an image
     max_tokens: int
     stop_ids: frozenset[int]
-    temperature: float
-    top_k: int
-    top_p: float
-    repetition_penalty: float
-    seed: int
-    want_logprobs: bool = False
-    top_logprobs: int = 0
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     priority: int = 3  # one of PRIORITIES
     cache_salt: str = ""  # requests share cached blocks only within one salt
     min_tokens: int = 0  # no stop id is sampled before
     output_format: OutputFormat | None = None  # None: free text
-    typical_p: float = 1.0
-    min_p: float = 0.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    logit_bias: tuple[tuple[int, float], ...] = ()
     prompt_logprobs: int | None = None  # alternatives per prompt token; None: off
-    header_id: int = (
-        NO_TOKEN  # ends the turn's header: not a stop id, and first token of formatted output
-    )
-
-    def params(self) -> SamplingParams:
-        """The sampling parameters."""
-        return SamplingParams(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            repetition_penalty=self.repetition_penalty,
-            seed=self.seed,
-            want_logprobs=self.want_logprobs,
-            top_logprobs=self.top_logprobs,
-            typical_p=self.typical_p,
-            min_p=self.min_p,
-            frequency_penalty=self.frequency_penalty,
-            presence_penalty=self.presence_penalty,
-            logit_bias=self.logit_bias,
-        )
+    header_id: int = NO_TOKEN  # ends the turn's header; as first token no stop id, no format
 
 
 class SequenceState:
@@ -101,7 +71,7 @@ class SequenceState:
         self._prompt_tokens = len(self._tokens)
         self._tokens.extend(token_ids)
         self._hashes: list[bytes] = []
-        self._params = request.params()
+        self._params = request.sampling
         self._stops = tuple(sorted(request.stop_ids))
         self._first_stops = tuple(sorted(request.stop_ids - {request.header_id}))
         self._penalized_ids = dict.fromkeys((*request.prompt_ids, *token_ids))  # as an ordered set

@@ -18,7 +18,7 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.tiny import write_tiny
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.local.redis_server import RedisServer
-from tests.journal_events import events_of
+from glm4v.v1 import inference_pb2 as api
 from tests.parity.golden_plans import open_golden
 from tests.processes import children, is_running, wait_until
 
@@ -124,7 +124,7 @@ def job(model: Path, name: str, max_tokens: int) -> pb.Job:
         fingerprint=Checkpoint.open(model).fingerprint,
         prompt_ids=[int(i) for i in open_golden("bundled")["text/input_ids"]],
         max_tokens=max_tokens,
-        sampling=pb.Sampling(temperature=0.0, top_p=1.0, repetition_penalty=1.0),
+        sampling=api.SamplingParams(),
         timeout_ms=600_000,
         orphan_timeout_ms=600_000,
         content_digest=name.encode(),
@@ -135,7 +135,7 @@ async def first_tokens(broker: Broker, name: str, count: int) -> list[int]:
     """The first tokens of a request, as soon as they are there; all of them if it ends."""
     ids: list[int] = []
     with anyio.fail_after(60):
-        async for event in events_of(broker.follow_journal, name):
+        async for event in broker.read(name):
             if isinstance(event, pb.JournalTokens):
                 ids += event.ids
                 if len(ids) >= count:

@@ -16,6 +16,7 @@ from glm4v.broker.lm_queue import Lease, LmQueue
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.host.cpu_arbiter import CpuArbiter
 from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.v1 import inference_pb2 as api
 from lm_worker.engine.engine import TokenOutput
 from lm_worker.plan import OutputFormat
 from lm_worker.structured_output.grammar import GrammarCache
@@ -59,7 +60,7 @@ class Bench:
             timeout_ms=600_000,
             orphan_timeout_ms=600_000,
             content_digest=name.encode(),
-            sampling=pb.Sampling(temperature=0, top_p=1, repetition_penalty=1),
+            sampling=api.SamplingParams(),
         )
         if form:
             job.response_format.regex = form

@@ -15,6 +15,7 @@ from glm4v.broker.lm_queue import LmQueue
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.v1 import inference_pb2 as api
 from lm_worker.engine.engine import TokenOutput
 from lm_worker.translate import LeasedRequest
 from lm_worker.worker import Worker
@@ -105,7 +106,7 @@ async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[st
         timeout_ms=60_000,
         orphan_timeout_ms=60_000,
         content_digest=b"asked",
-        sampling=pb.Sampling(temperature=0, top_p=1, repetition_penalty=1),
+        sampling=api.SamplingParams(),
     )
     broker = Broker(connection, keys, max_open_requests=3, result_ttl_s=60)
     assert await broker.submit(job, None)

@@ -20,7 +20,7 @@ from lm_worker.model.layers import Shard
 from lm_worker.model.runner import Runner
 from lm_worker.parallel.group import RankConfig, init_group
 from lm_worker.parallel.ranks import Ranks
-from lm_worker.plan import OutputFormat
+from lm_worker.plan import OutputFormat, SamplingParams
 from lm_worker.structured_output.grammar import GrammarCache
 from tests.parity.golden_plans import Golden, cases
 
@@ -83,11 +83,6 @@ def ask(golden: Golden, case: str, boi_id: int) -> Asked:
         image_offset=-1 if image is None else ids.index(boi_id),
         max_tokens=GOLDEN_TOKENS,
         stop_ids=frozenset(),
-        temperature=0.0,
-        top_k=0,
-        top_p=1.0,
-        repetition_penalty=1.0,
-        seed=0,
     )
     return Asked(request, image)
 
@@ -103,11 +98,13 @@ def mixed(golden: Golden, boi_id: int, count: int) -> list[Asked]:
         if number % 2:
             request = replace(
                 request,
-                temperature=1.0,
-                seed=2**40 + number,
+                sampling=SamplingParams(
+                    temperature=1.0,
+                    seed=2**40 + number,
+                    top_k=(0, 50)[number % 4 // 2],
+                    repetition_penalty=(1.0, 1.1)[number % 8 // 4],
+                ),
                 max_tokens=10 + number % 20,
-                top_k=(0, 50)[number % 4 // 2],
-                repetition_penalty=(1.0, 1.1)[number % 8 // 4],
                 output_format=FORM if number % 6 == 5 else None,
             )
         requests.append(replace(one, request=request))

@@ -9,6 +9,7 @@ import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.tensor_bytes import TensorBytes
+from lm_worker.plan import SamplingParams
 from tests.parity.engine_runs import Asked, Layout, ask, running
 from tests.parity.golden_plans import Golden, cases, open_golden
 
@@ -35,7 +36,8 @@ def greedy(golden: Golden, folder: Path) -> list[Asked]:
 def with_a_broken_image(one: Asked, name: str, temperature: float) -> Asked:
     assert one.image is not None
     data = NAN + bytes(one.image.data)[4:]
-    request = replace(one.request, request_id=name, image="broken", temperature=temperature)
+    sampling = SamplingParams(temperature=temperature)
+    request = replace(one.request, request_id=name, image="broken", sampling=sampling)
     return Asked(request, TensorBytes(one.image.dtype, one.image.shape, data))
 
 

@@ -86,11 +86,6 @@ def asked(folder: Path, name: str, max_tokens: int, image: str = "") -> Asked:
         image_offset=slot,
         max_tokens=max_tokens,
         stop_ids=frozenset(),
-        temperature=0.0,
-        top_k=0,
-        top_p=1.0,
-        repetition_penalty=1.0,
-        seed=0,
     )
     return Asked(request, packed)
 

@@ -25,33 +25,27 @@ _sym_db = _symbol_database.Default()
 from glm4v.v1 import inference_pb2 as glm4v_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fglm4v/internal/v1/journal.proto\x12\x11glm4v.internal.v1\x1a\x18glm4v/v1/inference.proto\"\xb0\x02\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_p\x18\x02 \x01(\x02\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x1a\n\x12repetition_penalty\x18\x04 \x01(\x02\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\r\n\x05min_p\x18\x06 \x01(\x02\x12\x11\n\ttypical_p\x18\x07 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x08 \x01(\x02\x12\x18\n\x10presence_penalty\x18\t \x01(\x02\x12>\n\nlogit_bias\x18\n \x03(\x0b\x32*.glm4v.internal.v1.Sampling.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\"\xfb\x04\n\x03Job\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x12\n\nprompt_ids\x18\x03 \x03(\r\x12\x14\n\x0cimage_digest\x18\x04 \x01(\t\x12-\n\x08sampling\x18\x05 \x01(\x0b\x32\x1b.glm4v.internal.v1.Sampling\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12\x16\n\x0estop_token_ids\x18\x07 \x03(\r\x12\x15\n\rwant_logprobs\x18\x08 \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\t \x01(\r\x12\x0c\n\x04stop\x18\n \x03(\t\x12\x13\n\x0b\x61\x63\x63\x65pted_ms\x18\x0b \x01(\x03\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x0c \x01(\x03\x12\x19\n\x11orphan_timeout_ms\x18\r \x01(\x03\x12\x16\n\x0e\x63ontent_digest\x18\x0e \x01(\x0c\x12\x12\n\nmin_tokens\x18\x0f \x01(\r\x12\x10\n\x08priority\x18\x10 \x01(\r\x12\x12\n\ncache_salt\x18\x11 \x01(\t\x12\x31\n\x0fresponse_format\x18\x12 \x01(\x0b\x32\x18.glm4v.v1.ResponseFormat\x12\t\n\x01n\x18\x13 \x01(\r\x12\x0f\n\x07\x62\x65st_of\x18\x14 \x01(\r\x12\x0e\n\x06\x63hoice\x18\x15 \x01(\r\x12\x1c\n\x14want_prompt_logprobs\x18\x16 \x01(\x08\x12\x17\n\x0fprompt_logprobs\x18\x17 \x01(\r\x12\x16\n\theader_id\x18\x18 \x01(\rH\x00\x88\x01\x01\x12\x12\n\ntimeout_ms\x18\x19 \x01(\x03\x12\x15\n\rformer_digest\x18\x1a \x01(\x0c\x12\r\n\x05owner\x18\x1b \x01(\tB\x0c\n\n_header_id\"6\n\x0fJournalAccepted\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.glm4v.internal.v1.Job\"L\n\x0cJournalStage\x12\x1e\n\x05stage\x18\x01 \x01(\x0e\x32\x0f.glm4v.v1.Stage\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x12\r\n\x05\x61lone\x18\x03 \x01(\x08\"\x88\x01\n\rJournalTokens\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12)\n\x08logprobs\x18\x02 \x03(\x0b\x32\x17.glm4v.v1.TokenLogprobs\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\x12\x30\n\x0fprompt_logprobs\x18\x04 \x03(\x0b\x32\x17.glm4v.v1.TokenLogprobs\"\xa5\x01\n\nJournalEnd\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.glm4v.internal.v1.EndKind\x12\x15\n\rstop_token_id\x18\x02 \x01(\r\x12\x13\n\x0bstop_string\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x13\n\x0btoken_count\x18\x06 \x01(\r\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x03\"6\n\tVisionJob\x12\x14\n\x0cimage_digest\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\">\n\x0cTensorHeader\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x0c*\xdd\x01\n\x07\x45ndKind\x12\x18\n\x14\x45ND_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45ND_KIND_STOP_TOKEN\x10\x01\x12\x18\n\x14\x45ND_KIND_STOP_STRING\x10\x02\x12\x13\n\x0f\x45ND_KIND_LENGTH\x10\x03\x12\x16\n\x12\x45ND_KIND_CANCELLED\x10\x04\x12\x14\n\x10\x45ND_KIND_EXPIRED\x10\x05\x12\x16\n\x12\x45ND_KIND_ABANDONED\x10\x06\x12\x13\n\x0f\x45ND_KIND_FAILED\x10\x07\x12\x15\n\x11\x45ND_KIND_COMPLETE\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fglm4v/internal/v1/journal.proto\x12\x11glm4v.internal.v1\x1a\x18glm4v/v1/inference.proto\"\xe9\x04\n\x03Job\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x12\n\nprompt_ids\x18\x03 \x03(\r\x12\x14\n\x0cimage_digest\x18\x04 \x01(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x18.glm4v.v1.SamplingParams\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12\x16\n\x0estop_token_ids\x18\x07 \x03(\r\x12\x15\n\rwant_logprobs\x18\x08 \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\t \x01(\r\x12\x0c\n\x04stop\x18\n \x03(\t\x12\x13\n\x0b\x61\x63\x63\x65pted_ms\x18\x0b \x01(\x03\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x0c \x01(\x03\x12\x19\n\x11orphan_timeout_ms\x18\r \x01(\x03\x12\x16\n\x0e\x63ontent_digest\x18\x0e \x01(\x0c\x12\x12\n\nmin_tokens\x18\x0f \x01(\r\x12\x10\n\x08priority\x18\x10 \x01(\r\x12\x12\n\ncache_salt\x18\x11 \x01(\t\x12\x31\n\x0fresponse_format\x18\x12 \x01(\x0b\x32\x18.glm4v.v1.ResponseFormat\x12\t\n\x01n\x18\x13 \x01(\r\x12\x0f\n\x07\x62\x65st_of\x18\x14 \x01(\r\x12\x0e\n\x06\x63hoice\x18\x15 \x01(\r\x12\x1c\n\x14want_prompt_logprobs\x18\x16 \x01(\x08\x12\x17\n\x0fprompt_logprobs\x18\x17 \x01(\r\x12\x16\n\theader_id\x18\x18 \x01(\rH\x00\x88\x01\x01\x12\x12\n\ntimeout_ms\x18\x19 \x01(\x03\x12\x15\n\rformer_digest\x18\x1a \x01(\x0c\x42\x0c\n\n_header_id\"6\n\x0fJournalAccepted\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.glm4v.internal.v1.Job\"L\n\x0cJournalStage\x12\x1e\n\x05stage\x18\x01 \x01(\x0e\x32\x0f.glm4v.v1.Stage\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x12\r\n\x05\x61lone\x18\x03 \x01(\x08\"\x88\x01\n\rJournalTokens\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12)\n\x08logprobs\x18\x02 \x03(\x0b\x32\x17.glm4v.v1.TokenLogprobs\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\x12\x30\n\x0fprompt_logprobs\x18\x04 \x03(\x0b\x32\x17.glm4v.v1.TokenLogprobs\"\xa5\x01\n\nJournalEnd\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.glm4v.internal.v1.EndKind\x12\x15\n\rstop_token_id\x18\x02 \x01(\r\x12\x13\n\x0bstop_string\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x13\n\x0btoken_count\x18\x06 \x01(\r\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x03\"6\n\tVisionJob\x12\x14\n\x0cimage_digest\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\">\n\x0cTensorHeader\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x0c*\xdd\x01\n\x07\x45ndKind\x12\x18\n\x14\x45ND_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45ND_KIND_STOP_TOKEN\x10\x01\x12\x18\n\x14\x45ND_KIND_STOP_STRING\x10\x02\x12\x13\n\x0f\x45ND_KIND_LENGTH\x10\x03\x12\x16\n\x12\x45ND_KIND_CANCELLED\x10\x04\x12\x14\n\x10\x45ND_KIND_EXPIRED\x10\x05\x12\x16\n\x12\x45ND_KIND_ABANDONED\x10\x06\x12\x13\n\x0f\x45ND_KIND_FAILED\x10\x07\x12\x15\n\x11\x45ND_KIND_COMPLETE\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'glm4v.internal.v1.journal_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_ENDKIND']._serialized_start=1587
-  _globals['_ENDKIND']._serialized_end=1808
-  _globals['_SAMPLING']._serialized_start=81
-  _globals['_SAMPLING']._serialized_end=385
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=337
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=385
-  _globals['_JOB']._serialized_start=388
-  _globals['_JOB']._serialized_end=1023
-  _globals['_JOURNALACCEPTED']._serialized_start=1025
-  _globals['_JOURNALACCEPTED']._serialized_end=1079
-  _globals['_JOURNALSTAGE']._serialized_start=1081
-  _globals['_JOURNALSTAGE']._serialized_end=1157
-  _globals['_JOURNALTOKENS']._serialized_start=1160
-  _globals['_JOURNALTOKENS']._serialized_end=1296
-  _globals['_JOURNALEND']._serialized_start=1299
-  _globals['_JOURNALEND']._serialized_end=1464
-  _globals['_VISIONJOB']._serialized_start=1466
-  _globals['_VISIONJOB']._serialized_end=1520
-  _globals['_TENSORHEADER']._serialized_start=1522
-  _globals['_TENSORHEADER']._serialized_end=1584
+  _globals['_ENDKIND']._serialized_start=1262
+  _globals['_ENDKIND']._serialized_end=1483
+  _globals['_JOB']._serialized_start=81
+  _globals['_JOB']._serialized_end=698
+  _globals['_JOURNALACCEPTED']._serialized_start=700
+  _globals['_JOURNALACCEPTED']._serialized_end=754
+  _globals['_JOURNALSTAGE']._serialized_start=756
+  _globals['_JOURNALSTAGE']._serialized_end=832
+  _globals['_JOURNALTOKENS']._serialized_start=835
+  _globals['_JOURNALTOKENS']._serialized_end=971
+  _globals['_JOURNALEND']._serialized_start=974
+  _globals['_JOURNALEND']._serialized_end=1139
+  _globals['_VISIONJOB']._serialized_start=1141
+  _globals['_VISIONJOB']._serialized_end=1195
+  _globals['_TENSORHEADER']._serialized_start=1197
+  _globals['_TENSORHEADER']._serialized_end=1259
 # @@protoc_insertion_point(module_scope)

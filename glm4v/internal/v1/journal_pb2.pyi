@@ -69,86 +69,6 @@ END_KIND_COMPLETE: EndKind.ValueType  # 8
 Global___EndKind: _TypeAlias = EndKind  # noqa: Y015
 
 @_typing.final
-class Sampling(_message.Message):
-    """How tokens are chosen, every default resolved."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class LogitBiasEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.int
-        value: _builtins.float
-        def __init__(
-            self,
-            *,
-            key: _builtins.int = ...,
-            value: _builtins.float = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    TEMPERATURE_FIELD_NUMBER: _builtins.int
-    TOP_P_FIELD_NUMBER: _builtins.int
-    TOP_K_FIELD_NUMBER: _builtins.int
-    REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
-    SEED_FIELD_NUMBER: _builtins.int
-    MIN_P_FIELD_NUMBER: _builtins.int
-    TYPICAL_P_FIELD_NUMBER: _builtins.int
-    FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
-    PRESENCE_PENALTY_FIELD_NUMBER: _builtins.int
-    LOGIT_BIAS_FIELD_NUMBER: _builtins.int
-    temperature: _builtins.float
-    """0 is greedy."""
-    top_p: _builtins.float
-    """Above 0, up to 1; 1 is off."""
-    top_k: _builtins.int
-    """0 is off."""
-    repetition_penalty: _builtins.float
-    """1 is off."""
-    seed: _builtins.int
-    """Key of the counter-based generator."""
-    min_p: _builtins.float
-    """0 is off."""
-    typical_p: _builtins.float
-    """0 and 1 are off."""
-    frequency_penalty: _builtins.float
-    """0 is off."""
-    presence_penalty: _builtins.float
-    """0 is off."""
-    @_builtins.property
-    def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
-        """Added to the logits of these ids."""
-
-    def __init__(
-        self,
-        *,
-        temperature: _builtins.float = ...,
-        top_p: _builtins.float = ...,
-        top_k: _builtins.int = ...,
-        repetition_penalty: _builtins.float = ...,
-        seed: _builtins.int = ...,
-        min_p: _builtins.float = ...,
-        typical_p: _builtins.float = ...,
-        frequency_penalty: _builtins.float = ...,
-        presence_penalty: _builtins.float = ...,
-        logit_bias: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "typical_p", b"typical_p"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
-
-@_typing.final
 class Job(_message.Message):
     """A request as the workers see it: no text, no image bytes."""
 
@@ -180,7 +100,6 @@ class Job(_message.Message):
     HEADER_ID_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     FORMER_DIGEST_FIELD_NUMBER: _builtins.int
-    OWNER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request and its journal."""
     fingerprint: _builtins.str
@@ -229,15 +148,15 @@ class Job(_message.Message):
     """
     former_digest: _builtins.bytes
     """`content_digest` as older gateways make it; for one release."""
-    owner: _builtins.str
-    """Owner of the request, the only one who may attach to it or cancel it. Empty: anonymous callers."""
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Prompt, the image as its 3 placeholder tokens."""
 
     @_builtins.property
-    def sampling(self) -> Global___Sampling:
-        """How tokens are chosen."""
+    def sampling(self) -> _inference_pb2.SamplingParams:
+        """Every default resolved, the seed included. Older gateways wrote a message of the same fields and numbers, in
+        which a field at zero was absent.
+        """
 
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -258,7 +177,7 @@ class Job(_message.Message):
         fingerprint: _builtins.str = ...,
         prompt_ids: _abc.Iterable[_builtins.int] | None = ...,
         image_digest: _builtins.str = ...,
-        sampling: Global___Sampling | None = ...,
+        sampling: _inference_pb2.SamplingParams | None = ...,
         max_tokens: _builtins.int = ...,
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         want_logprobs: _builtins.bool = ...,
@@ -280,11 +199,10 @@ class Job(_message.Message):
         header_id: _builtins.int | None = ...,
         timeout_ms: _builtins.int = ...,
         former_digest: _builtins.bytes = ...,
-        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "header_id", b"header_id", "response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "former_digest", b"former_digest", "header_id", b"header_id", "image_digest", b"image_digest", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "orphan_timeout_ms", b"orphan_timeout_ms", "owner", b"owner", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "timeout_ms", b"timeout_ms", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "former_digest", b"former_digest", "header_id", b"header_id", "image_digest", b"image_digest", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "orphan_timeout_ms", b"orphan_timeout_ms", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "timeout_ms", b"timeout_ms", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__header_id: _TypeAlias = _typing.Literal["header_id"]  # noqa: Y015
     _WhichOneofArgType__header_id: _TypeAlias = _typing.Literal["_header_id", b"_header_id"]  # noqa: Y015

@@ -26,11 +26,6 @@ def make_request(
         image_offset=2 if image else -1,
         max_tokens=most,
         stop_ids=frozenset({7}),
-        temperature=0.0,
-        top_k=0,
-        top_p=1.0,
-        repetition_penalty=1.0,
-        seed=0,
         priority=priority,
         cache_salt=salt,
     )

@@ -5,23 +5,23 @@
 namespace glm4v {
 namespace {
 
-// Created when the library is loaded; its destructor frees a thread's buffers when the thread ends.
+// Made with the library: ends what a thread has kept, with the thread.
 const pthread_key_t KEY = [] {
     pthread_key_t key;
-    if (pthread_key_create(&key, [](void* kept) { delete static_cast<ThreadScratch*>(kept); }) != 0)
+    if (pthread_key_create(&key, [](void* kept) { delete static_cast<ThreadMemory*>(kept); }) != 0)
         throw std::bad_alloc();
     return key;
 }();
 
 }  // namespace
 
-__thread ThreadScratch* own_scratch GLM4V_STATIC_TLS = nullptr;
+__thread ThreadMemory* own_memory GLM4V_STATIC_TLS = nullptr;
 
-ThreadScratch& make_thread_scratch() {
-    auto made = std::make_unique<ThreadScratch>();
+ThreadMemory& make_thread_memory() {
+    auto made = std::make_unique<ThreadMemory>();
     if (pthread_setspecific(KEY, made.get()) != 0) throw std::bad_alloc();
-    own_scratch = made.release();
-    return *own_scratch;
+    own_memory = made.release();
+    return *own_memory;
 }
 
 }  // namespace glm4v
