@@ -1,99 +1,99 @@
-"""What can go wrong, by what the caller can do about it.
+"""Errors, by what the caller can do about them.
 
 Glm4vError
 ├── ConfigurationError  correct a setting or an option         (never sent)         exit 2
 ├── InvalidRequest      change the request                     INVALID_ARGUMENT     exit 3
-├── UnknownReference    that id or digest is not known         NOT_FOUND            exit 3
+├── UnknownReference    send an id or digest that exists       NOT_FOUND            exit 3
 ├── IdTaken             choose another request id              ALREADY_EXISTS       exit 3
 ├── CheckpointError     repair or choose another checkpoint    FAILED_PRECONDITION  exit 4
 ├── Unavailable         start it, or wait for it               UNAVAILABLE          exit 5
-├── Overloaded          ask later, or ask for less             RESOURCE_EXHAUSTED   exit 6
+├── Overloaded          retry later, or request less           RESOURCE_EXHAUSTED   exit 6
 ├── DeadlinePassed      give it more time                      DEADLINE_EXCEEDED    exit 6
-├── Cancelled           it was ended on purpose                CANCELLED            exit 7
-└── RequestFailed       it was given up                        ABORTED              exit 1
+├── Cancelled           none: it was ended on purpose          CANCELLED            exit 7
+└── RequestFailed       retry, or report it                    ABORTED              exit 1
 
-Messages are one line, say what was seen with numbers, and what to change. Everything that is not
-one of these is a bug: its text goes to the log and never to a caller.
+A message is one line that says what was found, with numbers, and what to change. Every other
+exception is a bug: its text is logged and never sent to a caller.
 """
 
 
 class Glm4vError(Exception):
-    """Base of the tree; `code` is the gRPC status name, `exit_code` what a command ends with."""
+    """Base of the tree. `code` is the name of the gRPC status, `exit_code` that of a command."""
 
     code = "INTERNAL"
     exit_code = 1
 
 
 class ConfigurationError(Glm4vError):
-    """A setting, an option or what they say together cannot work; a process does not start."""
+    """A setting, an option or their combination is invalid; the process does not start."""
 
     exit_code = 2
 
 
 class InvalidRequest(Glm4vError):
-    """The request can never work as it is."""
+    """The request can never succeed."""
 
     code = "INVALID_ARGUMENT"
     exit_code = 3
 
 
 class UnknownReference(Glm4vError):
-    """A request id or image digest that is not, or no longer, known."""
+    """A request id or image digest that is unknown or has expired."""
 
     code = "NOT_FOUND"
     exit_code = 3
 
 
 class IdTaken(Glm4vError):
-    """The request id belongs to a request with other content."""
+    """The request id belongs to a different request."""
 
     code = "ALREADY_EXISTS"
     exit_code = 3
 
 
 class CheckpointError(Glm4vError):
-    """A checkpoint that cannot be served; names the file and the tensor."""
+    """The checkpoint cannot be served; the message names the file and the tensor."""
 
     code = "FAILED_PRECONDITION"
     exit_code = 4
 
 
 class Unavailable(Glm4vError):
-    """A part of the system does not answer."""
+    """Part of the system does not answer."""
 
     code = "UNAVAILABLE"
     exit_code = 5
 
 
 class Overloaded(Glm4vError):
-    """A limit was met; carries the numbers."""
+    """A limit was reached; the message has the numbers."""
 
     code = "RESOURCE_EXHAUSTED"
     exit_code = 6
 
 
 class DeadlinePassed(Glm4vError):
-    """The request was not done when its time was up."""
+    """The deadline passed before the request ended."""
 
     code = "DEADLINE_EXCEEDED"
     exit_code = 6
 
 
 class Cancelled(Glm4vError):
-    """The request was ended by its caller, or because nobody read it."""
+    """The request was cancelled, or no client was attached for too long."""
 
     code = "CANCELLED"
     exit_code = 7
 
 
 class RequestFailed(Glm4vError):
-    """The request was accepted and given up later."""
+    """The request was accepted and later aborted."""
 
     code = "ABORTED"
 
 
 def by_code(code: str, message: str) -> Glm4vError:
-    """The error a gRPC status name stands for; RequestFailed for any other."""
+    """The error for the name of a gRPC status; RequestFailed for any other."""
     for kind in Glm4vError.__subclasses__():
         if kind.code == code != Glm4vError.code:
             return kind(message)

@@ -1,4 +1,4 @@
-"""What `--json` prints, the same for every way to get an answer."""
+"""The JSON output of `--json`, and the summary line."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def answer_object(
     finished: pb.Finished,
     logprobs: Sequence[pb.TokenLogprobs] | None = None,
 ) -> dict[str, object]:
-    """A whole answer as one JSON object; `logprobs` only where they were asked for."""
+    """A complete answer as a JSON object; `logprobs` only if requested."""
     usage, timings = finished.usage, finished.timings
     answer: dict[str, object] = {
         "request_id": request_id,
@@ -46,9 +46,9 @@ def answer_object(
 
 
 def logprob_objects(logprobs: Sequence[pb.TokenLogprobs]) -> list[dict[str, object] | None]:
-    """One object for each token; null for a token that nothing predicts."""
+    """One object for each token; null for a token without a prediction."""
     return [
-        {**_logprob(each.chosen), "top": [_logprob(rival) for rival in each.top]}
+        {**_logprob(each.chosen), "top": [_logprob(alternative) for alternative in each.top]}
         if each.HasField("chosen")
         else None
         for each in logprobs
@@ -56,16 +56,16 @@ def logprob_objects(logprobs: Sequence[pb.TokenLogprobs]) -> list[dict[str, obje
 
 
 def print_object(answer: dict[str, object]) -> None:
-    """One line on standard output; where that takes no Unicode, what it lacks is escaped."""
+    """Print the object as one line; escape non-ASCII text if standard output is not Unicode."""
     is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     typer.echo(json.dumps(answer, ensure_ascii=not is_unicode))
 
 
 def summary(finished: pb.Finished) -> str:
-    """Tokens, seconds, tokens a second, time to the first token, whether the answer is cut off."""
+    """Tokens, seconds, tokens per second, time to first token, and whether it was truncated."""
     count, timings = finished.usage.completion_tokens, finished.timings
-    is_cut = finished.reason == pb.FINISH_REASON_LENGTH
-    end = ", cut off by max_tokens or the context's end" if is_cut else ""
+    is_truncated = finished.reason == pb.FINISH_REASON_LENGTH
+    end = ", truncated at max_tokens or the end of the context" if is_truncated else ""
     rate = f", {(count - 1) / timings.decode_s:.1f} tokens/s" if timings.decode_s else ""
     return (
         f"{count} tokens in {timings.total_s:.2f} s{rate}, "

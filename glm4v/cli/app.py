@@ -1,4 +1,4 @@
-"""The command as a whole: which subcommands there are, and what a failure looks like."""
+"""The `glm4v` command: its subcommands, and how it reports errors."""
 
 import contextlib
 import io
@@ -35,24 +35,23 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "settings": settings,
     "tiny": tiny,
 }
-_PLUGINS = "glm4v.commands"  # entry points of packages that stand above this one
+_PLUGINS = "glm4v.commands"  # entry points of packages that import this one
 _USAGE_EXIT = 2
 _EPILOG = (
-    "Exit codes: 0 done, 1 unexpected error or given up, 2 wrong usage or configuration, 3 the "
-    "request cannot work, 4 the checkpoint cannot be used, 5 something does not answer, 6 refused "
-    "for load or deadline passed, 7 cancelled, 130 interrupted. GLM4V_DEBUG=1 shows where an "
-    "unexpected error arose."
+    "Exit codes: 0 success, 1 unexpected error or aborted request, 2 wrong usage or configuration, "
+    "3 invalid request, 4 unusable checkpoint, 5 unavailable, 6 overloaded or deadline exceeded, "
+    "7 cancelled, 130 interrupted. GLM4V_DEBUG=1 prints the traceback of an unexpected error."
 )
 
 
 def run() -> None:
-    """Run the subcommand that the arguments name; a failure is one line and an exit code."""
+    """Run the subcommand that the arguments name. An error is one line and an exit code."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who started us
+        if getattr(sys, name) is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Chinese shows the rest
+            stream.reconfigure(errors="replace")  # for terminals that cannot show Chinese
     try:
         build(sys.argv[1:])(prog_name="glm4v")
     except Glm4vError as error:
@@ -62,35 +61,35 @@ def run() -> None:
         _fail(what_to_install(package, EXTRAS), _USAGE_EXIT)
     except Exception as error:
         what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
-        _fail(f"{what}; GLM4V_DEBUG=1 shows where it arose", Glm4vError.exit_code)
+        _fail(f"{what}; GLM4V_DEBUG=1 prints the traceback", Glm4vError.exit_code)
 
 
 def build(arguments: list[str]) -> typer.Typer:
-    """The command for these arguments; other packages are imported when they are asked for."""
+    """The command for these arguments. Packages above this one are imported only when needed."""
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         epilog=_EPILOG,
-        help="GLM-4V-9B served: questions about an image, answered over gRPC.",
+        help="A gRPC inference server for GLM-4V-9B: ask about an image, stream the answer.",
     )
     app.callback()(_options)
     for name, command in _COMMANDS.items():
         app.command(name)(command)
     app.add_typer(dead, name="dead")
-    asked = arguments[0] if arguments else "--help"
+    requested = arguments[0] if arguments else "--help"
     for entry in {entry.name: entry for entry in entry_points(group=_PLUGINS)}.values():
-        if asked == entry.name:
+        if requested == entry.name:
             _join(app, entry)
-        elif asked == "--help":
-            with contextlib.suppress(ModuleNotFoundError):  # its extra is not installed: not listed
+        elif requested == "--help":
+            with contextlib.suppress(ModuleNotFoundError):  # not listed without its extra
                 _join(app, entry)
     return app
 
 
 def _join(app: typer.Typer, entry: EntryPoint) -> None:
-    """Add what an entry point names: one subcommand, or a group of them."""
+    """Add the subcommand, or the group of subcommands, of an entry point."""
     plugin = entry.load()
     if isinstance(plugin, typer.Typer):
         app.add_typer(plugin, name=entry.name)
@@ -98,15 +97,18 @@ def _join(app: typer.Typer, entry: EntryPoint) -> None:
         app.command(entry.name)(plugin)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(glm4v.__version__)
         raise typer.Exit
 
 
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Options of the command itself."""

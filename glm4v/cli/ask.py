@@ -1,4 +1,4 @@
-"""`glm4v ask`: one question, its answer."""
+"""`glm4v ask`: one question and its answer."""
 
 from pathlib import Path
 
@@ -51,12 +51,12 @@ def ask(
     orphan_timeout: opt.OrphanTimeout = None,
     timeout: opt.Timeout = 600.0,
 ) -> None:
-    """Ask about an image, or about none: glm4v ask photo.jpg "What is this?"
+    """Ask about an image, or without one: glm4v ask photo.jpg "What is this?"
 
-    Sampling options that are not given are the server's. Ctrl-C cancels the request.
+    Sampling options default to those of the server. Ctrl-C cancels the request.
     """
     if not json and (logprobs, prompt_logprobs) != (None, None):
-        raise typer.BadParameter("--logprobs and --prompt-logprobs show in --json only")
+        raise typer.BadParameter("--logprobs and --prompt-logprobs need --json")
     options: GenerateOptions = {
         "temperature": temperature,
         "top_p": top_p,
@@ -99,7 +99,7 @@ def _run(
             client.generate(conversation, timeout_s=timeout_s, **options) as generation,
         ):
             _show(generation, options, json)
-    except KeyboardInterrupt:  # leaving the generation has cancelled it
+    except KeyboardInterrupt:  # closing the generation cancelled the request
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -108,7 +108,7 @@ def _show(generation: Generation, options: GenerateOptions, json: bool) -> None:
         stream(generation)
         return
     collect(generation)
-    assert generation.accepted is not None  # or reading had raised
+    assert generation.accepted is not None  # else reading would have raised
     for number, choice in enumerate(generation.choices):
         assert choice.finished is not None
         answer = answer_object(
@@ -127,15 +127,17 @@ def _show(generation: Generation, options: GenerateOptions, json: bool) -> None:
 
 
 def _conversation(words: list[str], messages: Path | None, image: Path | None) -> list[pb.Message]:
-    """What the arguments describe; the first of two is an image, the first of one may be."""
+    """The messages: of two words the first is an image; a single word may be one."""
     if image is None and words and (len(words) > 1 or _is_image_path(words[0])):
         image = Path(words.pop(0))
     if len(words) > 1:
-        raise typer.BadParameter(f"an image is given twice: {image} and {words[0]}")
+        raise typer.BadParameter(
+            f"two images: {image} and {words[0]}; a conversation has at most one"
+        )
     if messages is None and not words:
-        raise typer.BadParameter("say what to ask: glm4v ask [IMAGE] TEXT, or --messages FILE")
+        raise typer.BadParameter("no question; use glm4v ask [IMAGE] TEXT, or --messages FILE")
     if messages is not None and words:
-        raise typer.BadParameter(f"--messages has the text already; leave out {words[0]!r}")
+        raise typer.BadParameter(f"--messages already has the text; remove {words[0]!r}")
     data = None if image is None else read_file(image, "image")
     if messages is None:
         return [user_message(words[0], data)]
@@ -146,11 +148,11 @@ def _conversation(words: list[str], messages: Path | None, image: Path | None) -
 
 
 def _is_image_path(word: str) -> bool:
-    """Whether it names a file, or looks like the name of one: a question may end in .png too."""
+    """Whether the word names a file or looks like a file name. A question may end in .png too."""
     path = Path(word)
     try:
         return path.is_file() or (
             path.suffix.lower() in _IMAGE_SUFFIXES and not set(word) & set(" \n")
         )
-    except (OSError, ValueError):  # too long for a path
+    except (OSError, ValueError):  # not a valid path
         return False

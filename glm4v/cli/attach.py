@@ -1,4 +1,4 @@
-"""`glm4v attach`: reads a request that was started before."""
+"""`glm4v attach`: streams an existing request."""
 
 from typing import Annotated
 
@@ -14,14 +14,14 @@ def attach(
     request_id: opt.RequestId,
     offset: Annotated[
         list[int] | None,
-        typer.Option(help="Tokens to leave out at the start; once for each choice, in order."),
+        typer.Option(help="Tokens to skip; repeat for each choice, in order."),
     ] = None,
     server: opt.Server = DEFAULT_TARGET,
     timeout: opt.Timeout = 600.0,
 ) -> None:
-    """Read the answer to a request that runs, or ended a short while ago.
+    """Stream the answer of a request that is running or ended recently.
 
-    Ctrl-C stops reading only.
+    Ctrl-C stops the stream; the request keeps running.
     """
     try:
         with (

@@ -1,4 +1,4 @@
-"""`glm4v cancel`: ends a request."""
+"""`glm4v cancel`: cancels a request."""
 
 import typer
 
@@ -11,7 +11,7 @@ def cancel(
     request_id: opt.RequestId,
     server: opt.Server = DEFAULT_TARGET,
 ) -> None:
-    """End a request. Harmless when it has ended already."""
+    """Cancel a request. Does nothing if it has ended."""
     with gateway(server) as client:
-        ended_now = client.cancel(request_id)
-    typer.echo(f"{request_id} " + ("is cancelled" if ended_now else "had ended before"))
+        is_cancelled = client.cancel(request_id)
+    typer.echo(f"{request_id} " + ("cancelled" if is_cancelled else "had already ended"))

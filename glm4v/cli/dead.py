@@ -1,4 +1,4 @@
-"""`glm4v dead`: requests that were given up because they kept killing their workers."""
+"""`glm4v dead`: the dead letters, requests that repeatedly crashed their workers."""
 
 import asyncio
 import json
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from glm4v.broker.dead import DeadLetter, DeadLetters
 
 app = typer.Typer(
-    no_args_is_help=True, help="Requests that were given up because they killed their workers."
+    no_args_is_help=True, help="Dead letters: requests that repeatedly crashed their workers."
 )
 RedisUrl = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
         envvar="GLM4V_REDIS_URL",
-        help="The Redis of the system.",
+        help="The Redis of the deployment.",
         show_default="that of the running `glm4v up`, else redis://127.0.0.1:6379/0",
     ),
 ]
 _DEFAULT_URL = "redis://127.0.0.1:6379/0"
-_OPEN_LIMIT = 1024  # as a gateway's default
+_OPEN_LIMIT = 1024  # the default of a gateway
 
 
 @app.command("list")
 def list_all(redis_url: RedisUrl = None) -> None:
-    """One line for each, the newest first: when, request id, why."""
+    """List them, newest first: time, request id, reason."""
 
     async def run() -> None:
         async with _open(redis_url) as (_, letters):
@@ -49,12 +49,12 @@ def list_all(redis_url: RedisUrl = None) -> None:
 
 @app.command()
 def show(request_id: opt.RequestId, redis_url: RedisUrl = None) -> None:
-    """What was asked, as JSON; the prompt is token ids, the image its digest."""
+    """Print a request as JSON: the prompt as token ids, the image as its digest."""
 
     async def run() -> None:
         async with _open(redis_url) as (_, letters):
             letter = await letters.find(request_id)
-        assert letter.job is not None  # it was found by its id
+        assert letter.job is not None  # letters are found by the id of their job
         job = MessageToDict(letter.job, preserving_proto_field_name=True)
         content = {"given_up": _time(letter), "reason": letter.reason, "job": job}
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
@@ -71,7 +71,7 @@ def retry(
         typer.Option(metavar="S", min=0, help="Seconds it keeps running with no client attached."),
     ] = 600.0,
 ) -> None:
-    """Ask it once more, under a new id, with the time it had; it leaves the list."""
+    """Run it again under a new id and with its original timeout, and remove it from the list."""
     from glm4v.broker import Broker, Keys
 
     async def run() -> str:
@@ -86,12 +86,12 @@ def retry(
         return job.request_id
 
     new_id = asyncio.run(run())
-    typer.echo(f"{request_id} runs again as {new_id}; read it with: glm4v attach {new_id}")
+    typer.echo(f"{request_id} is running again as {new_id}; read it with: glm4v attach {new_id}")
 
 
 @asynccontextmanager
 async def _open(redis_url: str | None) -> "AsyncIterator[tuple[Connection, DeadLetters]]":
-    # Here, because the rest of the command works without Redis.
+    # Imported here: the other subcommands work without Redis.
     from glm4v.broker import Connection, Keys
     from glm4v.broker.dead import DeadLetters
 
@@ -104,12 +104,12 @@ async def _open(redis_url: str | None) -> "AsyncIterator[tuple[Connection, DeadL
 
 
 def _find_redis() -> str:
-    """The Redis that `glm4v up` has started for this user, or where one is by default."""
+    """The Redis of the running `glm4v up` of this user, else the default address."""
     systems = running_instances()
     if len(systems) > 1:
         listed = ", ".join(f"{each.redis_url} (gateway {each.target})" for each in systems)
         raise ConfigurationError(
-            f"{len(systems)} systems run here: {listed}; choose one with --redis-url"
+            f"{len(systems)} systems are running: {listed}; select one with --redis-url"
         )
     return systems[0].redis_url if systems else _DEFAULT_URL
 

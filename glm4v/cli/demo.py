@@ -1,4 +1,4 @@
-"""`glm4v demo`: everything once, on any machine."""
+"""`glm4v demo`: the whole system, on any machine."""
 
 import asyncio
 from pathlib import Path
@@ -24,14 +24,14 @@ def demo(
         typer.Option(metavar="DIR", help="A checkpoint.", show_default="the one shipped"),
     ] = DEMO_MODEL,
 ) -> None:
-    """Start the whole system, ask about a few images in English and Chinese, stop it."""
+    """Start the system, ask about a few images in English and Chinese, and stop it."""
     typer.echo("starting Redis, a vision worker, a language worker and a gateway")
     foreground = Foreground(ClusterSettings(model), lambda name, line: None)
     asyncio.run(foreground.run(_ask))
     if foreground.signals:
         raise typer.Exit(INTERRUPTED)
-    typer.echo("\nstopped; to ask questions of your own: glm4v up, then in another terminal")
-    typer.echo("what `glm4v examples` prints, or: glm4v ask photo.jpg 'What is this?'")
+    typer.echo("\nstopped; to ask your own questions, run glm4v up, and in another terminal one of")
+    typer.echo("the commands that `glm4v examples` prints, or: glm4v ask photo.jpg 'What is this?'")
 
 
 async def _ask(cluster: LocalCluster) -> None:
@@ -39,7 +39,7 @@ async def _ask(cluster: LocalCluster) -> None:
     try:
         await asyncio.to_thread(_show_all, client)
     finally:
-        client.close()  # ends the thread too, when a signal ended us
+        client.close()  # stops the thread too, after a signal
 
 
 def _show_all(client: Client) -> None:
@@ -56,8 +56,8 @@ def _show(client: Client, example: Example) -> None:
         typer.echo(f"  > {wording}")
         with client.generate(messages, temperature=0, max_tokens=_MAX_TOKENS) as generation:
             text = generation.text
-        assert generation.choices[0].finished is not None  # or reading had raised
-        # Another checkpoint may answer with what a terminal takes as commands.
+        assert generation.choices[0].finished is not None  # else reading would have raised
+        # The answer of another checkpoint may contain terminal control sequences.
         shown = "".join(letter if letter.isprintable() else "·" for letter in text)
         typer.echo(f"    {shown}   ({summary(generation.choices[0].finished)})")
         messages.append(assistant_message(text))

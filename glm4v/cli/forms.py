@@ -1,4 +1,4 @@
-"""The form of an answer, as options of the command say it."""
+"""The response format, from the options of the command."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from glm4v.v1 import inference_pb2 as pb
 def response_format(
     json_schema: Path | None, regex: str | None, choice: list[str] | None
 ) -> pb.ResponseFormat | None:
-    """At most one of them may be given; None without any."""
+    """The format; None if no option is set. At most one option may be set."""
     if (json_schema is not None) + (regex is not None) + bool(choice) > 1:
-        raise typer.BadParameter("give one of --json-schema, --regex and --choice")
+        raise typer.BadParameter("use only one of --json-schema, --regex and --choice")
     if json_schema is not None:
         try:
             return pb.ResponseFormat(json_schema=read_file(json_schema, "schema").decode())

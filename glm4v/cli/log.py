@@ -1,4 +1,4 @@
-"""The log of `glm4v up`: lines of all processes, and how far they are with their start."""
+"""The log of `glm4v up`: the lines of all processes, and their progress at start."""
 
 import sys
 
@@ -9,15 +9,15 @@ from glm4v.cli.screen import Screen
 
 _COLOURS = {"redis": "red", "vision_worker": "magenta", "lm_worker": "blue", "gateway": "green"}
 _NAME_WIDTH = max(map(len, _COLOURS))
-# Lines of others that frighten, and what they mean here.
+# Alarming lines of other software, and their meaning here.
 _EXPLAINED = {
-    "Memory overcommit must be enabled": "note: when memory is short the kernel may not let Redis "
-    "rewrite its file; vm.overcommit_memory=1 (sysctl) allows it",
+    "Memory overcommit must be enabled": "note: if memory is low, the kernel may stop Redis from "
+    "rewriting its file; vm.overcommit_memory=1 (sysctl) prevents that",
 }
 
 
 class Log:
-    """Shows lines under the names of processes, until `close`."""
+    """Prints the lines of processes, each after the name of its process."""
 
     def __init__(self) -> None:
         self.screen = Screen(sys.stdout, sys.stderr)
@@ -27,7 +27,7 @@ class Log:
         self.screen.status("starting")
 
     def show(self, name: str, line: str) -> None:
-        """A line of a process; one about its progress is shown below all others on a terminal."""
+        """Print a line of a process. On a terminal, progress goes to the status line."""
         progress = progress_in(line)
         if progress is not None and self._is_terminal and self._is_starting:
             self._progress[name] = progress
@@ -42,7 +42,7 @@ class Log:
         self.screen.line(f"{head} {line}")
 
     def ready(self, text: str) -> None:
-        """All have started; the text goes to standard output."""
+        """Print to standard output that all processes have started."""
         self._is_starting = False
         self.screen.status(None)
         self.screen.result(text)

@@ -12,7 +12,7 @@ _GRPC_NAMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "vsock:", "x
 
 
 def unicode_text(argument: str) -> str:
-    """An argument that is sent as text; Python lets bytes that are not UTF-8 pass."""
+    """A text argument. Rejects bytes that are not UTF-8, which Python lets pass."""
     try:
         argument.encode()
     except UnicodeEncodeError as error:
@@ -21,31 +21,29 @@ def unicode_text(argument: str) -> str:
 
 
 def gateway_address(argument: str) -> str:
-    """What gRPC takes for the address of a gateway, also from one that is written as a URL."""
+    """The address of a gateway as gRPC expects it; also accepts a URL."""
     text = unicode_text(argument)
     scheme, _, rest = text.rpartition("://")
     if scheme.lower() == "https":
-        raise typer.BadParameter(f"{text}: a gateway serves no TLS; give HOST:PORT")
+        raise typer.BadParameter(f"{text}: this command connects without TLS; use HOST:PORT")
     if scheme.lower() not in ("", "http", "grpc") or text.startswith(_GRPC_NAMES):
-        return text  # a name that gRPC resolves
+        return text  # a name for gRPC's resolver
     place = rest.rstrip("/")
     host, colon, port = place.rpartition(":")
-    if not colon or place.endswith("]"):  # the port is left out
+    if not colon or place.endswith("]"):  # no port
         host, port, place = place, _PORT, f"{place}:{_PORT}"
     if not host or "/" in place or not (port.isascii() and port.isdigit() and int(port) < 2**16):
-        raise typer.BadParameter(f"{text} is no HOST:PORT")
+        raise typer.BadParameter(f"{text} is not HOST:PORT")
     return place
 
 
 Server = Annotated[
-    str, typer.Option(metavar="HOST:PORT", parser=gateway_address, help="The gateway.")
+    str, typer.Option(metavar="HOST:PORT", parser=gateway_address, help="Address of the gateway.")
 ]
 RequestId = Annotated[
-    str, typer.Argument(parser=unicode_text, help="As given to, or shown by, glm4v ask.")
+    str, typer.Argument(parser=unicode_text, help="The id that glm4v ask was given or printed.")
 ]
-Timeout = Annotated[
-    float, typer.Option(metavar="S", help="Seconds for the whole answer; inf: no end.")
-]
+Timeout = Annotated[float, typer.Option(metavar="S", help="Deadline in seconds; inf: none.")]
 
 ImageOrText = Annotated[
     str | None, typer.Argument(metavar="IMAGE", help="An image file.", show_default=False)
@@ -54,28 +52,34 @@ Text = Annotated[
     str | None, typer.Argument(metavar="TEXT", help="The question.", show_default=False)
 ]
 Messages = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A conversation as OpenAI-shaped JSON.")
+    Path | None,
+    typer.Option(metavar="FILE", help="A conversation in the shape of OpenAI's chat API, as JSON."),
 ]
 Image = Annotated[Path | None, typer.Option(metavar="FILE", help="An image file, as IMAGE.")]
 
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy.")]
-TopP = Annotated[float | None, typer.Option(help="Keep the best of this probability together.")]
-TopK = Annotated[int | None, typer.Option(help="Keep this many tokens; 0 keeps all.")]
-MinP = Annotated[float | None, typer.Option(help="Least probability in relation to the best.")]
-TypicalP = Annotated[float | None, typer.Option(help="Keep the typical ones; 1 is off.")]
+TopP = Annotated[float | None, typer.Option(help="Nucleus sampling; 1 is off.")]
+TopK = Annotated[int | None, typer.Option(help="Keep the k most probable tokens; 0 keeps all.")]
+MinP = Annotated[
+    float | None, typer.Option(help="Minimum probability relative to the best token; 0 is off.")
+]
+TypicalP = Annotated[float | None, typer.Option(help="Locally typical sampling; 1 is off.")]
 RepetitionPenalty = Annotated[float | None, typer.Option(help="1 is off.")]
 FrequencyPenalty = Annotated[float | None, typer.Option(help="0 is off.")]
 PresencePenalty = Annotated[float | None, typer.Option(help="0 is off.")]
-Seed = Annotated[int | None, typer.Option(help="Makes the answer repeatable.")]
+Seed = Annotated[int | None, typer.Option(help="Makes sampling reproducible.")]
 
-MaxTokens = Annotated[int | None, typer.Option(metavar="N", help="Longest answer.")]
-MinTokens = Annotated[int | None, typer.Option(metavar="N", help="No end token before.")]
+MaxTokens = Annotated[int | None, typer.Option(metavar="N", help="Maximum number of tokens.")]
+MinTokens = Annotated[int | None, typer.Option(metavar="N", help="Minimum number of tokens.")]
 JsonSchema = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The answer is JSON of this schema.")
+    Path | None,
+    typer.Option(metavar="FILE", help="The answer is JSON that is valid under this schema."),
 ]
 Regex = Annotated[
     str | None,
-    typer.Option(metavar="R", parser=unicode_text, help="The whole answer matches this."),
+    typer.Option(
+        metavar="R", parser=unicode_text, help="The whole answer matches this expression."
+    ),
 ]
 Choice = Annotated[
     list[str] | None,
@@ -83,32 +87,37 @@ Choice = Annotated[
 ]
 Stop = Annotated[
     list[str] | None,
-    typer.Option(metavar="S", parser=unicode_text, help="A text that ends the answer; repeatable."),
+    typer.Option(metavar="S", parser=unicode_text, help="A stop sequence; repeatable."),
 ]
 StopTokenId = Annotated[
-    list[int] | None, typer.Option(metavar="ID", help="A token that ends it; repeatable.")
+    list[int] | None, typer.Option(metavar="ID", help="A stop token; repeatable.")
 ]
-IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on past the model's own end.")]
+IgnoreEos = Annotated[
+    bool, typer.Option("--ignore-eos", help="Continue after the model's end tokens.")
+]
 Logprobs = Annotated[
-    int | None, typer.Option(metavar="K", help="With --json: of each token and K rivals.")
+    int | None, typer.Option(metavar="K", help="With --json: of each token and K alternatives.")
 ]
 PromptLogprobs = Annotated[
-    int | None, typer.Option(metavar="K", help="With --json: of each prompt token and K rivals.")
+    int | None,
+    typer.Option(metavar="K", help="With --json: of each prompt token and K alternatives."),
 ]
-Number = Annotated[int | None, typer.Option("--n", "-n", metavar="N", help="Answers to give.")]
+Number = Annotated[int | None, typer.Option("--n", "-n", metavar="N", help="Number of answers.")]
 BestOf = Annotated[
-    int | None, typer.Option(metavar="M", help="Give the N most probable of M answers.")
+    int | None, typer.Option(metavar="M", help="Return the N most probable of M answers.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the complete answer as a JSON object.")]
 NewRequestId = Annotated[
     str | None,
     typer.Option(
         "--request-id",
         parser=unicode_text,
-        help="For attach and cancel; the same one twice runs once.",
+        help="Id for attach and cancel; makes retries idempotent.",
     ),
 ]
 OrphanTimeout = Annotated[
     float | None,
-    typer.Option(metavar="S", help="Seconds it keeps running with no client attached."),
+    typer.Option(
+        metavar="S", help="How long the request keeps running with no client attached, in seconds."
+    ),
 ]

@@ -1,4 +1,4 @@
-"""Reads an answer in a terminal: where it is while it is awaited, then its text as it comes."""
+"""An answer in a terminal: the stage while waiting, then the text as it arrives."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from glm4v.v1 import inference_pb2 as pb
 STAGE_NAMES = {
     pb.STAGE_QUEUED: "queued",
     pb.STAGE_ENCODING: "encoding the image",
-    pb.STAGE_RUNNING: "answering",
+    pb.STAGE_RUNNING: "running",
 }
 INTERRUPTED = 130  # exit code after Ctrl-C
 
@@ -24,9 +24,9 @@ INTERRUPTED = 130  # exit code after Ctrl-C
 def stream(generation: Generation) -> None:
     """Write the text to standard output as it becomes final, and a summary to standard error.
 
-    Of several choices each is written when it and those before it are complete.
+    Several choices are written in order, each once it is complete.
     """
-    written = 0  # of several choices
+    written = 0  # complete choices that were written
     with _Waiting() as waiting:
         for event in generation:
             waiting.show(event)
@@ -36,41 +36,41 @@ def stream(generation: Generation) -> None:
                 piece = "".join(f"[{i}] {text}\n" for i, text in enumerate(texts) if i >= written)
                 written = len(texts)
             if piece:
-                waiting.stop()  # both may be on one screen
+                waiting.stop()  # standard output may be the same terminal
                 sys.stdout.write(piece)
                 sys.stdout.flush()
     if len(generation.choices) == 1:
         typer.echo()
-    _tell_equal([choice.text for choice in generation.choices])
+    _report_equal([choice.text for choice in generation.choices])
     for choice in generation.choices:
-        assert choice.finished is not None  # or the loop had raised
+        assert choice.finished is not None  # else the loop would have raised
         typer.echo(f"{summary(choice.finished)}, request {generation.request_id}", err=True)
 
 
 def _complete(choices: Sequence[Choice]) -> Iterator[Choice]:
-    """Those from the first one on that are over."""
+    """The complete choices before the first incomplete one."""
     return takewhile(lambda choice: choice.finished is not None, choices)
 
 
-def _tell_equal(texts: list[str]) -> None:
-    """Say it when several answers were asked for and the model is so sure that they are one."""
+def _report_equal(texts: list[str]) -> None:
+    """Tell the user if some of several answers are equal."""
     different = len(set(texts))
     if different < len(texts):
         what = "all" if different == 1 else f"only {different} of"
         verb = "are equal" if different == 1 else "are different"
-        advice = "a higher --temperature and --top-p draw others"
+        advice = "a higher --temperature and --top-p give more variety"
         typer.echo(f"{what} {len(texts)} answers {verb}; {advice}", err=True)
 
 
 def collect(generation: Generation) -> None:
-    """Read to the end without writing."""
+    """Read to the end without writing the text."""
     with _Waiting() as waiting:
         for event in generation:
             waiting.show(event)
 
 
 class _Waiting:
-    """Stage and seconds on standard error, on a terminal only."""
+    """Shows stage and seconds on standard error, if it is a terminal."""
 
     def __init__(self) -> None:
         self._progress = Progress(

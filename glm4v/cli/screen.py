@@ -1,4 +1,4 @@
-"""What a command that runs for long writes, without ever waiting for who reads it."""
+"""The output of a long-running command, which never blocks on its reader."""
 
 import contextlib
 import os
@@ -8,28 +8,28 @@ import threading
 import time
 from typing import TextIO
 
-_MOST_LINES = 10_000  # that wait to be written; later ones are dropped and counted
+_MAX_LINES = 10_000  # waiting to be written; more are dropped and counted
 _REDRAW_S = 1.0
-_COLUMNS = 80  # where a terminal does not say
-_CLOSE_S = 1.0  # for what is left to be written
+_COLUMNS = 80  # if the terminal does not tell
+_CLOSE_S = 1.0  # to write the remaining lines
 _ERASE = "\r\x1b[K"
 
 
 class Screen:
-    """Lines, and on a terminal a last one that changes.
+    """Lines, and on a terminal a status line below them.
 
-    A thread writes them: a pipe that is full, a terminal after Ctrl-S and a reader that has gone
-    must hold up nobody. What a closed stream would have got is dropped.
+    A thread writes them, so that a full pipe, a terminal after Ctrl-S or a reader that disappeared
+    blocks nothing else. Lines for a closed stream are dropped.
     """
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self._out, self._err = out, err
         self._is_terminal = err.isatty()
-        self._lines: queue.Queue[tuple[TextIO, str] | None] = queue.Queue(_MOST_LINES)
+        self._lines: queue.Queue[tuple[TextIO, str] | None] = queue.Queue(_MAX_LINES)
         self._dropped = 0
         self._status: str | None = None
         self._since = 0.0
-        self._is_drawn = False  # the status stands on the terminal
+        self._is_drawn = False  # the status line is on the terminal
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
         self._thread.start()
@@ -43,16 +43,16 @@ class Screen:
         self._put(self._out, text)
 
     def status(self, text: str | None) -> None:
-        """The last line, with the seconds since there is one; None removes it."""
+        """Set the status line, which also shows the seconds since it appeared; None removes it."""
         if self._status is None:
             self._since = time.monotonic()
         self._status = text
 
     def close(self) -> None:
-        """Write what is left, for a second at most."""
+        """Write the remaining lines, for at most a second."""
         self._status = None
         self._is_closing = True
-        with contextlib.suppress(queue.Full):  # then it ends once all is read
+        with contextlib.suppress(queue.Full):  # the thread ends once all lines are written
             self._lines.put_nowait(None)
             self._thread.join(_CLOSE_S)
 
@@ -76,7 +76,7 @@ class Screen:
             _write(stream, text + "\n")
             if self._dropped:
                 count, self._dropped = self._dropped, 0
-                _write(self._err, f"({count} lines were dropped: they were not read in time)\n")
+                _write(self._err, f"({count} lines were dropped because the output was not read)\n")
             if self._lines.empty():
                 if self._is_closing:
                     return
@@ -88,7 +88,7 @@ class Screen:
             minutes, seconds = divmod(int(time.monotonic() - self._since), 60)
             text = f"{status} ({minutes}:{seconds:02})"
             columns = _columns(self._err)
-            text = text[: columns - 1]  # a longer one could not be erased
+            text = text[: columns - 1]  # a wrapped line could not be erased
             _write(self._err, _ERASE + text)
             self._is_drawn = True
 
@@ -101,24 +101,24 @@ class Screen:
 def _columns(stream: TextIO) -> int:
     try:
         return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
-    except OSError:  # the terminal has gone
+    except OSError:  # the terminal was closed
         return _COLUMNS
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Past the stream's buffer, whose lock would keep the interpreter from ending."""
+    """Write without the stream's buffer, whose lock would block the interpreter's exit."""
     data = text.encode(stream.encoding, "replace")
     try:
         handle = stream.fileno()
-    except ValueError:  # closed while lines were left
+    except ValueError:  # closed with lines left
         return
     try:
         while data:
             try:
                 data = data[os.write(handle, data) :]
-            except BlockingIOError:  # somebody has made the terminal non-blocking
+            except BlockingIOError:  # another process made the terminal non-blocking
                 select.select([], [handle], [])
-    except OSError:  # the reader or the terminal has gone
+    except OSError:  # the reader or the terminal is gone
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, handle)  # what the interpreter still has for it does no harm either
+        os.dup2(nowhere, handle)  # for the interpreter's own buffers
         os.close(nowhere)

@@ -1,4 +1,4 @@
-"""`glm4v settings`: every variable that a process reads."""
+"""`glm4v settings`: the environment variables of all processes."""
 
 from typing import TYPE_CHECKING
 
@@ -6,13 +6,13 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 _COLUMNS = ("variable", "default", "unit", "for", "meaning")
-_WIDTH = 160  # where the output is no terminal
+_WIDTH = 160  # if the output is not a terminal
 _COMMAND = "tools"
 
 
 def settings() -> None:
-    """List the GLM4V_… variables: default, unit, the processes that read them, meaning."""
-    from rich.console import Console  # not needed, nor are the settings, by the other subcommands
+    """List the GLM4V_… variables: default, unit, process, meaning."""
+    from rich.console import Console  # only this subcommand needs it, and the settings
     from rich.table import Table
 
     table = Table(*_COLUMNS, box=None, pad_edge=False)
@@ -25,7 +25,7 @@ def settings() -> None:
 
 
 def _rows() -> list[tuple[str, ...]]:
-    """The settings in the order of the code; one line for those that have the same default."""
+    """One row for each setting, or for each of its defaults if processes differ."""
     from glm4v.process.settings import OTHER_VARIABLES, PROCESSES, ServiceSettings, variable_of
 
     readers: dict[tuple[str, str, str, str], list[str]] = {}
@@ -47,7 +47,7 @@ def _default(field: "FieldInfo") -> str:
     if field.is_required():
         return "required"
     value = field.get_default()
-    secret = getattr(value, "get_secret_value", None)  # a default is no secret
+    secret = getattr(value, "get_secret_value", None)  # a default is not secret
     value = secret() if secret else value
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 

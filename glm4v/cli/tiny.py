@@ -1,4 +1,4 @@
-"""`glm4v tiny`: a checkpoint to try things with."""
+"""`glm4v tiny`: a small checkpoint for experiments."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,11 @@ import typer
 
 
 def tiny(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder of the checkpoint.")],
 ) -> None:
-    """Write half a megabyte of checkpoint with random weights: its answers are noise."""
-    from glm4v.checkpoint.tiny import (
-        write_tiny,  # PyTorch: seconds that no other subcommand should take
-    )
+    """Write a checkpoint of half a megabyte with random weights. Its answers are noise."""
+    # Imported here: PyTorch takes seconds to import, and the other subcommands do not need it.
+    from glm4v.checkpoint.tiny import write_tiny
 
     write_tiny(folder)
     typer.echo(f"wrote {folder}; start it with: glm4v up --model {folder}")

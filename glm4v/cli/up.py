@@ -1,18 +1,15 @@
-"""`glm4v up`: the whole system on this machine, until Ctrl-C."""
+"""`glm4v up`: runs the whole system on this machine until Ctrl-C."""
 
 import asyncio
 import os
 from contextlib import ExitStack
-from enum import StrEnum
 from functools import partial
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from glm4v.checkpoint.demo import DEMO_MODEL
+from glm4v.cli import up_options as opt
 from glm4v.cli.log import Log
-from glm4v.cli.options import unicode_text
 from glm4v.cli.reading import INTERRUPTED
 from glm4v.errors import Unavailable
 from glm4v.local.cluster import ClusterSettings, LocalCluster
@@ -20,80 +17,24 @@ from glm4v.local.foreground import Foreground
 from glm4v.local.instances import Instance, register_instance
 
 
-class Dtype(StrEnum):
-    """As GLM4V_DTYPE."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    WEIGHTS16 = "weights16"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-class LogLevel(StrEnum):
-    """As GLM4V_LOG_LEVEL."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
 def up(
-    model: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR", help="Folder of the checkpoint.", show_default="the demo model shipped"
-        ),
-    ] = DEMO_MODEL,
-    host: Annotated[
-        str,
-        typer.Option(
-            parser=unicode_text,
-            metavar="HOST",
-            help="Address of the gateway; 0.0.0.0 lets every machine ask, without any account.",
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the gateway.")] = 8330,
-    vision_workers: Annotated[int, typer.Option(min=0, help="How many.")] = 1,
-    lm_workers: Annotated[int, typer.Option(min=0, help="How many.")] = 1,
-    tensor_parallel: Annotated[
-        int | None,
-        typer.Option(min=1, show_default="1", help="Processes that share each language model."),
-    ] = None,
-    max_num_seqs: Annotated[
-        int | None,
-        typer.Option(min=1, show_default="64", help="Requests a language worker decodes together."),
-    ] = None,
-    max_open_requests: Annotated[
-        int | None,
-        typer.Option(min=1, show_default="1024", help="Accepted requests; more are refused."),
-    ] = None,
-    redis_url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="GLM4V_REDIS_URL",
-            parser=unicode_text,
-            help="A running Redis; else one is started.",
-        ),
-    ] = None,
-    dtype: Annotated[
-        Dtype | None,
-        typer.Option(show_default="auto", help="Of weights and activations."),
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Keeps requests over a restart; else they are forgotten."),
-    ] = None,
-    log_level: Annotated[
-        LogLevel | None, typer.Option(show_default="info", help="Least severe lines of the log.")
-    ] = None,
+    model: opt.Model = DEMO_MODEL,
+    host: opt.Host = "127.0.0.1",
+    port: opt.Port = 8330,
+    vision_workers: opt.VisionWorkers = 1,
+    lm_workers: opt.LmWorkers = 1,
+    tensor_parallel: opt.TensorParallel = None,
+    max_num_seqs: opt.MaxNumSeqs = None,
+    max_open_requests: opt.MaxOpenRequests = None,
+    redis_url: opt.RedisUrl = None,
+    dtype: opt.DtypeName = None,
+    data_dir: opt.DataDir = None,
+    log_level: opt.LogLevelName = None,
 ) -> None:
     """Start Redis, workers and a gateway, and keep them running until Ctrl-C.
 
-    Other settings are GLM4V_… variables, which `glm4v settings` lists. An option has precedence
-    over its variable.
+    `glm4v settings` lists the GLM4V_… variables for all other settings. An option overrides its
+    variable.
     """
     options = {
         "GLM4V_TENSOR_PARALLEL": tensor_parallel,
@@ -114,7 +55,7 @@ def up(
     )
     with Log() as log:
         if "GLM4V_LISTEN" in os.environ:
-            log.show("glm4v", "GLM4V_LISTEN is not used here; --host and --port are")
+            log.show("glm4v", "GLM4V_LISTEN is ignored; use --host and --port")
         foreground = Foreground(settings, log.show)
         asyncio.run(foreground.run(partial(_until_stopped, log)))
     if foreground.signals > 1:
@@ -128,6 +69,6 @@ async def _until_stopped(log: Log, cluster: LocalCluster) -> None:
                 system = Instance(cluster.target, cluster.own_redis_url)
                 stack.enter_context(register_instance(system))
             except Unavailable as error:
-                log.show("glm4v", f"`glm4v dead` will not find this Redis: {error}")
-        log.ready(f"glm4v is ready on {cluster.target}; Ctrl-C stops it")
+                log.show("glm4v", f"`glm4v dead` cannot find this Redis: {error}")
+        log.ready(f"glm4v is ready on {cluster.target}; press Ctrl-C to stop")
         await asyncio.Event().wait()  # a signal cancels this

@@ -73,7 +73,7 @@ def test_ask_writes_the_answer_and_a_summary(folder: Path, server: str) -> None:
     assert (done.returncode, done.stdout) == (0, TEXT + "\n")
     assert done.stderr == (
         "6 tokens in 4.00 s, 2.0 tokens/s, first token after 0.50 s, "
-        "cut off by max_tokens or the context's end, request mine\n"
+        "truncated at max_tokens or the end of the context, request mine\n"
     )
 
 
@@ -112,11 +112,11 @@ def test_a_question_that_only_mentions_an_image_is_a_question(
         (("absent.png", "什么？"), 3, "cannot read the image absent.png: No such file"),
         (("absent.png", "--messages", "talk.json"), 3, "image absent.png: No such file"),
         (("--messages", "absent.json"), 3, "cannot read the conversation absent.json"),
-        ((), 2, "say what to ask"),
-        (("photo.jpg",), 2, "say what to ask"),
-        (("什么？", "--messages", "talk.json"), 2, "--messages has the text already"),
-        (("--image", "photo.jpg", "photo.jpg", "什么？"), 2, "an image is given twice"),
-        (("什么？", "--logprobs", "2"), 2, "--prompt-logprobs show in --json only"),
+        ((), 2, "no question"),
+        (("photo.jpg",), 2, "no question"),
+        (("什么？", "--messages", "talk.json"), 2, "--messages already has the text"),
+        (("--image", "photo.jpg", "photo.jpg", "什么？"), 2, "two images"),
+        (("什么？", "--logprobs", "2"), 2, "--prompt-logprobs need --json"),
         (("什么？", "--seed", "-1"), 3, "seed is -1"),
         (("什么？", "--warmth", "2"), 2, "No such option: --warmth"),
     ],
@@ -289,7 +289,7 @@ def test_attach_leaves_out_what_is_known_and_cancel_says_whether_it_did(
     done = run(folder, "attach", "mine", "--offset", "3", "--server", server)
     assert (done.returncode, done.stdout) == (0, " cat!。\n")
     assert gateway.calls == [("attach", "mine", 3)]
-    assert run(folder, "cancel", "mine", "--server", server).stdout == "mine is cancelled\n"
+    assert run(folder, "cancel", "mine", "--server", server).stdout == "mine cancelled\n"
     assert run(folder, "cancel", "mine", "--server", server).stdout == "mine had ended before\n"
 
 
@@ -442,7 +442,7 @@ def test_without_a_gateway_one_hears_so_soon_and_what_to_do(
     assert (done.returncode, done.stdout) == (5, "")
     assert done.stderr == (
         f"glm4v: {target} was unavailable for 1.0 s: Connection refused; is the gateway running "
-        "there? `glm4v up` starts one, --server HOST:PORT names another\n"
+        "there? `glm4v up` starts one; --server HOST:PORT selects another\n"
     )
 
 
@@ -487,11 +487,11 @@ def test_what_is_no_address_of_a_gateway_is_refused(argument: str) -> None:
         (["a", "b", "c"], ""),
         (
             ["a", "b", "a"],
-            "only 2 of 3 answers are different; a higher --temperature and --top-p draw others",
+            "only 2 of 3 answers are different; a higher --temperature and --top-p give more variety",
         ),
         (
             ["a", "a", "a"],
-            "all 3 answers are equal; a higher --temperature and --top-p draw others",
+            "all 3 answers are equal; a higher --temperature and --top-p give more variety",
         ),
     ],
 )
@@ -509,7 +509,7 @@ def test_equal_answers_are_said_to_be_equal(
 def test_an_answer_that_was_cut_off_is_said_to_be(
     folder: Path, server: str, gateway: ScriptedGateway
 ) -> None:
-    assert "cut off by" in run(folder, "ask", "x", "--server", server).stderr
+    assert "truncated at" in run(folder, "ask", "x", "--server", server).stderr
     gateway.several = ["it ends by itself"]
     assert "cut off" not in run(folder, "ask", "x", "--server", server).stderr
 

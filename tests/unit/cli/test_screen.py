@@ -42,7 +42,7 @@ def test_lines_come_in_order_and_are_all_there_after_close(
 def test_a_reader_that_does_not_read_holds_up_nobody(
     pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(screen_module, "_MOST_LINES", 50)
+    monkeypatch.setattr(screen_module, "_MAX_LINES", 50)
     read_end, err = pipe
     screen = Screen(err, err)
     for _ in range(200):
