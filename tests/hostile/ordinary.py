@@ -10,7 +10,7 @@ import numpy as np
 from grpc import aio
 from PIL import Image
 
-from glm4v.client.conversation import question
+from glm4v.client.messages import user_message
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
 
@@ -39,7 +39,7 @@ async def ordinary_load(target: str, clients: int = CLIENTS) -> AsyncIterator[No
 async def _ask(target: str, data: bytes, stopping: asyncio.Event) -> None:
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
     request = api.GenerateRequest(
-        messages=question(data, "what is this?"), max_tokens=4, ignore_eos=True
+        messages=[user_message("what is this?", data)], max_tokens=4, ignore_eos=True
     )
     async with aio.insecure_channel(target, options=options) as channel:
         stub = InferenceServiceStub(channel)

@@ -290,7 +290,7 @@ def test_attach_leaves_out_what_is_known_and_cancel_says_whether_it_did(
     assert (done.returncode, done.stdout) == (0, " cat!。\n")
     assert gateway.calls == [("attach", "mine", 3)]
     assert run(folder, "cancel", "mine", "--server", server).stdout == "mine cancelled\n"
-    assert run(folder, "cancel", "mine", "--server", server).stdout == "mine had ended before\n"
+    assert run(folder, "cancel", "mine", "--server", server).stdout == "mine had already ended\n"
 
 
 def test_without_the_extras_the_command_says_what_to_install(folder: Path) -> None:
