@@ -45,10 +45,9 @@ SECONDS ?= 60
 SEED ?= 1
 CLIENTS ?= 32
 ERASE ?=
-FILL ?=
 
-chaos: setup ## Break every process while clients use the system (SECONDS, SEED, CLIENTS, ERASE=1, FILL=1)
-	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS) $(if $(ERASE),--also erase) $(if $(FILL),--also 'fill the disk of')
+chaos: setup ## Break every process while clients use the system (SECONDS, SEED, CLIENTS, ERASE=1)
+	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS) $(if $(ERASE),--erase)
 
 REPORT ?= docs/benchmarks/soak
 

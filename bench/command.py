@@ -142,7 +142,7 @@ async def _sweep(
             device = open_device("auto", dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False))
             async with Bench(checkpoint, device, dtype, loads, aside).running() as running:
                 for load in loads:
-                    what = f"{device.arithmetic}: {load.batch} x {load.context}"
+                    what = f"{device.description}: {load.batch} x {load.context}"
                     progress.update(task, description=what)
                     measured = [await running.measure(load) for _ in range(rounds)]
                     measured.sort(key=lambda at: at.roofline_share)

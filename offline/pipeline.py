@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
+from gateway.access.caller import Caller
 from gateway.admission.admission import Admission, AdmissionLimits
 from gateway.admission.sampling import read_defaults
-from gateway.streaming.replies import Replies
+from gateway.streaming.events import EventBuilder, accepted
 from gateway.text.tokenizer import Tokenizer
 from glm4v.broker.entries import Event
 from glm4v.broker.lm_queue import Lease
@@ -53,17 +54,18 @@ class Pipeline:
 
     async def answer(self, request: api.GenerateRequest) -> AsyncIterator[api.GenerationEvent]:
         """Events as a gateway would stream them; raises what it would refuse the request with."""
-        admitted = await self._admission.admit(request, None)
+        admitted = await self._admission.admit(request, Caller(), None)
         job = admitted.job
         job.accepted_ms = now_ms()
-        replies = Replies(job, self._tokenizer, image_tokens=self._spec.vision.num_image_tokens)
-        yield replies.accepted(with_prompt_ids=request.return_prompt_ids)
+        image_tokens = self._spec.vision.num_image_tokens
+        builder = EventBuilder(job, self._tokenizer, image_tokens=image_tokens)
+        yield accepted(job, with_prompt_ids=request.return_prompt_ids)
         async for entry in self._journal(job, admitted.image):
-            for event in replies.events(entry):
+            for event in builder.to_events(entry):
                 yield event
-            if replies.stop_string is not None and not isinstance(entry, pb.JournalEnd):
+            if builder.stop_string is not None and not isinstance(entry, pb.JournalEnd):
                 end = pb.JournalEnd(kind=pb.END_KIND_STOP_STRING, at_ms=now_ms())
-                yield replies.finished(end)
+                yield builder.finished(end)
                 return
 
     async def _journal(self, job: pb.Job, image: bytes | None) -> AsyncIterator[Event]:

@@ -32,6 +32,7 @@ from glm4v.device.cpu.kernels.compiler import find_compiler
 from glm4v.errors import Unavailable
 from recipes.demo_model import sources
 from tests.reference import REFERENCE
+from tests.small_disk import can_mount
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,12 @@ NEEDS = {
         "the golden outputs of the original implementation",
         REFERENCE.is_dir,
         otherwise="they lie in ../shared/reference, beside the checkout",
+    ),
+    "needs_mounts": Need(
+        "file systems that it may mount",
+        can_mount,
+        ("util-linux",),
+        otherwise="allow user namespaces, or run it as root",
     ),
     "needs_linux": Need("Linux", Path("/proc/meminfo").exists, otherwise=ELSEWHERE),
     "needs_cuda": Need(

@@ -12,7 +12,7 @@ from torch.nn import functional
 from glm4v.checkpoint.spec import ModelSpec, VisionSpec
 from glm4v.checkpoint.weights import Weights
 from glm4v.device import Device
-from glm4v.device.linear import Linear, Then
+from glm4v.device.linear import Epilogue, Linear
 
 _ROOT = "transformer.vision."
 _ADAPTER_NORM_EPS = 1e-5  # torch's default, which visual.py leaves as it is
@@ -69,7 +69,7 @@ class Mlp:
     """Up, exact GELU, down."""
 
     def __init__(self, name: str, weights: Weights, device: Device) -> None:
-        self._up = _linear(weights, name + "fc1", device, then="gelu")
+        self._up = _linear(weights, name + "fc1", device, epilogue="gelu")
         self._down = _linear(weights, name + "fc2", device)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
@@ -115,7 +115,7 @@ class Adapter:
         self._project = _linear(weights, name + "linear_proj", device, bias=False)
         self._norm = LayerNorm(weights, name + "norm1", _ADAPTER_NORM_EPS)
         gate_up = (weights.read(f"{name}{part}.weight") for part in ("gate_proj", "dense_h_to_4h"))
-        self._gate_up = device.linear(torch.cat(tuple(gate_up)), then="silu_gate")
+        self._gate_up = device.linear(torch.cat(tuple(gate_up)), epilogue="silu_gate")
         self._down = _linear(weights, name + "dense_4h_to_h", device, bias=False)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
@@ -155,8 +155,10 @@ class VisionModel:
 
 
 def _linear(
-    weights: Weights, name: str, device: Device, *, bias: bool = True, then: Then = "nothing"
+    weights: Weights, name: str, device: Device, *, bias: bool = True, epilogue: Epilogue = "none"
 ) -> Linear:
     return device.linear(
-        weights.read(name + ".weight"), weights.read(name + ".bias") if bias else None, then=then
+        weights.read(name + ".weight"),
+        weights.read(name + ".bias") if bias else None,
+        epilogue=epilogue,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import anyio.to_thread
 
+from gateway.access.caller import Caller
 from gateway.admission.content_digest import content_digest, former_digest
 from gateway.admission.messages import read_messages
 from gateway.admission.response_format import check_response_format
@@ -75,22 +76,25 @@ class Admission:
         self._defaults = defaults
         self._limits = limits
 
-    async def admit(self, request: api.GenerateRequest, time_remaining_s: float | None) -> Admitted:
-        """The job a request stands for; what is left of `time_remaining_s` is its timeout.
+    async def admit(
+        self, request: api.GenerateRequest, caller: Caller, time_limit_s: float | None
+    ) -> Admitted:
+        """Check a request and make its job, whose deadline is `time_limit_s` from now.
 
-        Raises InvalidRequest, and Overloaded for an image of too many bytes.
+        Without a time limit the default deadline holds. Raises InvalidRequest, and Overloaded for
+        an image of too many bytes.
         """
-        wanted_s = self._limits.default_deadline_s if time_remaining_s is None else time_remaining_s
+        wanted_s = self._limits.default_deadline_s if time_limit_s is None else time_limit_s
         deadline = time.monotonic() + min(wanted_s, self._limits.max_deadline_s)
-        admitted = await anyio.to_thread.run_sync(self._admit, request)
+        admitted = await anyio.to_thread.run_sync(self._admit, request, caller)
         admitted.job.timeout_ms = max(1, int(1000 * (deadline - time.monotonic())))
         return admitted
 
     async def count(self, request: api.CountTokensRequest) -> Prompt:
-        """The prompt of a conversation, however long it is. Raises as `admit`."""
+        """The prompt of a conversation, even one longer than the context. Raises as `admit`."""
         return (await anyio.to_thread.run_sync(self._read_conversation, request))[0]
 
-    def _admit(self, request: api.GenerateRequest) -> Admitted:
+    def _admit(self, request: api.GenerateRequest, caller: Caller) -> Admitted:
         self._check_fields(request)
         prompt, image_digest, image = self._read_conversation(request)
         stop_token_ids = set(request.stop_token_ids)
@@ -115,17 +119,19 @@ class Admission:
             stop=request.stop,
             orphan_timeout_ms=_orphan_timeout_ms(request),
             priority=request.priority if request.HasField("priority") else _DEFAULT_PRIORITY,
-            cache_salt=request.cache_salt,
+            cache_salt=caller.cache_salt(request.cache_salt),
             n=request.n if request.HasField("n") else 1,
             want_prompt_logprobs=request.HasField("prompt_logprobs"),
             prompt_logprobs=request.prompt_logprobs,
             header_id=header_id(self._tokenizer),
+            owner=caller.owner,
         )
         job.best_of = request.best_of if request.HasField("best_of") else job.n
         if request.HasField("response_format"):
             job.response_format.CopyFrom(request.response_format)
-        job.content_digest = content_digest(request, self._fingerprint, image_digest)
-        job.former_digest = former_digest(job, seed_is_set=request.sampling.HasField("seed"))
+        job.content_digest = content_digest(request, self._fingerprint, image_digest, caller.owner)
+        if not caller.owner:  # older releases have anonymous callers only
+            job.former_digest = former_digest(job, seed_is_set=request.sampling.HasField("seed"))
         return Admitted(job, image)
 
     def _check_fields(self, request: api.GenerateRequest) -> None:

@@ -1,4 +1,4 @@
-"""Tells a repeated request from another one with the same id, whichever release was asked first."""
+"""Tells a repeated request from another one with the same id, across releases of the gateway."""
 
 import hashlib
 import json
@@ -11,21 +11,24 @@ from google.protobuf.message import Message
 from glm4v.internal.v1 import journal_pb2
 from glm4v.v1 import inference_pb2 as api
 
-_FORM = b"\x01"  # another byte for another way to write the same request
-_BESIDE = ("request_id", "orphan_timeout_s", "return_prompt_ids", "priority", "cache_salt")
+_FORM = b"\x01"  # of the serialization below; a new one has another byte
+_IGNORED = ("request_id", "orphan_timeout_s", "return_prompt_ids", "priority", "cache_salt")
 _SETS = ("stop", "stop_token_ids")
 
 
-def content_digest(request: api.GenerateRequest, fingerprint: str, image_digest: str) -> bytes:
-    """A byte for the form, and the SHA-256 of the model and what the request sets.
+def content_digest(
+    request: api.GenerateRequest, fingerprint: str, image_digest: str, owner: str
+) -> bytes:
+    """The form's byte, then the SHA-256 of the model, the fields that are set, and the owner.
 
-    What is not set does not count, so that a field or a default of another release changes nothing;
-    nor does the request id, the orphan timeout, and what changes its speed alone. An image
-    counts by its digest, however it came. Written as JSON, in UTF-8 without spaces: [fingerprint,
-    fields], where fields are [number, value] of each one that is set, by number. A message is its
-    fields; a map its sorted [key, value]; strings and ids that end an answer are sorted, each once.
+    Fields that are not set do not count, so a field or a default of another release changes
+    nothing. Nor do fields that name the request or change its scheduling only. An image counts by
+    its digest, whether it was sent as bytes or as a digest. The serialization is JSON in UTF-8
+    without spaces: [fingerprint, fields], and [fingerprint, fields, owner] for an owner with a
+    name. `fields` is [number, value] of each field that is set, by number. A message is its
+    fields; a map is its sorted [key, value]; stop strings and stop token ids are sorted and unique.
     """
-    content = [fingerprint, _fields(request, image_digest)]
+    content = [fingerprint, _fields(request, image_digest), *([owner] if owner else [])]
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return _FORM + hashlib.sha256(text.encode()).digest()
 
@@ -35,15 +38,15 @@ def _fields(message: Message, image_digest: str) -> list[Any]:
         return [[api.Image.DIGEST_FIELD_NUMBER, image_digest]]
     fields = []
     for field, value in message.ListFields():
-        is_beside = isinstance(message, api.GenerateRequest) and field.name in _BESIDE
-        written = None if is_beside else _value(field, value, image_digest)
-        if written is not None:
-            fields.append([field.number, written])
+        is_ignored = isinstance(message, api.GenerateRequest) and field.name in _IGNORED
+        serialized = None if is_ignored else _value(field, value, image_digest)
+        if serialized is not None:
+            fields.append([field.number, serialized])
     return fields
 
 
 def _value(field: FieldDescriptor, value: Any, image_digest: str) -> Any:
-    """A field's value as JSON; None for a message in which nothing is set."""
+    """The value of a field for JSON; None for a message without fields."""
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return [[key, value[key]] for key in sorted(value)]
     if field.name in _SETS:
@@ -54,11 +57,12 @@ def _value(field: FieldDescriptor, value: Any, image_digest: str) -> Any:
 
 
 def former_digest(job: journal_pb2.Job, *, seed_is_set: bool) -> bytes:
-    """The digest of older releases, for requests that one of their gateways accepted or is asked
-    for again. It goes with the next release.
+    """The digest of older releases, for requests that are sent to gateways of both releases.
+
+    To be removed with the next release.
     """
     sampling = job.sampling
-    asked = [
+    content = [
         job.fingerprint,
         list(job.prompt_ids),
         job.image_digest,
@@ -82,4 +86,4 @@ def former_digest(job: journal_pb2.Job, *, seed_is_set: bool) -> bytes:
         job.best_of,
         job.prompt_logprobs if job.want_prompt_logprobs else None,
     ]
-    return hashlib.sha256(json.dumps(asked).encode()).digest()
+    return hashlib.sha256(json.dumps(content).encode()).digest()

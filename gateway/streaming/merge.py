@@ -1,4 +1,4 @@
-"""Several streams as one, each item as soon as it is there."""
+"""Merges several streams into one."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -10,38 +10,38 @@ _Item = TypeVar("_Item")
 async def merge(
     streams: Sequence[AsyncGenerator[_Item, None]], *, silence_s: float
 ) -> AsyncGenerator[_Item | None, None]:
-    """Items of all streams, and None after every `silence_s` without one.
+    """Yield the items of all streams as they arrive, and None after every `silence_s` without one.
 
-    At most one item of each stream is read ahead. The first error of a stream ends it. All streams
-    are closed at its end.
+    At most one item of each stream is read ahead. The first error of a stream ends the merged
+    stream. Its end closes all streams.
     """
-    coming: dict[asyncio.Task[_Item], AsyncGenerator[_Item, None]] = {}
+    pending: dict[asyncio.Task[_Item], AsyncGenerator[_Item, None]] = {}
 
-    def follow(stream: AsyncGenerator[_Item, None]) -> None:
-        coming[asyncio.create_task(_next(stream))] = stream
+    def read_from(stream: AsyncGenerator[_Item, None]) -> None:
+        pending[asyncio.create_task(_next(stream))] = stream
 
     try:
         for stream in streams:
-            follow(stream)
-        while coming:
-            # What ends a stream that stays silent is its own affair.
+            read_from(stream)
+        while pending:
+            # The streams have deadlines of their own.
             done, _ = await asyncio.wait(
-                coming, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED
+                pending, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
                 yield None
             for task in done:
-                stream = coming.pop(task)
+                stream = pending.pop(task)
                 try:
                     item = task.result()
                 except StopAsyncIteration:
                     continue
                 yield item
-                follow(stream)
+                read_from(stream)
     finally:
-        for task in coming:
+        for task in pending:
             task.cancel()
-        await asyncio.gather(*coming, return_exceptions=True)
+        await asyncio.gather(*pending, return_exceptions=True)
         for stream in streams:
             await stream.aclose()
 

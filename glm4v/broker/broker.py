@@ -1,7 +1,6 @@
 """What a gateway asks of Redis: accept a request, read it, end it, and end what is overdue."""
 
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -9,10 +8,10 @@ import anyio
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.choices import candidates, choice_id, choice_jobs
 from glm4v.broker.clock import RedisClock
-from glm4v.broker.connection import Connection
-from glm4v.broker.entries import Event
-from glm4v.broker.journal import READER_GRACE_S, JournalHub
+from glm4v.broker.connection import Connection, TooFewReplicas
+from glm4v.broker.journal import READER_GRACE_S, JournalHub, JournalReader, unknown_request
 from glm4v.broker.keys import Keys
+from glm4v.broker.own_server import is_refusing
 from glm4v.broker.sweeper import Sweeper
 from glm4v.errors import IdTaken, Overloaded, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
@@ -21,6 +20,7 @@ from glm4v.v1 import inference_pb2
 log = logging.getLogger(__name__)
 
 _PLACE_TRIES = 3  # an image may be pushed out by others before it is pinned
+_DISK_FULL = "the disk of Redis is nearly full; free some room there, or try again later"
 
 
 class Broker:
@@ -57,11 +57,16 @@ class Broker:
         `image` is the image file when the caller has it. Raises IdTaken, Overloaded,
         UnknownReference (a digest that is not known), Unavailable.
         """
-        answer = await self._submit(job, image)
-        for _ in range(_PLACE_TRIES - 1):
-            if answer[0] != b"no image" or image is None:
-                break
+        try:
             answer = await self._submit(job, image)
+            for _ in range(_PLACE_TRIES - 1):
+                if answer[0] != b"no image" or image is None:
+                    break
+                answer = await self._submit(job, image)
+        except TooFewReplicas:
+            if await is_refusing(self._connection):
+                raise Overloaded(_DISK_FULL) from None
+            raise
         match answer:
             case [b"taken"]:
                 raise IdTaken(
@@ -125,9 +130,7 @@ class Broker:
             [request_id, end.SerializeToString(), self._retention_ms],
         )
         if answer == b"unknown":
-            raise UnknownReference(
-                f"request {request_id!r} is not known: it never was, or ended too long ago"
-            )
+            raise unknown_request(request_id)
         return bool(answer == b"closed")
 
     async def end_choices(self, job: pb.Job, end: pb.JournalEnd) -> bool:
@@ -143,9 +146,13 @@ class Broker:
                 log.info("not ended: %s", error)
         return ended
 
-    async def cancel(self, request_id: str, end: pb.JournalEnd) -> bool:
-        """End a request with all its choices; False when it had ended. Raises UnknownReference."""
-        return await self.end_choices(await self._hub.first(request_id), end)
+    async def job(self, request_id: str, owner: str = "") -> pb.Job:
+        """The job of a request of this owner.
+
+        Raises UnknownReference, the same for another owner's request as for none, RequestFailed
+        and Unavailable.
+        """
+        return await self._hub.job(request_id, owner)
 
     def now_ms(self) -> int:
         """Unix time in milliseconds by the clock of Redis, while it is away too.
@@ -154,9 +161,12 @@ class Broker:
         """
         return self._clock.estimate_ms()
 
-    def read(self, request_id: str) -> AsyncIterator[Event]:
-        """All events of a request, up to and with its end; raises UnknownReference."""
-        return self._hub.read(request_id)
+    async def follow_journal(self, request_id: str, owner: str = "") -> JournalReader:
+        """Start to read the journal of a request of this owner. Raises as `job`.
+
+        The caller closes the reader.
+        """
+        return await self._hub.follow(request_id, owner)
 
     def stop_reading(self) -> None:
         """End what waits for news with Unavailable: readers go on through another gateway."""

@@ -54,7 +54,6 @@ _UNAVAILABLE = (
 )
 _RETRYABLE_REPLIES = (  # replies that the library has no class for
     "BUSY ",  # a script runs too long
-    "NOREPLICAS",  # too few for min-replicas-to-write
     "UNBLOCKED",  # it is the master no more
 )
 _FULL = "Redis is out of memory (maxmemory); try again later"
@@ -63,6 +62,10 @@ BLOCK_S = 1.0  # how long a blocking read waits in the server
 
 class QueueLost(Unavailable):
     """Redis has lost a queue; `ensure_group` makes it again."""
+
+
+class TooFewReplicas(Unavailable):
+    """It takes no writes: replicas are missing, or `own_server` has said so."""
 
 
 class WrongType(Unavailable):
@@ -106,11 +109,6 @@ class Connection:
                 raise
             except _UNAVAILABLE as error:
                 raise Unavailable(self._absence(error)) from error
-
-    async def set_fsync(self, policy: str) -> None:
-        """Say when a server of our own puts what it writes on its disk: "always" or "no"."""
-        async with translated():
-            await self.commands.config_set("appendfsync", policy)
 
     async def ping(self) -> None:
         """Raise Unavailable unless Redis answers."""
@@ -186,6 +184,8 @@ def _named(error: ResponseError) -> Exception:
         return Overloaded(_FULL)
     if "MISCONF" in text:
         return Overloaded(f"Redis cannot write to its disk; free some room there: {text}")
+    if "NOREPLICAS" in text:
+        return TooFewReplicas(f"Redis does not take this now: {text}")
     if text.startswith(_RETRYABLE_REPLIES):
         return Unavailable(f"Redis does not take this now: {text}")
     return error

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -38,43 +38,33 @@ class JournalHub:
         self._clock = clock
         self._bell = keys.bell(uuid.uuid4().hex)
         self._bell_at: bytes = b"0"
-        self._followed: dict[
-            object, tuple[str, int]
-        ] = {}  # reader -> request id, orphan_timeout_ms
+        # Request id and orphan_timeout_ms of each reader.
+        self._followed: dict[JournalReader, tuple[str, int]] = {}
         self._blocked = False  # a read is under way
         self._is_rung = False  # and was told to end
         self._is_closed = False
         self._rings: set[asyncio.Task[None]] = set()
         self.waiters = Waiters()
 
-    async def read(self, request_id: str) -> AsyncIterator[Event]:
-        """All events of a request from its first on, up to and with its end.
+    async def follow(self, request_id: str, owner: str = "") -> "JournalReader":
+        """Start to read a journal; the caller closes the reader.
 
-        Raises UnknownReference when there is no such journal, and RequestFailed when what lies in
-        its place cannot be read.
+        Raises UnknownReference when `owner` has no such request, and RequestFailed when its first
+        entry cannot be read.
         """
         entries = await self._part(request_id, "-")
-        reader, known = object(), _Known(request_id)
-        self._followed[reader] = (request_id, _job(request_id, entries).orphan_timeout_ms)
+        reader = JournalReader(self, request_id, _job(request_id, entries, owner), entries)
+        self._followed[reader] = (request_id, reader.job.orphan_timeout_ms)
         try:
             await self._extend_reader_deadlines([self._followed[reader]])
-            is_history = True  # read in one piece, from the first entry on
-            while True:
-                for event in known.news(entries, is_history=is_history):
-                    yield event
-                    if isinstance(event, pb.JournalEnd):
-                        return
-                last, more = entries[-1][0], list[RawEntry]()
-                if is_history and len(entries) == _BATCH:
-                    more = await self._part(request_id, f"({last.decode()}")
-                is_history = bool(more)
-                entries = more or await self._next(request_id, last)
-        finally:
-            del self._followed[reader]
+        except BaseException:
+            reader.close()
+            raise
+        return reader
 
-    async def first(self, request_id: str) -> pb.Job:
-        """What was asked. Raises as `read`."""
-        return _job(request_id, await self._part(request_id, "-", 1))
+    async def job(self, request_id: str, owner: str = "") -> pb.Job:
+        """The job of a request, without following it. Raises as `follow`."""
+        return _job(request_id, await self._part(request_id, "-", 1), owner)
 
     async def _part(self, request_id: str, begin: str, count: int = _BATCH) -> list[RawEntry]:
         try:
@@ -83,16 +73,17 @@ class JournalHub:
                     self._keys.journal(request_id), begin, count=count
                 )
         except WrongType:
-            raise _unknown(request_id) from None
+            raise unknown_request(request_id) from None
         if not entries and begin == "-":
-            raise _unknown(request_id)
+            raise unknown_request(request_id)
         await self._clock.set()
         return entries
 
-    async def _next(self, request_id: str, after: bytes) -> list[RawEntry]:
+    async def _next(self, request_id: str, after: bytes, wait_s: float) -> list[RawEntry]:
         if self._is_closed:
             raise _draining()
-        return await self.waiters.news(self._keys.journal(request_id), after, self._wake)
+        journal = self._keys.journal(request_id)
+        return await self.waiters.news(journal, after, self._wake, wait_s)
 
     def _wake(self) -> None:
         if self._blocked and not self._is_rung:
@@ -157,7 +148,7 @@ class JournalHub:
                     if await self._connection.commands.type(key) not in (b"stream", b"none"):
                         request_id = key.removeprefix(self._keys.journal_prefix)
                         log.error("request=%s: its journal was overwritten", request_id)
-                        self.waiters.fail(key, partial(_unknown, request_id))
+                        self.waiters.fail(key, partial(unknown_request, request_id))
                 if await self._connection.commands.type(self._bell) not in (b"stream", b"none"):
                     self._bell, self._bell_at = self._keys.bell(uuid.uuid4().hex), b"0"
         except Unavailable:
@@ -199,7 +190,7 @@ class JournalHub:
         except WrongType:
             last = []
         if not last:
-            self.waiters.fail(key, partial(_unknown, request_id))
+            self.waiters.fail(key, partial(unknown_request, request_id))
             return
         found = list(_readable(request_id, last))
         if not found:
@@ -223,6 +214,51 @@ class JournalHub:
             log.warning("readers are not renewed: %s", error)
 
 
+class JournalReader:
+    """Reads one journal from its start. While it is open, the request counts as being read."""
+
+    def __init__(
+        self, hub: JournalHub, request_id: str, job: pb.Job, entries: list[RawEntry]
+    ) -> None:
+        self.job = job
+        self._hub = hub
+        self._request_id = request_id
+        self._known = _Known(request_id)
+        self._take(entries, is_history=True)
+        next(self._events)  # the entry that holds the job
+
+    async def next(self, wait_s: float) -> Event | None:
+        """The next event after the job; None when no entry arrives within `wait_s`.
+
+        Not to be called after a JournalEnd. Raises Unavailable, UnknownReference and RequestFailed.
+        """
+        while (event := next(self._events, None)) is None:
+            if not await self._read_on(wait_s):
+                return None
+        return event
+
+    def close(self) -> None:
+        """Stop counting as a reader of the request."""
+        self._hub._followed.pop(self, None)
+
+    async def _read_on(self, wait_s: float) -> bool:
+        """Fetch more entries; whether any arrived."""
+        entries: list[RawEntry] = []
+        if is_history := self._has_more:
+            entries = await self._hub._part(self._request_id, f"({self._last.decode()}")
+        if not entries:
+            is_history = False
+            entries = await self._hub._next(self._request_id, self._last, wait_s)
+        if entries:
+            self._take(entries, is_history=is_history)
+        return bool(entries)
+
+    def _take(self, entries: list[RawEntry], *, is_history: bool) -> None:
+        self._last = entries[-1][0]
+        self._has_more = is_history and len(entries) == _BATCH
+        self._events = self._known.news(entries, is_history=is_history)
+
+
 class _Known:
     """How far one reader of a journal is."""
 
@@ -244,7 +280,7 @@ class _Known:
                 raise _damaged(self._request_id) if is_history else _missed(self._request_id)
             if isinstance(entry.event, pb.JournalAccepted):
                 if self._is_begun:
-                    raise _unknown(self._request_id)
+                    raise unknown_request(self._request_id)
                 self._is_begun = True
             if isinstance(entry.event, pb.JournalTokens):
                 _leave_out(entry.event, -missing)
@@ -267,17 +303,20 @@ def _leave_out(tokens: pb.JournalTokens, count: int) -> None:
         del tokens.logprobs[:count]
 
 
-def _job(request_id: str, entries: list[RawEntry]) -> pb.Job:
+def _job(request_id: str, entries: list[RawEntry], owner: str) -> pb.Job:
     try:
         first = read_entry(entries[0]).event
     except Unreadable as error:
         raise RequestFailed(f"request {request_id!r} cannot be read: {error}") from None
     if not isinstance(first, pb.JournalAccepted):
         raise RequestFailed(f"request {request_id!r} cannot be read: its first entry is missing")
+    if first.job.owner != owner:
+        raise unknown_request(request_id)
     return first.job
 
 
-def _unknown(request_id: str) -> UnknownReference:
+def unknown_request(request_id: str) -> UnknownReference:
+    """The error for an id that no request of the caller has."""
     return UnknownReference(
         f"request {request_id!r} is not known: it never was, or ended too long ago"
     )

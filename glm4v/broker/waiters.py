@@ -18,12 +18,16 @@ class Waiters:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    async def news(self, key: str, after: bytes, wake: Callable[[], object]) -> list[RawEntry]:
+    async def news(
+        self, key: str, after: bytes, wake: Callable[[], object], wait_s: float
+    ) -> list[RawEntry]:
         """Wait for entries of a journal behind `after`; `wake` is called once it is waited for.
 
-        Ended by `hand_out`, `fail`, or by the caller's own deadline.
+        Ended by `hand_out`, by `fail`, and after `wait_s` with an empty list.
         """
-        arrival: Arrival = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        arrival: Arrival = loop.create_future()
+        timer = loop.call_later(wait_s, _expire, arrival)
         waiter = (after, arrival)
         self._waiting.setdefault(key, []).append(waiter)
         self.registered.set()
@@ -31,6 +35,7 @@ class Waiters:
             wake()
             return await arrival
         finally:
+            timer.cancel()
             self._forget(key, waiter)
 
     def positions(self) -> dict[str, bytes]:
@@ -75,6 +80,11 @@ class Waiters:
         waiters.remove(waiter)
         if not waiters:
             del self._waiting[key]
+
+
+def _expire(arrival: Arrival) -> None:
+    if not arrival.done():
+        arrival.set_result([])
 
 
 def follows_on(after: bytes, read_from: bytes) -> bool:

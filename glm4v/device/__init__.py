@@ -1,4 +1,4 @@
-"""Device backends; the CPU is the reference all others are compared with."""
+"""Device backends; the CPU is the reference for all others."""
 
 import logging
 
@@ -51,7 +51,9 @@ def open_device(name: str, dtype: str, *, is_bfloat16: bool = False) -> Device:
         dtype = "weights16" if kernels is not None and is_bfloat16 else "float32"
     half_weights = dtype == "weights16"
     if half_weights and not is_bfloat16:
-        log.warning("weights are rounded to bfloat16, which this checkpoint's are not")
+        log.warning(
+            "converting weights to bfloat16; the checkpoint is not bfloat16, precision is lost"
+        )
     device = CpuDevice(_DTYPES.get(dtype, torch.float32), kernels, half_weights=half_weights)
-    log.info("device %s: %s", device.name, device.arithmetic)
+    log.info("device %s: %s", device.name, device.description)
     return device

@@ -1,4 +1,4 @@
-"""The seam between the models and what they run on: a device, and attention in its own layout."""
+"""The seam between the models and the hardware: a device, and attention in its own layout."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -7,46 +7,46 @@ from dataclasses import dataclass
 import torch
 
 from glm4v.device.collectives import Collective
-from glm4v.device.linear import Linear, PlainLinear, Then
+from glm4v.device.linear import Epilogue, Linear, PlainLinear
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionSegment:
-    """Rows of one sequence in a step; each attends to all rows of it up to itself."""
+    """The tokens of one sequence in a step; each attends to all tokens up to itself."""
 
-    rows: int  # in this step
-    context_len: int  # rows in the cache already
+    query_len: int  # tokens in this step
+    context_len: int  # tokens in the cache before it
     block_table: tuple[int, ...]
 
 
 class Attention(ABC):
-    """Attention of one rank: owns the paged key/value cache in the layout its kernels like best."""
+    """Attention of one rank: owns the paged KV cache in the layout its kernels prefer."""
 
     @abstractmethod
     def allocate(
         self, *, layers: int, blocks: int, block_size: int, kv_heads: int, head_dim: int
     ) -> None:
-        """Reserve the cache: `blocks` blocks of `block_size` rows, for every layer."""
+        """Reserve the cache: `blocks` blocks of `block_size` tokens, for every layer."""
 
     @abstractmethod
     def prepare(self, segments: Sequence[AttentionSegment]) -> None:
         """Compute once what all layers of a step need: slots, masks, lengths."""
 
     @abstractmethod
-    def paged(
+    def forward(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> torch.Tensor:
         """Write the step's keys and values to the cache, then attend.
 
-        query [rows, heads, head_dim], key and value [rows, kv_heads, head_dim]
-        -> [rows, heads, head_dim]; rows of all segments follow one another.
-        Scale 1/sqrt(head_dim).
+        query [tokens, heads, head_dim], key and value [tokens, kv_heads, head_dim]
+        -> [tokens, heads, head_dim]; the segments' tokens follow one another.
+        The scale is 1/sqrt(head_dim).
         """
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One rank's part of a decoder layer; products are [out, in]."""
+    """One rank's part of a decoder layer; matrices are [out, in]."""
 
     attention_norm: torch.Tensor  # [hidden]
     qkv: torch.Tensor  # [(heads + 2 * kv_heads) * head_dim, hidden]: queries, keys, values
@@ -59,31 +59,31 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class DecoderShape:
-    """What a rank's layers have in common."""
+    """What all layers of a rank have in common."""
 
     heads: int
     kv_heads: int
     head_dim: int
     norm_eps: float
-    cosine: torch.Tensor  # [positions, rotated pairs]
+    cosine: torch.Tensor  # [positions, rotary pairs]
     sine: torch.Tensor
 
 
 class Decoder(ABC):
-    """One rank's part of the decoder's layers."""
+    """One rank's part of the decoder layers."""
 
     @property
     @abstractmethod
     def layers_done(self) -> int:
-        """Layers computed since the start: progress within a step, for leases."""
+        """Layers computed since the start; shows progress within a step, for leases."""
 
     @abstractmethod
     def run(
         self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
     ) -> torch.Tensor:
-        """Some neighbouring layers: [rows, hidden] -> the same; may reuse the memory of `hidden`.
+        """Run consecutive layers: [tokens, hidden] -> the same; may reuse the memory of `hidden`.
 
-        positions [rows]. `attention` is this device's, and prepared for these rows.
+        positions [tokens]. `attention` belongs to this device and is prepared for these tokens.
         """
 
 
@@ -93,8 +93,8 @@ class Device(ABC):
     name: str  # "cpu", "cuda:0", "npu:0"
     torch_device: torch.device
     dtype: torch.dtype  # of activations and cache, and of weights unless `linear` packs them
-    arithmetic: str  # for people: what is stored and computed how
-    weight_bytes: int  # a stored weight takes
+    description: str  # for people: stored and computed in which dtypes, by which kernels
+    weight_bytes: int  # per stored weight
     collective_backend: str  # "gloo", "nccl", "hccl"
 
     @abstractmethod
@@ -102,22 +102,26 @@ class Device(ABC):
         """Memory that is free for weights and cache."""
 
     def linear(
-        self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, then: Then = "nothing"
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        *,
+        epilogue: Epilogue = "none",
     ) -> Linear:
-        """The product with `weight` [out, in] in `dtype`, and what follows it.
+        """The product with `weight` [out, in] in `dtype`, followed by `epilogue`.
 
-        Takes the weight over. With "silu_gate" its rows are those of the gate, then as many more.
+        Takes ownership of the weight. With "silu_gate" its first half of rows is the gate.
         """
-        return PlainLinear(weight, bias, then=then)
+        return PlainLinear(weight, bias, epilogue=epilogue)
 
     def decoder(
         self, layers: Iterable[LayerWeights], shape: DecoderShape, collective: Collective
     ) -> Decoder | None:
-        """The decoder's layers by means of this device; None: those of torch, one by one."""
+        """The device's own decoder layers; None to run them one by one in torch."""
         return None
 
-    def table(self, weight: torch.Tensor) -> torch.Tensor:
-        """Rows to be looked up, in the dtype they are stored in; takes `weight` over."""
+    def embedding_table(self, weight: torch.Tensor) -> torch.Tensor:
+        """The embedding table in the dtype it is stored in; takes ownership of `weight`."""
         return weight
 
     @abstractmethod
@@ -125,9 +129,9 @@ class Device(ABC):
         """A new attention with a cache of its own."""
 
     @abstractmethod
-    def full_attention(self, heads: torch.Tensor) -> torch.Tensor:
-        """Attention of every row to every row, for the vision tower.
+    def full_attention(self, qkv: torch.Tensor) -> torch.Tensor:
+        """Attention of every token to every token, for the vision tower.
 
-        [batch, rows, 3, heads, head_dim], queries, keys and values -> [batch, rows, heads,
-        head_dim]. Scale 1/sqrt(head_dim).
+        [batch, tokens, 3, heads, head_dim], queries, keys and values -> [batch, tokens, heads,
+        head_dim]. The scale is 1/sqrt(head_dim).
         """

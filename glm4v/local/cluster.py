@@ -20,6 +20,7 @@ from glm4v.host.cpus import usable_cpus
 from glm4v.local.child import Child, LogSink, Program
 from glm4v.local.disk_guard import guard_disk
 from glm4v.local.preflight import (
+    check_disk,
     check_port,
     check_redis,
     check_settings,
@@ -132,6 +133,7 @@ class LocalCluster:
         redis_url = settings.redis_url
         if redis_url is None:
             data_dir = settings.data_dir or folder.path / "data"
+            check_disk(settings.data_dir or folder.path)
             redis = RedisServer(data_dir, folder.socket("redis"))
             await self._supervisor.start(
                 Program("redis", tuple(redis.command), os.environ, redis.is_ready)

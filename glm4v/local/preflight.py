@@ -8,7 +8,8 @@ from typing import IO
 
 from glm4v.broker import Connection
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.errors import ConfigurationError, Unavailable
+from glm4v.errors import ConfigurationError, Overloaded, Unavailable
+from glm4v.local.redis_launch import missing_bytes
 from glm4v.process.listen_address import why_not
 from glm4v.process.settings import PROCESSES, LmSettings, read_settings
 
@@ -58,6 +59,16 @@ async def check_redis(url: str) -> None:
         await connection.check()
     finally:
         await connection.close()
+
+
+def check_disk(folder: Path) -> None:
+    """Raises Overloaded where a server would refuse all writes."""
+    missing = missing_bytes(folder)
+    if missing:
+        raise Overloaded(
+            f"the disk of {folder} is nearly full: free {missing / 2**20:.0f} MiB more there, or "
+            "choose a folder on another disk with --data-dir"
+        )
 
 
 def lock_folder(data_dir: Path) -> IO[str]:

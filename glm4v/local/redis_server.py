@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from glm4v.broker.own_server import REFUSING
 from glm4v.errors import Unavailable
 from glm4v.host.memory import free_host_memory_bytes
 from glm4v.local.pdeathsig import with_pdeathsig
@@ -73,7 +74,7 @@ class RedisServer:
             "maxmemory-policy": "volatile-lru",
         }
         words = (word for name, value in options.items() for word in ("--" + name, value))
-        return launched(self.data_dir, [str(self._program), *words])
+        return launched(self.data_dir, [str(self._program), *words], REFUSING)
 
     @property
     def pid(self) -> int:

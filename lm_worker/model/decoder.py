@@ -81,7 +81,7 @@ class _Layer:
         self._qkv = device.linear(weights.qkv, weights.qkv_bias)
         self._out = device.linear(weights.out)
         self._mlp_norm = RmsNorm(weights.mlp_norm, shape.norm_eps)
-        self._gate_up = device.linear(weights.gate_up, then="silu_gate")
+        self._gate_up = device.linear(weights.gate_up, epilogue="silu_gate")
         self._down = device.linear(weights.down)
 
     def __call__(
@@ -106,4 +106,4 @@ class _Layer:
         heads = self._qkv(rows).view(len(rows), -1, self._head_dim)
         rotate(heads[:, : -self._counts[2]], *angles)  # queries and keys
         query, key, value = torch.split(heads, self._counts, dim=1)
-        return attention.paged(self._number, query, key, value).flatten(1)
+        return attention.forward(self._number, query, key, value).flatten(1)

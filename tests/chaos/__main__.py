@@ -9,7 +9,8 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,19 +23,21 @@ from tests.chaos.faults import NAMES, Faults
 from tests.chaos.load import Load
 from tests.e2e.fleet import Fleet
 from tests.e2e.reading import Reader
+from tests.small_disk import SmallDisk
 
 _ENVIRONMENT = {"GLM4V_RESULT_TTL_S": "7200"}  # the checker reads every journal at the end
 _LAST_REQUESTS_S = 120.0  # how long the requests under way at the end may take
 
 
 async def run(
-    model: Path, seconds: float, seed: int, clients: int, *, also: Sequence[str] = ()
+    model: Path, seconds: float, seed: int, clients: int, disk: SmallDisk | None, *, erases: bool
 ) -> Verdict:
     """One run; writes the table."""
     started = time.monotonic()
-    async with Fleet(model, environment=_ENVIRONMENT) as fleet:
+    data_dir = None if disk is None else disk.folder / "data"
+    async with Fleet(model, environment=_ENVIRONMENT, data_dir=data_dir) as fleet:
         await fleet.start(*NAMES)
-        load, faults = Load(seed), Faults(fleet, seed, also=also)
+        load, faults = Load(seed), Faults(fleet, seed, disk=disk, erases=erases)
         async with Reader(fleet.targets, timeout_s=seconds + _LAST_REQUESTS_S) as reader:
             async with anyio.create_task_group() as group:
                 for number in range(clients):
@@ -71,12 +74,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="how long things are broken")
     parser.add_argument("--seed", type=int, default=1, help="of the schedule and the questions")
     parser.add_argument("--clients", type=int, default=32, help="that ask at the same time")
-    parser.add_argument(
-        "--also", action="append", default=[], choices=["erase", "fill the disk of"]
-    )
+    parser.add_argument("--erase", action="store_true", help="also empty Redis now and then")
     parser.add_argument("--model", type=Path, help="a checkpoint; a tiny one by default")
     arguments = parser.parse_args()
-    with TemporaryDirectory(prefix="glm4v-") as folder:
+    with TemporaryDirectory(prefix="glm4v-") as folder, ExitStack() as stack:
+        try:
+            disk = stack.enter_context(SmallDisk())
+        except OSError as error:
+            sys.stderr.write(f"the disk of Redis is never filled: {error}\n")
+            disk = None
         model = arguments.model
         if model is None:
             model = Path(folder) / "tiny"
@@ -87,7 +93,8 @@ def main() -> None:
                 arguments.seconds,
                 arguments.seed,
                 arguments.clients,
-                also=arguments.also,
+                disk,
+                erases=arguments.erase,
             )
         )
     sys.stdout.write(verdict.as_json() + "\n")

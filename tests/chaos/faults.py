@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import resource
 import signal
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +10,10 @@ from random import Random
 import anyio
 from redis.exceptions import RedisError
 
+from glm4v.local.disk_guard import guard_disk
 from tests.e2e.fleet import LEASE_S, Fleet
+from tests.processes import is_running
+from tests.small_disk import SmallDisk
 
 NAMES = (
     *("gateway", "gateway-2"),
@@ -39,26 +41,36 @@ _KINDS = {  # with how often each is chosen
     ("rewrite the file of", "redis"): 1,
     ("kill while it rewrites the file", "redis"): 1,
 }
-_ON_DEMAND = {"erase": 2, "fill the disk of": 2}  # of Redis
+_FULL_DISK = {("fill the disk of", "redis"): 1, ("kill with its disk full", "redis"): 1}
+_ERASE = {("erase", "redis"): 2}
 _MEAN_S = 1.2  # between two faults
 _START_S = 0.6  # imports are there already: settings, checkpoint, first contact with Redis
 _DRAIN_S = 0.5
 _REWRITE_S = 0.1
-_ROOM_BYTES = 2**14  # before writes fail
+_ROOM_BYTES = 2**20  # at most, that a full disk has left
+_GUARD_S = 1.2  # how long writes may be refused once there is room again
 
 
 class Faults:
     """Breaks a fleet; at the end everything runs again.
 
-    `counts` are the faults by kind and process; `crashes` the ends that nobody asked for. `also`
-    names faults of Redis that are left out otherwise. Those `spared` are never broken.
+    `counts` are the faults by kind and process; `crashes` the ends that nobody asked for. `disk`
+    is what Redis lies on, where that can be filled. With `erases` Redis also loses everything it
+    holds, now and then. Those `spared` are never broken.
     """
 
     def __init__(
-        self, fleet: Fleet, seed: int, *, also: Sequence[str] = (), spared: Sequence[str] = ()
+        self,
+        fleet: Fleet,
+        seed: int,
+        *,
+        disk: SmallDisk | None = None,
+        erases: bool = False,
+        spared: Sequence[str] = (),
     ) -> None:
         self._fleet = fleet
-        self._kinds = {**_KINDS, **{(kind, "redis"): _ON_DEMAND[kind] for kind in also}}
+        self._disk = disk
+        self._kinds = _KINDS | (_FULL_DISK if disk else {}) | (_ERASE if erases else {})
         self._dice = Random(seed)
         self._spared = frozenset(spared)
         self._broken: set[str] = set()
@@ -75,6 +87,9 @@ class Faults:
         with anyio.move_on_after(seconds) as time_is_up:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._watch)
+                if self._disk is not None:
+                    url, folder = self._fleet.redis.url, self._disk.folder
+                    group.start_soon(guard_disk, url, folder, lambda line: None)
                 while True:
                     await asyncio.sleep(self._dice.expovariate(1 / _MEAN_S))
                     self._break_something(group)
@@ -112,8 +127,8 @@ class Faults:
         if kind == "erase":
             await self._fleet.connection.commands.flushall()
             return
-        if kind == "fill the disk of":
-            await self._fill_disk(pause_s)
+        if "disk" in kind:
+            await self._fill_disk(kind, pause_s)
             return
         if "rewrite" in kind:
             with contextlib.suppress(RedisError):
@@ -126,17 +141,26 @@ class Faults:
         await asyncio.sleep(pause_s / 4)
         self._fleet.start_redis()
 
-    async def _fill_disk(self, pause_s: float) -> None:
-        """A bound on the size of its files stands for the disk; `disk_guard` changes the policy."""
-        pid, folder = self._fleet.redis.pid, self._fleet.redis.data_dir
-        await self._fleet.connection.set_fsync("no")
-        largest = max(path.stat().st_size for path in folder.rglob("*.aof"))
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest + _ROOM_BYTES, -1))
+    async def _fill_disk(self, kind: str, pause_s: float) -> None:
+        """The guard sees it, or a write fails and ends the server, whichever is first."""
+        assert self._disk is not None  # or the kind would not have been chosen
+        self._disk.fill(self._dice.randrange(_ROOM_BYTES))
         try:
-            await asyncio.sleep(pause_s)
+            with anyio.move_on_after(pause_s):
+                if kind == "kill with its disk full":
+                    await asyncio.sleep(self._dice.uniform(0, pause_s))
+                    self._fleet.signal("redis", signal.SIGKILL)
+                while True:  # as the supervisor does
+                    await asyncio.sleep(0.05)
+                    self._start_redis_if_it_ended()
         finally:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (-1, -1))
-        await self._fleet.connection.set_fsync("always")
+            self._disk.empty()
+        await asyncio.sleep(_GUARD_S)
+        self._start_redis_if_it_ended()
+
+    def _start_redis_if_it_ended(self) -> None:
+        if not is_running(self._fleet.redis.pid):
+            self._fleet.start_redis()
 
     async def _break_service(self, kind: str, name: str, pause_s: float) -> None:
         self._fleet.signal(name, signal.SIGTERM if "drain" in kind else signal.SIGKILL)

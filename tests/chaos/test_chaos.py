@@ -29,6 +29,6 @@ def test_every_promise_holds_while_everything_is_broken() -> None:
 
 @pytest.mark.timeout(200)
 def test_every_client_is_told_an_end_when_redis_forgets_everything() -> None:
-    verdict = chaos(25, "--seed", "8", "--also", "erase")
+    verdict = chaos(25, "--seed", "8", "--erase")
     assert verdict["erasures"] > 0
     assert verdict["erased"] > 0

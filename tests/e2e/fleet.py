@@ -34,6 +34,8 @@ LEASE_S = 1.0
 class Fleet:
     """`async with Fleet(model) as fleet:`, in the main thread.
 
+    `data_dir` is where Redis keeps its file; nobody guards the disk that it is on.
+
     Names are "redis" and "lm_worker", "lm_worker-2", "gateway" …: one of `MODULES`, and a number
     when there are several.
     """
@@ -44,6 +46,7 @@ class Fleet:
         *,
         environment: Mapping[str, str] | None = None,
         listen: Mapping[str, str] | None = None,
+        data_dir: Path | None = None,
     ) -> None:
         self._model = model
         self._extra = dict(environment or {})
@@ -54,7 +57,7 @@ class Fleet:
         self._ends: dict[int, asyncio.Future[int]] = {}
         self._started: asyncio.Queue[int] = asyncio.Queue()
         self._is_starting = asyncio.Lock()
-        self.redis = RedisServer(self._folder / "data", self._folder / "redis.sock")
+        self.redis = RedisServer(data_dir or self._folder / "data", self._folder / "redis.sock")
 
     async def __aenter__(self) -> "Fleet":
         self.redis.start()

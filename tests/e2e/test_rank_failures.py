@@ -19,6 +19,7 @@ from glm4v.checkpoint.tiny import write_tiny
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.local.redis_server import RedisServer
 from glm4v.v1 import inference_pb2 as api
+from tests.journal_events import events_of
 from tests.parity.golden_plans import open_golden
 from tests.processes import children, is_running, wait_until
 
@@ -135,7 +136,7 @@ async def first_tokens(broker: Broker, name: str, count: int) -> list[int]:
     """The first tokens of a request, as soon as they are there; all of them if it ends."""
     ids: list[int] = []
     with anyio.fail_after(60):
-        async for event in broker.read(name):
+        async for event in events_of(broker.follow_journal, name):
             if isinstance(event, pb.JournalTokens):
                 ids += event.ids
                 if len(ids) >= count:

@@ -10,11 +10,11 @@ import anyio
 import grpc
 from grpc import aio
 
-from gateway.__main__ import describe
 from gateway.admission.admission import Admission, AdmissionLimits
 from gateway.admission.sampling import read_defaults
-from gateway.doors.grpc_native import InferenceServicer
-from gateway.streaming.reader import Reader
+from gateway.doors.grpc_native import register
+from gateway.facade import Gateway, describe
+from gateway.streaming.follow import RequestFollower
 from gateway.text.tokenizer import Tokenizer
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.lm_queue import Append, Lease, LmQueue
@@ -23,16 +23,13 @@ from glm4v.images import ImageLimits
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.process.error_interceptor import ErrorInterceptor
 from glm4v.v1 import inference_pb2 as api
-from glm4v.v1.inference_pb2_grpc import (
-    InferenceServiceStub,
-    add_InferenceServiceServicer_to_server,
-)
+from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
 
 MAX_IMAGE_BYTES = 5 * 2**20
 MAX_OPEN = 3
 
 
-class Gateway:
+class RunningGateway:
     """One running gateway and a client of it."""
 
     def __init__(self, server: aio.Server, channel: aio.Channel) -> None:
@@ -44,44 +41,56 @@ class Gateway:
         await self.server.stop(0)
 
 
-@asynccontextmanager
-async def running_gateway(
-    connection: Connection, keys: Keys, checkpoint: Checkpoint, *, silence_s: float = 10.0
-) -> AsyncIterator[Gateway]:
-    """A gateway with small limits on a port of its own."""
+def gateway_of(broker: Broker, checkpoint: Checkpoint, *, silence_s: float = 10.0) -> Gateway:
+    """A gateway with small limits."""
     spec = checkpoint.spec
-    broker = Broker(connection, keys, max_open_requests=MAX_OPEN, result_ttl_s=60)
     tokenizer = Tokenizer.read(checkpoint.directory, spec)
     defaults = read_defaults(checkpoint.directory)
     images = ImageLimits(MAX_IMAGE_BYTES, 10_000)
     limits = AdmissionLimits(images, default_deadline_s=60, max_deadline_s=60)
-    rows = spec.vision.num_image_tokens
-    servicer = InferenceServicer(
+    return Gateway(
         broker,
         Admission(spec, checkpoint.fingerprint, tokenizer, defaults, limits),
-        Reader(
+        RequestFollower(
             broker,
             tokenizer,
             fingerprint=checkpoint.fingerprint,
-            image_tokens=rows,
+            image_tokens=spec.vision.num_image_tokens,
             silence_s=silence_s,
         ),
         describe(checkpoint, defaults, images),
     )
-    size = ("grpc.max_receive_message_length", 2 * MAX_IMAGE_BYTES + 8 * 2**20)
-    server = aio.server(interceptors=[ErrorInterceptor()], options=[size])
-    add_InferenceServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+
+
+@asynccontextmanager
+async def running_broker(connection: Connection, keys: Keys) -> AsyncIterator[Broker]:
+    """A gateway's broker, whose background tasks run."""
+    broker = Broker(connection, keys, max_open_requests=MAX_OPEN, result_ttl_s=60)
     await broker.ready()
     running = asyncio.create_task(broker.run())
-    await server.start()
     try:
-        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Gateway(server, channel)
+        yield broker
     finally:
-        await server.stop(0)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running_gateway(
+    connection: Connection, keys: Keys, checkpoint: Checkpoint, *, silence_s: float = 10.0
+) -> AsyncIterator[RunningGateway]:
+    """A gateway with small limits on a port of its own."""
+    size = ("grpc.max_receive_message_length", 2 * MAX_IMAGE_BYTES + 8 * 2**20)
+    server = aio.server(interceptors=[ErrorInterceptor()], options=[size])
+    async with running_broker(connection, keys) as broker:
+        register(server, gateway_of(broker, checkpoint, silence_s=silence_s))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                yield RunningGateway(server, channel)
+        finally:
+            await server.stop(0)
 
 
 class ScriptedWorker:

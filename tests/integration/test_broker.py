@@ -17,6 +17,7 @@ from glm4v.errors import IdTaken, Overloaded, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import CorruptTensor, TensorBytes
 from glm4v.v1 import inference_pb2
+from tests.journal_events import events_of
 
 LEASE_S = 0.5
 MARGIN_S = 15.0  # for a machine that is busy with other things
@@ -63,7 +64,7 @@ class Bench:
 
     async def events(self, request_id: str) -> list[Event]:
         with anyio.fail_after(STABLE_FOR_S + MARGIN_S):
-            return [event async for event in self.broker.read(request_id)]
+            return [event async for event in events_of(self.broker.follow_journal, request_id)]
 
     async def claim_one(self) -> Lease:
         [lease] = await self.lm.claim(1)

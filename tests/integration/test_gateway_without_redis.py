@@ -8,14 +8,14 @@ import anyio
 import grpc
 import pytest
 
-import gateway.streaming.reader
+import gateway.streaming.choice
 from glm4v.broker import Connection, Keys
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.local.redis_server import RedisServer
 from glm4v.v1 import inference_pb2 as api
 from tests.integration.gateway_bench import (
     Call,
-    Gateway,
+    RunningGateway,
     ScriptedWorker,
     ask,
     attach,
@@ -40,21 +40,21 @@ async def connection(own_redis: RedisServer) -> AsyncIterator[Connection]:
 @pytest.fixture
 async def one(
     connection: Connection, keys: Keys, checkpoint_dir: Callable[[str], Path]
-) -> AsyncIterator[Gateway]:
+) -> AsyncIterator[RunningGateway]:
     checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))
     async with running_gateway(connection, keys, checkpoint) as running:
         yield running
 
 
 @pytest.fixture
-def worker(connection: Connection, keys: Keys, one: Gateway) -> ScriptedWorker:
+def worker(connection: Connection, keys: Keys, one: RunningGateway) -> ScriptedWorker:
     return ScriptedWorker(connection, keys)
 
 
 async def test_nobody_waits_past_the_deadline(
-    one: Gateway, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    one: RunningGateway, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.streaming.reader, "END_GRACE_S", 0.3)
+    monkeypatch.setattr(gateway.streaming.choice, "END_GRACE_S", 0.3)
     first = one.stub.Generate(ask(), timeout=1)
     await first.read()
     reader = one.stub.Attach(attach())
@@ -70,7 +70,7 @@ async def test_nobody_waits_past_the_deadline(
 
 
 async def test_a_stop_string_that_is_found_while_redis_is_full_still_ends_the_answer(
-    one: Gateway, worker: ScriptedWorker, connection: Connection
+    one: RunningGateway, worker: ScriptedWorker, connection: Connection
 ) -> None:
     call = one.stub.Generate(ask(stop=["b"]))
     await call.read()
@@ -88,7 +88,7 @@ async def test_a_stop_string_that_is_found_while_redis_is_full_still_ends_the_an
 
 
 async def test_a_reader_of_a_request_that_was_lost_is_told_so(
-    one: Gateway, worker: ScriptedWorker, connection: Connection
+    one: RunningGateway, worker: ScriptedWorker, connection: Connection
 ) -> None:
     """As by a failover to a replica that had not seen it yet."""
     call = one.stub.Generate(ask())
@@ -101,7 +101,7 @@ async def test_a_reader_of_a_request_that_was_lost_is_told_so(
 
 
 async def test_a_reader_never_skips_tokens_that_were_lost(
-    one: Gateway, worker: ScriptedWorker, connection: Connection, keys: Keys
+    one: RunningGateway, worker: ScriptedWorker, connection: Connection, keys: Keys
 ) -> None:
     call = one.stub.Generate(ask())
     lease = await worker.claim()

@@ -12,6 +12,7 @@ from glm4v.broker.entries import Event
 from glm4v.broker.journal import JournalHub
 from glm4v.errors import RequestFailed, Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
+from tests.journal_events import events_of
 
 ATTEMPTS = 10
 
@@ -69,11 +70,11 @@ async def test_who_begins_to_wait_while_others_are_read_for_misses_nothing(
         name = f"r{attempt}"
         await bench.accept(name)
         await bench.token(name, 0)
-        slow = bench.hub.read(name)
+        slow = events_of(bench.hub.follow, name)
         seen = [await anext(slow), await anext(slow)]  # then its client is busy
         for index in range(1, 5):
             await bench.token(name, index)
-        fast = asyncio.ensure_future(rest(bench.hub.read(name)))
+        fast = asyncio.ensure_future(rest(events_of(bench.hub.follow, name)))
         await asyncio.sleep(0.02)  # it waits behind the last token now
         late = asyncio.ensure_future(rest(slow))
         count = 5
@@ -89,7 +90,7 @@ async def test_a_journal_of_many_entries_is_read_to_its_end(bench: Bench) -> Non
     for index in range(600):
         await bench.token("r", index)
     await bench.end("r", 600)
-    assert ids(await rest(bench.hub.read("r"))) == list(range(600))
+    assert ids(await rest(events_of(bench.hub.follow, "r"))) == list(range(600))
 
 
 @pytest.mark.parametrize("what", ["a token", "what stood before the end"])
@@ -100,14 +101,14 @@ async def test_a_journal_with_a_gap_is_no_shorter_answer(bench: Bench, what: str
         await bench.token("r", 2)
     await bench.end("r", 3)
     with pytest.raises(RequestFailed, match="entries are missing"):
-        await rest(bench.hub.read("r"))
+        await rest(events_of(bench.hub.follow, "r"))
 
 
 async def test_entries_before_those_a_reader_has_end_its_waiting(bench: Bench) -> None:
     """As behind a failover to a server whose clock is late."""
     await bench.accept("r", "1000-0")
     await bench.token("r", 0, "9000-0")
-    reading = bench.hub.read("r")
+    reading = events_of(bench.hub.follow, "r")
     seen = [await anext(reading), await anext(reading)]
     waiting = asyncio.ensure_future(rest(reading))
     await asyncio.sleep(0.1)
@@ -119,7 +120,7 @@ async def test_entries_before_those_a_reader_has_end_its_waiting(bench: Bench) -
     await bench.end("r", 1, "3000-0")
     with pytest.raises(Unavailable, match="attach again"):
         await waiting
-    assert ids(seen) == ids(await rest(bench.hub.read("r"))) == [0]
+    assert ids(seen) == ids(await rest(events_of(bench.hub.follow, "r"))) == [0]
 
 
 async def test_the_bell_of_a_gateway_does_not_stay(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from glm4v.broker.lm_queue import Append, LmQueue
 from glm4v.broker.patience import retry_until_available
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
+from tests.journal_events import events_of
 from tests.redis_nodes import HOST, cluster, free_port, node, wait_for
 from tests.simulation.schedule import run_schedule
 
@@ -83,7 +84,7 @@ async def test_a_request_goes_on_over_the_failover_of_its_master(folder: Path, k
         append = Append(lease, 1, pb.JournalTokens(ids=[6]), end)
         assert await asyncio.wait_for(retry_until_available(queue.append, [append]), 30) == ["ok"]
         assert replica.info("replication")["role"] == "master"
-        events = [event async for event in broker.read("r")]
+        events = [event async for event in events_of(broker.follow_journal, "r")]
         assert [list(e.ids) for e in events if isinstance(e, pb.JournalTokens)] == [[5], [6]]
 
 

@@ -14,6 +14,7 @@ from glm4v.broker.lm_queue import LmQueue
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.local.redis_server import RedisServer
+from tests.journal_events import events_of
 from tests.processes import until
 
 
@@ -51,7 +52,7 @@ async def test_who_is_read_is_not_abandoned_when_redis_was_away_for_longer_than_
     events: list[object] = []
 
     async def read() -> None:
-        async for event in gateways[0].read("read"):
+        async for event in events_of(gateways[0].follow_journal, "read"):
             events.append(event)
 
     await gateways[1].submit(job("read", orphan_timeout_s=0.1), None)

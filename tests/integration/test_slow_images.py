@@ -105,7 +105,9 @@ async def test_slow_images_take_no_place_and_end_with_their_callers(bench: Bench
     await asyncio.sleep(2 * LEASE_S)
     assert bench.encoder.aside == 4, "they keep their leases while they are decoded"
     for name in slow:
-        await bench.broker.cancel(name, pb.JournalEnd(kind=pb.END_KIND_CANCELLED))
+        await bench.broker.end_choices(
+            await bench.broker.job(name), pb.JournalEnd(kind=pb.END_KIND_CANCELLED)
+        )
     await until(lambda: aside(0))
     another = await bench.submit("another", image(HONEST + 1))
     await until(lambda: bench.encoded(another))

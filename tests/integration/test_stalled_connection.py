@@ -15,6 +15,7 @@ import pytest
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.lm_queue import Append, LmQueue
 from glm4v.internal.v1 import journal_pb2 as pb
+from tests.journal_events import events_of
 from tests.processes import until
 
 
@@ -87,7 +88,7 @@ async def test_a_stalled_read_delays_no_command_and_is_made_again(
         moments: dict[int, float] = {}
 
         async def read() -> None:
-            async for event in broker.read("r"):
+            async for event in events_of(broker.follow_journal, "r"):
                 if isinstance(event, pb.JournalTokens):
                     seen.extend(event.ids)
                     moments[event.ids[0]] = time.monotonic()

@@ -89,7 +89,7 @@ def test_float32_weights_are_rounded_and_nothing_else_is(
 
 @pytest.mark.needs_compiler
 def test_tables_are_stored_in_16_bits_too(device: Device) -> None:
-    assert device.table(torch.randn(9, 4)).dtype == torch.bfloat16
+    assert device.embedding_table(torch.randn(9, 4)).dtype == torch.bfloat16
     assert (device.dtype, device.weight_bytes) == (torch.float32, 2)
 
 
@@ -97,7 +97,7 @@ def test_tables_are_stored_in_16_bits_too(device: Device) -> None:
 def test_auto_takes_16_bits_where_they_lose_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert open_device("auto", "auto", is_bfloat16=True).weight_bytes == 2
-    assert "float32, weights bfloat16, compiled kernels" in caplog.text
+    assert "float32, weights bfloat16, native kernels" in caplog.text
     assert open_device("auto", "auto", is_bfloat16=False).weight_bytes == 4
 
 
@@ -110,8 +110,8 @@ def test_without_a_compiler_torch_computes_and_the_log_says_what_to_install(
     try:
         with caplog.at_level(logging.INFO):
             assert open_device("auto", "auto", is_bfloat16=True).weight_bytes == 4
-        assert "device cpu: float32, torch's arithmetic" in caplog.text
-        assert "no C++ compiler (no-such-compiler) is installed; install one" in caplog.text
+        assert "device cpu: float32, PyTorch" in caplog.text
+        assert "no C++ compiler found (no-such-compiler); install one" in caplog.text
         with pytest.raises(ConfigurationError, match="needs a C\\+\\+ compiler"):
             devices.open_device("cpu", "weights16")
     finally:

@@ -8,6 +8,7 @@ from glm4v.broker.entries import Event, RawEntry
 from glm4v.broker.journal import JournalHub
 from glm4v.errors import Glm4vError
 from glm4v.internal.v1 import journal_pb2 as pb
+from tests.journal_events import events_of
 
 
 class Violation(Exception):
@@ -22,11 +23,11 @@ class _Hub(JournalHub):
         self.waiting: set[Reader] = set()
         self.of_task: dict[object, Reader] = {}
 
-    async def _next(self, request_id: str, after: bytes) -> list[RawEntry]:
+    async def _next(self, request_id: str, after: bytes, wait_s: float) -> list[RawEntry]:
         reader = self.of_task[asyncio.current_task()]
         self.waiting.add(reader)
         try:
-            return await super()._next(request_id, after)
+            return await super()._next(request_id, after, wait_s)
         finally:
             self.waiting.discard(reader)
 
@@ -51,7 +52,7 @@ class Reader:
 
     async def _read(self) -> None:
         try:
-            async for event in self._hub.read(self.request_id):
+            async for event in events_of(self._hub.follow, self.request_id):
                 self.events.append(event)
                 self._is_busy = True
                 await self._turns.acquire()

@@ -1,4 +1,4 @@
-"""The CPU: the reference every other device is compared with."""
+"""The CPU: the reference for all other devices."""
 
 import logging
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from glm4v.device.cpu.kernels import (
     Kernels,
     attend_all,
 )
-from glm4v.device.linear import Linear, PlainLinear, Then
+from glm4v.device.linear import Epilogue, Linear, PlainLinear
 from glm4v.errors import ConfigurationError
 from glm4v.host.memory import free_host_memory_bytes
 
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class CpuDevice(Device):
-    """All cores of the machine, by as many threads as torch has.
+    """The cores of the machine, with as many threads as torch has.
 
-    `kernels` compute where the arithmetic is float32; without them, and in other dtypes, torch
-    does. With `half_weights` weights are kept in bfloat16 while activations, cache and all
-    arithmetic are float32. Raises ConfigurationError when there are no kernels for that.
+    `kernels` compute in float32; torch computes without them and in other dtypes. `half_weights`
+    stores weights in bfloat16 while activations, cache and arithmetic are float32; raises
+    ConfigurationError without kernels.
     """
 
     def __init__(
@@ -46,32 +46,36 @@ class CpuDevice(Device):
         self._kernels = kernels if dtype == torch.float32 else None
         self._bits = 16 if half_weights else 32
         self.weight_bytes = 2 if half_weights else dtype.itemsize
-        self.arithmetic = self._describe()
+        self.description = self._describe()
         if self._kernels is not None:
-            self._kernels.set_threads(torch.get_num_threads())
+            self._kernels.set_num_threads(torch.get_num_threads())
 
     def linear(
-        self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, then: Then = "nothing"
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        *,
+        epilogue: Epilogue = "none",
     ) -> Linear:
-        """The product with `weight` [out, in], and what follows it."""
+        """The product with `weight` [out, in], followed by `epilogue`."""
         if self._kernels is None:
-            return PlainLinear(weight, bias, then=then)
-        return KernelLinear(self._kernels, weight, bias, bits=self._bits, then=then)
+            return PlainLinear(weight, bias, epilogue=epilogue)
+        return KernelLinear(self._kernels, weight, bias, bits=self._bits, epilogue=epilogue)
 
-    def table(self, weight: torch.Tensor) -> torch.Tensor:
-        """Rows to be looked up, in the dtype they are stored in."""
+    def embedding_table(self, weight: torch.Tensor) -> torch.Tensor:
+        """The embedding table in the dtype it is stored in."""
         return weight.bfloat16() if self._bits == 16 else weight
 
     def decoder(
         self, layers: Iterable[LayerWeights], shape: DecoderShape, collective: Collective
     ) -> Decoder | None:
-        """The layers by the kernels, if there are any."""
+        """The layers in the kernels, if there are any."""
         if self._kernels is None:
             return None
         return KernelDecoder(self._kernels, layers, shape, collective, bits=self._bits)
 
     def free_memory_bytes(self) -> int:
-        """Host memory this process may still take."""
+        """Host memory that this process may still allocate."""
         return free_host_memory_bytes()
 
     def paged_attention(self) -> Attention:
@@ -80,15 +84,15 @@ class CpuDevice(Device):
             return CpuAttention(self.dtype)
         return KernelAttention(self._kernels)
 
-    def full_attention(self, heads: torch.Tensor) -> torch.Tensor:
-        """[batch, rows, 3, heads, head_dim] -> [batch, rows, heads, head_dim]."""
+    def full_attention(self, qkv: torch.Tensor) -> torch.Tensor:
+        """[batch, tokens, 3, heads, head_dim] -> [batch, tokens, heads, head_dim]."""
         if self._kernels is not None:
-            return attend_all(self._kernels, heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
+            return attend_all(self._kernels, qkv)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
         return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
     def _describe(self) -> str:
         name = str(self.dtype).removeprefix("torch.")
-        means = "torch's arithmetic" if self._kernels is None else "compiled kernels"
+        engine = "PyTorch" if self._kernels is None else "native kernels"
         weights = ", weights bfloat16" if self._bits == 16 else ""
-        return f"{name}{weights}, {means}"
+        return f"{name}{weights}, {engine}"

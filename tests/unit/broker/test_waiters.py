@@ -21,8 +21,10 @@ def waiters() -> Waiters:
     return Waiters()
 
 
-async def waiting(waiters: Waiters, after: int) -> "asyncio.Task[list[RawEntry]]":
-    task = asyncio.ensure_future(waiters.news("j", at(after), lambda: None))
+async def waiting(
+    waiters: Waiters, after: int, wait_s: float = 60
+) -> "asyncio.Task[list[RawEntry]]":
+    task = asyncio.ensure_future(waiters.news("j", at(after), lambda: None, wait_s))
     await asyncio.sleep(0)
     return task
 
@@ -66,3 +68,12 @@ async def test_waiting_can_be_ended_for_those_who_have_an_entry(waiters: Waiters
     waiters.fail_all(lambda: ValueError("all"))
     with pytest.raises(ValueError, match="all"):
         await lacks
+
+
+async def test_waiting_ends_with_nothing_when_its_time_is_up(waiters: Waiters) -> None:
+    short, long = await waiting(waiters, 5, 0.01), await waiting(waiters, 5)
+    assert await short == []
+    assert waiters.positions() == {"j": at(5)}, "the other still waits"
+    waiters.hand_out("j", at(5), [entry(6)])
+    assert await long == [entry(6)]
+    assert not waiters

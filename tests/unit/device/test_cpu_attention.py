@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm4v.device import Attention, AttentionSegment, open_device
-from glm4v.device.cpu.attention import _ROW_BLOCK, _SHORT
+from glm4v.device.cpu.attention import _QUERY_BLOCK, _SHORT
 from glm4v.device.cpu.device import CpuDevice
 from glm4v.device.cpu.kernels import open_kernels
 from glm4v.errors import ConfigurationError
@@ -83,13 +83,13 @@ def step(
 ) -> list[torch.Tensor]:
     """One step; the output of each segment."""
     attention.prepare(segments)
-    output = attention.paged(
+    output = attention.forward(
         layer,
         torch.cat([part.query for part in rows]),
         torch.cat([part.key for part in rows]),
         torch.cat([part.value for part in rows]),
     )
-    return list(torch.split(output, [segment.rows for segment in segments]))
+    return list(torch.split(output, [segment.query_len for segment in segments]))
 
 
 def play(
@@ -132,9 +132,9 @@ def test_chunks_of_many_sequences_attend_as_written_out(
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("chunk", [_ROW_BLOCK - 1, _ROW_BLOCK, 3 * _ROW_BLOCK + 5])
+@pytest.mark.parametrize("chunk", [_QUERY_BLOCK - 1, _QUERY_BLOCK, 3 * _QUERY_BLOCK + 5])
 def test_long_prompts_cross_row_blocks_and_outgrow_the_mask(chunk: int) -> None:
-    length = 2 * _SHORT + _ROW_BLOCK + 3
+    length = 2 * _SHORT + _QUERY_BLOCK + 3
     for got, expected in zip(*play([length, 5], [chunk, 1], 16), strict=True):
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 

@@ -17,7 +17,7 @@ from glm4v.device.collectives import SingleRank
 from glm4v.device.cpu.device import CpuDevice
 from glm4v.device.cpu.kernels import KernelDecoder, KernelLinear, Kernels, open_kernels
 from glm4v.device.cpu.kernels.loading import load_compiled
-from glm4v.device.linear import PlainLinear, Then
+from glm4v.device.linear import Epilogue, PlainLinear
 from lm_worker.model.decoder import TorchDecoder
 from tests.processes import states_of_threads, wait_until
 
@@ -45,7 +45,7 @@ def kernels(
     if request.param != "native":
         flags = (f"-march={request.param}",)
         found = Kernels(load_compiled(flags, tmp_path_factory.mktemp("kernels")))
-    found.set_threads(3)
+    found.set_num_threads(3)
     return found
 
 
@@ -85,14 +85,14 @@ def test_few_rows_take_panels_together_and_in_parts(
     torch.testing.assert_close(product.double(), expected, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("then", ["gelu", "silu_gate"])
+@pytest.mark.parametrize("epilogue", ["gelu", "silu_gate"])
 @pytest.mark.parametrize("columns", [2, 38, 128])
 def test_what_follows_a_product_is_that_of_torch(
-    kernels: Kernels, then: Then, columns: int
+    kernels: Kernels, epilogue: Epilogue, columns: int
 ) -> None:
     weight, bias, x = random(columns, 60), random(columns, seed=1), random(17, 60, seed=2)
-    expected = PlainLinear(weight.double(), bias.double(), then=then)(x.double())
-    ours = KernelLinear(kernels, weight, bias, bits=32, then=then)(x)
+    expected = PlainLinear(weight.double(), bias.double(), epilogue=epilogue)(x.double())
+    ours = KernelLinear(kernels, weight, bias, bits=32, epilogue=epilogue)(x)
     torch.testing.assert_close(ours.double(), expected, atol=1e-4, rtol=1e-5)
 
 
@@ -100,10 +100,10 @@ def test_what_follows_a_product_is_that_of_torch(
 def test_extreme_values_go_through_gelu_and_gate_as_through_torch(
     kernels: Kernels, value: float
 ) -> None:
-    for then in ("gelu", "silu_gate"):
+    for epilogue in ("gelu", "silu_gate"):
         weight, x = torch.ones(2, 1), torch.tensor([[value]])
-        expected = PlainLinear(weight, then=then)(x)
-        ours = KernelLinear(kernels, weight, bits=32, then=then)(x)
+        expected = PlainLinear(weight, epilogue=epilogue)(x)
+        ours = KernelLinear(kernels, weight, bits=32, epilogue=epilogue)(x)
         torch.testing.assert_close(ours, expected, atol=1e-30, rtol=1e-5, equal_nan=True)
 
 
@@ -119,9 +119,9 @@ def test_the_number_of_threads_changes_nothing(kernels: Kernels) -> None:
     linear, x = KernelLinear(kernels, random(500, 300), None, bits=16), random(40, 300, seed=1)
     products = []
     for threads in (1, 2, 5):
-        kernels.set_threads(threads)
+        kernels.set_num_threads(threads)
         products.append(linear(x))
-    kernels.set_threads(3)
+    kernels.set_num_threads(3)
     assert torch.equal(products[0], products[1])
     assert torch.equal(products[0], products[2])
 

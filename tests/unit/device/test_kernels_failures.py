@@ -26,14 +26,14 @@ from glm4v.device.cpu.kernels.compiler import SOURCE, find_compiler
 
 pytestmark = pytest.mark.needs_compiler
 
-TEAM = Path(__file__).with_name("kernels_team.cpp")
+CHECK = Path(__file__).with_name("thread_pool_check.cpp")
 
 
 def test_an_exception_in_any_thread_comes_out_when_all_have_left(tmp_path: Path) -> None:
     check = str(tmp_path / "check")
     command = [find_compiler(), "-std=c++17", "-O1", "-pthread", "-I", str(SOURCE)]
     subprocess.run(
-        [*command, str(TEAM), str(SOURCE / "team.cpp"), "-o", check], check=True, timeout=60
+        [*command, str(CHECK), str(SOURCE / "thread_pool.cpp"), "-o", check], check=True, timeout=60
     )
     run = subprocess.run([check], capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -55,9 +55,9 @@ def used():
 
 kernels = open_kernels()
 heads = torch.randn(1, 14, 3, 8, 20000)
-kernels.set_threads(1)
+kernels.set_num_threads(1)
 right = attend_all(kernels, heads)
-kernels.set_threads(4)
+kernels.set_num_threads(4)
 small = torch.randn(1, 40, 3, 8, 8)
 for _ in range(50):
     attend_all(kernels, small)  # helpers are there
@@ -70,7 +70,7 @@ for _ in range(200):
     try:
         attend_all(kernels, heads)
     except MemoryError as error:
-        assert str(error) == "the kernels have not enough memory"
+        assert str(error) == "the CPU kernels ran out of memory"
         failures += 1
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
@@ -101,10 +101,10 @@ import resource, torch
 from glm4v.device.cpu.kernels import KernelLinear, open_kernels
 
 kernels = open_kernels()
-kernels.set_threads(1)
+kernels.set_num_threads(1)
 linear, x = KernelLinear(kernels, torch.randn(200, 300), None, bits=32), torch.randn(40, 300)
 right = linear(x)
-kernels.set_threads(64)
+kernels.set_num_threads(64)
 with open("/proc/self/statm") as statm:
     used = int(statm.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**22, resource.RLIM_INFINITY))
@@ -143,10 +143,10 @@ def attention(kernels: Kernels) -> KernelAttention:
 @pytest.mark.parametrize(
     ("segment", "said"),
     [
-        (AttentionSegment(9, 0, (0,)), "rows 0 to 9 of 8"),
-        (AttentionSegment(1, 16, (0, 1)), "rows 16 to 17 of 16"),
-        (AttentionSegment(0, 0, (0,)), "rows 0 to 0 of 8"),
-        (AttentionSegment(1, -1, (0,)), "rows -1 to 0 of 8"),
+        (AttentionSegment(9, 0, (0,)), "tokens 0 to 9 of 8"),
+        (AttentionSegment(1, 16, (0, 1)), "tokens 16 to 17 of 16"),
+        (AttentionSegment(0, 0, (0,)), "tokens 0 to 0 of 8"),
+        (AttentionSegment(1, -1, (0,)), "tokens -1 to 0 of 8"),
         (AttentionSegment(1, 0, (4,)), "blocks 1 to 4 of 4"),
         (AttentionSegment(9, 0, (3, -1)), "blocks -1 to 3 of 4"),
         (AttentionSegment(1, 0, (0, 2**40)), "blocks 0 to 1099511627776 of 4"),
@@ -159,8 +159,10 @@ def test_what_the_cache_does_not_have_is_an_error(
     with pytest.raises(IndexError, match=said):
         attention.prepare([AttentionSegment(1, 0, (1,)), segment])
     one = torch.zeros(1, 4, 12)
-    with pytest.raises(ValueError, match="queries"):  # nor is the step before computed again
-        attention.paged(0, one, one[:, :2], one[:, :2])
+    with pytest.raises(
+        ValueError, match="query: expected"
+    ):  # nor is the step before computed again
+        attention.forward(0, one, one[:, :2], one[:, :2])
 
 
 @pytest.mark.parametrize(
@@ -180,27 +182,27 @@ def test_other_shapes_and_dtypes_than_the_steps_are_errors(
 ) -> None:
     attention.prepare([AttentionSegment(3, 0, (2,))])
     query, key, value = torch.randn(3, 6, 12), torch.randn(3, 2, 12), torch.randn(3, 2, 12)
-    assert attention.paged(1, query, key, value).isfinite().all()
-    with pytest.raises(ValueError, match=r"is needed|heads of queries"):
-        attention.paged(1, *spoil(query, key, value))
+    assert attention.forward(1, query, key, value).isfinite().all()
+    with pytest.raises(ValueError, match=r"expected float32|5 query heads"):
+        attention.forward(1, *spoil(query, key, value))
     for layer in (-1, 2):
         with pytest.raises(IndexError, match="of 2"):
-            attention.paged(layer, query, key, value)
+            attention.forward(layer, query, key, value)
 
 
 def test_weights_and_rows_that_do_not_fit_are_errors(kernels: Kernels) -> None:
     linear = KernelLinear(kernels, torch.ones(4, 6), bits=32)
     for rows in (torch.ones(2, 5), torch.ones(2, 6).double(), torch.ones(2, 6).to("meta")):
-        with pytest.raises(ValueError, match="rows"):
+        with pytest.raises(ValueError, match="x: expected"):
             linear(rows)
-    with pytest.raises(ValueError, match="a weight"):
+    with pytest.raises(ValueError, match="weight: expected"):
         KernelLinear(kernels, torch.ones(4, 6).half(), bits=32)
-    with pytest.raises(ValueError, match="a bias"):
+    with pytest.raises(ValueError, match="bias: expected"):
         KernelLinear(kernels, torch.ones(4, 6), torch.ones(3), bits=32)
-    with pytest.raises(ValueError, match="a gate"):
-        KernelLinear(kernels, torch.ones(3, 6), bits=32, then="silu_gate")
+    with pytest.raises(ValueError, match="gated weight"):
+        KernelLinear(kernels, torch.ones(3, 6), bits=32, epilogue="silu_gate")
     for heads in (torch.ones(1, 2, 2, 4, 8), torch.ones(1, 2, 3, 4, 8).double()):
-        with pytest.raises(ValueError, match="heads"):
+        with pytest.raises(ValueError, match="qkv: expected"):
             attend_all(kernels, heads)
 
 
@@ -227,10 +229,10 @@ def test_a_decoder_refuses_what_is_not_its_own(
     with pytest.raises(TypeError, match="another device"):
         decoder.run(range(1), hidden, positions, CpuDevice(torch.float32).paged_attention())
     for rows in (hidden[:2], hidden.double(), hidden[:, :8]):
-        with pytest.raises(ValueError, match="hidden rows"):
+        with pytest.raises(ValueError, match="hidden: expected"):
             decoder.run(range(1), rows, positions, attention)
     for wrong in (positions[:2], positions.int()):
-        with pytest.raises(ValueError, match="positions"):
+        with pytest.raises(ValueError, match="positions: expected"):
             decoder.run(range(1), hidden, wrong, attention)
     for layers in (range(1, 2), range(3), range(-1, 1)):
         with pytest.raises(IndexError, match="layers"):
@@ -238,7 +240,7 @@ def test_a_decoder_refuses_what_is_not_its_own(
     other = KernelAttention(kernels)
     other.allocate(layers=1, blocks=1, block_size=8, kv_heads=2, head_dim=8)
     other.prepare([AttentionSegment(3, 0, (0,))])
-    with pytest.raises(ValueError, match="a cache of"):
+    with pytest.raises(ValueError, match="KV cache of"):
         decoder.run(range(1), hidden, positions, other)
     scattered = torch.arange(6)[::2]  # positions of a step that are not one after the other
     close = decoder.run(range(1), hidden.clone(), scattered.clone(), attention)

@@ -22,7 +22,7 @@ from glm4v.device.cpu.kernels import (
 from glm4v.device.cpu.kernels.loading import load_compiled, load_library
 from glm4v.device.cpu.kernels.prebuild import prebuild
 from glm4v.device.cpu.kernels.variants import VARIANTS, Variant, fitting
-from glm4v.device.linear import Then
+from glm4v.device.linear import Epilogue
 from glm4v.errors import Unavailable
 
 pytestmark = pytest.mark.needs_compiler
@@ -115,7 +115,7 @@ def test_what_others_can_write_is_not_loaded(
     assert is_right(load_compiled(FLAGS, cache))  # made anew elsewhere
     assert compiler.calls == 2
     assert made.read_bytes() == b"not ours"
-    assert f"{made} can be written by others" in caplog.text
+    assert f"{made} is writable by other users" in caplog.text
 
 
 @pytest.mark.usefixtures("compiler")
@@ -131,7 +131,7 @@ def test_a_cache_that_others_can_move_away_is_not_used(
     cache = shared / "mine" / "cache"
     load_compiled(FLAGS, cache)
     assert bool(list(cache.glob("*.so"))) == is_used
-    assert (f"{shared}, above {cache}, can be written" in caplog.text) != is_used
+    assert (f"{shared}, a parent of {cache}, is writable" in caplog.text) != is_used
     assert [folder.stat().st_mode & 0o777 for folder in (cache, cache.parent)] == [0o700, 0o700]
 
 
@@ -247,9 +247,10 @@ def test_a_variant_computes_the_same_bits(pair: tuple[Kernels, Kernels]) -> None
         weight, bias = torch.randn(2 * columns, inputs), torch.randn(2 * columns)
         x = torch.randn(rows, inputs)
         for bits in (16, 32):
-            for then in get_args(Then):
+            for epilogue in get_args(Epilogue):
                 ours, theirs = (
-                    KernelLinear(kernels, weight, bias, bits=bits, then=then)(x) for kernels in pair
+                    KernelLinear(kernels, weight, bias, bits=bits, epilogue=epilogue)(x)
+                    for kernels in pair
                 )
                 assert torch.equal(ours, theirs)
     heads = torch.randn(2, 70, 3, 4, 12)
@@ -260,7 +261,7 @@ def test_a_variant_computes_the_same_bits(pair: tuple[Kernels, Kernels]) -> None
         attention = KernelAttention(kernels)
         attention.allocate(layers=1, blocks=3, block_size=5, kv_heads=2, head_dim=12)
         attention.prepare([AttentionSegment(8, 0, (2, 0)), AttentionSegment(1, 0, (1,))])
-        attended.append(attention.paged(0, query, key, value))
+        attended.append(attention.forward(0, query, key, value))
     assert torch.equal(*attended)
 
 
@@ -269,8 +270,8 @@ def test_structures_of_another_version_are_refused(
 ) -> None:
     ours = library._STRUCTURES
     monkeypatch.setattr(library, "_STRUCTURES", ours[::-1])
-    with pytest.raises(Unavailable, match="kernels of another version: structures of"):
+    with pytest.raises(Unavailable, match="kernels of another version: structure sizes are"):
         Kernels(native)
     monkeypatch.setattr(library, "_STRUCTURES", ours)
-    with pytest.raises(Unavailable, match="kernels of another version: structures of"):
+    with pytest.raises(Unavailable, match="kernels of another version: structure sizes are"):
         Kernels(ctypes.CDLL(None))  # which has none

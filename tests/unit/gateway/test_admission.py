@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.message import Message
 from PIL import Image
 
+from gateway.access.caller import Caller
 from gateway.admission.admission import Admission, AdmissionLimits, Admitted
 from gateway.admission.sampling import SamplingDefaults
 from glm4v.errors import Glm4vError, InvalidRequest, Overloaded
@@ -56,8 +57,8 @@ def image(width: int = 4, height: int = 3) -> bytes:
     return file.getvalue()
 
 
-async def admit(asked: api.GenerateRequest, time_remaining_s: float | None = None) -> Admitted:
-    return await admission().admit(asked, time_remaining_s)
+async def admit(asked: api.GenerateRequest, time_limit_s: float | None = None) -> Admitted:
+    return await admission().admit(asked, Caller(), time_limit_s)
 
 
 async def test_what_is_not_set_is_filled_in() -> None:
@@ -139,7 +140,7 @@ async def test_the_answer_is_as_long_as_the_checkpoint_says_or_1024_tokens(
         SamplingDefaults(DEFAULTS, max_tokens=of_checkpoint),
         AdmissionLimits(ImageLimits(), default_deadline_s=600, max_deadline_s=3600),
     )
-    assert (await roomy.admit(request(), None)).job.max_tokens == most
+    assert (await roomy.admit(request(), Caller(), None)).job.max_tokens == most
 
 
 async def test_logprobs_of_the_chosen_tokens_alone_can_be_asked_for() -> None:
@@ -277,14 +278,14 @@ async def test_an_image_that_cannot_be_taken_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("time_remaining_s", "expected_s"),
+    ("time_limit_s", "expected_s"),
     [(None, 600), (5.0, 5), (0.0, 0.001), (1e9, 3600), (math.inf, 3600)],
 )
 async def test_the_deadline_is_the_callers_within_the_limit(
-    time_remaining_s: float | None, expected_s: float
+    time_limit_s: float | None, expected_s: float
 ) -> None:
     started = time.monotonic()
-    job = (await admit(request(), time_remaining_s)).job
+    job = (await admit(request(), time_limit_s)).job
     taken_s = time.monotonic() - started
     assert expected_s - taken_s - 0.001 <= job.timeout_ms / 1000 <= expected_s
     assert (job.accepted_ms, job.deadline_ms) == (0, 0)  # Redis tells them
@@ -320,6 +321,9 @@ async def test_a_repeated_request_has_the_same_content_digest() -> None:
         field("min_tokens", 1),
         lambda asked: asked.response_format.MergeFrom(api.ResponseFormat(regex="a")),
         field("max_tokens", 5),
+        field("n", 2),
+        field("best_of", 2),
+        field("prompt_logprobs", 0),
         field("ignore_eos", True),
         field("top_logprobs", 0),
         lambda asked: asked.stop.append("x"),

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 from google.protobuf import text_format
 
+from gateway.access.caller import Caller
 from gateway.admission.content_digest import content_digest
 from glm4v.v1 import inference_pb2 as api
 from tests.unit.gateway.test_admission import admission
@@ -56,8 +57,9 @@ prompt_logprobs: 1
 """
 
 
-def digest(request: str) -> str:
-    return content_digest(text_format.Parse(request, api.GenerateRequest()), "model", IMAGE).hex()
+def digest(request: str, owner: str = "") -> str:
+    parsed = text_format.Parse(request, api.GenerateRequest())
+    return content_digest(parsed, "model", IMAGE, owner).hex()
 
 
 def test_it_is_that_of_the_written_form() -> None:
@@ -82,9 +84,22 @@ def sha256(text: str) -> str:
 async def test_it_is_what_earlier_releases_made_of_it(
     said: str, expected: str, formerly: str
 ) -> None:
-    job = (await admission().admit(text_format.Parse(said, api.GenerateRequest()), None)).job
+    asked = text_format.Parse(said, api.GenerateRequest())
+    job = (await admission().admit(asked, Caller(), None)).job
     assert job.content_digest.hex() == expected
     assert job.former_digest.hex() == formerly
+
+
+def test_an_owner_with_a_name_is_part_of_it() -> None:
+    assert digest(SAID, "ann") == "01" + sha256(
+        '["model",[[1,[[[1,2],[2,[[[1,"hello"]]]]]]]],"ann"]'
+    )
+    assert len({digest(SAID), digest(SAID, "ann"), digest(SAID, "bob")}) == 3
+
+
+async def test_a_request_with_an_owner_has_no_digest_of_releases_without_owners() -> None:
+    asked = text_format.Parse(SAID, api.GenerateRequest())
+    assert not (await admission().admit(asked, Caller("ann"), None)).job.former_digest
 
 
 def test_it_does_not_depend_on_the_order_of_what_has_none_nor_on_how_an_image_came() -> None:

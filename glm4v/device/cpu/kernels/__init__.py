@@ -1,4 +1,4 @@
-"""The CPU's own arithmetic in C++, compiled ahead or when it is first used."""
+"""The native CPU kernels in C++, prebuilt or compiled on first use."""
 
 from glm4v.device.cpu.kernels.attention import KernelAttention, attend_all
 from glm4v.device.cpu.kernels.decoder import KernelDecoder

@@ -1,4 +1,4 @@
-"""Compiles the kernels, by any C++ compiler that knows vector types (GCC, Clang)."""
+"""Compiles the kernels with any C++ compiler that has vector types (GCC, Clang)."""
 
 import functools
 import hashlib
@@ -20,20 +20,20 @@ _COMPILE_S = 300.0
 
 
 def find_compiler() -> str:
-    """The path of a C++ compiler: the one that CXX names, or any. Raises Unavailable."""
+    """Path of the C++ compiler: $CXX, else the first one found. Raises Unavailable."""
     wanted = os.environ.get("CXX")
     for name in (wanted,) if wanted else _COMPILERS:
         if (path := shutil.which(name)) is not None:
             return path
     raise Unavailable(
-        f"no C++ compiler ({wanted or ', '.join(_COMPILERS)}) is installed; install one, as with "
+        f"no C++ compiler found ({wanted or ', '.join(_COMPILERS)}); install one, for example with "
         "'apt install g++'"
     )
 
 
 @functools.cache
 def source_digest() -> str:
-    """Of the sources and how they are compiled, but for the processor: their version."""
+    """Digest of the sources and the common compiler flags: the version of the kernels."""
     digest = hashlib.sha256("\0".join(FLAGS).encode())
     for file in sorted(SOURCE.iterdir()):
         digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
@@ -41,12 +41,12 @@ def source_digest() -> str:
 
 
 def compile_kernels(flags: Sequence[str], library: Path) -> None:
-    """Write `library`, whole or not at all, by `flags` beside our own.
+    """Compile to `library`, atomically, with `flags` added to the common ones.
 
-    Raises Unavailable, saying why, where there is no compiler or it fails.
+    Raises Unavailable when there is no compiler or it fails.
     """
     compiler = find_compiler()
-    log.info("compiling the kernels with %s, which is done once", compiler)
+    log.info("compiling the CPU kernels with %s (once)", compiler)
     unfinished = library.with_suffix(f".{os.getpid()}")
     sources = sorted(map(str, SOURCE.glob("*.cpp")))
     try:
@@ -59,10 +59,10 @@ def compile_kernels(flags: Sequence[str], library: Path) -> None:
         )
         if done.returncode != 0:
             reason = next((line for line in done.stderr.splitlines() if "error" in line), "")
-            raise Unavailable(f"{compiler} cannot compile the kernels: {reason}")
+            raise Unavailable(f"{compiler} failed to compile the kernels: {reason}")
         unfinished.chmod(0o700)
         unfinished.rename(library)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{compiler} took more than {_COMPILE_S:g} s") from None
+        raise Unavailable(f"{compiler} did not finish within {_COMPILE_S:g} s") from None
     finally:
         unfinished.unlink(missing_ok=True)

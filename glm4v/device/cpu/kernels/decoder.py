@@ -1,4 +1,4 @@
-"""The decoder's layers, as many in one call as no other rank has to be heard between."""
+"""Decoder layers, fused into as few native calls as tensor parallelism allows."""
 
 import ctypes
 from collections.abc import Iterable
@@ -8,14 +8,14 @@ import torch
 from glm4v.device.base import Attention, Decoder, DecoderShape, LayerWeights
 from glm4v.device.collectives import Collective
 from glm4v.device.cpu.kernels.attention import KernelAttention
-from glm4v.device.cpu.kernels.library import Kernels, Layer, Model, check_floats
+from glm4v.device.cpu.kernels.library import DecoderLayer, DecoderModel, Kernels, check_floats
 from glm4v.device.cpu.kernels.linear import PackedWeight
 
 
 class KernelDecoder(Decoder):
-    """One rank's part of all layers. Rank 0 adds what came in: the sum over ranks has it once.
+    """One rank's part of all layers. Rank 0 alone adds the residual, as the ranks are summed.
 
-    Raises ValueError for weights and angles whose shapes are not those of `shape`.
+    Raises ValueError for weights and angles whose shapes do not fit `shape`.
     """
 
     def __init__(
@@ -30,16 +30,18 @@ class KernelDecoder(Decoder):
         self._kernels = kernels
         self._collective = collective
         self._packed = [_PackedLayer(kernels, weights, shape, bits) for weights in layers]
-        self._layers = (Layer * len(self._packed))(*(packed.struct for packed in self._packed))
+        self._layers = (DecoderLayer * len(self._packed))(
+            *(packed.struct for packed in self._packed)
+        )
         self._angles = (shape.cosine.contiguous(), shape.sine.contiguous())
         cosine, sine = self._angles
         for angles in self._angles:
             check_floats("angles", angles, (len(cosine), cosine.shape[1]))
         if 2 * cosine.shape[1] > shape.head_dim:
-            raise ValueError(f"{cosine.shape[1]} rotated pairs of {shape.head_dim} values")
+            raise ValueError(f"{cosine.shape[1]} rotary pairs in a head of {shape.head_dim}")
         self._hidden = len(self._packed[0].norms[0])
         self._cache_shape = (shape.kv_heads, shape.head_dim)
-        self._model = Model(
+        self._model = DecoderModel(
             ctypes.addressof(self._layers),
             shape.heads,
             shape.norm_eps,
@@ -58,32 +60,36 @@ class KernelDecoder(Decoder):
     def run(
         self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
     ) -> torch.Tensor:
-        """[rows, hidden] -> the same, in the same memory where it can be.
+        """[tokens, hidden] -> the same, in the same memory where possible.
 
-        Raises IndexError for positions that have no angles and layers that there are not, and
-        ValueError for shapes and dtypes other than those of the step.
+        Raises IndexError for positions beyond the rotary table and layers out of range, and
+        ValueError for shapes and dtypes that differ from those of the step.
         """
         if not isinstance(attention, KernelAttention):
             raise TypeError(f"attention of another device: {attention!r}")
         hidden, positions = hidden.contiguous(), positions.contiguous()
-        step = attention.step
-        check_floats("hidden rows", hidden, (step.rows, self._hidden))
-        if positions.shape != (step.rows,) or positions.dtype != torch.int64:
-            raise ValueError(f"positions {positions.dtype} {list(positions.shape)} of {step.rows}")
+        metadata = attention.metadata
+        tokens = metadata.num_tokens
+        check_floats("hidden", hidden, (tokens, self._hidden))
+        if positions.shape != (tokens,) or positions.dtype != torch.int64:
+            raise ValueError(
+                f"positions: expected int64 [{tokens}], got {positions.dtype} "
+                f"{list(positions.shape)}"
+            )
         self._check_cache(layers, attention)
         least, most = positions.aminmax()
         if least < 0 or most >= len(self._angles[0]):
             raise IndexError(f"positions {int(least)} to {int(most)} of {len(self._angles[0])}")
-        step.positions = positions.data_ptr()
-        halves = range(2 * layers.start, 2 * layers.stop)
-        at_once = len(halves) if self._collective.size == 1 else 1
-        for half in halves[::at_once]:
+        metadata.positions = positions.data_ptr()
+        sublayers = range(2 * layers.start, 2 * layers.stop)
+        at_once = len(sublayers) if self._collective.size == 1 else 1
+        for first in sublayers[::at_once]:
             self._kernels.run_sublayers(
                 ctypes.byref(self._model),
                 ctypes.byref(attention.cache),
-                ctypes.byref(step),
-                half,
-                half + at_once,
+                ctypes.byref(metadata),
+                first,
+                first + at_once,
                 hidden.data_ptr(),
                 ctypes.byref(self._layers_done),
             )
@@ -96,11 +102,11 @@ class KernelDecoder(Decoder):
             raise IndexError(f"layers {layers} of {len(self._packed)}")
         found = (attention.cache.kv_heads, attention.cache.head_dim)
         if found != self._cache_shape:
-            raise ValueError(f"a cache of {found} heads and values for one of {self._cache_shape}")
+            raise ValueError(f"KV cache of (kv_heads, head_dim) {found}, need {self._cache_shape}")
 
 
 class _PackedLayer:
-    """One layer, with the memory it lies in."""
+    """One layer, and the memory that holds it."""
 
     def __init__(
         self, kernels: Kernels, weights: LayerWeights, shape: DecoderShape, bits: int
@@ -110,11 +116,11 @@ class _PackedLayer:
         self._weights = (
             PackedWeight(kernels, weights.qkv, weights.qkv_bias, bits=bits),
             PackedWeight(kernels, weights.out, bits=bits),
-            PackedWeight(kernels, weights.gate_up, bits=bits, then="silu_gate"),
+            PackedWeight(kernels, weights.gate_up, bits=bits, epilogue="silu_gate"),
             PackedWeight(kernels, weights.down, bits=bits),
         )
         norms = (norm.data_ptr() for norm in self.norms)
-        self.struct = Layer(*norms, *(weight.struct for weight in self._weights))
+        self.struct = DecoderLayer(*norms, *(weight.struct for weight in self._weights))
 
 
 def _check_shapes(weights: LayerWeights, shape: DecoderShape) -> None:

@@ -1,4 +1,4 @@
-"""The compiled kernels as Python calls them; source/library.cpp has the other side."""
+"""ctypes bindings of the compiled kernels; source/library.cpp is the other side."""
 
 import ctypes
 import functools
@@ -14,24 +14,24 @@ from glm4v.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-_LINE_BYTES = 64
-_LARGE_PAGE_BYTES = 2 * 2**20
+_CACHE_LINE_BYTES = 64
+_HUGE_PAGE_BYTES = 2 * 2**20
 
 
 class Weight(ctypes.Structure):
-    """product.h"""
+    """gemm.h"""
 
     _fields_ = (
-        ("columns", c_int64),
-        ("inputs", c_int64),
+        ("out_features", c_int64),
+        ("in_features", c_int64),
         ("panels", c_void_p),
         ("bias", c_void_p),
         ("bits", c_int32),
-        ("then", c_int32),
+        ("epilogue", c_int32),
     )
 
 
-class Cache(ctypes.Structure):
+class KvCache(ctypes.Structure):
     """attention.h"""
 
     _fields_ = (
@@ -40,30 +40,30 @@ class Cache(ctypes.Structure):
         ("slots", c_int64),
         ("kv_heads", c_int64),
         ("head_dim", c_int64),
-        ("width", c_int64),
+        ("value_stride", c_int64),
     )
 
 
 class Segment(ctypes.Structure):
     """attention.h"""
 
-    _fields_ = (("rows", c_int64), ("context_len", c_int64), ("first_block", c_int64))
+    _fields_ = (("query_len", c_int64), ("context_len", c_int64), ("table_offset", c_int64))
 
 
-class Step(ctypes.Structure):
+class AttentionMetadata(ctypes.Structure):
     """attention.h"""
 
     _fields_ = (
-        ("rows", c_int64),
+        ("num_tokens", c_int64),
         ("block_size", c_int64),
-        ("segment_count", c_int64),
+        ("num_segments", c_int64),
         ("segments", c_void_p),
-        ("blocks", c_void_p),
+        ("block_tables", c_void_p),
         ("positions", c_void_p),
     )
 
 
-class Layer(ctypes.Structure):
+class DecoderLayer(ctypes.Structure):
     """decoder.h"""
 
     _fields_ = (
@@ -76,13 +76,13 @@ class Layer(ctypes.Structure):
     )
 
 
-class Model(ctypes.Structure):
+class DecoderModel(ctypes.Structure):
     """decoder.h"""
 
     _fields_ = (
         ("layers", c_void_p),
         ("query_heads", c_int64),
-        ("eps", c_float),
+        ("norm_eps", c_float),
         ("adds_residual", c_int32),
         ("cosine", c_void_p),
         ("sine", c_void_p),
@@ -91,15 +91,15 @@ class Model(ctypes.Structure):
 
 
 # In the order of glm4v_structure_bytes in library.cpp.
-_STRUCTURES = (Weight, Cache, Segment, Step, Layer, Model)
+_STRUCTURES = (Weight, KvCache, Segment, AttentionMetadata, DecoderLayer, DecoderModel)
 
-_NO_MEMORY = 1  # Outcome in library.cpp; 0 is done
+_NO_MEMORY = 1  # Outcome in library.cpp; 0 is DONE
 
 
 class Kernels:
-    """The library. Its calls let other Python threads run, and share one team of threads.
+    """The loaded library. Calls release the GIL and share one thread pool.
 
-    Raises Unavailable for a library whose structures are not those of this module.
+    Raises Unavailable for a library whose structures differ from those of this module.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -116,39 +116,37 @@ class Kernels:
             return cast(Callable[..., None], found)
 
         pointer = c_void_p
-        self.set_threads = function("set_threads", None, c_int)
-        self.panels = function("panels", c_int64, pointer)
+        self.set_num_threads = function("set_num_threads", None, c_int)
+        self.panel_count = function("panel_count", c_int64, pointer)
         self.pack = work("pack", pointer, pointer, pointer)
         self.pack_bias = work("pack_bias", pointer, pointer, pointer)
-        self.product = work("product", pointer, c_int64, pointer, pointer)
+        self.gemm = work("gemm", pointer, c_int64, pointer, pointer)
         self.attend = work("attend", pointer, c_int64, pointer, c_int64, pointer, pointer)
         self.attend_all = work("attend_all", c_int64, c_int64, c_int64, pointer, pointer)
         self.run_sublayers = work(
             "run_sublayers", pointer, pointer, pointer, c_int64, c_int64, pointer, pointer
         )
-        self._prefer_large_pages = function("prefer_large_pages", None, pointer, c_int64)
+        self._prefer_huge_pages = function("prefer_huge_pages", None, pointer, c_int64)
         self.lanes: int = function("lanes", c_int)()  # float32 values of a vector
-        self.panel = 2 * self.lanes
+        self.nr: int = 2 * self.lanes  # columns of a panel
 
     def memory(self, count: int) -> torch.Tensor:
-        """`count` bytes that begin where a line of the cache does, or a large page."""
-        is_large = count >= _LARGE_PAGE_BYTES // 2
-        unit = _LARGE_PAGE_BYTES if is_large else _LINE_BYTES
+        """`count` bytes aligned to cache lines, or to huge pages where there are many."""
+        is_huge = count >= _HUGE_PAGE_BYTES // 2
+        unit = _HUGE_PAGE_BYTES if is_huge else _CACHE_LINE_BYTES
         whole = torch.empty(-(-count // unit) * unit + unit, dtype=torch.uint8)
         start = -whole.data_ptr() % unit
-        if is_large:
-            self._prefer_large_pages(whole.data_ptr() + start, len(whole) - unit)
+        if is_huge:
+            self._prefer_huge_pages(whole.data_ptr() + start, len(whole) - unit)
         return whole[start : start + count]
 
 
 def check_floats(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
-    """Raise ValueError for anything but float32 of this shape on the host: kernels read and write
-    without looking.
-    """
+    """Raise ValueError for anything but float32 of this shape on the host: kernels do not check."""
     if tuple(tensor.shape) != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
         raise ValueError(
-            f"{name} {list(tensor.shape)} {tensor.dtype} on {tensor.device}; float32 "
-            f"{list(shape)} on the host is needed"
+            f"{name}: expected float32 {list(shape)} on the CPU, got {tensor.dtype} "
+            f"{list(tensor.shape)} on {tensor.device}"
         )
 
 
@@ -159,21 +157,23 @@ def _check_structures(library: ctypes.CDLL) -> None:
     except ValueError:
         theirs = []
     if ours != theirs:
-        raise Unavailable(f"kernels of another version: structures of {theirs} bytes, not {ours}")
+        raise Unavailable(
+            f"kernels of another version: structure sizes are {theirs}, expected {ours}"
+        )
 
 
 def _check_outcome(outcome: int, function: Any, arguments: Any) -> None:
     if outcome == _NO_MEMORY:
-        raise MemoryError("the kernels have not enough memory")
+        raise MemoryError("the CPU kernels ran out of memory")
     if outcome:
         raise RuntimeError(f"{function.__name__} failed")
 
 
 @functools.cache
 def open_kernels() -> Kernels | None:
-    """The kernels of this process; None, and a line in the log, where they cannot be had."""
+    """The kernels of this process; None, with a warning in the log, where none can be loaded."""
     try:
         return Kernels(load_library())
     except Unavailable as error:
-        log.warning("torch's own arithmetic runs, which is slower: %s", error)
+        log.warning("native CPU kernels unavailable, using PyTorch (slower): %s", error)
         return None

@@ -1,4 +1,4 @@
-"""Finds a library of the kernels: compiled ahead, or once for this user, processor and version."""
+"""Finds the kernel library: prebuilt, cached for this user and processor, or compiled now."""
 
 import ctypes
 import fcntl
@@ -18,27 +18,27 @@ from glm4v.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-_KEPT = 8  # compiled libraries of a user, the latest used
+_KEPT = 8  # most recently used libraries that stay in the user's cache
 
 
 def load_library(cache: Path | None = None, folder: Path | None = None) -> ctypes.CDLL:
-    """The best library in `folder` (None: the package's), else that for this processor alone, from
-    the folder `cache` (None: the user's) or new.
+    """The best prebuilt library in `folder` (None: the package's), else one for this processor,
+    from the folder `cache` (None: the user's) or compiled now.
 
-    Raises Unavailable, saying why, where none fits and there is no compiler or it fails.
+    Raises Unavailable when none fits and compiling is not possible.
     """
     for library in prebuilt(folder):
         try:
             return _load(library)
-        except OSError as error:  # of another C library, for one
+        except OSError as error:  # built for another C library, for example
             log.warning("%s cannot be loaded: %s", library, error)
     return load_compiled([processor.native_flag()], cache)
 
 
 def load_compiled(flags: Sequence[str], cache: Path | None = None) -> ctypes.CDLL:
-    """The library that `flags` give, from the folder `cache` (None: the user's) or new.
+    """The library compiled with `flags`, from the folder `cache` (None: the user's) or new.
 
-    Raises Unavailable as `load_library`.
+    Raises Unavailable like `load_library`.
     """
     name = f"kernels-{source_digest()}-{_key(flags)}.so"
     try:
@@ -46,12 +46,12 @@ def load_compiled(flags: Sequence[str], cache: Path | None = None) -> ctypes.CDL
         if not library.exists():
             _compile_once(flags, library)
         _check_ours(library)
-        with suppress(OSError):  # a file system that is read only
+        with suppress(OSError):  # read-only file system
             os.utime(library)
         return _load(library)
     except (OSError, RuntimeError) as error:
-        # No home, a full or foreign one, or one that nothing may be run from.
-        log.warning("kernels are compiled for this process alone: %s", error)
+        # No home, not writable, full, or mounted noexec.
+        log.warning("no usable cache, compiling the kernels for this process only: %s", error)
     with tempfile.TemporaryDirectory(prefix="glm4v-kernels-") as temporary:
         library = Path(temporary) / name
         try:
@@ -62,7 +62,7 @@ def load_compiled(flags: Sequence[str], cache: Path | None = None) -> ctypes.CDL
 
 
 def _compile_once(flags: Sequence[str], library: Path) -> None:
-    """Several workers start at once: one compiles, and tidies up."""
+    """Compile and prune under a lock: several workers may start at once."""
     with library.with_name("lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not library.exists():
@@ -77,9 +77,9 @@ def _load(library: Path) -> ctypes.CDLL:
 
 
 def _key(flags: Sequence[str]) -> str:
-    """Of what the result depends on beside the sources.
+    """Digest of what the library depends on besides the sources.
 
-    Not of the compiler's version: what is there is found when there is no compiler any more.
+    Excludes the compiler's version, so that a cached library is found without a compiler.
     """
     parts = [*flags, os.environ.get("CXX", ""), processor.description()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -90,7 +90,7 @@ def _user_cache() -> Path:
 
 
 def _private_folder(folder: Path) -> Path:
-    """`folder`, made if need be; raises OSError when others may write there, or move it away."""
+    """`folder`, created if missing; raises OSError when other users can write to or move it."""
     for missing in reversed((folder, *folder.parents)):
         missing.mkdir(mode=0o700, exist_ok=True)
     folder = folder.resolve()
@@ -100,20 +100,21 @@ def _private_folder(folder: Path) -> Path:
         is_theirs = status.st_uid not in (0, os.geteuid())
         is_open = bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
         if is_theirs or (is_open and not status.st_mode & stat.S_ISVTX):
-            raise PermissionError(f"{parent}, above {folder}, can be written by others")
+            raise PermissionError(f"{parent}, a parent of {folder}, is writable by other users")
     return folder
 
 
 def _check_ours(path: Path) -> None:
-    """What others can write is not run."""
+    """Raise PermissionError for a path that other users own or can write to."""
     status = path.stat()
     if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(f"{path} can be written by others")
+        raise PermissionError(f"{path} is writable by other users")
 
 
 def _prune(folder: Path) -> None:
-    """Remove what earlier versions and other processors left, but for the latest used, and what
-    compilers that were killed left. Nobody compiles meanwhile.
+    """Remove all but the most recently used libraries, and the output of killed compilers.
+
+    The caller holds the lock.
     """
     found = sorted(folder.glob("kernels-*"), key=lambda file: file.stat().st_mtime)
     libraries = [file for file in found if file.suffix == ".so"]

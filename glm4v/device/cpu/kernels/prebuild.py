@@ -1,9 +1,9 @@
-"""Compiles the kernels ahead of use, for wheels and images.
+"""Builds the kernel libraries for wheels and images.
 
 Usage: python -m glm4v.device.cpu.kernels.prebuild [DIR]
 
-The compiler is the one that CXX names, or any; its machine decides which variants are made, so
-that CXX=aarch64-linux-gnu-g++ makes those of aarch64 anywhere.
+The compiler is $CXX, else the first one found; its target decides which variants are built, so
+CXX=aarch64-linux-gnu-g++ cross-compiles those of aarch64.
 """
 
 import subprocess
@@ -16,8 +16,9 @@ from glm4v.errors import Unavailable
 
 
 def prebuild(folder: Path) -> list[Path]:
-    """Write every variant that the compiler's machine has to `folder`; libraries of other sources
-    are removed from it. Raises Unavailable where there is no compiler or it fails.
+    """Build all variants of the compiler's target in `folder`, and remove outdated libraries.
+
+    Raises Unavailable when there is no compiler or it fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     current = {variant.file_name for variant in VARIANTS}
@@ -40,7 +41,7 @@ def _variants_of(compiler: str) -> list[Variant]:
     machine = done.stdout.partition("-")[0].strip().replace("arm64", "aarch64")
     found = [variant for variant in VARIANTS if variant.machine == machine]
     if not found:
-        raise Unavailable(f"{compiler} is for {machine or 'no machine'}, which has no variants")
+        raise Unavailable(f"no variants for {machine or 'the unknown target'} of {compiler}")
     return found
 
 

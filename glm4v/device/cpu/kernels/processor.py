@@ -1,4 +1,4 @@
-"""What processor this is, for kernels that are compiled for one kind of it or for one alone."""
+"""Which processor this is: kernels are compiled for a level of processors, or for this one."""
 
 import functools
 import platform
@@ -11,28 +11,29 @@ _KINDS = ("model name", "flags", "Features", "CPU implementer", "CPU part", "CPU
 
 @functools.cache
 def machine() -> str:
-    """As GCC and Linux spell it: "x86_64", "aarch64", ..."""
+    """The architecture as GCC and Linux spell it: "x86_64", "aarch64", ..."""
     name = platform.machine().lower()
     return {"arm64": "aarch64", "amd64": "x86_64"}.get(name, name)
 
 
 def native_flag() -> str:
-    """What compiles for this very processor; -march is another thing on ARM, and Apple lacks it."""
+    """The compiler flag for this processor; -march differs on ARM, and Apple's lacks "native"."""
     return "-mcpu=native" if machine() == "aarch64" else "-march=native"
 
 
 @functools.cache
 def features() -> frozenset[str]:
-    """What it can do, in the words of /proc/cpuinfo; nothing where there is no such file."""
+    """The feature flags of /proc/cpuinfo; empty where there is no such file."""
     names = ("flags", "Features")
     words = (value.split() for name, value in _lines() if name in names)
     return frozenset(word for line in words for word in line)
 
 
 def description() -> str:
-    """Differs where code for one processor may not run on the other.
+    """A text that differs between machines that may not run each other's code.
 
-    The C library counts, which code is linked with; the kernel of the system does not.
+    It includes the C library, which the kernels are linked with, but not the operating system's
+    kernel.
     """
     kinds = {f"{name}:{value}" for name, value in _lines() if name in _KINDS}
     return "\n".join([sys.platform, machine(), *platform.libc_ver(), *sorted(kinds)])

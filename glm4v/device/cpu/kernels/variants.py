@@ -1,7 +1,7 @@
-"""Kernels compiled ahead, each for all processors from some level on.
+"""Prebuilt kernels, one library per processor level.
 
-They lie in the package, in the folder `prebuilt`, where `make kernels` writes them when a wheel or
-an image is made.
+They are in the package's folder `prebuilt`; `make kernels` writes them when a wheel or an image is
+built.
 """
 
 from collections.abc import Iterator
@@ -19,24 +19,24 @@ _X86_64_V4 = _X86_64_V3 | frozenset(["avx512bw", "avx512cd", "avx512dq", "avx512
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A level of processors."""
+    """A processor level."""
 
-    name: str  # as the compiler's -march has it
+    name: str  # the compiler's -march
     machine: str
-    needs: frozenset[str]  # features, as /proc/cpuinfo has them
+    needs: frozenset[str]  # feature flags of /proc/cpuinfo
 
     @property
     def flag(self) -> str:
-        """For the compiler."""
+        """The compiler flag."""
         return f"-march={self.name}"
 
     @property
     def file_name(self) -> str:
-        """Of the library, for the sources as they are."""
+        """Name of the library built from the current sources."""
         return f"kernels-{source_digest()}-{self.name}.so"
 
 
-# Of each machine the best first. Sources: the levels of the psABI for x86-64; the ARM manual.
+# Best first. Sources: the x86-64 psABI levels; the ARM architecture manual.
 VARIANTS = (
     Variant("x86-64-v4", "x86_64", _X86_64_V4),
     Variant("x86-64-v3", "x86_64", _X86_64_V3),
@@ -45,14 +45,14 @@ VARIANTS = (
 
 
 def fitting() -> Iterator[Variant]:
-    """Those that this processor can run, the best first."""
+    """The variants that this processor can run, best first."""
     for variant in VARIANTS:
         if variant.machine == processor.machine() and variant.needs <= processor.features():
             yield variant
 
 
 def prebuilt(folder: Path | None = None) -> Iterator[Path]:
-    """The libraries in `folder` that fit processor and sources, the best first."""
+    """The libraries in `folder` that fit the processor and the sources, best first."""
     for variant in fitting():
         library = (folder or PREBUILT) / variant.file_name
         if library.exists():

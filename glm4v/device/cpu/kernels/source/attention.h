@@ -1,64 +1,63 @@
-// Attention of a step's rows to the paged cache of their sequences.
+// Attention of a step's tokens to the paged KV cache of their sequences.
 #pragma once
 
 #include "vectors.h"
 
 namespace glm4v {
 
-// Keys of LANES slots lie together, so that one vector holds a dimension of all of them:
+// The keys of LANES slots are interleaved, so that one vector holds a dimension of all of them:
 //   keys    [layer][kv_head][slot / LANES][head_dim][LANES]
-//   values  [layer][kv_head][slot][width], width being head_dim filled up to whole panels
-struct Cache {
+//   values  [layer][kv_head][slot][value_stride], head_dim rounded up to a multiple of NR
+struct KvCache {
     float* keys;
     float* values;
     int64_t slots;  // a multiple of LANES
     int64_t kv_heads;
     int64_t head_dim;
-    int64_t width;
+    int64_t value_stride;
 
     float* key_group(int64_t layer, int64_t kv_head, int64_t slot) const {
-        const int64_t place = (layer * kv_heads + kv_head) * slots + slot / LANES * LANES;
-        return keys + place * head_dim;
+        const int64_t first = (layer * kv_heads + kv_head) * slots + slot / LANES * LANES;
+        return keys + first * head_dim;
     }
     float* value_row(int64_t layer, int64_t kv_head, int64_t slot) const {
-        return values + ((layer * kv_heads + kv_head) * slots + slot) * width;
+        return values + ((layer * kv_heads + kv_head) * slots + slot) * value_stride;
     }
 };
 
-// Rows of one sequence in a step, and where its cache blocks begin in the step's list of them.
+// The tokens of one sequence in a step.
 struct Segment {
-    int64_t rows;
-    int64_t context_len;  // rows in the cache before
-    int64_t first_block;
+    int64_t query_len;
+    int64_t context_len;   // tokens in the cache before the step
+    int64_t table_offset;  // of its block table in `block_tables`
 };
 
-struct Step {
-    int64_t rows;
+struct AttentionMetadata {
+    int64_t num_tokens;
     int64_t block_size;
-    int64_t segment_count;
+    int64_t num_segments;
     const Segment* segments;
-    const int64_t* blocks;
-    const int64_t* positions;  // [rows] of the rotation
+    const int64_t* block_tables;
+    const int64_t* positions;  // [num_tokens], rotary
 };
 
-// How many rows of its segment a row sees.
-enum class Sight { UP_TO_ITSELF, ALL };
+// Which tokens of its segment a token attends to.
+enum class MaskKind { CAUSAL, FULL };
 
-// Angles of every position, [positions][pairs] each; no pairs, no rotation.
-struct Rotation {
+// Rotary cosines and sines of every position, [positions][pairs] each; no rotation with 0 pairs.
+struct RotaryTable {
     const float* cosine;
     const float* sine;
     int64_t pairs;
 };
 
-// heads [rows][query heads + 2 kv heads][head_dim]: queries and keys are rotated in place, keys and
-// values go into the cache, and attended [rows][query heads][head_dim] comes out.
-void attend(const Cache& cache, int64_t layer, const Step& step, const Rotation& rotation,
-            int64_t query_heads, float* heads, float* attended);
+// qkv [tokens][query_heads + 2 kv_heads][head_dim] -> attended [tokens][query_heads][head_dim].
+// Rotates queries and keys in place, and writes keys and values to the cache.
+void attend(const KvCache& cache, int64_t layer, const AttentionMetadata& metadata,
+            const RotaryTable& rotary, int64_t query_heads, float* qkv, float* attended);
 
-
-// Attention of every row to every row, for as many heads of keys as of queries:
-// heads [rows][3 * count][head_dim], queries, keys, values -> attended [rows][count][head_dim].
-void attend_all(int64_t rows, int64_t count, int64_t head_dim, float* heads, float* attended);
+// Attention of every token to every token, with as many kv heads as query heads:
+// qkv [tokens][3 * heads][head_dim] -> attended [tokens][heads][head_dim].
+void attend_all(int64_t tokens, int64_t heads, int64_t head_dim, float* qkv, float* attended);
 
 }  // namespace glm4v

@@ -1,13 +1,13 @@
-// The layers of the language model, half by half.
+// The decoder layers of the language model, in sublayers: attention and MLP.
 #pragma once
 
 #include "attention.h"
-#include "product.h"
+#include "gemm.h"
 
 namespace glm4v {
 
 // One rank's part of a layer.
-struct Layer {
+struct DecoderLayer {
     const float* attention_norm;  // [hidden]
     const float* mlp_norm;        // [hidden]
     Weight qkv;
@@ -16,18 +16,19 @@ struct Layer {
     Weight down;
 };
 
-struct Model {
-    const Layer* layers;
+struct DecoderModel {
+    const DecoderLayer* layers;
     int64_t query_heads;
-    float eps;
-    int32_t adds_residual;  // one rank of a group does
-    Rotation rotation;
+    float norm_eps;
+    int32_t adds_residual;  // true on one rank of a group
+    RotaryTable rotary;
 };
 
-// Halves [first, last) of the layers, 2n the attention of layer n and 2n + 1 its MLP. Each takes
-// hidden [rows][hidden] and leaves its result there, what came in added to it if the rank does that.
-// `layers_done` grows with every MLP.
-void run_sublayers(const Model& model, const Cache& cache, const Step& step, int64_t first,
-                int64_t last, float* hidden, int64_t* layers_done);
+// Runs the sublayers [first, last): 2n is the attention of layer n, 2n + 1 its MLP. Each replaces
+// hidden [tokens][hidden] by its result, plus its input on the rank that adds the residual.
+// `layers_done` grows by one with every MLP.
+void run_sublayers(const DecoderModel& model, const KvCache& cache,
+                   const AttentionMetadata& metadata, int64_t first, int64_t last, float* hidden,
+                   int64_t* layers_done);
 
 }  // namespace glm4v

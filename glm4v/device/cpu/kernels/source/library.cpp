@@ -1,4 +1,4 @@
-// What Python calls; library.py has the same structures.
+// The functions that Python calls; library.py declares the same structures.
 #include <cstdint>
 #include <new>
 
@@ -7,7 +7,7 @@
 #endif
 
 #include "decoder.h"
-#include "team.h"
+#include "thread_pool.h"
 
 using namespace glm4v;
 
@@ -16,7 +16,7 @@ namespace {
 enum Outcome : int { DONE, NO_MEMORY, FAILED };
 
 template <class Work>
-int try_to(const Work& work) {
+int catch_all(const Work& work) {
     try {
         work();
         return DONE;
@@ -31,15 +31,16 @@ int try_to(const Work& work) {
 
 extern "C" {
 
-// Bytes of each structure that library.py has too, in its order.
+// sizeof each structure that library.py declares, in its order.
 extern const int64_t glm4v_structure_bytes[];
-const int64_t glm4v_structure_bytes[] = {sizeof(Weight), sizeof(Cache), sizeof(Segment),
-                                         sizeof(Step),   sizeof(Layer), sizeof(Model)};
+const int64_t glm4v_structure_bytes[] = {sizeof(Weight),            sizeof(KvCache),
+                                         sizeof(Segment),           sizeof(AttentionMetadata),
+                                         sizeof(DecoderLayer),      sizeof(DecoderModel)};
 
 int glm4v_lanes() { return LANES; }
 
-// Large pages, where there are some: weights are read from end to end, page after page.
-void glm4v_prefer_large_pages(void* memory, int64_t bytes) {
+// Asks for huge pages: weights are read sequentially, page after page.
+void glm4v_prefer_huge_pages(void* memory, int64_t bytes) {
 #if defined(__linux__)
     madvise(memory, bytes, MADV_HUGEPAGE);
 #else
@@ -47,35 +48,38 @@ void glm4v_prefer_large_pages(void* memory, int64_t bytes) {
 #endif
 }
 
-void glm4v_set_threads(int threads) { set_team_size(threads); }
+void glm4v_set_num_threads(int threads) { set_num_threads(threads); }
 
-int64_t glm4v_panels(const Weight* weight) { return panel_count(*weight); }
+int64_t glm4v_panel_count(const Weight* weight) { return panel_count(*weight); }
 
 int glm4v_pack(const Weight* weight, const float* values, void* panels) {
-    return try_to([&] { pack(*weight, values, panels); });
+    return catch_all([&] { pack(*weight, values, panels); });
 }
 
 int glm4v_pack_bias(const Weight* weight, const float* bias, float* packed) {
-    return try_to([&] { pack_bias(*weight, bias, packed); });
+    return catch_all([&] { pack_bias(*weight, bias, packed); });
 }
 
-int glm4v_product(const Weight* weight, int64_t rows, const float* x, float* y) {
-    return try_to([&] { product(*weight, nullptr, rows, x, nullptr, y); });
+int glm4v_gemm(const Weight* weight, int64_t rows, const float* x, float* y) {
+    return catch_all([&] { gemm(*weight, nullptr, rows, x, nullptr, y); });
 }
 
-int glm4v_attend(const Cache* cache, int64_t layer, const Step* step, int64_t query_heads,
-                 float* heads, float* attended) {
-    return try_to([&] { attend(*cache, layer, *step, Rotation{}, query_heads, heads, attended); });
+int glm4v_attend(const KvCache* cache, int64_t layer, const AttentionMetadata* metadata,
+                 int64_t query_heads, float* qkv, float* attended) {
+    return catch_all(
+        [&] { attend(*cache, layer, *metadata, RotaryTable{}, query_heads, qkv, attended); });
 }
 
-int glm4v_attend_all(int64_t rows, int64_t count, int64_t head_dim, float* heads,
+int glm4v_attend_all(int64_t tokens, int64_t heads, int64_t head_dim, float* qkv,
                      float* attended) {
-    return try_to([&] { attend_all(rows, count, head_dim, heads, attended); });
+    return catch_all([&] { attend_all(tokens, heads, head_dim, qkv, attended); });
 }
 
-int glm4v_run_sublayers(const Model* model, const Cache* cache, const Step* step, int64_t first,
-                     int64_t last, float* hidden, int64_t* layers_done) {
-    return try_to([&] { run_sublayers(*model, *cache, *step, first, last, hidden, layers_done); });
+int glm4v_run_sublayers(const DecoderModel* model, const KvCache* cache,
+                        const AttentionMetadata* metadata, int64_t first, int64_t last,
+                        float* hidden, int64_t* layers_done) {
+    return catch_all(
+        [&] { run_sublayers(*model, *cache, *metadata, first, last, hidden, layers_done); });
 }
 
 }

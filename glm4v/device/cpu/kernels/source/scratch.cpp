@@ -5,23 +5,23 @@
 namespace glm4v {
 namespace {
 
-// Made with the library: ends what a thread has kept, with the thread.
+// Created when the library is loaded; its destructor frees a thread's buffers when the thread ends.
 const pthread_key_t KEY = [] {
     pthread_key_t key;
-    if (pthread_key_create(&key, [](void* kept) { delete static_cast<ThreadMemory*>(kept); }) != 0)
+    if (pthread_key_create(&key, [](void* kept) { delete static_cast<ThreadScratch*>(kept); }) != 0)
         throw std::bad_alloc();
     return key;
 }();
 
 }  // namespace
 
-__thread ThreadMemory* own_memory GLM4V_STATIC_TLS = nullptr;
+__thread ThreadScratch* own_scratch GLM4V_STATIC_TLS = nullptr;
 
-ThreadMemory& make_thread_memory() {
-    auto made = std::make_unique<ThreadMemory>();
+ThreadScratch& make_thread_scratch() {
+    auto made = std::make_unique<ThreadScratch>();
     if (pthread_setspecific(KEY, made.get()) != 0) throw std::bad_alloc();
-    own_memory = made.release();
-    return *own_memory;
+    own_scratch = made.release();
+    return *own_scratch;
 }
 
 }  // namespace glm4v

@@ -1,7 +1,7 @@
 // Memory that a thread keeps for its next call.
 //
-// Not by `thread_local`: where memory has run out, C++ has no way to say that such a variable, or
-// the call of its destructor, could not be made, and the process ends.
+// Not `thread_local`: C++ cannot report that memory ran out for such a variable, or for registering
+// its destructor, and ends the process.
 #pragma once
 
 #include <cstdint>
@@ -11,16 +11,16 @@
 
 namespace glm4v {
 
-inline int64_t up(int64_t count, int64_t part) { return (count + part - 1) / part; }
+inline int64_t ceil_div(int64_t count, int64_t part) { return (count + part - 1) / part; }
 
 class Scratch {
   public:
-    // `count` floats, aligned to lines of the cache; what they held is lost.
+    // `count` floats aligned to cache lines; the previous contents are lost.
     float* floats(size_t count) {
         if (count > size_) {
             memory_.reset();
             size_ = 0;
-            void* memory = std::aligned_alloc(64, up(count * sizeof(float), 64) * 64);
+            void* memory = std::aligned_alloc(64, ceil_div(count * sizeof(float), 64) * 64);
             if (memory == nullptr) throw std::bad_alloc();
             memory_.reset(static_cast<float*>(memory));
             size_ = count;
@@ -36,30 +36,30 @@ class Scratch {
     size_t size_ = 0;
 };
 
-// What is kept beside each other.
-struct ThreadMemory {
-    Scratch tiles;     // rows laid out for a product
-    Scratch sums;      // of a product's part
+// The buffers of one thread, which are in use at the same time.
+struct ThreadScratch {
+    Scratch packed_a;  // packed rows of a GEMM
+    Scratch acc;       // accumulators of a block of a GEMM
     Scratch tile;      // of attention
-    Scratch cache;     // keys and values of attention without a paged cache
-    Scratch heads;     // queries, keys and values of a layer
-    Scratch attended;  // what attention makes of them
-    Scratch gated;     // inside of a layer's MLP
+    Scratch kv;        // keys and values of attention without a paged cache
+    Scratch qkv;       // queries, keys and values of a layer
+    Scratch attended;  // output of attention
+    Scratch gated;     // inner activations of a layer's MLP
 };
 
-// Found without a call, and in the part of a thread's memory that is there from its start.
+// Initial-exec TLS: accessed without a function call, and allocated with the thread itself.
 #if defined(__linux__)
 #define GLM4V_STATIC_TLS __attribute__((tls_model("initial-exec")))
 #else
 #define GLM4V_STATIC_TLS
 #endif
-extern __thread ThreadMemory* own_memory GLM4V_STATIC_TLS;
+extern __thread ThreadScratch* own_scratch GLM4V_STATIC_TLS;
 
-ThreadMemory& make_thread_memory();
+ThreadScratch& make_thread_scratch();
 
-// That of the thread that asks.
-inline ThreadMemory& thread_memory() {
-    return own_memory != nullptr ? *own_memory : make_thread_memory();
+// The buffers of the calling thread.
+inline ThreadScratch& thread_scratch() {
+    return own_scratch != nullptr ? *own_scratch : make_thread_scratch();
 }
 
 }  // namespace glm4v

@@ -1,4 +1,4 @@
-// Vectors of float32 as wide as the processor's registers, by the compiler's own vector types.
+// SIMD vectors of float32 as wide as the processor's registers, by the compiler's vector types.
 #pragma once
 
 #include <cstdint>
@@ -6,20 +6,21 @@
 
 namespace glm4v {
 
+// A micro-kernel computes MR x NR values in registers; a panel of a packed weight has NR columns.
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
-constexpr int MOST_ROWS = 14;  // of a tile: 28 sums, 2 weights, 32 registers
+constexpr int MR = 14;  // 28 accumulators, 2 weights, 32 registers
 #elif defined(__AVX__)
 constexpr int LANES = 8;
-constexpr int MOST_ROWS = 6;  // 12 sums, 2 weights, 16 registers
+constexpr int MR = 6;  // 12 accumulators, 2 weights, 16 registers
 #elif defined(__aarch64__)
 constexpr int LANES = 4;
-constexpr int MOST_ROWS = 12;  // 24 sums, 2 weights, 32 registers
+constexpr int MR = 12;  // 24 accumulators, 2 weights, 32 registers
 #else
 constexpr int LANES = 4;
-constexpr int MOST_ROWS = 6;
+constexpr int MR = 6;
 #endif
-constexpr int PANEL = 2 * LANES;  // columns of a weight that lie together
+constexpr int NR = 2 * LANES;
 
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
@@ -33,23 +34,23 @@ inline Vec load(const float* from) {
 
 inline void store(float* to, Vec value) { std::memcpy(to, &value, sizeof value); }
 
-inline Vec all(float value) { return value - Vec{}; }
+inline Vec broadcast(float value) { return value - Vec{}; }
 
 template <class Wide>
-Wide cast(Vec value) {
+Wide bit_cast(Vec value) {
     Wide bits;
     std::memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
 template <class Wide>
-Vec as_vec(Wide bits) {
+Vec to_vec(Wide bits) {
     Vec value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-inline float sum(Vec value) {
+inline float reduce_add(Vec value) {
     float lanes[LANES];
     store(lanes, value);
     for (int width = LANES / 2; width > 0; width /= 2)
@@ -57,7 +58,7 @@ inline float sum(Vec value) {
     return lanes[0];
 }
 
-inline float largest(Vec value) {
+inline float reduce_max(Vec value) {
     float lanes[LANES];
     store(lanes, value);
     for (int width = LANES / 2; width > 0; width /= 2)
@@ -66,29 +67,29 @@ inline float largest(Vec value) {
     return lanes[0];
 }
 
-// e^x to 2 units in the last place; below -87 as there, above 88.3 infinite; NaN stays NaN.
+// e^x to 2 ULP; clamped below -87, infinite above 88.3; NaN stays NaN.
 inline Vec exponential(Vec x) {
-    const Vec low = all(-87.0f), high = all(89.0f);
+    const Vec low = broadcast(-87.0f), high = broadcast(89.0f);
     x = x < low ? low : x;
     x = x > high ? high : x;
     // x = n ln 2 + r with |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to the nearest integer.
-    const Vec rounder = all(12582912.0f);
+    const Vec rounder = broadcast(12582912.0f);
     Vec shifted = x * 1.44269504f + rounder;
     Vec n = shifted - rounder;
     Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    // The series of e^r with its last coefficients fitted to the interval.
-    Vec series = all(1.9875691500e-4f);
+    // The Taylor series of e^r, its last coefficients fitted to the interval.
+    Vec series = broadcast(1.9875691500e-4f);
     series = series * r + 1.3981999507e-3f;
     series = series * r + 8.3334519073e-3f;
     series = series * r + 4.1665795894e-2f;
     series = series * r + 1.6666665459e-1f;
     series = series * r + 5.0000001201e-1f;
     series = series * r * r + r + 1.0f;
-    Ints power = (cast<Ints>(shifted) - cast<Ints>(rounder) + 127) << 23;
-    return series * as_vec(power);
+    Ints power = (bit_cast<Ints>(shifted) - bit_cast<Ints>(rounder) + 127) << 23;
+    return series * to_vec(power);
 }
 
-// x / 2 (1 + erf(x / sqrt 2)), by Abramowitz and Stegun 7.1.26: to 1.5e-7 of x.
+// x / 2 (1 + erf(x / sqrt 2)), within 1.5e-7 |x|. Source: Abramowitz and Stegun 7.1.26.
 inline Vec gelu(Vec x) {
     const Vec z = (x < 0.0f ? -x : x) * 0.70710678f;
     const Vec t = 1.0f / (z * 0.3275911f + 1.0f);

@@ -7,20 +7,20 @@
 #include <vector>
 
 #include "attention.h"
-#include "product.h"
-#include "team.h"
+#include "gemm.h"
+#include "thread_pool.h"
 
 using namespace glm4v;
 
 namespace {
 
-std::mt19937 dice(1);
+std::mt19937 rng(1);
 int wrong = 0, compared = 0;
 
 std::vector<float> random_floats(int64_t count) {
     std::normal_distribution<float> normal;
     std::vector<float> values(count);
-    for (float& value : values) value = normal(dice);
+    for (float& value : values) value = normal(rng);
     return values;
 }
 
@@ -38,27 +38,27 @@ float rounded(float value) {  // to bfloat16, towards zero
     return value;
 }
 
-double activated(Then then, double value, double gated) {
-    if (then == GELU) return value / 2 * (1 + std::erf(value / std::sqrt(2.0)));
-    if (then == SILU_GATE) return value / (1 + std::exp(-value)) * gated;
+double activated(Epilogue epilogue, double value, double gated) {
+    if (epilogue == GELU) return value / 2 * (1 + std::erf(value / std::sqrt(2.0)));
+    if (epilogue == SILU_GATE) return value / (1 + std::exp(-value)) * gated;
     return value;
 }
 
-void check_product(int64_t rows, int64_t inputs, int64_t columns, int32_t bits, Then then) {
-    const int64_t kept = then == SILU_GATE ? 2 * columns : columns;
+void check_gemm(int64_t rows, int64_t inputs, int64_t columns, int32_t bits, Epilogue epilogue) {
+    const int64_t kept = epilogue == SILU_GATE ? 2 * columns : columns;
     std::vector<float> values = random_floats(kept * inputs), bias = random_floats(kept);
     if (bits == 16)
         for (float& value : values) value = rounded(value);
     const std::vector<float> x = random_floats(rows * inputs);
-    Weight weight{columns, inputs, nullptr, nullptr, bits, then};
+    Weight weight{columns, inputs, nullptr, nullptr, bits, epilogue};
     const int64_t panels = panel_count(weight);
-    std::vector<float> packed(panels * inputs * PANEL), packed_bias(panels * PANEL);
+    std::vector<float> packed(panels * inputs * NR), packed_bias(panels * NR);
     pack(weight, values.data(), packed.data());
     pack_bias(weight, bias.data(), packed_bias.data());
     weight.panels = packed.data();
     weight.bias = packed_bias.data();
     std::vector<float> y(rows * columns);
-    product(weight, nullptr, rows, x.data(), nullptr, y.data());
+    gemm(weight, nullptr, rows, x.data(), nullptr, y.data());
     const auto sum = [&](int64_t row, int64_t column) {
         double total = bias[column];
         for (int64_t k = 0; k < inputs; k++)
@@ -67,9 +67,9 @@ void check_product(int64_t rows, int64_t inputs, int64_t columns, int32_t bits, 
     };
     for (int64_t row = 0; row < rows; row++)
         for (int64_t column = 0; column < columns; column++) {
-            const double gated = then == SILU_GATE ? sum(row, columns + column) : 0;
-            compare("product", y[row * columns + column],
-                    activated(then, sum(row, column), gated));
+            const double gated = epilogue == SILU_GATE ? sum(row, columns + column) : 0;
+            compare("gemm", y[row * columns + column],
+                    activated(epilogue, sum(row, column), gated));
         }
 }
 
@@ -110,9 +110,9 @@ void check_attend_all(int64_t rows, int64_t count, int64_t dim) {
 // A sequence in two steps: `first` rows, then one row that sees them all.
 void check_paged(int64_t first, int64_t query_heads, int64_t kv_heads, int64_t dim) {
     const int64_t block = 16, blocks_needed = first / block + 1, slots = (blocks_needed + 2) * block;
-    const int64_t width = (dim + PANEL - 1) / PANEL * PANEL, all = query_heads + 2 * kv_heads;
+    const int64_t width = (dim + NR - 1) / NR * NR, all = query_heads + 2 * kv_heads;
     std::vector<float> keys(kv_heads * slots * dim), values(kv_heads * slots * width);
-    const Cache cache{keys.data(), values.data(), slots, kv_heads, dim, width};
+    const KvCache cache{keys.data(), values.data(), slots, kv_heads, dim, width};
     std::vector<int64_t> table(blocks_needed);
     for (int64_t i = 0; i < blocks_needed; i++) table[i] = blocks_needed + 1 - i;  // from behind
     const std::vector<float> before = random_floats((first + 1) * all * dim);
@@ -121,8 +121,8 @@ void check_paged(int64_t first, int64_t query_heads, int64_t kv_heads, int64_t d
     for (int64_t start : {int64_t(0), first}) {
         const int64_t rows = start == 0 ? first : 1;
         const Segment segment{rows, start, 0};
-        const Step step{rows, block, 1, &segment, table.data(), positions.data()};
-        attend(cache, 0, step, Rotation{}, query_heads, &heads[start * all * dim],
+        const AttentionMetadata metadata{rows, block, 1, &segment, table.data(), positions.data()};
+        attend(cache, 0, metadata, RotaryTable{}, query_heads, &heads[start * all * dim],
                &attended[start * query_heads * dim]);
     }
     const auto at = [&](int64_t row, int64_t head) {
@@ -141,12 +141,12 @@ void check_paged(int64_t first, int64_t query_heads, int64_t kv_heads, int64_t d
 }  // namespace
 
 int main() {
-    set_team_size(2);
+    set_num_threads(2);
     for (int64_t rows : {1, 2, 7, 13, 30})
         for (int32_t bits : {16, 32})
-            for (Then then : {NOTHING, GELU, SILU_GATE}) {
-                check_product(rows, 77, 45, bits, then);
-                check_product(rows, 530, 16, bits, then);
+            for (Epilogue epilogue : {NONE, GELU, SILU_GATE}) {
+                check_gemm(rows, 77, 45, bits, epilogue);
+                check_gemm(rows, 530, 16, bits, epilogue);
             }
     for (int64_t rows : {1, 5, 40}) check_attend_all(rows, 2, 20);
     for (int64_t rows : {1, 17, 70}) {

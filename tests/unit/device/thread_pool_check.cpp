@@ -1,12 +1,12 @@
-// Jobs whose tasks throw: each exception comes out where the job was started, once no thread works
-// on it any more, and the team is as good as before.
+// Jobs whose tasks throw: the exception is rethrown where the job was started, once no thread works
+// on it, and the pool can be used again.
 #include <atomic>
 #include <cstdio>
 #include <new>
 #include <stdexcept>
 #include <vector>
 
-#include "team.h"
+#include "thread_pool.h"
 
 using namespace glm4v;
 
@@ -20,12 +20,12 @@ void check(bool holds, const char* what, int job) {
 }
 
 // One job on the caller's stack, of which some tasks fail; `first` is the first that does.
-void run(Team& team, int job, int first) {
+void run(ThreadPool& pool, int job, int first) {
     std::atomic<int> inside{0}, done{0};
     std::vector<int> seen(TASKS, 0);  // gone when this returns
     bool was_thrown = false;
     try {
-        team.run(TASKS, [&](int64_t task) {
+        pool.run(TASKS, [&](int64_t task) {
             inside++;
             struct Leave {
                 std::atomic<int>& inside;
@@ -49,8 +49,8 @@ void run(Team& team, int job, int first) {
 }  // namespace
 
 int main() {
-    Team team(THREADS);
-    for (int job = 0; job < JOBS; job++) run(team, job, job % 3 == 0 ? -1 : job * 7 % TASKS);
+    ThreadPool pool(THREADS);
+    for (int job = 0; job < JOBS; job++) run(pool, job, job % 3 == 0 ? -1 : job * 7 % TASKS);
     std::printf("%d jobs, %d wrong\n", JOBS, wrong);
     return wrong != 0;
 }

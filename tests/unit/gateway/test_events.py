@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.streaming.replies import Replies
+from gateway.streaming.events import EventBuilder, accepted
 from glm4v.broker.entries import Event
 from glm4v.errors import (
     Cancelled,
@@ -55,11 +55,10 @@ def read(
     asked: pb.Job, entries: Sequence[Event], token_offset: int = 0
 ) -> list[api.GenerationEvent]:
     """What a reader sees behind `accepted`."""
-    replies = Replies(
+    builder = EventBuilder(
         asked, byte_tokenizer(), image_tokens=NUM_IMAGE_TOKENS, token_offset=token_offset
     )
-    events = [event for entry in entries for event in replies.events(entry)]
-    return [event for event in events if event is not None]
+    return [event for entry in entries for event in builder.to_events(entry)]
 
 
 def answer(events: Sequence[api.GenerationEvent]) -> tuple[list[int], str]:
@@ -71,12 +70,11 @@ def answer(events: Sequence[api.GenerationEvent]) -> tuple[list[int], str]:
 def test_accepted_says_what_was_taken_in() -> None:
     asked = job(image="d")
     asked.sampling.seed = 7
-    replies = Replies(asked, byte_tokenizer(), image_tokens=NUM_IMAGE_TOKENS)
-    accepted = replies.accepted(with_prompt_ids=True).accepted
-    assert accepted == api.Accepted(
+    event = accepted(asked, with_prompt_ids=True)
+    assert event.accepted == api.Accepted(
         request_id="r", prompt_tokens=3, prompt_ids=[258, 260, 263], image_digest="d", seed=7, n=1
     )
-    assert not replies.accepted(with_prompt_ids=False).accepted.prompt_ids
+    assert not accepted(asked, with_prompt_ids=False).accepted.prompt_ids
 
 
 def test_an_answer_is_its_tokens_in_order_then_why_it_ended() -> None:
@@ -228,8 +226,8 @@ def test_times_without_an_answer_or_with_clocks_apart_are_not_negative() -> None
     ("ending", "kind", "said"),
     [
         (end(pb.END_KIND_CANCELLED), Cancelled, "'r' was cancelled by its caller"),
-        (end(pb.END_KIND_ABANDONED), Cancelled, "nobody read it for 2.5 s"),
-        (end(pb.END_KIND_EXPIRED), DeadlinePassed, "'r' was not done after 5 s"),
+        (end(pb.END_KIND_ABANDONED), Cancelled, "no client was attached for 2.5 s"),
+        (end(pb.END_KIND_EXPIRED), DeadlinePassed, "'r' did not finish within 5 s"),
         (end(pb.END_KIND_FAILED, code="ABORTED", message="died"), RequestFailed, "died"),
         (end(pb.END_KIND_FAILED, code="RESOURCE_EXHAUSTED", message="9"), Overloaded, "9"),
         (end(pb.END_KIND_FAILED, code="UNKNOWN_CODE", message="odd"), RequestFailed, "odd"),

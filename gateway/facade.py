@@ -1,0 +1,114 @@
+"""What every door of the gateway calls. Knows no transport."""
+
+from gateway.access.caller import Caller
+from gateway.admission.admission import MAX_CHOICES, Admission
+from gateway.admission.sampling import SamplingDefaults
+from gateway.admission.validation import check_range, check_request_id, refuse_unknown_fields
+from gateway.streaming.follow import EventStream, RequestFollower
+from glm4v import __version__
+from glm4v.broker import Broker
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.images import ImageLimits
+from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.v1 import inference_pb2 as api
+
+
+class Gateway:
+    """The operations on requests for one model, in the messages of `glm4v.v1`.
+
+    Every method raises `glm4v.errors`; a door translates them. Every field of a message that this
+    release does not know is refused.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        admission: Admission,
+        follower: RequestFollower,
+        model: api.GetModelResponse,
+    ) -> None:
+        self._broker = broker
+        self._admission = admission
+        self._follower = follower
+        self._model = model
+
+    async def generate(
+        self, caller: Caller, request: api.GenerateRequest, *, time_limit_s: float | None
+    ) -> EventStream:
+        """Accept a request, or attach to it where the caller sent it before, and follow it.
+
+        When this returns, nothing here holds the image any more, and a door that drops `request`
+        frees it: an answer takes minutes. Closing the stream detaches from the request. Raises
+        InvalidRequest, IdTaken, Overloaded, UnknownReference for a digest, and Unavailable.
+
+        Args:
+            caller: Owns the request.
+            request: The request; its messages may hold the bytes of an image.
+            time_limit_s: Seconds to the deadline; None for the default.
+        """
+        admitted = await self._admission.admit(request, caller, time_limit_s)
+        await self._broker.submit(admitted.job, admitted.image)
+        return await self._follower.follow(
+            admitted.job.request_id, caller, with_prompt_ids=request.return_prompt_ids
+        )
+
+    async def attach(self, caller: Caller, request: api.AttachRequest) -> EventStream:
+        """Follow an existing request after the tokens that the caller has received.
+
+        Raises UnknownReference, for a request of another owner as well, InvalidRequest, and
+        Unavailable.
+        """
+        count = len(request.token_offsets)
+        check_range("the number of token_offsets", count, 0, MAX_CHOICES)
+        refuse_unknown_fields(request)
+        check_request_id(request.request_id)
+        return await self._follower.follow(
+            request.request_id, caller, token_offsets=request.token_offsets
+        )
+
+    async def cancel(self, caller: Caller, request: api.CancelRequest) -> api.CancelResponse:
+        """Cancel a request with all its choices. Raises as `attach`."""
+        refuse_unknown_fields(request)
+        check_request_id(request.request_id)
+        job = await self._broker.job(request.request_id, caller.owner)
+        end = pb.JournalEnd(kind=pb.END_KIND_CANCELLED)
+        return api.CancelResponse(cancelled=await self._broker.end_choices(job, end))
+
+    async def count_tokens(
+        self, caller: Caller, request: api.CountTokensRequest
+    ) -> api.CountTokensResponse:
+        """Count the tokens of a prompt, even of one longer than the context.
+
+        Raises InvalidRequest, and Overloaded for an image of too many bytes.
+        """
+        prompt = await self._admission.count(request)
+        has_image = prompt.image_offset is not None
+        return api.CountTokensResponse(
+            prompt_tokens=len(prompt.ids),
+            image_tokens=self._model.image_tokens if has_image else 0,
+            prompt_ids=prompt.ids,
+        )
+
+    async def model(self, caller: Caller, request: api.GetModelRequest) -> api.GetModelResponse:
+        """Describe the model and the limits of this gateway."""
+        refuse_unknown_fields(request)
+        return self._model
+
+
+def describe(
+    checkpoint: Checkpoint, defaults: SamplingDefaults, images: ImageLimits
+) -> api.GetModelResponse:
+    """The description of a model, which is constant while the process runs."""
+    spec = checkpoint.spec
+    return api.GetModelResponse(
+        name=checkpoint.name,
+        fingerprint=checkpoint.fingerprint,
+        context_tokens=spec.context_tokens,
+        image_size=spec.vision.image_size,
+        image_tokens=spec.vision.num_image_tokens,
+        eos_token_ids=spec.eos_ids,
+        default_sampling=defaults.params,
+        max_image_bytes=images.max_bytes,
+        max_image_pixels=images.max_pixels,
+        server_version=__version__,
+    )

@@ -1,0 +1,290 @@
+#include "gemm.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "micro_kernel.h"
+#include "scratch.h"
+#include "thread_pool.h"
+
+namespace glm4v {
+namespace {
+
+constexpr int64_t KC = 256;          // panel rows that stay in the first-level cache
+constexpr int64_t MC_TILES = 16;     // tiles that use them while they are there
+constexpr int64_t FEW_TILES = 2;     // or fewer: memory bandwidth is the limit
+constexpr int64_t KC_FEW = 1024;     // panel rows that stay in the second-level cache, prefetched
+                                     // ones included
+constexpr int64_t PACK_K = 384;      // k of a tile that one task packs
+constexpr int64_t NC_PANELS = 4;     // panels that use a tile while it is in the second-level cache
+
+// Panels that a tile of so many rows is multiplied with at once: the accumulators are registers.
+constexpr int panels_per_call(int64_t rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+
+// Some rows of a panel, and of the panels after it.
+struct PanelSlice {
+    const char* first;
+    int64_t panel_bytes;
+    int64_t count;
+    Prefetch prefetch;
+};
+
+// acc [rows][panels][NR]; a [count][rows]
+using Multiply = void (*)(const float* a, const PanelSlice& slice, float* acc, bool from_zero);
+
+template <class Panel, int ROWS, int PANELS>
+void multiply_slice(const float* a, const PanelSlice& slice, float* acc, bool from_zero) {
+    if constexpr (PANELS == 1) {
+        const auto panel = Panel::of(slice.first, slice.prefetch);
+        micro_kernel<ROWS, ROWS, 1>(a, panel, slice.count, acc, from_zero);
+    } else {
+        const PanelGroup<Panel, PANELS> group{slice.first, slice.panel_bytes};
+        micro_kernel<ROWS, ROWS, 1>(a, group, slice.count, acc, from_zero);
+    }
+}
+
+// Micro-kernels by number of rows, for one panel and for a group of panels.
+struct KernelTable {
+    std::array<Multiply, MR> one, group;
+
+    template <class Panel, int... N>
+    static constexpr KernelTable of(std::integer_sequence<int, N...>) {
+        return {{multiply_slice<Panel, N + 1, 1>...},
+                {multiply_slice<Panel, N + 1, panels_per_call(N + 1)>...}};
+    }
+};
+
+constexpr auto F32_KERNELS = KernelTable::of<F32Panel>(std::make_integer_sequence<int, MR>{});
+constexpr auto BF16_KERNELS = KernelTable::of<Bf16Panel>(std::make_integer_sequence<int, MR>{});
+
+// The rows of x in tiles whose sizes differ by one at most; tile t is [in_features][rows of it].
+struct PackedA {
+    int64_t rows;
+    int64_t in_features;
+    const float* values;
+
+    int64_t count() const { return ceil_div(rows, MR); }
+    int64_t first(int64_t tile) const { return rows * tile / count(); }
+    int64_t size(int64_t tile) const { return first(tile + 1) - first(tile); }
+    const float* tile(int64_t tile) const { return values + first(tile) * in_features; }
+};
+
+float rms_scale(const Norm& norm, const float* row, int64_t in_features) {
+    Vec squares[2] = {};
+    int64_t k = 0;
+    for (; k + NR <= in_features; k += NR)
+        for (int v = 0; v < 2; v++) {
+            const Vec value = load(row + k + v * LANES);
+            squares[v] += value * value;
+        }
+    float total = reduce_add(squares[0] + squares[1]);
+    for (; k < in_features; k++) total += row[k] * row[k];
+    return 1.0f / std::sqrt(total / static_cast<float>(in_features) + norm.eps);
+}
+
+// Packs the columns [first, last) of one tile, applying the norm.
+void pack_tile(const Norm* norm, const float* scales, const float* x, int64_t rows,
+               int64_t in_features, int64_t first, int64_t last, float* tile) {
+    for (int64_t r = 0; r < rows; r++) {
+        const float* row = x + r * in_features;
+        float* to = tile + r;
+        if (norm == nullptr)
+            for (int64_t k = first; k < last; k++) to[k * rows] = row[k];
+        else
+            for (int64_t k = first; k < last; k++)
+                to[k * rows] = row[k] * scales[r] * norm->weight[k];
+    }
+}
+
+PackedA pack_a(const Norm* norm, const float* x, int64_t rows, int64_t in_features) {
+    PackedA packed{rows, in_features, x};
+    if (rows == 1 && norm == nullptr) return packed;
+    float* values = thread_scratch().packed_a.floats(rows * in_features + rows);
+    float* scales = values + rows * in_features;
+    packed.values = values;
+    if (norm != nullptr)
+        thread_pool()->run(packed.count(), [&](int64_t t) {
+            for (int64_t row = packed.first(t); row < packed.first(t + 1); row++)
+                scales[row] = rms_scale(*norm, x + row * in_features, in_features);
+        });
+    const int64_t pieces = ceil_div(in_features, PACK_K);
+    thread_pool()->run(packed.count() * pieces, [&](int64_t task) {
+        const int64_t t = task / pieces, k = task % pieces * PACK_K, first = packed.first(t);
+        pack_tile(norm, scales + first, x + first * in_features, packed.size(t), in_features, k,
+                  std::min(k + PACK_K, in_features), values + first * in_features);
+    });
+    return packed;
+}
+
+// Columns of the result in a panel: half of them with a gate.
+int64_t columns_of_panel(const Weight& weight) {
+    return weight.epilogue == SILU_GATE ? LANES : NR;
+}
+
+// Where the accumulators of a tile and a panel are stored.
+struct Output {
+    const Weight& weight;
+    const float* residual;
+    float* y;
+
+    // acc [rows][panels][NR], of which one panel is stored.
+    void store_panel(int64_t first_row, int64_t rows, int64_t panel, int64_t panels,
+                     const float* acc) const {
+        const int64_t column = panel * columns_of_panel(weight);
+        const int64_t count = std::min(columns_of_panel(weight), weight.out_features - column);
+        for (int64_t r = 0; r < rows; r++) {
+            float values[NR];
+            apply_epilogue(acc + r * panels * NR, panel, values);
+            const int64_t at = (first_row + r) * weight.out_features + column;
+            if (residual != nullptr)
+                for (int64_t i = 0; i < count; i++) y[at + i] = residual[at + i] + values[i];
+            else
+                std::memcpy(y + at, values, count * sizeof(float));
+        }
+    }
+
+    void apply_epilogue(const float* acc, int64_t panel, float* values) const {
+        Vec first = load(acc), second = load(acc + LANES);
+        if (weight.bias != nullptr) {
+            first += load(weight.bias + panel * NR);
+            second += load(weight.bias + panel * NR + LANES);
+        }
+        if (weight.epilogue == SILU_GATE) {
+            first = first / (exponential(-first) + 1.0f) * second;
+        } else if (weight.epilogue == GELU) {
+            first = gelu(first);
+            second = gelu(second);
+        }
+        store(values, first);
+        store(values + LANES, second);
+    }
+};
+
+int64_t group_size(const PackedA& a) { return a.count() == 1 ? panels_per_call(a.rows) : 1; }
+
+// Panels [first_panel, last_panel) for tiles [first_tile, last_tile).
+struct Block {
+    int64_t first_tile, last_tile, first_panel, last_panel;
+};
+
+void compute_block(const Weight& weight, const PackedA& a, const Block& block, int64_t kc,
+                   const Output& output) {
+    const KernelTable& kernels = weight.bits == 16 ? BF16_KERNELS : F32_KERNELS;
+    const int64_t row_bytes = weight.bits == 16 ? Bf16Panel::BYTES : F32Panel::BYTES;
+    const int64_t panel_bytes = weight.in_features * row_bytes;
+    const int64_t tile_count = block.last_tile - block.first_tile;
+    const int64_t panels = block.last_panel - block.first_panel;
+    const int64_t group = group_size(a);
+    float* all_acc = thread_scratch().acc.floats(tile_count * panels * MR * NR);
+    for (int64_t k = 0; k < weight.in_features; k += kc) {
+        const int64_t count = std::min(kc, weight.in_features - k);
+        float* acc = all_acc;
+        int64_t at_once = 1;
+        for (int64_t p = block.first_panel; p < block.last_panel; p += at_once) {
+            at_once = p + group <= block.last_panel ? group : 1;
+            const auto& multiply = at_once == 1 ? kernels.one : kernels.group;
+            const char* slice =
+                static_cast<const char*>(weight.panels) + p * panel_bytes + k * row_bytes;
+            for (int64_t t = block.first_tile; t < block.last_tile; t++) {
+                const int64_t rows = a.size(t);
+                // Each tile prefetches its share of what follows this slice.
+                const int64_t share = count * (t - block.first_tile) / tile_count;
+                const Prefetch prefetch{slice + (count + share) * row_bytes,
+                                        row_bytes / tile_count};
+                multiply[rows - 1](a.tile(t) + k * rows, {slice, panel_bytes, count, prefetch},
+                                   acc, k == 0);
+                if (k + count == weight.in_features)
+                    for (int64_t n = 0; n < at_once; n++)
+                        output.store_panel(a.first(t), rows, p + n, at_once, acc + n * NR);
+                acc += at_once * MR * NR;
+            }
+        }
+    }
+}
+
+// The row of the weight that a lane of a panel is filled from; -1 beyond the last column.
+int64_t weight_row(const Weight& weight, int64_t panel, int64_t v, int64_t lane) {
+    const bool is_gated = weight.epilogue == SILU_GATE;
+    const int64_t column = panel * columns_of_panel(weight) + lane + (is_gated ? 0 : v * LANES);
+    if (column >= weight.out_features) return -1;
+    return column + (is_gated ? v * weight.out_features : 0);
+}
+
+using PanelRows = std::array<const float*, NR>;
+
+PanelRows panel_rows(const Weight& weight, const float* values, int64_t panel, const float* zeros) {
+    PanelRows rows;
+    for (int64_t v = 0; v < 2; v++)
+        for (int64_t lane = 0; lane < LANES; lane++) {
+            const int64_t row = weight_row(weight, panel, v, lane);
+            rows[v * LANES + lane] = row < 0 ? zeros : values + row * weight.in_features;
+        }
+    return rows;
+}
+
+uint16_t upper_half(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits >> 16;
+}
+
+void pack_panel(const Weight& weight, const PanelRows& rows, int64_t panel, void* panels) {
+    const int64_t first = panel * weight.in_features * NR;
+    if (weight.bits == 16) {
+        uint16_t* to = static_cast<uint16_t*>(panels) + first;
+        for (int64_t k = 0; k < weight.in_features; k++, to += NR)
+            for (int lane = 0; lane < LANES; lane++) {
+                to[2 * lane] = upper_half(rows[lane][k]);
+                to[2 * lane + 1] = upper_half(rows[LANES + lane][k]);
+            }
+    } else {
+        float* to = static_cast<float*>(panels) + first;
+        for (int64_t k = 0; k < weight.in_features; k++, to += NR)
+            for (int i = 0; i < NR; i++) to[i] = rows[i][k];
+    }
+}
+
+}  // namespace
+
+int64_t panel_count(const Weight& weight) {
+    return ceil_div(weight.out_features, columns_of_panel(weight));
+}
+
+void pack(const Weight& weight, const float* values, void* panels) {
+    const std::vector<float> zeros(weight.in_features, 0.0f);
+    thread_pool()->run(panel_count(weight), [&](int64_t panel) {
+        pack_panel(weight, panel_rows(weight, values, panel, zeros.data()), panel, panels);
+    });
+}
+
+void pack_bias(const Weight& weight, const float* bias, float* packed) {
+    for (int64_t panel = 0; panel < panel_count(weight); panel++)
+        for (int64_t v = 0; v < 2; v++)
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int64_t row = weight_row(weight, panel, v, lane);
+                *packed++ = row < 0 ? 0.0f : bias[row];
+            }
+}
+
+void gemm(const Weight& weight, const Norm* norm, int64_t rows, const float* x,
+          const float* residual, float* y) {
+    if (rows == 0) return;
+    const PackedA a = pack_a(norm, x, rows, weight.in_features);
+    const Output output{weight, residual, y};
+    const int64_t panels = panel_count(weight);
+    const bool is_few = a.count() <= FEW_TILES;
+    const int64_t nc = is_few ? group_size(a) : NC_PANELS;
+    const int64_t kc = is_few ? KC_FEW : KC;
+    const int64_t across = ceil_div(panels, nc), down = ceil_div(a.count(), MC_TILES);
+    thread_pool()->run(across * down, [&](int64_t task) {
+        const int64_t group = task / across, column = task % across * nc;
+        const Block block{a.count() * group / down, a.count() * (group + 1) / down, column,
+                          std::min(column + nc, panels)};
+        compute_block(weight, a, block, kc, output);
+    });
+}
+
+}  // namespace glm4v

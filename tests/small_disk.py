@@ -1,0 +1,61 @@
+"""A file system of its own that can really be filled: a tmpfs, mounted without being root."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+_BYTES = 2**30  # it takes no memory before something lies in it
+_PAGE_BYTES = 4096
+# A mount namespace of this process; others find its tmpfs by way of /proc.
+_HOLD = """
+mount -t tmpfs -o size="$1" none /mnt && echo ready
+while read -r size; do mount -o remount,size="$size" none /mnt && echo ready; done
+"""
+_IN_A_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
+
+
+class SmallDisk:
+    """`with SmallDisk() as disk:`; everything in `disk.folder` is gone afterwards."""
+
+    def __enter__(self) -> "SmallDisk":
+        self._holder = subprocess.Popen(
+            [*_IN_A_NAMESPACE, "sh", "-c", _HOLD, "sh", str(_BYTES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._wait()
+        self.folder = Path(f"/proc/{self._holder.pid}/root/mnt")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._holder.communicate()  # it ends with its input
+
+    def fill(self, room_bytes: int) -> None:
+        """Leave so much room, rounded up to pages."""
+        pages = -(-(shutil.disk_usage(self.folder).used + room_bytes) // _PAGE_BYTES)
+        self._resize(pages * _PAGE_BYTES)
+
+    def empty(self) -> None:
+        """Make room again."""
+        self._resize(_BYTES)
+
+    def _resize(self, size: int) -> None:
+        assert self._holder.stdin is not None  # it was opened as a pipe
+        self._holder.stdin.write(f"{size}\n")
+        self._holder.stdin.flush()
+        self._wait()
+
+    def _wait(self) -> None:
+        assert self._holder.stdout is not None  # it was opened as a pipe
+        if self._holder.stdout.readline() != "ready\n":
+            raise OSError("no file system could be mounted, or its size could not be changed")
+
+
+def can_mount() -> bool:
+    """Whether this machine allows it."""
+    try:
+        with SmallDisk():
+            return True
+    except OSError:
+        return False
