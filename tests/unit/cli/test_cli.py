@@ -487,7 +487,8 @@ def test_what_is_no_address_of_a_gateway_is_refused(argument: str) -> None:
         (["a", "b", "c"], ""),
         (
             ["a", "b", "a"],
-            "only 2 of 3 answers are different; a higher --temperature and --top-p give more variety",
+            "only 2 of 3 answers are different; "
+            "a higher --temperature and --top-p give more variety",
         ),
         (
             ["a", "a", "a"],
