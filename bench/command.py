@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import json as json_format
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,9 @@ def engine(
     dtype: Annotated[
         list[str] | None, typer.Option(help="One after the other; may be repeated. Default: auto.")
     ] = None,
+    weight_dtype: Annotated[
+        list[str] | None, typer.Option(help="Each with each dtype; may be repeated. Default: auto.")
+    ] = None,
     batch: Annotated[
         list[int] | None, typer.Option(min=1, help="Sequences; may be repeated. Default: 1 4 10.")
     ] = None,
@@ -70,7 +74,8 @@ def engine(
     from bench.report import table
 
     loads = [Load(b, c, steps) for c in context or (64, 1024) for b in batch or (1, 4, 10)]
-    figures, title = _measure_all(model, dtype or ["auto"], loads, rounds, threads)
+    dtypes = list(product(dtype or ["auto"], weight_dtype or ["auto"]))
+    figures, title = _measure_all(model, dtypes, loads, rounds, threads)
     if json:
         points = [
             {
@@ -89,7 +94,7 @@ def engine(
 
 def _measure_all(
     model: Path | None,
-    dtypes: Sequence[str],
+    dtypes: Sequence[tuple[str, str]],
     loads: Sequence["Load"],
     rounds: int,
     threads: int,
@@ -99,9 +104,9 @@ def _measure_all(
 
     from bench.machine import SideProcess
     from bench.model import write_middle
-    from glm4v.device.cpu.threads import use_threads
+    from glm4v.device import DeviceOptions, open_device
 
-    use_threads(threads)
+    open_device(DeviceOptions(threads=threads))  # sets torch's number of threads
     used = torch.get_num_threads()
     with (
         TemporaryFolder("bench") as folder,
@@ -110,15 +115,16 @@ def _measure_all(
         if model is None:
             model = folder / "middle"
             aside.call(write_middle, model)
-        figures = asyncio.run(_sweep(model, dtypes, loads, rounds, aside))
+        figures = asyncio.run(_sweep(model, dtypes, loads, rounds, threads, aside))
     return figures, f"{model.name}, {used} threads"
 
 
 async def _sweep(
     model: Path,
-    dtypes: Sequence[str],
+    dtypes: Sequence[tuple[str, str]],
     loads: Sequence["Load"],
     rounds: int,
+    threads: int,
     aside: "SideProcess",
 ) -> list["Figures"]:
     from rich.console import Console
@@ -126,7 +132,7 @@ async def _sweep(
 
     from bench.engine import Bench
     from glm4v.checkpoint.checkpoint import Checkpoint
-    from glm4v.device import open_device
+    from glm4v.device import DeviceOptions, open_device
 
     checkpoint = Checkpoint.open(model)
     longest = max(load.context + load.max_tokens for load in loads)
@@ -138,9 +144,11 @@ async def _sweep(
     figures = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("loading", total=len(dtypes) * len(loads))
-        for dtype in dtypes:
-            device = open_device("auto", dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False))
-            async with Bench(checkpoint, device, dtype, loads, aside).running() as running:
+        for dtype, weight_dtype in dtypes:
+            is_bfloat16 = checkpoint.is_bfloat16(vision=False)
+            device = open_device(DeviceOptions("auto", dtype, weight_dtype, threads, is_bfloat16))
+            name = dtype if weight_dtype == "auto" else f"{dtype}, weights {weight_dtype}"
+            async with Bench(checkpoint, device, name, loads, aside).running() as running:
                 for load in loads:
                     what = f"{device.description}: {load.batch} x {load.context}"
                     progress.update(task, description=what)

@@ -13,7 +13,7 @@ from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import LmQueue
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.device import open_device
+from glm4v.device import DeviceOptions, open_device
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
 from lm_worker.engine.blocks import BlockPool
@@ -44,7 +44,8 @@ class Bench:
         self._words = random.Random(0)
         self._left = 0
         self._done = asyncio.Event()
-        device = open_device("auto", dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False))
+        is_bfloat16 = checkpoint.is_bfloat16(vision=False)
+        device = open_device(DeviceOptions(dtype=dtype, is_bfloat16=is_bfloat16))
         self._blocks = requests * -(-(_PROMPT_TOKENS + tokens) // _BLOCK_SIZE)
         self._ranks = Ranks(
             partial(Runner.load, checkpoint, device, Shard(0, 1)),

@@ -14,8 +14,7 @@ with extra("worker"):
     from glm4v.broker.lm_queue import LmQueue
     from glm4v.broker.patience import retry_until_available
     from glm4v.checkpoint.checkpoint import Checkpoint
-    from glm4v.device import open_device
-    from glm4v.device.cpu.threads import use_threads
+    from glm4v.device import DeviceOptions, open_device
     from glm4v.host.cpu_arbiter import CpuArbiter
     from glm4v.process.service import Process, main
     from glm4v.process.settings import LmSettings
@@ -34,7 +33,6 @@ with extra("worker"):
 
 def build(settings: LmSettings) -> Process:
     """Wire one worker; ranks that something else starts are followers from here on."""
-    use_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
     connection = Connection(settings.redis_url.get_secret_value())
     queue = LmQueue(
@@ -59,7 +57,6 @@ def build(settings: LmSettings) -> Process:
         worker.publish,
         grammars,
         rank=children.config if children else rank,
-        ranks_here=size if children else 1,
     )
 
     async def answer() -> None:
@@ -94,14 +91,18 @@ def _engine(
     grammars: GrammarCache,
     *,
     rank: RankConfig | None,
-    ranks_here: int,
 ) -> tuple[Engine, Ranks]:
-    """The engine, and the ranks it drives; `ranks_here` of them share this host's memory."""
+    """The engine, and the ranks it drives."""
     spec = checkpoint.spec
     shard = Shard(0, settings.tensor_parallel)
     spec.check_ranks(shard.size)
     device = open_device(
-        settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False)
+        DeviceOptions.from_settings(
+            settings,
+            is_bfloat16=checkpoint.is_bfloat16(vision=False),
+            local_rank=rank.local_rank if rank else 0,
+            local_size=rank.local_size if rank else 1,
+        )
     )
     blocks = cache_blocks(
         settings,
@@ -109,7 +110,6 @@ def _engine(
         device,
         shard,
         weights=checkpoint.values(vision=False),
-        ranks_here=ranks_here,
     )
     ranks = Ranks(
         partial(Runner.load, checkpoint, device, shard, grammars=grammars),

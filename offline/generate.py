@@ -42,8 +42,11 @@ def command(
         bool, typer.Option("--ignore-eos", help="Go on past the model's own end.")
     ] = False,
     dtype: Annotated[
-        str, typer.Option(help="Of the arithmetic: float32 is the reference.")
+        str, typer.Option(help="Of activations and KV cache: float32 is the reference.")
     ] = "float32",
+    weight_dtype: Annotated[
+        str, typer.Option(help="Of stored weights: auto is that of activations.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
     threads: Annotated[int, typer.Option(help="Arithmetic threads; 0: one for each core.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
@@ -67,21 +70,24 @@ def command(
         ignore_eos=ignore_eos,
         return_prompt_ids=True,
     )
-    asyncio.run(_print_answer(_pipeline(model, device, dtype, threads), request, json=json))
+    pipeline = _pipeline(
+        model, device=device, dtype=dtype, weight_dtype=weight_dtype, threads=threads
+    )
+    asyncio.run(_print_answer(pipeline, request, json=json))
 
 
-def _pipeline(model: Path, device: str, dtype: str, threads: int) -> "Pipeline":
-    # torch comes with them, and takes seconds that `glm4v --help` should not take
+def _pipeline(
+    model: Path, *, device: str, dtype: str, weight_dtype: str, threads: int
+) -> "Pipeline":
+    # Imports torch, which takes seconds that `glm4v --help` should not take.
     from glm4v.checkpoint.checkpoint import Checkpoint
-    from glm4v.device import open_device
-    from glm4v.device.cpu.threads import use_threads
+    from glm4v.device import DeviceOptions, open_device
     from offline.pipeline import Pipeline
 
-    use_threads(threads)
     checkpoint = Checkpoint.open(model)
     is_bfloat16 = all(checkpoint.is_bfloat16(vision=part) for part in (True, False))
-    opened = open_device(device, dtype, is_bfloat16=is_bfloat16)
-    return Pipeline(checkpoint, opened, ImageLimits())
+    options = DeviceOptions(device, dtype, weight_dtype, threads, is_bfloat16)
+    return Pipeline(checkpoint, open_device(options), ImageLimits())
 
 
 @dataclass

@@ -10,8 +10,7 @@ with extra("worker"):
     from glm4v.broker.patience import retry_until_available
     from glm4v.broker.vision_queue import VisionQueue
     from glm4v.checkpoint.checkpoint import Checkpoint
-    from glm4v.device import open_device
-    from glm4v.device.cpu.threads import use_threads
+    from glm4v.device import DeviceOptions, open_device
     from glm4v.host.cpu_arbiter import CpuArbiter
     from glm4v.images import ImageLimits
     from glm4v.process.service import Process, main
@@ -25,10 +24,9 @@ _DECODERS = 2
 
 def build(settings: VisionSettings) -> Process:
     """Wire one worker."""
-    use_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
     device = open_device(
-        settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16(vision=True)
+        DeviceOptions.from_settings(settings, is_bfloat16=checkpoint.is_bfloat16(vision=True))
     )
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     turns = CpuArbiter(settings.cpu_arbiter)

@@ -28,6 +28,7 @@ def up(
     max_open_requests: opt.MaxOpenRequests = None,
     redis_url: opt.RedisUrl = None,
     dtype: opt.DtypeName = None,
+    weight_dtype: opt.WeightDtypeName = None,
     data_dir: opt.DataDir = None,
     log_level: opt.LogLevelName = None,
 ) -> None:
@@ -41,6 +42,7 @@ def up(
         "GLM4V_MAX_NUM_SEQS": max_num_seqs,
         "GLM4V_MAX_OPEN_REQUESTS": max_open_requests,
         "GLM4V_DTYPE": dtype and dtype.value,
+        "GLM4V_WEIGHT_DTYPE": weight_dtype and weight_dtype.value,
         "GLM4V_LOG_LEVEL": log_level and log_level.value,
     }
     settings = ClusterSettings(

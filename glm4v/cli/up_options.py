@@ -10,11 +10,10 @@ from glm4v.cli.options import unicode_text
 
 
 class Dtype(StrEnum):
-    """As GLM4V_DTYPE."""
+    """As GLM4V_DTYPE and GLM4V_WEIGHT_DTYPE."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
-    WEIGHTS16 = "weights16"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
 
@@ -68,7 +67,11 @@ RedisUrl = Annotated[
 ]
 DtypeName = Annotated[
     Dtype | None,
-    typer.Option("--dtype", show_default="auto", help="Type of weights and activations."),
+    typer.Option("--dtype", show_default="auto", help="Type of activations and KV cache."),
+]
+WeightDtypeName = Annotated[
+    Dtype | None,
+    typer.Option("--weight-dtype", show_default="auto", help="Type of stored weights."),
 ]
 DataDir = Annotated[
     Path | None,

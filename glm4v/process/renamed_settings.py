@@ -12,5 +12,9 @@ RENAMED = {
     "STEP_STRETCH": "PREFILL_SLOWDOWN",
     "STEP_TOKENS": "MAX_BATCHED_TOKENS",
 }
+# Values of settings that had another name.
+RENAMED_VALUES = {
+    ("DTYPE", "weights16"): "GLM4V_DTYPE=float32 with GLM4V_WEIGHT_DTYPE=bfloat16",
+}
 # What users of other servers write.
 SYNONYMS = {"ADDRESS": "LISTEN", "BIND": "LISTEN", "HOST": "LISTEN", "PORT": "LISTEN"}

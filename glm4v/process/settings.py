@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from glm4v.errors import ConfigurationError
-from glm4v.process.renamed_settings import RENAMED, SYNONYMS
+from glm4v.process.renamed_settings import RENAMED, RENAMED_VALUES, SYNONYMS
 from glm4v.process.service_links import is_service_link
 
 PREFIX = "GLM4V_"
@@ -107,10 +107,13 @@ class DeviceSettings(ServiceSettings):
     """Settings of vision and language workers."""
 
     device: str = Field("auto", description="device to compute on: auto or cpu")
-    dtype: Literal["auto", "float32", "weights16", "bfloat16", "float16"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="dtype of activations and KV cache; auto is the device's best"
+    )
+    weight_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="of weights and activations; weights16 keeps weights in 16 bits and computes "
-        "in float32, auto is that where it loses nothing, else float32",
+        description="dtype of stored weights; auto is that of activations, or bfloat16 if "
+        "GLM4V_DTYPE is auto too and nothing is lost",
     )
     threads: int = Field(
         0,
@@ -201,6 +204,8 @@ def read_settings(kind: type[_S], overrides: Mapping[str, str] | None = None) ->
             reason = f"is not set; it is the {kind.model_fields[name].description}"
         else:
             reason = f"is {first['input']!r}: {first['msg']}"
+            if new := RENAMED_VALUES.get((name.upper(), str(first["input"]))):
+                reason += f"; did you mean {new}?"
         raise ConfigurationError(f"{variable_of(name)} {reason}") from None
 
 

@@ -8,9 +8,8 @@ import sys
 import threading
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.device import open_device
+from glm4v.device import DeviceOptions, open_device
 from glm4v.device.collectives import ProcessGroup
-from glm4v.device.cpu.threads import use_threads
 from glm4v.host.out_of_memory import out_of_memory_as_overloaded
 from glm4v.process.exit import run_and_exit
 from glm4v.process.settings import LmSettings, read_settings
@@ -29,10 +28,14 @@ def follow(settings: LmSettings, config: RankConfig) -> None:
 
     Raises if any rank dies or hangs: a group never runs incomplete.
     """
-    use_threads(settings.threads)
     checkpoint = Checkpoint.open(settings.model)
     device = open_device(
-        settings.device, settings.dtype, is_bfloat16=checkpoint.is_bfloat16(vision=False)
+        DeviceOptions.from_settings(
+            settings,
+            is_bfloat16=checkpoint.is_bfloat16(vision=False),
+            local_rank=config.local_rank,
+            local_size=config.local_size,
+        )
     )
     group = init_group(config, device.collective_backend, settings.rank_timeout_s)
     cache = json.loads(group.receive())
@@ -70,9 +73,8 @@ def _run() -> None:
     start_log(settings.log_level)
     if len(sys.argv) == 3:
         _die_with_parent()
-        config: RankConfig | None = RankConfig(
-            int(sys.argv[1]), settings.tensor_parallel, sys.argv[2]
-        )
+        rank, size = int(sys.argv[1]), settings.tensor_parallel
+        config: RankConfig | None = RankConfig(rank, size, sys.argv[2], rank, size)
     else:
         config = rank_from_env(os.environ, settings.tensor_parallel)
     assert config is not None, "a follower needs a rank"

@@ -35,11 +35,15 @@ class RankConfig:
     rank: int
     size: int
     address: str  # where the ranks meet: "tcp://host:port" or "file:///path"; empty for a lone rank
+    local_rank: int = 0  # among the ranks on this host
+    local_size: int = 1  # ranks on this host
 
 
 def rank_from_env(environment: Mapping[str, str], tensor_parallel: int) -> RankConfig | None:
     """This process's rank if it was started from outside, else None.
 
+    LOCAL_RANK and LOCAL_WORLD_SIZE say which of a host's devices is its own; without them it has
+    the host for itself.
     Raises ConfigurationError if the variables contradict each other or `tensor_parallel`.
     """
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -51,14 +55,20 @@ def rank_from_env(environment: Mapping[str, str], tensor_parallel: int) -> RankC
         raise ConfigurationError(f"{', '.join(given)} set, but not {missing}; set all four or none")
     try:
         rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        local_rank = int(environment.get("LOCAL_RANK") or 0)
+        local_size = int(environment.get("LOCAL_WORLD_SIZE") or 1)
     except ValueError as error:
-        raise ConfigurationError(f"RANK and WORLD_SIZE must be numbers: {error}") from None
+        raise ConfigurationError(f"ranks and sizes must be numbers: {error}") from None
     if size != tensor_parallel or not 0 <= rank < size:
         raise ConfigurationError(
             f"RANK={rank} WORLD_SIZE={size} do not match GLM4V_TENSOR_PARALLEL={tensor_parallel}"
         )
+    if not 0 <= local_rank < local_size <= size:
+        raise ConfigurationError(
+            f"LOCAL_RANK={local_rank} LOCAL_WORLD_SIZE={local_size} do not match WORLD_SIZE={size}"
+        )
     host, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
-    return RankConfig(rank, size, f"tcp://{host}:{port}")
+    return RankConfig(rank, size, f"tcp://{host}:{port}", local_rank, local_size)
 
 
 def init_group(config: RankConfig, backend: str, rank_timeout_s: float) -> ProcessGroup:
@@ -81,7 +91,7 @@ class RankProcesses:
 
     def __init__(self, size: int) -> None:
         self._folder = TemporaryFolder("ranks")
-        self.config = RankConfig(0, size, (self._folder.path / "meeting").as_uri())
+        self.config = RankConfig(0, size, (self._folder.path / "meeting").as_uri(), local_size=size)
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host needs no other interface
         self._processes = [self._start(rank) for rank in range(1, size)]
 

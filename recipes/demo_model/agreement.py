@@ -20,7 +20,7 @@ from recipes.demo_model.asking import Asked, ask_with_bar
 from recipes.demo_model.evaluate import cases_of
 from recipes.demo_model.evaluation import SKILLS, Case
 
-_MARGINS = {"float32": 1e-3, "weights16": 1e-3, "float16": 0.125, "bfloat16": 1.0}
+_MARGINS = {"float32": 1e-3, "float16": 0.125, "bfloat16": 1.0}
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,28 @@ class Variant:
 
     dtype: str
     ranks: int
+    weight_dtype: str = "auto"
 
     @property
     def name(self) -> str:
         """For the table."""
-        return f"{self.dtype}, {self.ranks} rank{'s' if self.ranks > 1 else ''}"
+        weights = "" if self.weight_dtype == "auto" else f", weights {self.weight_dtype}"
+        return f"{self.dtype}{weights}, {self.ranks} rank{'s' if self.ranks > 1 else ''}"
 
     @property
     def environment(self) -> Mapping[str, str]:
         """Settings of the processes."""
-        return {"GLM4V_TENSOR_PARALLEL": str(self.ranks)}
+        return {
+            "GLM4V_TENSOR_PARALLEL": str(self.ranks),
+            "GLM4V_WEIGHT_DTYPE": self.weight_dtype,
+        }
 
 
 REFERENCE = Variant("float32", 1)
 VARIANTS = (
     Variant("float32", 2),
     Variant("float32", 4),
-    Variant("weights16", 1),
+    Variant("float32", 1, "bfloat16"),
     Variant("float16", 1),
     Variant("bfloat16", 1),
     Variant("bfloat16", 2),

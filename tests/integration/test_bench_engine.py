@@ -34,12 +34,13 @@ def bench(*options: object) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.needs_compiler
 def test_every_point_is_measured_and_its_parts_make_the_step(model: Path, tmp_path: Path) -> None:
     plot = tmp_path / "engine.png"
-    dtypes = ("--dtype", "float32", "--dtype", "weights16")
+    dtypes = ("--dtype", "float32", "--weight-dtype", "auto", "--weight-dtype", "bfloat16")
     loads = ("--batch", 1, "--batch", 3, "--context", 20, "--context", 40, "--steps", 12)
     done = bench("--model", model, *dtypes, *loads, "--json", "--plot", plot)
     assert done.returncode == 0, done.stderr
     points = json.loads(done.stdout)["points"]
-    asked = [(d, b, c) for d in ("float32", "weights16") for c in (20, 40) for b in (1, 3)]
+    names = ("float32", "float32, weights bfloat16")
+    asked = [(d, b, c) for d in names for c in (20, 40) for b in (1, 3)]
     assert [(at["dtype"], at["batch"], at["context"]) for at in points] == asked
     for at in points:
         assert at["prefill_tokens_s"] > 0
@@ -60,7 +61,8 @@ def test_every_point_is_measured_and_its_parts_make_the_step(model: Path, tmp_pa
 def test_a_step_reads_all_weights_but_the_word_table_and_its_rows_of_the_cache(
     model: Path,
 ) -> None:
-    done = bench("--model", model, "--dtype", "weights16", "--batch", 3, "--context", 20, "--json")
+    dtypes = ("--dtype", "float32", "--weight-dtype", "bfloat16")
+    done = bench("--model", model, *dtypes, "--batch", 3, "--context", 20, "--json")
     (point,) = json.loads(done.stdout)["points"]
     spec = Checkpoint.open(model).spec
     query, key = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim

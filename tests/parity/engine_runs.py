@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.device import open_device
+from glm4v.device import DeviceOptions, open_device
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.engine import Engine, TokenOutput
@@ -125,7 +125,7 @@ class Running:
         answers: Answers,
     ) -> None:
         checkpoint = Checkpoint.open(folder)
-        device = open_device("cpu", "float32")
+        device = open_device(DeviceOptions("cpu", "float32"))
         size = place.size if place else 1
         self.grammars = GrammarCache(folder, checkpoint.spec)
         self.answers = answers

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.device import AttentionSegment, open_device
+from glm4v.device import AttentionSegment, DeviceOptions, open_device
 from tests.parity.golden_plans import (
     GoldenCase,
     Played,
@@ -35,7 +35,7 @@ class Model:
         checkpoint = Checkpoint.open(folder("micro-glm4v" if name == "bundled" else name))
         self.golden = open_golden(name)
         self.spec = checkpoint.spec
-        self.device = open_device("cpu", dtype)
+        self.device = open_device(DeviceOptions("cpu", dtype))
         self.model: RecordingModel = load_model(checkpoint, self.device)
         self.cases = [read_case(self.golden, case, checkpoint.spec) for case in cases(self.golden)]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.device import open_device
+from glm4v.device import DeviceOptions, open_device
 from glm4v.device.collectives import Collective, SingleRank
 from lm_worker.model.layers import Shard
 from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
@@ -19,7 +19,7 @@ def play_all(group: Collective, rank: int, size: int, folder: Path) -> torch.Ten
     checkpoint = Checkpoint.open(folder)
     golden = open_golden("bundled")
     shard = Shard(rank, size)
-    device = open_device("cpu", "float32")
+    device = open_device(DeviceOptions("cpu", "float32"))
     model = load_model(checkpoint, device, shard, group)
     every = [read_case(golden, case, checkpoint.spec) for case in cases(golden)]
     played = play(model, device, checkpoint.spec, every, chunk=7, block_size=4, shard=shard)

@@ -11,7 +11,7 @@ import torch
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.tiny import write_tiny
 from glm4v.checkpoint.weights import Weights
-from glm4v.device import open_device
+from glm4v.device import DeviceOptions, open_device
 from glm4v.images import ImageLimits
 from tests.parity.golden_plans import Golden, open_golden
 from tests.reference import REFERENCE
@@ -26,7 +26,7 @@ class Tower:
 
     def __init__(self, folder: Path, golden: Golden) -> None:
         checkpoint = Checkpoint.open(folder)
-        device = open_device("cpu", "float32")
+        device = open_device(DeviceOptions("cpu", "float32"))
         self.golden = golden
         self.spec = checkpoint.spec.vision
         weights = Weights(checkpoint, device.dtype, device.torch_device)

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from glm4v import device as devices
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.device import Device, open_device
+from glm4v.device import Device, DeviceOptions, open_device
 from glm4v.device.cpu.device import CpuDevice
 from glm4v.device.cpu.kernels import library
 from glm4v.errors import ConfigurationError
@@ -18,7 +17,7 @@ from tests.parity.golden_plans import cases, load_model, open_golden, play, read
 
 @pytest.fixture
 def device() -> Device:
-    return open_device("cpu", "weights16")
+    return open_device(DeviceOptions("cpu", "float32", "bfloat16"))
 
 
 @pytest.mark.needs_compiler
@@ -48,7 +47,7 @@ def test_a_bfloat16_checkpoint_gives_what_float32_weights_give(
     played = [read_case(golden, case, checkpoint.spec) for case in cases(golden)]
     halves, floats = (
         play(load_model(checkpoint, d), d, checkpoint.spec, played, chunk=7, block_size=4)
-        for d in (device, open_device("cpu", "float32"))
+        for d in (device, open_device(DeviceOptions("cpu", "float32")))
     )
     for half, full in zip(halves, floats, strict=True):
         assert torch.equal(half.logits, full.logits)
@@ -96,9 +95,9 @@ def test_tables_are_stored_in_16_bits_too(device: Device) -> None:
 @pytest.mark.needs_compiler
 def test_auto_takes_16_bits_where_they_lose_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert open_device("auto", "auto", is_bfloat16=True).weight_bytes == 2
+        assert open_device(DeviceOptions(is_bfloat16=True)).weight_bytes == 2
     assert "float32, weights bfloat16, native kernels" in caplog.text
-    assert open_device("auto", "auto", is_bfloat16=False).weight_bytes == 4
+    assert open_device(DeviceOptions(is_bfloat16=False)).weight_bytes == 4
 
 
 def test_without_a_compiler_torch_computes_and_the_log_says_what_to_install(
@@ -109,10 +108,10 @@ def test_without_a_compiler_torch_computes_and_the_log_says_what_to_install(
     library.open_kernels.cache_clear()
     try:
         with caplog.at_level(logging.INFO):
-            assert open_device("auto", "auto", is_bfloat16=True).weight_bytes == 4
+            assert open_device(DeviceOptions(is_bfloat16=True)).weight_bytes == 4
         assert "device cpu: float32, PyTorch" in caplog.text
         assert "no C++ compiler found (no-such-compiler); install one" in caplog.text
         with pytest.raises(ConfigurationError, match="needs a C\\+\\+ compiler"):
-            devices.open_device("cpu", "weights16")
+            open_device(DeviceOptions("cpu", "float32", "bfloat16"))
     finally:
         library.open_kernels.cache_clear()

@@ -15,8 +15,11 @@ from glm4v.device.cpu.kernels import (
     KernelLinear,
     Kernels,
     attend_all,
+    open_kernels,
 )
+from glm4v.device.cpu.threads import use_threads
 from glm4v.device.linear import Epilogue, Linear, PlainLinear
+from glm4v.device.options import DeviceOptions, parse_dtype
 from glm4v.errors import ConfigurationError
 from glm4v.host.memory import free_host_memory_bytes
 
@@ -27,28 +30,54 @@ class CpuDevice(Device):
     """The cores of the machine, with as many threads as torch has.
 
     `kernels` compute in float32; torch computes without them and in other dtypes. `half_weights`
-    stores weights in bfloat16 while activations, cache and arithmetic are float32; raises
-    ConfigurationError without kernels.
+    stores weights in bfloat16 while activations, cache and arithmetic are float32; it needs
+    kernels. `processes` share the memory of the host.
     """
 
     def __init__(
-        self, dtype: torch.dtype, kernels: Kernels | None = None, *, half_weights: bool = False
+        self,
+        dtype: torch.dtype,
+        kernels: Kernels | None = None,
+        *,
+        half_weights: bool = False,
+        processes: int = 1,
     ) -> None:
-        if half_weights and kernels is None:
-            raise ConfigurationError(
-                "dtype 'weights16' needs a C++ compiler; install one (apt install g++), or use "
-                "float32"
-            )
+        assert kernels is not None or not half_weights, "only kernels compute from bfloat16"
         self.name = "cpu"
         self.torch_device = torch.device("cpu")
         self.dtype = dtype
         self.collective_backend = "gloo"
         self._kernels = kernels if dtype == torch.float32 else None
+        self._processes = processes
         self._bits = 16 if half_weights else 32
         self.weight_bytes = 2 if half_weights else dtype.itemsize
         self.description = self._describe()
         if self._kernels is not None:
             self._kernels.set_num_threads(torch.get_num_threads())
+
+    @classmethod
+    def open(cls, options: DeviceOptions) -> "CpuDevice":
+        """The CPU, with this process's number of threads.
+
+        dtype "auto" is float32. Weight dtype "auto" is that of activations, or bfloat16 if `dtype`
+        is "auto" too and the kernels lose nothing by it. Raises ConfigurationError.
+        """
+        use_threads(options.threads)
+        dtype = parse_dtype(options.dtype) or torch.float32
+        weight_dtype = parse_dtype(options.weight_dtype)
+        kernels = open_kernels() if dtype == torch.float32 else None
+        if weight_dtype is None:
+            is_lossless = options.dtype == "auto" and options.is_bfloat16 and kernels is not None
+            weight_dtype = torch.bfloat16 if is_lossless else dtype
+        half_weights = weight_dtype != dtype
+        if half_weights:
+            _check_half_weights(dtype, weight_dtype, kernels)
+            if not options.is_bfloat16:
+                log.warning(
+                    "converting weights to bfloat16; the checkpoint is not bfloat16, precision is "
+                    "lost"
+                )
+        return cls(dtype, kernels, half_weights=half_weights, processes=options.local_size)
 
     def linear(
         self,
@@ -75,8 +104,8 @@ class CpuDevice(Device):
         return KernelDecoder(self._kernels, layers, shape, collective, bits=self._bits)
 
     def free_memory_bytes(self) -> int:
-        """Host memory that this process may still allocate."""
-        return free_host_memory_bytes()
+        """This process's share of the host memory that is still free."""
+        return free_host_memory_bytes() // self._processes
 
     def paged_attention(self) -> Attention:
         """A new attention with a cache of its own."""
@@ -96,3 +125,19 @@ class CpuDevice(Device):
         engine = "PyTorch" if self._kernels is None else "native kernels"
         weights = ", weights bfloat16" if self._bits == 16 else ""
         return f"{name}{weights}, {engine}"
+
+
+def _check_half_weights(
+    dtype: torch.dtype, weight_dtype: torch.dtype, kernels: Kernels | None
+) -> None:
+    if (dtype, weight_dtype) != (torch.float32, torch.bfloat16):
+        names = (str(each).removeprefix("torch.") for each in (dtype, weight_dtype))
+        raise ConfigurationError(
+            "the CPU does not compute in {} from weights in {}; leave GLM4V_WEIGHT_DTYPE out, or "
+            "use float32 with bfloat16 weights".format(*names)
+        )
+    if kernels is None:
+        raise ConfigurationError(
+            "weight dtype 'bfloat16' needs a C++ compiler; install one (apt install g++), or use "
+            "float32"
+        )

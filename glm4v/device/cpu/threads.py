@@ -1,4 +1,4 @@
-"""How many threads torch computes with, and after it the kernels."""
+"""The number of threads that torch, and with it the kernels, compute with."""
 
 import os
 
@@ -8,10 +8,10 @@ from glm4v.host.cpus import usable_cpus
 
 
 def use_threads(count: int) -> None:
-    """Take `count` threads; for 0 as many as the process may keep CPUs busy.
+    """Use `count` threads; 0 uses as many as the affinity mask and the CPU quota allow.
 
-    torch by itself looks at the affinity and not at a container's quota. What the environment says
-    for OpenMP stays.
+    torch itself respects the affinity mask but not a container's quota. OMP_NUM_THREADS takes
+    precedence over 0.
     """
     if count:
         torch.set_num_threads(count)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from glm4v.device import open_device
+from glm4v.device import DeviceOptions, open_device
 from glm4v.errors import Unavailable
 from glm4v.host.memory import free_host_memory_bytes
 
@@ -75,7 +75,7 @@ def test_a_system_that_does_not_tell_says_what_to_set(tmp_path: Path) -> None:
 
 @pytest.mark.needs_linux
 def test_this_machine_tells() -> None:
-    assert open_device("cpu", "float32").free_memory_bytes() > 0
+    assert open_device(DeviceOptions("cpu", "float32")).free_memory_bytes() > 0
 
 
 LIMITS = """Limit                     Soft Limit           Hard Limit           Units

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from glm4v.checkpoint.checkpoint import Checkpoint, TensorPlace
 from glm4v.checkpoint.spec import ModelSpec, VisionSpec
 from glm4v.checkpoint.weights import Weights
-from glm4v.device import open_device
+from glm4v.device import DeviceOptions, open_device
 from glm4v.device.collectives import SingleRank
 from glm4v.errors import ConfigurationError
 from lm_worker.model.decoder import rotate
@@ -25,7 +25,7 @@ from lm_worker.model.layers import (
 )
 from lm_worker.model.model import kv_bytes_per_token
 
-CPU = open_device("cpu", "float32")
+CPU = open_device(DeviceOptions("cpu", "float32"))
 SPEC = ModelSpec(
     hidden_size=4096,
     layers=40,

@@ -171,7 +171,12 @@ def test_settings_of_other_processes_may_share_the_environment(
     [
         ("GLM4V_BLOCK_SIZE", "0", r"GLM4V_BLOCK_SIZE is '0': .*greater than or equal to 1"),
         ("GLM4V_DRAIN_TIMEOUT_S", "inf", "GLM4V_DRAIN_TIMEOUT_S is 'inf': .*finite"),
-        ("GLM4V_DTYPE", "fp8", "GLM4V_DTYPE is 'fp8': .*'weights16'"),
+        ("GLM4V_DTYPE", "fp8", "GLM4V_DTYPE is 'fp8': .*'bfloat16' or 'float16'$"),
+        (
+            "GLM4V_DTYPE",
+            "weights16",
+            r"did you mean GLM4V_DTYPE=float32 with GLM4V_WEIGHT_DTYPE=bfloat16\?$",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_names_the_variable(

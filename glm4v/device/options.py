@@ -1,0 +1,60 @@
+"""How a process wants to compute: its device, dtypes and place on the host."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from glm4v.errors import ConfigurationError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class _Settings(Protocol):
+    """The settings of a worker that concern its device."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def weight_dtype(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceOptions:
+    """What `open_device` needs to know."""
+
+    device: str = "auto"
+    dtype: str = "auto"  # of activations and cache
+    weight_dtype: str = "auto"  # of stored weights
+    threads: int = 0  # of the CPU; 0 takes all usable cores
+    is_bfloat16: bool = False  # the checkpoint's weights are bfloat16
+    local_rank: int = 0  # of this process among those of its group on this host: its device index
+    local_size: int = 1  # processes of its group on this host
+
+    @classmethod
+    def from_settings(
+        cls, settings: _Settings, *, is_bfloat16: bool, local_rank: int = 0, local_size: int = 1
+    ) -> "DeviceOptions":
+        """The options of one process of a worker."""
+        return cls(
+            settings.device,
+            settings.dtype,
+            settings.weight_dtype,
+            settings.threads,
+            is_bfloat16,
+            local_rank,
+            local_size,
+        )
+
+
+def parse_dtype(name: str) -> torch.dtype | None:
+    """The dtype called `name`, None for "auto"; raises ConfigurationError for other names."""
+    if name == "auto":
+        return None
+    if name not in _DTYPES:
+        raise ConfigurationError(f"unknown dtype {name!r}; use one of auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]

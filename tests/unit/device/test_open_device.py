@@ -1,0 +1,67 @@
+"""Which device is opened, with which dtypes, threads and share of the host."""
+
+import pytest
+import torch
+
+from glm4v.device import DeviceOptions, open_device
+from glm4v.device.cpu import device as cpu
+from glm4v.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype", "weight_bytes"),
+    [
+        (DeviceOptions(), torch.float32, 4),
+        pytest.param(
+            DeviceOptions(is_bfloat16=True), torch.float32, 2, marks=pytest.mark.needs_compiler
+        ),
+        (DeviceOptions(dtype="float32", is_bfloat16=True), torch.float32, 4),
+        (DeviceOptions("cpu", "auto", "float32", is_bfloat16=True), torch.float32, 4),
+        pytest.param(
+            DeviceOptions("cpu", "float32", "bfloat16"),
+            torch.float32,
+            2,
+            marks=pytest.mark.needs_compiler,
+        ),
+        (DeviceOptions("auto", "bfloat16", is_bfloat16=True), torch.bfloat16, 2),
+        (DeviceOptions("auto", "float16", "float16"), torch.float16, 2),
+    ],
+)
+def test_the_cpu_stores_weights_in_16_bits_if_asked_or_if_nothing_is_lost(
+    options: DeviceOptions, dtype: torch.dtype, weight_bytes: int
+) -> None:
+    device = open_device(options)
+    assert (device.name, device.dtype, device.weight_bytes) == ("cpu", dtype, weight_bytes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (DeviceOptions("tpu"), "unknown device 'tpu'; use one of auto, cpu"),
+        (DeviceOptions("cpu", "int8"), "unknown dtype 'int8'; use one of auto, float32"),
+        (DeviceOptions("cpu", "float32", "int8"), "unknown dtype 'int8'"),
+        (DeviceOptions("cpu", "auto", "float16"), "in float32 from weights in float16"),
+        (DeviceOptions("cpu", "bfloat16", "float32"), "in bfloat16 from weights in float32"),
+    ],
+)
+def test_options_that_cannot_be_satisfied_are_refused(options: DeviceOptions, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        open_device(options)
+
+
+def test_the_device_sets_the_number_of_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        open_device(DeviceOptions("cpu", "float32", threads=3))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_ranks_of_one_host_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "free_host_memory_bytes", lambda: 1200)
+    free = [
+        open_device(DeviceOptions("cpu", local_rank=0, local_size=size)).free_memory_bytes()
+        for size in (1, 3)
+    ]
+    assert free == [1200, 400]
