@@ -1,4 +1,4 @@
-"""What every door of the gateway calls. Knows no transport."""
+"""The operations of a gateway, independent of the transport."""
 
 from gateway.access.caller import Caller
 from gateway.admission.admission import MAX_CHOICES, Admission
@@ -14,10 +14,10 @@ from glm4v.v1 import inference_pb2 as api
 
 
 class Gateway:
-    """The operations on requests for one model, in the messages of `glm4v.v1`.
+    """Serves requests for one model. Doors translate their transport to these calls.
 
-    Every method raises `glm4v.errors`; a door translates them. Every field of a message that this
-    release does not know is refused.
+    Arguments and results are messages of `glm4v.v1`, without gRPC. Errors are those of
+    `glm4v.errors`. Unknown fields of a message are refused.
     """
 
     def __init__(
@@ -35,16 +35,16 @@ class Gateway:
     async def generate(
         self, caller: Caller, request: api.GenerateRequest, *, time_limit_s: float | None
     ) -> EventStream:
-        """Accept a request, or attach to it where the caller sent it before, and follow it.
+        """Accept a request, or attach to it if it was accepted before, and stream its events.
 
-        When this returns, nothing here holds the image any more, and a door that drops `request`
-        frees it: an answer takes minutes. Closing the stream detaches from the request. Raises
-        InvalidRequest, IdTaken, Overloaded, UnknownReference for a digest, and Unavailable.
+        The stream holds neither the request nor the image, whose bytes would stay in memory for the
+        minutes of an answer; a door should drop `request` as well. Raises InvalidRequest, IdTaken,
+        Overloaded, UnknownReference (image digest) and Unavailable.
 
         Args:
-            caller: Owns the request.
-            request: The request; its messages may hold the bytes of an image.
-            time_limit_s: Seconds to the deadline; None for the default.
+            caller: The owner of the request.
+            request: The request, with the bytes of its image or without.
+            time_limit_s: Seconds until the deadline; None for the default.
         """
         admitted = await self._admission.admit(request, caller, time_limit_s)
         await self._broker.submit(admitted.job, admitted.image)
@@ -53,10 +53,10 @@ class Gateway:
         )
 
     async def attach(self, caller: Caller, request: api.AttachRequest) -> EventStream:
-        """Follow an existing request after the tokens that the caller has received.
+        """Stream the events of an existing request, after the tokens that the caller has received.
 
-        Raises UnknownReference, for a request of another owner as well, InvalidRequest, and
-        Unavailable.
+        Raises UnknownReference, also for a request of another owner, InvalidRequest, RequestFailed
+        and Unavailable.
         """
         count = len(request.token_offsets)
         check_range("the number of token_offsets", count, 0, MAX_CHOICES)
@@ -77,7 +77,7 @@ class Gateway:
     async def count_tokens(
         self, caller: Caller, request: api.CountTokensRequest
     ) -> api.CountTokensResponse:
-        """Count the tokens of a prompt, even of one longer than the context.
+        """Count the tokens of a prompt, which may exceed the context.
 
         Raises InvalidRequest, and Overloaded for an image of too many bytes.
         """
@@ -98,7 +98,7 @@ class Gateway:
 def describe(
     checkpoint: Checkpoint, defaults: SamplingDefaults, images: ImageLimits
 ) -> api.GetModelResponse:
-    """The description of a model, which is constant while the process runs."""
+    """The description of a model and of a gateway's limits."""
     spec = checkpoint.spec
     return api.GetModelResponse(
         name=checkpoint.name,

@@ -1,4 +1,4 @@
-"""Who makes a call, and what belongs to them."""
+"""The caller of an operation, and the scope of its requests."""
 
 import hashlib
 import json
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 class Caller:
     """The identity behind a call, as the door established it.
 
-    A request belongs to the owner who made it: for other owners it does not exist. All anonymous
-    callers are one owner, whose name is empty. `share` groups the requests that compete as one
-    client for capacity.
+    A request belongs to the owner that made it, and does not exist for other owners. All anonymous
+    callers are one owner with an empty name. Capacity is shared between clients: the requests with
+    the same `client` compete as one.
 
-    Images have no owner yet: a digest stands for the same file, whoever sent it. The scope of
-    digests, once they have one, is derived here as well.
+    Images have no owner yet: a digest refers to the same file for every caller. A scope for digests
+    is to be derived here, like that of the prefix cache.
     """
 
     owner: str = ""
-    share: str = ""
+    client: str = ""
 
     def cache_salt(self, salt: str) -> str:
-        """The salt of the prefix cache: an owner shares no prefix with another, whatever `salt` is.
+        """The salt of the prefix cache. Two owners never share a prefix, whatever `salt` they send.
 
-        The salt of an anonymous caller stays as given. It has at most 128 bytes, and so never
-        equals the salt of an owner, which has 134.
+        The salt of an anonymous caller is used as given. It has at most 128 bytes and therefore
+        never equals the salt of an owner, which has 134.
         """
         if not self.owner:
             return salt

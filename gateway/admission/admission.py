@@ -1,6 +1,6 @@
-"""From a request to a job: everything is checked and every default resolved before it is accepted.
+"""Request to job: all fields are checked and all defaults resolved before it is accepted.
 
-Runs in a thread, as texts of megabytes take seconds.
+Runs in a thread, because tokenizing megabytes of text takes seconds.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from glm4v.internal.v1 import journal_pb2
 from glm4v.v1 import inference_pb2 as api
 
 _DEFAULT_MAX_TOKENS = 1024
-_DEFAULT_LINGER_S = 10.0
+_DEFAULT_ORPHAN_TIMEOUT_S = 10.0
 _DEFAULT_PRIORITY = 3
 _MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 16
@@ -44,7 +44,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class AdmissionLimits:
-    """What a gateway's settings allow."""
+    """Limits from the settings of a gateway."""
 
     images: ImageLimits
     default_deadline_s: float
@@ -53,14 +53,14 @@ class AdmissionLimits:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that can work."""
+    """A valid request."""
 
     job: journal_pb2.Job
-    image: bytes | None  # the image file, when the request brought it
+    image: bytes | None  # the image file, if the request contains it
 
 
 class Admission:
-    """Checks requests for one model."""
+    """Checks requests for one model and makes their jobs."""
 
     def __init__(
         self,
@@ -92,7 +92,8 @@ class Admission:
 
     async def count(self, request: api.CountTokensRequest) -> Prompt:
         """The prompt of a conversation, even one longer than the context. Raises as `admit`."""
-        return (await anyio.to_thread.run_sync(self._read_conversation, request))[0]
+        prompt, _, _ = await anyio.to_thread.run_sync(self._read_conversation, request)
+        return prompt
 
     def _admit(self, request: api.GenerateRequest, caller: Caller) -> Admitted:
         self._check_fields(request)
@@ -155,7 +156,7 @@ class Admission:
     def _read_conversation(
         self, request: api.GenerateRequest | api.CountTokensRequest
     ) -> tuple[Prompt, str, bytes | None]:
-        """The prompt, the image's digest (empty without one) and its bytes where they came."""
+        """The prompt, the image's digest (empty without an image) and its bytes, if sent."""
         self._check_count(request.messages)
         refuse_unknown_fields(request)
         conversation = read_messages(request.messages)
@@ -169,40 +170,42 @@ class Admission:
         if _DIGEST.fullmatch(image.digest) is None:
             raise InvalidRequest(
                 f"image.digest is {image.digest[:80]!r} ({len(image.digest)} characters); "
-                "64 lower-case hexadecimal digits of a SHA-256 are needed"
+                "send the 64 lower-case hexadecimal digits of a SHA-256"
             )
         return prompt, image.digest, None
 
     def _check_count(self, messages: Sequence[api.Message]) -> None:
-        """Refuse what is longer than the context already by its numbers of messages and parts."""
+        """Refuse more messages or parts than the context has tokens, before reading them."""
         parts = max(len(messages), sum(len(message.parts) for message in messages))
         if parts > self._spec.context_tokens:
             raise InvalidRequest(
-                f"messages has {len(messages)} messages and {parts} parts, the context only "
-                f"{self._spec.context_tokens} tokens; leave out the oldest"
+                f"messages has {len(messages)} messages and {parts} parts, more than the "
+                f"{self._spec.context_tokens} tokens of the context; leave out the oldest"
             )
 
     def _max_tokens(self, request: api.GenerateRequest, prompt_tokens: int) -> int:
         context = self._spec.context_tokens
-        room = context - prompt_tokens
-        if room < 1:
+        available = context - prompt_tokens
+        if available < 1:
             raise InvalidRequest(
-                f"the prompt has {prompt_tokens} tokens; at most {context - 1} leave room for an "
-                f"answer in the context of {context}; shorten the conversation"
+                f"the prompt has {prompt_tokens} tokens; at most {context - 1} leave space for an "
+                f"answer in a context of {context} tokens; shorten the conversation"
             )
         if not request.HasField("max_tokens"):
-            return min(self._defaults.max_tokens or _DEFAULT_MAX_TOKENS, room)
-        if not 1 <= request.max_tokens <= room:
+            return min(self._defaults.max_tokens or _DEFAULT_MAX_TOKENS, available)
+        if not 1 <= request.max_tokens <= available:
             raise InvalidRequest(
-                f"max_tokens is {request.max_tokens}; 1 to {room} is allowed behind a prompt of "
-                f"{prompt_tokens} tokens in the context of {context}"
+                f"max_tokens is {request.max_tokens}; 1 to {available} is allowed after a prompt "
+                f"of {prompt_tokens} tokens in a context of {context} tokens"
             )
         return request.max_tokens
 
 
 def _orphan_timeout_ms(request: api.GenerateRequest) -> int:
     orphan_timeout_s = (
-        request.orphan_timeout_s if request.HasField("orphan_timeout_s") else _DEFAULT_LINGER_S
+        request.orphan_timeout_s
+        if request.HasField("orphan_timeout_s")
+        else _DEFAULT_ORPHAN_TIMEOUT_S
     )
     check_range("orphan_timeout_s", orphan_timeout_s, 0, 3600)
     return int(1000 * orphan_timeout_s)

@@ -1,4 +1,4 @@
-"""Tells a repeated request from another one with the same id, across releases of the gateway."""
+"""The digest that tells a retried request from another one with the same id, in any release."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from glm4v.internal.v1 import journal_pb2
 from glm4v.v1 import inference_pb2 as api
 
-_FORM = b"\x01"  # of the serialization below; a new one has another byte
+_VERSION = b"\x01"  # of the serialization
 _IGNORED = ("request_id", "orphan_timeout_s", "return_prompt_ids", "priority", "cache_salt")
 _SETS = ("stop", "stop_token_ids")
 
@@ -19,10 +19,10 @@ _SETS = ("stop", "stop_token_ids")
 def content_digest(
     request: api.GenerateRequest, fingerprint: str, image_digest: str, owner: str
 ) -> bytes:
-    """The form's byte, then the SHA-256 of the model, the fields that are set, and the owner.
+    """A version byte, then the SHA-256 of the model, the fields that are set, and the owner.
 
     Fields that are not set do not count, so a field or a default of another release changes
-    nothing. Nor do fields that name the request or change its scheduling only. An image counts by
+    nothing. Nor do fields that only name the request or change its scheduling. An image counts by
     its digest, whether it was sent as bytes or as a digest. The serialization is JSON in UTF-8
     without spaces: [fingerprint, fields], and [fingerprint, fields, owner] for an owner with a
     name. `fields` is [number, value] of each field that is set, by number. A message is its
@@ -30,7 +30,7 @@ def content_digest(
     """
     content = [fingerprint, _fields(request, image_digest), *([owner] if owner else [])]
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return _FORM + hashlib.sha256(text.encode()).digest()
+    return _VERSION + hashlib.sha256(text.encode()).digest()
 
 
 def _fields(message: Message, image_digest: str) -> list[Any]:

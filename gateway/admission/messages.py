@@ -1,4 +1,4 @@
-"""The messages of a request, checked, as turns of a conversation and at most one image."""
+"""Messages of a request to the turns of a conversation and at most one image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ _ROLES: dict[int, Literal["system", "user", "assistant"]] = {
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Turns that the template can render, the last one the user's."""
+    """Valid turns for the chat template; the last one is the user's."""
 
     turns: list[Turn]
-    image: api.Image | None  # of the one turn that has one; its source is set
+    image: api.Image | None  # its source is set
 
 
 def read_messages(messages: Sequence[api.Message]) -> Conversation:
-    """Check messages and join their parts; empty ones are skipped, as the original does.
+    """Check messages and join their parts. Empty messages are skipped, as in the reference.
 
-    Raises InvalidRequest naming the message, counted from 0.
+    Raises InvalidRequest with the index of the message, from 0.
     """
     if not messages:
-        raise InvalidRequest("messages is empty; send at least one message of the user")
+        raise InvalidRequest("messages is empty; send at least one user message")
     turns: list[Turn] = []
     image: api.Image | None = None
     image_at = ""
@@ -38,12 +38,12 @@ def read_messages(messages: Sequence[api.Message]) -> Conversation:
         for at, found in images:
             if image is not None:
                 raise InvalidRequest(
-                    f"{at} is a second image after {image_at}; a conversation has at most one"
+                    f"{at} is a second image after {image_at}; a conversation has at most one image"
                 )
             image, image_at = found, at
         if turn.role == "system" and turns and turns[-1].role != "system":
             raise InvalidRequest(
-                f"messages[{number}] is a system message behind another role; move it to the front"
+                f"messages[{number}] is a system message after another role; move it to the front"
             )
         if not turn.is_empty:
             turns.append(turn)
@@ -54,12 +54,12 @@ def read_messages(messages: Sequence[api.Message]) -> Conversation:
 def _check_last(turns: Sequence[Turn], message_count: int) -> None:
     if not turns:
         raise InvalidRequest(
-            f"messages: none of the {message_count} has text or an image; ask something"
+            f"messages: all {message_count} messages are empty; send text or an image"
         )
     if turns[-1].role != "user":
         raise InvalidRequest(
-            f"messages: the last one that has text or an image has the role {turns[-1].role}; "
-            "it must be the user's"
+            f"messages: the last message that is not empty has the role {turns[-1].role}; "
+            "it must be a user message"
         )
 
 
@@ -68,7 +68,7 @@ def _read_message(at: str, message: api.Message) -> tuple[Turn, list[tuple[str, 
     if role is None:
         raise InvalidRequest(
             f"{at}.role is {message.role}; "
-            "1 (ROLE_SYSTEM), 2 (ROLE_USER) and 3 (ROLE_ASSISTANT) are known"
+            "1 (ROLE_SYSTEM), 2 (ROLE_USER) and 3 (ROLE_ASSISTANT) are allowed"
         )
     texts: list[str] = []
     images: list[tuple[str, api.Image]] = []
@@ -88,7 +88,7 @@ def _read_message(at: str, message: api.Message) -> tuple[Turn, list[tuple[str, 
 def _check_source(at: str, role: str, image: api.Image) -> None:
     if role != "user":
         raise InvalidRequest(
-            f"{at}: an image in a message of the role {role}; only the user's messages have one"
+            f"{at}: images are allowed in user messages only; this message has the role {role}"
         )
     if image.WhichOneof("source") is None:
         raise InvalidRequest(f"{at}.image has no source; set data or digest")

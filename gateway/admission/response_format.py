@@ -1,4 +1,4 @@
-"""What can be said about a response format without compiling it; the language worker compiles."""
+"""Checks of response formats. Language workers compile them."""
 
 from glm4v.errors import InvalidRequest
 from glm4v.json_schema import held_schema
@@ -9,7 +9,7 @@ MAX_OPTIONS = 1000
 
 
 def check_response_format(response_format: api.ResponseFormat) -> None:
-    """Refuse what is empty, too large, or a JSON schema that is not held to."""
+    """Refuse an empty or large response format, and a JSON schema that cannot be enforced."""
     kind = response_format.WhichOneof("format")
     if kind is None:
         raise InvalidRequest(

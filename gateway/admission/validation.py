@@ -1,4 +1,4 @@
-"""Checks of single fields; each message says the field, what it was and what is allowed."""
+"""Checks of single fields. Each error names the field, its value and the allowed values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def check_range(field: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    """Refuse what is not from `low` to `high`, NaN included; `above` excludes `low` itself.
+    """Refuse NaN and values outside `low` to `high`; `above` excludes `low` itself.
 
-    A float32 field is not refused for being rounded: 0.1 is not below 0.1.
+    Rounding to float32 does not move a value out of range: 0.1 in a float field is not below 0.1.
     """
     low32, high32 = unpack("ff", pack("ff", low, high))
     inside = min(low, low32) < value if above else min(low, low32) <= value
@@ -31,7 +31,7 @@ def check_range(field: str, value: float, low: float, high: float, *, above: boo
 
 
 def check_request_id(request_id: str) -> None:
-    """Refuse ids that are empty, too long or hold other characters than the contract names."""
+    """Refuse ids that are empty, too long or have other characters than the API allows."""
     if _REQUEST_ID.fullmatch(request_id) is None:
         raise InvalidRequest(
             f"request_id is {request_id[:140]!r} ({len(request_id)} characters); "
@@ -40,7 +40,7 @@ def check_request_id(request_id: str) -> None:
 
 
 def check_stops(stops: Sequence[str]) -> None:
-    """Refuse too many stop strings, and empty or long ones."""
+    """Refuse too many stop strings, and empty or long stop strings."""
     if len(stops) > MAX_STOPS:
         raise InvalidRequest(f"stop has {len(stops)} strings; at most {MAX_STOPS} are allowed")
     for number, stop in enumerate(stops):
@@ -52,7 +52,7 @@ def check_stops(stops: Sequence[str]) -> None:
 
 
 def check_stop_token_ids(token_ids: Sequence[int], vocab_size: int) -> None:
-    """Refuse too many stop tokens, and ids that stand for nothing."""
+    """Refuse too many stop token ids, and ids outside the vocabulary."""
     if len(token_ids) > MAX_STOP_TOKEN_IDS:
         raise InvalidRequest(
             f"stop_token_ids has {len(token_ids)} ids; at most {MAX_STOP_TOKEN_IDS} are allowed"
@@ -65,7 +65,7 @@ def check_stop_token_ids(token_ids: Sequence[int], vocab_size: int) -> None:
 
 
 def check_logit_bias(biases: Mapping[int, float], tokens: int) -> None:
-    """Refuse too many biases, ids that stand for nothing, and values out of range."""
+    """Refuse too many biases, ids without a token, and biases out of range."""
     if len(biases) > MAX_LOGIT_BIASES:
         raise InvalidRequest(
             f"sampling.logit_bias has {len(biases)} ids; at most {MAX_LOGIT_BIASES} are allowed"
@@ -79,7 +79,7 @@ def check_logit_bias(biases: Mapping[int, float], tokens: int) -> None:
 
 
 def check_cache_salt(salt: str) -> None:
-    """Refuse a salt that is longer than it need be."""
+    """Refuse a salt that is longer than any digest."""
     size = len(salt.encode())
     if size > MAX_SALT_BYTES:
         raise InvalidRequest(
@@ -88,14 +88,14 @@ def check_cache_salt(salt: str) -> None:
 
 
 def refuse_unknown_fields(message: Message) -> None:
-    """Refuse what this release does not know, anywhere in a message, rather than ignore it."""
+    """Refuse fields of newer releases anywhere in a message, instead of ignoring them."""
     fields = UnknownFieldSet(message)
     unknown = sorted({fields[index].field_number for index in range(len(fields))})
     if unknown:
         numbers = ", ".join(map(str, unknown))
         raise InvalidRequest(
             f"{message.DESCRIPTOR.full_name} has no field with number {numbers} in this release; "
-            "leave it out or ask a newer gateway"
+            "leave it out or use a newer gateway"
         )
     for field, value in message.ListFields():
         if field.message_type is not None and not field.message_type.GetOptions().map_entry:

@@ -68,9 +68,9 @@ class InferenceServicer(InferenceServiceServicer):
 
 
 def caller_of(context: _Context) -> Caller:
-    """The caller of a gRPC call: anonymous; calls from one host share capacity."""
+    """The caller of a gRPC call: anonymous, and one client for each host."""
     host, _, _ = context.peer().rpartition(":")  # "ipv4:127.0.0.1:50000", "unix:"
-    return Caller(share=host)
+    return Caller(client=host)
 
 
 def register(server: aio.Server, gateway: Gateway) -> Sequence[str]:

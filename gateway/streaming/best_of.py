@@ -12,10 +12,10 @@ from glm4v.v1 import inference_pb2 as api
 async def run_to_end(
     candidates: Sequence[ChoiceFollower], silence_s: float
 ) -> AsyncGenerator[api.GenerationEvent, None]:
-    """Follow all candidates to their ends, and yield their interim events only.
+    """Follow all candidates to their ends, and yield only their interim events.
 
-    The stage again after every `silence_s` without one, as the tokens of candidates are not
-    reported. Raises what the first candidate that fails raises.
+    A stage is repeated after `silence_s` without one, because tokens of candidates are not
+    reported. Raises the error of the first candidate that fails.
     """
     yielded_at = time.monotonic()
     async with aclosing(follow_all(candidates, silence_s)) as events:

@@ -1,4 +1,4 @@
-"""Follows the journal of one choice of a request."""
+"""Follows the journal of one choice."""
 
 import logging
 import math
@@ -23,22 +23,22 @@ log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 
-# A gateway ends an overdue request within a second or two. If no end is readable after this time,
-# Redis is unavailable, and waiting for it has no bound.
+# A gateway ends an overdue request within two seconds. If the end cannot be read after this time,
+# Redis is unavailable, possibly for long.
 END_GRACE_S = 5.0
 
 
 class ChoiceFollower:
-    """The events of one choice, and what a gateway does to its request on the way.
+    """Streams the events of one choice.
 
-    The first stop string found ends the choice for every reader, and a choice that failed ends the
-    other choices of the request.
+    The first reader that finds a stop string ends the choice. A reader of a choice that failed ends
+    the other choices of the request.
 
     Args:
         broker: Ends requests, and knows the time of Redis.
         request: The job of choice 0.
-        journal: An open reader; its owner closes it.
-        builder: Builds the events of the same choice.
+        journal: An open reader of the choice's journal, which the caller closes.
+        builder: Builds the events of the choice.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class ChoiceFollower:
     async def events(
         self, silence_s: float = math.inf
     ) -> AsyncGenerator[api.GenerationEvent, None]:
-        """Events up to `finished`; the stage again after every `silence_s` without a journal entry.
+        """Events up to `finished`. The stage is repeated after `silence_s` without an entry.
 
-        Raises the error that ended the request, DeadlinePassed where its end cannot be read, and
-        what the journal's reader raises.
+        Raises the error that ended the request, DeadlinePassed if its end cannot be read, and the
+        errors of the journal's reader.
         """
         builder, is_stopping = self.builder, False
         while not isinstance(entry := await self._next(silence_s), pb.JournalEnd):
@@ -72,7 +72,7 @@ class ChoiceFollower:
         yield builder.finished(entry)
 
     async def _next(self, silence_s: float) -> Event | None:
-        """The next journal entry; None when there is none for `silence_s`."""
+        """The next journal entry; None if none arrives within `silence_s`."""
         left_s = self._time_left()
         entry = await self._journal.next(min(silence_s, left_s))
         if entry is None and left_s <= silence_s:
@@ -93,7 +93,7 @@ class ChoiceFollower:
         await self._retry_until_deadline(self._broker.close_request, request_id, end)
 
     async def _settle(self, end: pb.JournalEnd) -> None:
-        """Log the end; end the other choices where this one failed."""
+        """Log the end, and end the other choices if this one failed."""
         kind = pb.EndKind.Name(end.kind).removeprefix("END_KIND_").lower()
         request_id, tokens = self._journal.job.request_id, self.builder.token_count
         log.info("request=%s end=%s tokens=%d", request_id, kind, tokens)
@@ -103,7 +103,7 @@ class ChoiceFollower:
     async def _retry_until_deadline(
         self, call: Callable[_P, Awaitable[bool]], *args: _P.args, **kwargs: _P.kwargs
     ) -> None:
-        """Make a change, as soon as Redis takes it."""
+        """Make a change as soon as Redis accepts it. Raises DeadlinePassed."""
         try:
             with anyio.fail_after(self._time_left()):
                 await retry_until_available(call, *args, **kwargs)
@@ -114,7 +114,7 @@ class ChoiceFollower:
             ) from None
 
     def _time_left(self) -> float:
-        """Seconds until a reader gives up waiting."""
+        """Seconds until the deadline and the grace time have passed."""
         left_ms = self._journal.job.deadline_ms - self._broker.now_ms()
         return max(left_ms, 0) / 1000 + END_GRACE_S
 
@@ -122,9 +122,9 @@ class ChoiceFollower:
 async def follow_all(
     choices: Sequence[ChoiceFollower], silence_s: float
 ) -> AsyncGenerator[api.GenerationEvent, None]:
-    """Events of several choices as they arrive; a stage again after `silence_s` without one.
+    """Events of several choices as they arrive. A stage is repeated after `silence_s` without one.
 
-    Raises what the first choice that fails raises.
+    Raises the error of the first choice that fails.
     """
     merged = merge([each.events() for each in choices], silence_s=silence_s)
     async with aclosing(merged):
@@ -133,5 +133,5 @@ async def follow_all(
 
 
 def repeated_stage(choices: Sequence[ChoiceFollower]) -> api.GenerationEvent:
-    """The event of a silent stream of several choices."""
+    """The event of a silent stream of several choices: the stage of the furthest one."""
     return keepalive(max(each.builder.stage for each in choices))

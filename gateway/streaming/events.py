@@ -1,7 +1,6 @@
-"""Entries of the journal of one choice to events.
+"""Journal entries of one choice to events.
 
-All readers of a journal get the same text, counts and times, because these come from the journal
-alone.
+Text, counts and times come from the journal only, so all readers of a journal get the same.
 """
 
 from collections.abc import Sequence
@@ -75,7 +74,7 @@ class EventBuilder:
 
     @property
     def mean_logprob(self) -> float:
-        """Mean log-probability of the tokens so far, as far as the journal has their values."""
+        """Mean log-probability of the tokens so far, if the journal has log-probabilities."""
         return self._logprob_sum / max(self._tokens, 1)
 
     @property
@@ -84,9 +83,9 @@ class EventBuilder:
         return self._stage
 
     def to_events(self, entry: Event) -> Sequence[api.GenerationEvent]:
-        """The events of an entry after the first; none where it tells the reader nothing new.
+        """The events of an entry after the first; none if the reader has received its tokens.
 
-        Raises what `finished` raises.
+        Raises the errors of `finished`.
         """
         if isinstance(entry, pb.JournalTokens):
             delta = self._delta(entry)
@@ -102,7 +101,7 @@ class EventBuilder:
     def finished(self, end: pb.JournalEnd) -> api.GenerationEvent:
         """The last event.
 
-        Raises the error that ended the request, and InvalidRequest where `token_offset` exceeds the
+        Raises the error that ended the request, and InvalidRequest if `token_offset` exceeds the
         length of the answer.
         """
         finished = api.Finished()
@@ -113,7 +112,7 @@ class EventBuilder:
                 f"token_offsets[{self._choice}] is {self._offset}, the answer has {self._tokens} "
                 f"tokens; 0 to {self._tokens} is allowed"
             )
-        # The worker may have written an end of its own before a gateway found the stop string.
+        # The worker may have written another end before a gateway found the stop string.
         if self.stop_string is not None:
             finished.reason = api.FINISH_REASON_STOP
             finished.stop_string = self.stop_string

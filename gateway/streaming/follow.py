@@ -19,9 +19,9 @@ _Events = AsyncGenerator[api.GenerationEvent, None]
 
 
 class EventStream:
-    """The events of one request, `accepted` first. Closing it detaches from the request.
+    """The events of one request, `accepted` first. Closing the stream detaches from the request.
 
-    Journal entries are read as the consumer asks for events, so a slow consumer fills no buffer.
+    Journal entries are read as events are consumed, so a slow consumer fills no buffer.
     """
 
     def __init__(self, first: api.GenerationEvent, events: _Events, journals: ExitStack) -> None:
@@ -83,12 +83,12 @@ class RequestFollower:
         token_offsets: Sequence[int] = (),
         with_prompt_ids: bool = False,
     ) -> EventStream:
-        """The events of a request: `accepted`, and for each choice up to `finished`.
+        """The events of a request, up to `finished` of each choice.
 
-        `token_offsets` has the tokens of each choice that are not to be reported; missing values
-        are 0. Raises UnknownReference for a request that `caller` does not own or that is for
-        another model, InvalidRequest for too many offsets, RequestFailed and Unavailable. The
-        stream raises InvalidRequest for an offset that exceeds the length of the answer.
+        `token_offsets` has the tokens of each choice that were received before and are not reported
+        again; missing values are 0. Raises UnknownReference for a request that `caller` does not
+        own or that was made for another model, InvalidRequest for too many offsets, RequestFailed
+        and Unavailable. The stream raises InvalidRequest for an offset that exceeds the answer.
         """
         with ExitStack() as opened:
             journal = await self._open(request_id, caller, opened)
@@ -120,7 +120,7 @@ class RequestFollower:
     async def _best(
         self, journal: JournalReader, caller: Caller, offsets: Sequence[int], journals: ExitStack
     ) -> _Events:
-        """Interim events of all candidates, then the answers of the best."""
+        """Interim events of all candidates, then the answers of the best candidates."""
         job = journal.job
         others = await self._open_choices(job, caller, range(1, candidates(job)), journals)
         ranked = [self._choice(job, each) for each in [journal, *others]]
@@ -157,7 +157,7 @@ class RequestFollower:
         ]
 
     async def _open(self, request_id: str, caller: Caller, opened: ExitStack) -> JournalReader:
-        """Start to read a journal, which `opened` will close."""
+        """Open a journal; `opened` closes it."""
         journal = await self._broker.follow_journal(request_id, caller.owner)
         opened.enter_context(closing(journal))
         if journal.job.fingerprint != self._fingerprint:

@@ -1,4 +1,4 @@
-"""Token ids of an answer to text, as they come, up to the first stop string."""
+"""Token ids of an answer to text, incrementally, up to the first stop string."""
 
 import codecs
 from collections.abc import Callable, Sequence
@@ -8,21 +8,21 @@ from gateway.text.stop_strings import StopStrings
 
 
 class Stopped(NamedTuple):
-    """The answer met a stop string."""
+    """The answer reached a stop string."""
 
     stop_string: str
-    tokens_used: int  # tokens up to and with the one that completed it
+    tokens_used: int  # tokens up to and including the one that completed it
 
 
 class Detokenizer:
-    """Releases text as soon as it is final.
+    """Returns text as soon as it is final.
 
-    Held back are the bytes of an incomplete character and what may be the beginning of a stop
-    string. What is released after token i depends on tokens 0 … i alone, never on how they were
-    grouped: whoever reads the answer again, from any token on, sees the same text.
+    It withholds the bytes of an incomplete character, and text that may be the start of a stop
+    string. The text returned after token i depends on tokens 0 … i only, not on how they were
+    grouped, so every reader of an answer, from any token on, gets the same text.
 
-    `header_id` is the token that ends the header of a turn: where the answer begins with it, it is
-    the template's and adds no text.
+    `header_id` is the token that ends the header of a turn. As the first token of an answer it
+    belongs to the chat template and adds no text.
     """
 
     def __init__(
@@ -41,21 +41,21 @@ class Detokenizer:
         self.stopped: Stopped | None = None
 
     def push(self, token_ids: Sequence[int]) -> str:
-        """The text these tokens make final; tokens after a stop string are ignored."""
-        released = []
+        """The text that these tokens make final. Tokens after a stop string are ignored."""
+        final = []
         for token_id in token_ids:
             if self.stopped:
                 break
             self._tokens += 1
             if self._tokens == 1 and token_id == self._header_id:
                 continue
-            released.append(self._release(self._decoder.decode(self._token_bytes(token_id))))
-        return "".join(released)
+            final.append(self._finalize(self._decoder.decode(self._token_bytes(token_id))))
+        return "".join(final)
 
     def finish(self) -> str:
-        """What was held back, when the answer ended without a stop string.
+        """The withheld text of an answer that ended without a stop string.
 
-        An incomplete character becomes U+FFFD; that completes no stop string.
+        An incomplete character becomes U+FFFD, which completes no stop string.
         """
         if self.stopped:
             return ""
@@ -63,13 +63,13 @@ class Detokenizer:
         self._pending = ""
         return text
 
-    def _release(self, decoded: str) -> str:
+    def _finalize(self, decoded: str) -> str:
         found = self._stops.feed(decoded)
         text = self._pending + decoded
         if found:
             stop, end = found
             self.stopped = Stopped(stop, self._tokens)
             return text[: len(self._pending) + end - len(stop)]
-        final = len(text) - self._stops.held
-        self._pending = text[final:]
-        return text[:final]
+        end = len(text) - self._stops.partial_match_length
+        self._pending = text[end:]
+        return text[:end]

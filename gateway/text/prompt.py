@@ -1,13 +1,13 @@
-"""The chat template: turns of a conversation to the token ids the model was trained on.
+"""The chat template: turns of a conversation to prompt token ids.
 
 Source: the chat template in tokenizer_config.json and tokenization_chatglm.py of
 THUDM/glm-4v-9b. A prompt is `[gMASK] <sop>`, then for each turn
 
     <|role|>  metadata "\\n"  [ <|begin_of_image|> <|endoftext|> <|end_of_image|> ]  text
 
-and `<|assistant|>` where an answer is wanted: the model writes the header's newline itself, as the
-first token of its answer. The header line and the text are encoded apart; a text that begins with
-a newline keeps it, behind the header's. A turn has no end token: the next role ends it.
+and `<|assistant|>` as the generation prompt. The model generates the newline of that header, as the
+first token of the answer. The header line and the text are encoded separately, so text that starts
+with a newline keeps it, after the header's. A turn has no end token: the next role ends it.
 """
 
 import json
@@ -23,19 +23,19 @@ _TOOLS_INTRODUCTION = (
 )
 _TOOL_ENDING = "\n在调用上述函数时，请使用 Json 格式表示调用的参数。"
 
-# Stands for the image in a prompt; the language model puts the image's rows in its place.
+# The image in a prompt; the language model replaces it with the image's embedding.
 _IMAGE_TOKENS = ("<|begin_of_image|>", "<|endoftext|>", "<|end_of_image|>")
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn, after everything that a caller can get wrong has been checked."""
+    """One valid turn of a conversation."""
 
     role: Literal["system", "user", "assistant", "observation"]
     text: str = ""
     has_image: bool = False
-    metadata: str = ""  # stands in the header, behind the role
-    tools: Sequence[Mapping[str, Any]] = ()  # functions the model may ask to be called
+    metadata: str = ""  # in the header, after the role
+    tools: Sequence[Mapping[str, Any]] = ()  # functions that the model may call
 
     @property
     def is_empty(self) -> bool:
@@ -45,7 +45,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt, the image as its 3 placeholder tokens."""
+    """A prompt, with the image as its 3 placeholder tokens."""
 
     ids: list[int]
     image_offset: int | None  # index of <|begin_of_image|>
@@ -54,15 +54,15 @@ class Prompt:
 def render(
     turns: Sequence[Turn], tokenizer: Tokenizer, *, add_generation_prompt: bool = True
 ) -> Prompt:
-    """The ids of a conversation. Takes seconds for megabytes of text.
+    """The prompt of a conversation. Takes seconds for megabytes of text.
 
-    Raises InvalidRequest for a text that cannot fit the context or cannot be encoded.
+    Raises InvalidRequest for text that cannot fit the context or cannot be encoded.
     """
-    spelt_out = list(_with_tools_spelt_out(turns))
-    tokenizer.refuse_overlong([turn.metadata + turn.text for turn in spelt_out])
+    expanded = list(_with_expanded_tools(turns))
+    tokenizer.refuse_overlong([turn.metadata + turn.text for turn in expanded])
     ids = [tokenizer.special_id("[gMASK]"), tokenizer.special_id("<sop>")]
     image_offset = None
-    for turn in spelt_out:
+    for turn in expanded:
         ids.append(tokenizer.special_id(f"<|{turn.role}|>"))
         ids += tokenizer.encode(turn.metadata + "\n")
         if turn.has_image:
@@ -75,12 +75,12 @@ def render(
 
 
 def header_id(tokenizer: Tokenizer) -> int:
-    """The token of the newline that ends a header."""
+    """The newline token that ends a header."""
     [token_id] = tokenizer.encode("\n")  # every single byte is a token
     return token_id
 
 
-def _with_tools_spelt_out(turns: Sequence[Turn]) -> Iterator[Turn]:
+def _with_expanded_tools(turns: Sequence[Turn]) -> Iterator[Turn]:
     for turn in turns:
         if turn.tools:
             yield Turn("system", _describe_tools(turn.tools))

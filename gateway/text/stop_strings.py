@@ -1,27 +1,27 @@
-"""Finds the first stop string in a text that arrives in pieces."""
+"""Finds the first stop string in a text that arrives in chunks."""
 
 from collections.abc import Sequence
 
 
 class StopStrings:
-    """Matches all stop strings at once, character by character.
+    """Matches all stop strings in parallel, character by character.
 
-    The string that is complete first wins, the longest of those that are complete together. So
-    the text alone decides, not the pieces it came in.
+    The first string to be complete wins, and among strings complete at the same character the
+    longest. The result depends on the text, not on its chunks.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         longest_first = sorted(set(stops), key=len, reverse=True)
         self._patterns = [(stop, _fallbacks(stop)) for stop in longest_first]
-        self._matched = [0] * len(longest_first)  # characters of each that the text ends with
+        self._matched = [0] * len(longest_first)  # length of the prefix that the text ends with
 
     @property
-    def held(self) -> int:
-        """Characters at the end of the text that a stop string may begin with."""
+    def partial_match_length(self) -> int:
+        """Length of the longest end of the text that is the start of a stop string."""
         return max(self._matched, default=0)
 
     def feed(self, text: str) -> tuple[str, int] | None:
-        """The next piece: the stop string it completes and the index in it after its end."""
+        """Take the next chunk; the stop string it completes, and the index in it after its end."""
         if not self._patterns:
             return None
         for index, character in enumerate(text):

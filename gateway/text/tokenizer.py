@@ -1,4 +1,4 @@
-"""Text to token ids and token ids to bytes, by the checkpoint's tokenizer.model.
+"""Text to token ids and token ids to bytes, with the checkpoint's tokenizer.model.
 
 Source of the pattern: tokenization_chatglm.py of THUDM/glm-4v-9b.
 """
@@ -18,17 +18,17 @@ PATTERN = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# The pattern tries every end of a run of white space, on a stack; at about a million characters
-# the matcher gives up with a panic that no `except Exception` stops.
+# The pattern backtracks over a run of white space on a stack. At about a million characters the
+# matcher panics, and no `except Exception` catches that.
 _MAX_SPACES = 200_000
 _SPACES = re.compile(r"\s+")
 
 
 class Tokenizer:
-    """Byte-pair encoding of one vocabulary; special tokens are never parsed out of text."""
+    """Byte-pair encoding with one vocabulary. Text never becomes special tokens."""
 
     def __init__(self, ranks: dict[bytes, int], spec: ModelSpec) -> None:
-        # Nothing is registered as special: "<|user|>" in a text is ordinary text.
+        # No token is registered as special: "<|user|>" in a text is ordinary text.
         self._encoding = tiktoken.Encoding(
             "glm-4v", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={}
         )
@@ -41,43 +41,43 @@ class Tokenizer:
 
     @classmethod
     def read(cls, model_dir: Path, spec: ModelSpec) -> "Tokenizer":
-        """Read tokenizer.model; raises CheckpointError naming the line that does not fit."""
+        """Read tokenizer.model. Raises CheckpointError with the number of an invalid line."""
         return cls(read_ranks(model_dir / "tokenizer.model", spec.first_special_id), spec)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text that `refuse_overlong` let pass.
+        """Token ids of a text that `refuse_overlong` accepted.
 
-        Takes seconds for megabytes; the GIL is free meanwhile.
+        Takes seconds for megabytes and releases the GIL.
         """
         return self._encoding.encode_ordinary(text)
 
     def refuse_overlong(self, texts: Sequence[str]) -> None:
-        """Raise InvalidRequest for what costs seconds of encoding only to be refused after it."""
+        """Raise InvalidRequest for texts that exceed the context whatever their tokens are."""
         size = sum(len(text.encode()) for text in texts)
         at_most = self._max_tokens * self._longest_token
         if size > at_most:
             raise InvalidRequest(
-                f"{size} bytes of text are more than the {self._max_tokens} tokens of the context "
+                f"{size} bytes of text exceed the {self._max_tokens} tokens of the context "
                 f"(a token has at most {self._longest_token} bytes); shorten the text"
             )
         for text in texts:
             run = _longest_run_of_spaces(text)
             if run > _MAX_SPACES:
                 raise InvalidRequest(
-                    f"a text has {run} white-space characters in a row, at most {_MAX_SPACES} "
-                    "are taken; shorten them"
+                    f"a text has {run} consecutive white-space characters; at most {_MAX_SPACES} "
+                    "are allowed"
                 )
 
     def special_id(self, name: str) -> int:
-        """Id of a special token, by its spelling."""
+        """The id of a special token, for example "<|user|>"."""
         return self._special[name]
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What a token adds to an answer: nothing for special tokens and padding."""
+        """The bytes that a token adds to an answer; none for special tokens and padding."""
         return self._bytes[token_id] if token_id < len(self._bytes) else b""
 
 
 def _longest_run_of_spaces(text: str) -> int:
     if len(text) <= _MAX_SPACES:
-        return 0  # shorter than what is looked for
+        return 0  # too short for a long run
     return max((found.end() - found.start() for found in _SPACES.finditer(text)), default=0)

@@ -102,7 +102,7 @@ async def test_an_owner_attaches_through_any_call_and_reads_the_answer(
     gateway: Gateway, worker: ScriptedWorker
 ) -> None:
     stream = await start(gateway, ANN, ask("mine"))
-    again = await start(gateway, Caller("ann", share="another host"), ask("mine"))
+    again = await start(gateway, Caller("ann", client="another host"), ask("mine"))
     attached = await gateway.attach(ANN, attach("mine"))
     lease = await worker.claim()
     assert (await worker.job(lease)).owner == "ann"

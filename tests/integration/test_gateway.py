@@ -294,12 +294,12 @@ REFUSED = {
     "orphan_timeout_s is 3601; 0 to 3600": ask(orphan_timeout_s=3601),
     "(129 characters); 1 to 128": ask("a" * 129),
     "513 bytes of text": ask(text="a" * 513),
-    "1 messages and 513 parts, the context only 512": api.GenerateRequest(
+    "1 messages and 513 parts, more than the 512 tokens": api.GenerateRequest(
         messages=[api.Message(role=api.ROLE_USER, parts=[api.ContentPart()] * 513)]
     ),
     "more than 10000 pixels in all": ask_about(api.Image(data=image(101, 100))),
     "4 bytes are no image": ask_about(api.Image(data=b"none")),
-    "(2 characters); 64 lower-case": ask_about(api.Image(digest="ab")),
+    "(2 characters); send the 64 lower-case": ask_about(api.Image(digest="ab")),
 }
 
 

@@ -265,7 +265,7 @@ async def test_an_image_sent_before_is_named_by_its_digest() -> None:
         (api.Image(data=image(31, 30)), InvalidRequest, "more than 900 pixels in all"),
         (api.Image(data=b"nonsense"), InvalidRequest, "8 bytes are no image"),
         (api.Image(data=b""), InvalidRequest, "empty"),
-        (api.Image(digest="0" * 63), InvalidRequest, r"\(63 characters\); 64 lower-case"),
+        (api.Image(digest="0" * 63), InvalidRequest, r"\(63 characters\); send the 64 lower-case"),
         (api.Image(digest="A" * 64), InvalidRequest, "lower-case"),
         (api.Image(digest="0" * 64 + "\n"), InvalidRequest, r"\(65 characters\)"),
     ],

@@ -9,7 +9,7 @@ def test_owners_share_no_prefix_whatever_salts_they_send() -> None:
     sent = ["", "a", "b", "owner:"]
     salts = {Caller(owner).cache_salt(salt) for owner in ("", "ann", "bob") for salt in sent}
     assert len(salts) == 3 * len(sent)
-    assert Caller("ann").cache_salt("a") == Caller("ann", share="elsewhere").cache_salt("a")
+    assert Caller("ann").cache_salt("a") == Caller("ann", client="elsewhere").cache_salt("a")
 
 
 def test_an_anonymous_caller_cannot_send_the_salt_of_an_owner() -> None:

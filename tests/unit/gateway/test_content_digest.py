@@ -1,4 +1,4 @@
-"""What is repeated and what is another request, for gateways of any release."""
+"""What is repeated and what is another request, across releases of the gateway."""
 
 import hashlib
 

@@ -48,10 +48,13 @@ def test_messages_with_neither_text_nor_image_are_skipped() -> None:
     ("messages", "said"),
     [
         ([], "messages is empty"),
-        ([user(), user("")], "none of the 2"),
-        ([user("a"), message(api.ROLE_ASSISTANT, "b")], "role assistant; it must be the user's"),
+        ([user(), user("")], "all 2 messages are empty"),
+        (
+            [user("a"), message(api.ROLE_ASSISTANT, "b")],
+            "role assistant; it must be a user message",
+        ),
         ([user("a"), message(api.ROLE_ASSISTANT, "b"), user("")], "role assistant"),
-        ([message(api.ROLE_SYSTEM, "a")], "role system; it must be the user's"),
+        ([message(api.ROLE_SYSTEM, "a")], "role system; it must be a user message"),
         ([user("a"), message(api.ROLE_UNSPECIFIED, "b")], r"messages\[1\].role is 0"),
         ([api.Message(role=9)], r"messages\[0\].role is 9"),  # type: ignore[arg-type]
         ([user("a"), message(api.ROLE_SYSTEM, "b"), user("c")], r"messages\[1\] is a system"),
@@ -62,7 +65,7 @@ def test_messages_with_neither_text_nor_image_are_skipped() -> None:
         ([user(IMAGE, IMAGE)], r"messages\[0\].parts\[1\] is a second image"),
         (
             [message(api.ROLE_ASSISTANT, "a", IMAGE), user("b")],
-            r"messages\[0\].parts\[1\]: .* role assistant",
+            r"messages\[0\].parts\[1\]: images are allowed in user messages only; .* assistant",
         ),
         ([user(api.Image())], r"messages\[0\].parts\[0\].image has no source"),
         (

@@ -111,5 +111,5 @@ def test_a_run_of_white_space_that_would_overflow_the_pattern_matcher_is_refused
     longest = [" " * 200_000 + "x"] * 3
     tokenizer.refuse_overlong(longest)
     assert len(tokenizer.encode("".join(longest))) == 600_003
-    with pytest.raises(InvalidRequest, match=r"200001 white-space"):
+    with pytest.raises(InvalidRequest, match=r"200001 consecutive white-space"):
         tokenizer.refuse_overlong(["x" + "\u3000" * 200_001])
