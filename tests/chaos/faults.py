@@ -168,7 +168,9 @@ class Faults:
             await asyncio.sleep(self._dice.uniform(0, _DRAIN_S))
             with contextlib.suppress(ProcessLookupError):  # it may have been quicker
                 self._fleet.signal(name, signal.SIGKILL)
-        await self._fleet.ended(name)
+        code = await self._fleet.ended(name)
+        if kind == "drain" and code != 0:
+            self.crashes.append(f"{name}: {code} after a drain: {self._fleet.log(name)[-2000:]}")
         await asyncio.sleep(pause_s / 4)
         if kind == "kill while it starts":
             await self._fleet.start(name, wait=False)
