@@ -12,15 +12,16 @@ with extra("worker"):
     from glm4v.broker import Connection, Keys
     from glm4v.broker.blobs import Blobs
     from glm4v.broker.lm_queue import LmQueue
-    from glm4v.broker.patience import retry_until_available
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import DeviceOptions, open_device
     from glm4v.host.cpu_arbiter import CpuArbiter
+    from glm4v.process.grpc_listener import GrpcListener
     from glm4v.process.service import Process, main
     from glm4v.process.settings import LmSettings
     from lm_worker.engine.blocks import BlockPool
     from lm_worker.engine.engine import Engine, OutputSink
     from lm_worker.engine.scheduler import Scheduler
+    from lm_worker.metrics import register_metrics
     from lm_worker.model.cache_size import cache_blocks
     from lm_worker.model.layers import Shard
     from lm_worker.model.runner import Runner
@@ -60,10 +61,6 @@ def build(settings: LmSettings) -> Process:
     )
 
     async def answer() -> None:
-        await ranks.start()
-        await retry_until_available(
-            queue.ready
-        )  # `ready` makes sure too, but not before this begins
         await worker.run(engine, process.stopping)
 
     async def ready() -> None:
@@ -80,7 +77,15 @@ def build(settings: LmSettings) -> Process:
     daemons = [] if size == 1 else [ranks.heartbeat]
     if children is not None:
         daemons.append(children.watch)
-    process = Process(ready=ready, parts=[answer], daemons=daemons, close=close)
+    process = Process(
+        ready=ready,
+        listeners=[GrpcListener(settings.listen)],
+        load=ranks.start,
+        tasks=[answer],
+        daemons=daemons,
+        close=close,
+    )
+    register_metrics(process.metrics, engine, queue.consumer)
     return process
 
 

@@ -58,7 +58,8 @@ class Encoder:
         self._device_thread = DeviceThread()
         self._room = asyncio.Semaphore(decoders.quick + 1)
         self._model: VisionModel | None = None
-        self._images_decoded = 0  # written by the event loop
+        self.images_decoded = 0  # written by the event loop
+        self.images_encoded = 0
         self._layers_done = 0  # written by the device thread
         self.started = asyncio.Event()
 
@@ -74,7 +75,7 @@ class Encoder:
     @property
     def progress(self) -> int:
         """Grows with every image decoded and every layer computed, and while one is aside."""
-        return self._images_decoded + self._layers_done + self._decoders.progress
+        return self.images_decoded + self._layers_done + self._decoders.progress
 
     @property
     def aside(self) -> int:
@@ -99,8 +100,10 @@ class Encoder:
             gone.set()
 
     async def _on_device(self, pixels: Pixels, gone: threading.Event) -> TensorBytes:
-        self._images_decoded += 1
-        return await _named(self._device_thread.call(partial(self._encode, pixels, gone)))
+        self.images_decoded += 1
+        embedding = await _named(self._device_thread.call(partial(self._encode, pixels, gone)))
+        self.images_encoded += 1
+        return embedding
 
     def close(self) -> None:
         """Let the images at hand end, but for those aside and those whose caller has gone.
