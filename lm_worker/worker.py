@@ -11,8 +11,8 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import Append, Lease, LmQueue, ResumeState
 from glm4v.broker.patience import retry_until_available
 from glm4v.checkpoint.spec import ModelSpec
+from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.errors import CheckpointError, Glm4vError, RequestFailed, Unavailable
-from glm4v.host.cpu_arbiter import CpuArbiter
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import CorruptTensor, TensorBytes
 from glm4v.v1 import inference_pb2
@@ -37,7 +37,7 @@ class Worker:
         fingerprint: str,
         max_num_seqs: int,
         lease_s: float,
-        turns: CpuArbiter | None = None,
+        arbiter: Arbiter | None = None,
     ) -> None:
         self._queue = queue
         self._blobs = blobs
@@ -45,7 +45,7 @@ class Worker:
         self._fingerprint = fingerprint
         self._max_sequences = max_num_seqs
         self._lease_s = lease_s
-        self._turns = turns or CpuArbiter(None)
+        self._arbiter = arbiter or NoArbiter()
         self._engine: Engine | None = None  # while it runs
         self._held: dict[str, LeasedRequest] = {}
         self._admitting: dict[str, Lease] = {}
@@ -107,7 +107,7 @@ class Worker:
 
     def _update_arbiter(self) -> None:
         is_prefilling = self._engine is not None and self._engine.is_prefilling
-        self._turns.prefilling(bool(self._arriving) or is_prefilling)
+        self._arbiter.set_prefilling(bool(self._arriving) or is_prefilling)
 
     async def _claim_new(
         self, engine: Engine, admitting: TaskGroup, stopping: asyncio.Event
@@ -150,7 +150,7 @@ class Worker:
         self._admitting[request_id] = lease
         if not admitting.cancel_scope.cancel_called:
             self._arriving.add(request_id)
-            self._turns.prefilling(True)
+            self._arbiter.set_prefilling(True)
             admitting.start_soon(self._admit, engine, lease)
 
     async def _admit(self, engine: Engine, lease: Lease) -> None:

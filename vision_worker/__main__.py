@@ -10,7 +10,6 @@ with extra("worker"):
     from glm4v.broker.vision_queue import VisionQueue
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import DeviceOptions, open_device
-    from glm4v.host.cpu_arbiter import CpuArbiter
     from glm4v.images import ImageLimits
     from glm4v.process.grpc_listener import GrpcListener
     from glm4v.process.service import Process, main
@@ -30,9 +29,8 @@ def build(settings: VisionSettings) -> Process:
         DeviceOptions.from_settings(settings, is_bfloat16=checkpoint.is_bfloat16(vision=True))
     )
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    turns = CpuArbiter(settings.cpu_arbiter)
     decoders = Decoders(limits, checkpoint.spec.vision.image_size, quick=_DECODERS)
-    encoder = Encoder(checkpoint, device, decoders, turns=turns)
+    encoder = Encoder(checkpoint, device, decoders, arbiter=device.arbiter(settings.cpu_arbiter))
     connection = Connection(settings.redis_url.get_secret_value())
     queue = VisionQueue(
         connection, Keys(), lease_s=settings.lease_s, result_ttl_s=settings.result_ttl_s

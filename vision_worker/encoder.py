@@ -23,8 +23,8 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.loading import Loading
 from glm4v.checkpoint.weights import Weights
 from glm4v.device import Device
+from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.device_thread import DeviceThread
-from glm4v.host.cpu_arbiter import CpuArbiter
 from glm4v.host.out_of_memory import out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
 from vision_worker.decoders import Decoders, Pixels, TakesLong
@@ -49,12 +49,12 @@ class Encoder:
         device: Device,
         decoders: Decoders,
         *,
-        turns: CpuArbiter | None = None,
+        arbiter: Arbiter | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._device = device
         self._decoders = decoders
-        self._turns = turns or CpuArbiter(None)
+        self._arbiter = arbiter or NoArbiter()
         self._device_thread = DeviceThread()
         self._room = asyncio.Semaphore(decoders.quick + 1)
         self._model: VisionModel | None = None
@@ -133,14 +133,14 @@ class Encoder:
             self._layers_done += 1
             stop_if_gone()
 
-        self._turns.wait()
+        self._arbiter.wait_for_prefills()
         stop_if_gone()
         batch = torch.from_numpy(pixels)[None]
         rows = self._model.encode(
             batch.to(self._device.torch_device, self._device.dtype), layer_done
         )
         embedding = _to_host(rows[0])
-        self._turns.left()
+        self._arbiter.encode_done()
         return embedding
 
 
