@@ -38,6 +38,7 @@ _SCRIPTS = (
     "encode_failed",
     "requeue_image",
     "forget_consumers",
+    "redate",
     "set_aside",
     "room",
     "unpin_lost",

@@ -48,8 +48,9 @@ class JobStream(Generic[_Lease]):
         self._group = group
         self._dead = dead
         self._read = read
+        self._lease_s = lease_s
         self._lease_ms = int(lease_s * 1000)
-        self._forgotten_at = time.monotonic()
+        self._forgotten_at = self._redated_at = time.monotonic()
         self.consumer = f"{group}-{uuid.uuid4().hex[:12]}"
 
     async def ready(self) -> None:
@@ -68,6 +69,7 @@ class JobStream(Generic[_Lease]):
         """Jobs whose lease has lapsed, at most `room`."""
         try:
             await self._forget_consumers()
+            await self._redate()
             return await self._leases(await self._take_over(room))
         except QueueLost as error:
             await self._make_again(error)
@@ -108,6 +110,13 @@ class JobStream(Generic[_Lease]):
         self._forgotten_at = now
         if count:
             log.info("%s: %d workers that are gone were forgotten", self._stream, count)
+
+    async def _redate(self) -> None:
+        """Once a lease: where the clock of Redis was set back, old leases lapse one lease later."""
+        now = time.monotonic()
+        if now - self._redated_at >= self._lease_s:
+            await self._connection.run("redate", [self._stream], [self._group])
+            self._redated_at = now
 
     async def _claim(self, room: int, wait_s: float) -> list[_Claimed]:
         async with translated():

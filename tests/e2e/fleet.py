@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,7 +39,8 @@ LEASE_S = 1.0
 class Fleet:
     """`async with Fleet(model) as fleet:`, in the main thread.
 
-    `data_dir` is where Redis keeps its file; nobody guards the disk that it is on.
+    `data_dir` is where Redis keeps its file; nobody guards the disk that it is on. `redis` makes
+    the server, from that and the path of its socket.
 
     Names are "redis" and "lm_worker", "lm_worker-2", "gateway" …: one of `MODULES`, and a number
     when there are several.
@@ -52,6 +53,7 @@ class Fleet:
         environment: Mapping[str, str] | None = None,
         listen: Mapping[str, str] | None = None,
         data_dir: Path | None = None,
+        redis: Callable[[Path, Path], RedisServer] = RedisServer,
     ) -> None:
         self._model = model
         self._extra = dict(environment or {})
@@ -62,7 +64,7 @@ class Fleet:
         self._ends: dict[int, asyncio.Future[int]] = {}
         self._started: asyncio.Queue[int] = asyncio.Queue()
         self._is_starting = asyncio.Lock()
-        self.redis = RedisServer(data_dir or self._folder / "data", self._folder / "redis.sock")
+        self.redis = redis(data_dir or self._folder / "data", self._folder / "redis.sock")
 
     async def __aenter__(self) -> "Fleet":
         self.redis.start()
