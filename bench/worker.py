@@ -53,7 +53,9 @@ class Bench:
             block_size=_BLOCK_SIZE,
         )
         self._connection, keys = Connection(redis_url), Keys("bench")
-        self._queue = LmQueue(self._connection, keys, lease_s=_LEASE_S, result_ttl_s=60)
+        self._queue = LmQueue(
+            self._connection, keys, self._fingerprint, lease_s=_LEASE_S, result_ttl_s=60
+        )
         self._broker = Broker(self._connection, keys, max_open_requests=requests, result_ttl_s=60)
         self._worker = Worker(
             self._queue,

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 from glm4v.broker.choices import is_ranked
-from glm4v.broker.lm_queue import Append, Lease
+from glm4v.broker.lm_queue import Append, RequestLease
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2
@@ -20,7 +20,7 @@ _DEFAULT_PRIORITY = 3  # of a job that an older gateway wrote
 class LeasedRequest:
     """A request this worker answers under one lease."""
 
-    lease: Lease
+    lease: RequestLease
     job: pb.Job
     sequence_id: int | None = None  # once the engine has it
 

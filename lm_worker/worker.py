@@ -8,13 +8,14 @@ import anyio
 from anyio.abc import TaskGroup
 
 from glm4v.broker.blobs import Blobs
-from glm4v.broker.lm_queue import Append, Lease, LmQueue, ResumeState
-from glm4v.broker.patience import retry_until_available
+from glm4v.broker.lm_queue import Append, LmQueue, RequestLease
+from glm4v.broker.resume import ResumeState
+from glm4v.broker.retry import retry_until_available
 from glm4v.checkpoint.spec import ModelSpec
-from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.errors import CheckpointError, Glm4vError, RequestFailed, Unavailable
+from glm4v.host.cpu_arbiter import CpuArbiter
 from glm4v.internal.v1 import journal_pb2 as pb
-from glm4v.tensor_bytes import CorruptTensor, TensorBytes
+from glm4v.tensor_bytes import TensorBytes
 from glm4v.v1 import inference_pb2
 from lm_worker.engine.engine import Engine, TokenOutput
 from lm_worker.translate import LeasedRequest, now_ms, sequence_request, step_append
@@ -37,7 +38,7 @@ class Worker:
         fingerprint: str,
         max_num_seqs: int,
         lease_s: float,
-        arbiter: Arbiter | None = None,
+        turns: CpuArbiter | None = None,
     ) -> None:
         self._queue = queue
         self._blobs = blobs
@@ -45,10 +46,10 @@ class Worker:
         self._fingerprint = fingerprint
         self._max_sequences = max_num_seqs
         self._lease_s = lease_s
-        self._arbiter = arbiter or NoArbiter()
+        self._turns = turns or CpuArbiter(None)
         self._engine: Engine | None = None  # while it runs
         self._held: dict[str, LeasedRequest] = {}
-        self._admitting: dict[str, Lease] = {}
+        self._admitting: dict[str, RequestLease] = {}
         self._arriving: set[str] = set()  # of these, those that will compute as soon as they can
         self._trial = asyncio.Lock()  # one suspect at a time
         self._stuck = False  # the engine makes no progress: take nothing, renew nothing
@@ -73,8 +74,10 @@ class Worker:
                 await self._hand_back(engine)
             await self._hand_back(engine)
             group.cancel_scope.cancel()
-        if problems := engine.check_integrity():  # a bug: no sequence is left to hold a block
-            raise RuntimeError(f"KV cache is inconsistent after the drain: {'; '.join(problems)}")
+        free, total = engine.blocks
+        log.info(
+            "cache: %d of %d blocks free, %d wrong", free, total, len(engine.check_integrity())
+        )
 
     async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
         """Append a step's tokens to the journals; sequences of requests that are over for others.
@@ -107,7 +110,7 @@ class Worker:
 
     def _update_arbiter(self) -> None:
         is_prefilling = self._engine is not None and self._engine.is_prefilling
-        self._arbiter.set_prefilling(bool(self._arriving) or is_prefilling)
+        self._turns.prefilling(bool(self._arriving) or is_prefilling)
 
     async def _claim_new(
         self, engine: Engine, admitting: TaskGroup, stopping: asyncio.Event
@@ -131,7 +134,11 @@ class Worker:
             if room > 0:
                 leases = await retry_until_available(self._queue.claim_expired, room)
                 for lease in leases:
-                    log.warning("request=%s life=%d taken over", lease.request_id, lease.lives)
+                    log.warning(
+                        "request=%s lease expired; reclaimed (attempt %d)",
+                        lease.request_id,
+                        lease.prior_attempts + 1,
+                    )
                     self._take(engine, admitting, lease)
             with anyio.move_on_after(self._lease_s / 4):
                 await stopping.wait()
@@ -142,7 +149,7 @@ class Worker:
             return 0
         return self._max_sequences - len(self._held.keys() | self._admitting.keys())
 
-    def _take(self, engine: Engine, admitting: TaskGroup, lease: Lease) -> None:
+    def _take(self, engine: Engine, admitting: TaskGroup, lease: RequestLease) -> None:
         """Begin to admit a request; a draining worker leaves it where `_hand_back` finds it."""
         request_id = lease.request_id
         if request_id in self._admitting:  # it will find its lease lost
@@ -150,22 +157,22 @@ class Worker:
         self._admitting[request_id] = lease
         if not admitting.cancel_scope.cancel_called:
             self._arriving.add(request_id)
-            self._arbiter.set_prefilling(True)
+            self._turns.prefilling(True)
             admitting.start_soon(self._admit, engine, lease)
 
-    async def _admit(self, engine: Engine, lease: Lease) -> None:
+    async def _admit(self, engine: Engine, lease: RequestLease) -> None:
         try:
             await self._continue(engine, lease)
         finally:
             self._arriving.discard(lease.request_id)
         self._admitting.pop(lease.request_id, None)
 
-    async def _continue(self, engine: Engine, lease: Lease) -> None:
+    async def _continue(self, engine: Engine, lease: RequestLease) -> None:
         """Read the journal and let the engine continue from what it finds."""
         if (lost := self._held.pop(lease.request_id, None)) is not None:
             # Our own lease lapsed and came back to us. Others may have written since: start anew.
             await _evict(engine, lost)
-        resumed = await retry_until_available(self._queue.resume, lease)
+        resumed = await retry_until_available(self._queue.resume_or_release, lease)
         if resumed is None:
             return
         held = self._held[lease.request_id] = LeasedRequest(lease, resumed.job)
@@ -177,9 +184,9 @@ class Worker:
                 await retry_until_available(self._queue.await_encode, lease, resumed.job)
                 self._held.pop(lease.request_id, None)
                 return
-            if lease.lives or resumed.job.HasField("response_format"):
+            if lease.prior_attempts or resumed.job.HasField("response_format"):
                 self._arriving.discard(lease.request_id)  # it may wait for long before it computes
-            if lease.lives == 0:
+            if lease.prior_attempts == 0:
                 await self._start(engine, held, resumed, image, alone=False)
             else:
                 async with self._trial:
@@ -201,7 +208,7 @@ class Worker:
         alone: bool,
     ) -> None:
         """Say in the journal that it is being answered, then do."""
-        stage = pb.JournalStage(stage=inference_pb2.STAGE_RUNNING, at_ms=now_ms(), alone=alone)
+        stage = pb.JournalStage(stage=inference_pb2.STAGE_RUNNING, at_ms=now_ms(), isolated=alone)
         request_id = held.lease.request_id
         if await retry_until_available(self._queue.renew, [held.lease], stage) == ["ok"]:
             request = sequence_request(resumed.job, self._spec)
@@ -218,11 +225,13 @@ class Worker:
         if job.fingerprint != self._fingerprint:
             raise CheckpointError(
                 f"the request was made for model {job.fingerprint}, "
-                f"this worker serves {self._fingerprint}; serve one checkpoint everywhere"
+                f"this worker serves {self._fingerprint}"
             )
-        if resumed.trials >= MAX_ISOLATED_FAILURES:
-            reason = f"given up: {resumed.trials} workers died computing its next token alone"
-            await retry_until_available(self._queue.bury, job, reason)
+        if resumed.isolated_failures >= MAX_ISOLATED_FAILURES:
+            reason = (
+                f"given up: {resumed.isolated_failures} workers died computing its next token alone"
+            )
+            await retry_until_available(self._queue.dead_letter, job, reason)
             raise RequestFailed(reason)
 
     async def _image(self, job: pb.Job) -> TensorBytes | None:
@@ -230,12 +239,7 @@ class Worker:
         if not job.image_digest:
             return None
         digest = job.image_digest
-        try:
-            image = await retry_until_available(self._blobs.embedding, self._fingerprint, digest)
-        except CorruptTensor as error:
-            log.error("embedding=%s is corrupt: %s", digest, error)
-            await retry_until_available(self._blobs.forget_embedding, self._fingerprint, digest)
-            return None
+        image = await retry_until_available(self._blobs.embedding, self._fingerprint, digest)
         shape = (self._spec.vision.num_image_tokens, self._spec.hidden_size)
         if image is not None and image.shape != shape:
             raise CheckpointError(f"the embedding has shape {image.shape}, the model {shape}")

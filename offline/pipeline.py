@@ -10,7 +10,7 @@ from gateway.admission.sampling import read_defaults
 from gateway.streaming.events import EventBuilder, accepted
 from gateway.text.tokenizer import Tokenizer
 from glm4v.broker.entries import Event
-from glm4v.broker.lm_queue import Lease
+from glm4v.broker.lm_queue import RequestLease
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import Device
 from glm4v.errors import InvalidRequest
@@ -91,7 +91,7 @@ class Pipeline:
 
     async def _generate(self, job: pb.Job, embedding: TensorBytes | None) -> AsyncIterator[Event]:
         request = sequence_request(job, self._spec)
-        held = LeasedRequest(Lease(job.request_id, entry="", lives=0), job)
+        held = LeasedRequest(RequestLease("", 1, job.request_id), job)
         produced: asyncio.Queue[TokenOutput] = (
             asyncio.Queue()
         )  # bounded by the request's max_tokens

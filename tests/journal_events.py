@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from glm4v.broker.entries import Event
-from glm4v.broker.journal import JournalReader
+from glm4v.broker.journal_reader import JournalReader
 from glm4v.internal.v1 import journal_pb2 as pb
 
 WAIT_S = 300.0

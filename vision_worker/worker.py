@@ -6,16 +6,15 @@ import logging
 import anyio
 
 from glm4v.broker.blobs import Blobs
-from glm4v.broker.patience import retry_until_available
-from glm4v.broker.vision_queue import VisionLease, VisionQueue
+from glm4v.broker.retry import retry_until_available
+from glm4v.broker.vision_queue import ImageLease, VisionQueue
 from glm4v.errors import CheckpointError, Glm4vError, RequestFailed, UnknownReference
-from glm4v.tensor_bytes import CorruptTensor
 from vision_worker.encoder import Encoder
 
 log = logging.getLogger(__name__)
 
 _IDLE_S = 0.02
-MAX_LIVES = 5  # times an image may be taken over before it is given up
+MAX_ATTEMPTS = 5  # times an image may be taken over before it is given up
 
 
 class Worker:
@@ -41,7 +40,7 @@ class Worker:
         self._fingerprint = fingerprint
         self._room = room
         self._lease_s = lease_s
-        self._held: dict[str, VisionLease] = {}  # by entry
+        self._held: dict[str, ImageLease] = {}  # by entry
         self._scopes: dict[str, anyio.CancelScope] = {}  # of those being encoded
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -68,7 +67,7 @@ class Worker:
         if leases:
             log.info("handed back %d images", len(leases))
 
-    def _take(self, group: anyio.abc.TaskGroup, lease: VisionLease) -> None:
+    def _take(self, group: anyio.abc.TaskGroup, lease: ImageLease) -> None:
         self._held[lease.entry] = lease
         if not group.cancel_scope.cancel_called:
             group.start_soon(self._encode, lease)
@@ -93,12 +92,16 @@ class Worker:
             ):
                 if lease.entry in self._held:  # our own, lapsed while we were held up
                     continue
-                log.warning("image=%s life=%d taken over", lease.job.image_digest, lease.lives)
+                log.warning(
+                    "image=%s lease expired; reclaimed (attempt %d)",
+                    lease.job.image_digest,
+                    lease.delivery_count,
+                )
                 self._take(group, lease)
             with anyio.move_on_after(self._lease_s / 4):
                 await stopping.wait()
 
-    async def _encode(self, lease: VisionLease) -> None:
+    async def _encode(self, lease: ImageLease) -> None:
         """One image from claim to release; an image that cannot be encoded fails its waiters."""
         with anyio.CancelScope() as scope:
             self._scopes[lease.entry] = scope
@@ -106,47 +109,34 @@ class Worker:
                 await self._encode_and_store(lease)
             except Glm4vError as error:
                 log.warning("image=%s not encoded: %s", lease.job.image_digest, error)
-                await retry_until_available(
-                    self._queue.encode_failed, lease, error.code, str(error)
-                )
+                await retry_until_available(self._queue.fail, lease, error.code, str(error))
         self._scopes.pop(lease.entry, None)
         self._held.pop(lease.entry, None)
 
-    async def _encode_and_store(self, lease: VisionLease) -> None:
+    async def _encode_and_store(self, lease: ImageLease) -> None:
         digest, fingerprint = lease.job.image_digest, lease.job.fingerprint
         if fingerprint != self._fingerprint:
             raise CheckpointError(
-                f"the image is wanted for model {fingerprint}, "
-                f"this worker serves {self._fingerprint}; serve one checkpoint everywhere"
+                f"the image is queued for model {fingerprint}, "
+                f"this worker serves {self._fingerprint}"
             )
-        if lease.lives >= MAX_LIVES:
-            raise RequestFailed(f"given up: {lease.lives} workers did not finish the image")
+        if lease.prior_attempts >= MAX_ATTEMPTS:
+            raise RequestFailed(f"image aborted: {lease.prior_attempts} workers did not finish it")
         if await retry_until_available(self._queue.begin, lease) <= 0:
-            log.info("image=%s is wanted by nobody any more", digest)
+            log.info("image=%s has no waiting requests; skipped", digest)
             return
-        if not await self._is_stored(fingerprint, digest):
+        embedding = None
+        # Another worker may have stored it since the job was queued.
+        if not await retry_until_available(self._blobs.touch_embedding, fingerprint, digest):
             data = await retry_until_available(self._blobs.image, digest)
             if data is None:
-                raise UnknownReference(f"the image {digest} was forgotten; send its bytes again")
+                raise UnknownReference(f"the image {digest} has expired; send its bytes again")
             embedding = await self._encoder.encode(data)
-            if await retry_until_available(self._queue.renew, lease) < 0:
-                log.info("image=%s was taken over", digest)
-                return
-            # Before the release: who is released must find it.
-            await retry_until_available(self._blobs.put_embedding, fingerprint, digest, embedding)
-            log.info("image=%s encoded", digest)
-        released = await retry_until_available(self._queue.encoded, lease)
-        log.info("image=%s released=%d", digest, released)
-
-    async def _is_stored(self, fingerprint: str, digest: str) -> bool:
-        """Whether somebody stored the embedding since the job was queued."""
-        try:
-            return (
-                await retry_until_available(self._blobs.embedding, fingerprint, digest) is not None
-            )
-        except CorruptTensor as error:
-            log.error("embedding=%s is corrupt: %s", digest, error)
-            return False
+        released = await self._queue.finish(lease, embedding)
+        if released < 0:
+            log.info("image=%s lease lost to another worker", digest)
+        else:
+            log.info("image=%s released=%d", digest, released)
 
     async def _renew_forever(self) -> None:
         """Keep leases while there is progress: an encoder that hangs loses its images."""
@@ -160,14 +150,14 @@ class Worker:
                 log.warning("no progress since the last renewal: leases are left to lapse")
             await asyncio.sleep(self._lease_s / 4)
 
-    async def _renew(self, lease: VisionLease) -> None:
-        """Renew one lease; an image that is nobody's or another's is not encoded to its end."""
+    async def _renew(self, lease: ImageLease) -> None:
+        """Renew one lease; an image without waiters, or of another worker, is cancelled."""
         waiting = await retry_until_available(self._queue.renew, lease)
         if waiting == 0:  # `begin` drops the job, unless somebody has come to wait for it since
             waiting = await retry_until_available(self._queue.begin, lease)
         scope = self._scopes.get(lease.entry)
         if waiting > 0 or scope is None:
             return
-        reason = "was taken over" if waiting < 0 else "is wanted by nobody any more"
-        log.info("image=%s %s", lease.job.image_digest, reason)
+        reason = "lease lost to another worker" if waiting < 0 else "has no waiting requests"
+        log.info("image=%s %s; cancelled", lease.job.image_digest, reason)
         scope.cancel()

@@ -13,8 +13,8 @@ from gateway.streaming.merge import merge
 from glm4v.broker import Broker
 from glm4v.broker.choices import candidates
 from glm4v.broker.entries import Event
-from glm4v.broker.journal import JournalReader
-from glm4v.broker.patience import retry_until_available
+from glm4v.broker.journal_reader import JournalReader
+from glm4v.broker.retry import retry_until_available
 from glm4v.errors import DeadlinePassed
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api

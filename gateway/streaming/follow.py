@@ -10,7 +10,7 @@ from gateway.streaming.events import EventBuilder, accepted, is_interim
 from gateway.text.tokenizer import Tokenizer
 from glm4v.broker import Broker
 from glm4v.broker.choices import candidates, choice_id, is_ranked
-from glm4v.broker.journal import JournalReader
+from glm4v.broker.journal_reader import JournalReader
 from glm4v.errors import InvalidRequest, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api

@@ -1,4 +1,4 @@
-"""What a gateway asks of Redis: accept a request, read it, end it, and end what is overdue."""
+"""What a gateway does with Redis: accept requests, follow them, and end them."""
 
 import logging
 from typing import Any
@@ -9,9 +9,12 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.choices import candidates, choice_id, choice_jobs
 from glm4v.broker.clock import RedisClock
 from glm4v.broker.connection import Connection, TooFewReplicas
-from glm4v.broker.journal import READER_GRACE_S, JournalHub, JournalReader, unknown_request
-from glm4v.broker.keys import Keys
+from glm4v.broker.former_keys import adopt_former_keys
+from glm4v.broker.hub import JournalHub
+from glm4v.broker.journal_reader import JournalReader, unknown_request
+from glm4v.broker.keys import LM_GROUP, VISION_GROUP, Keys, lm_queue, vision_queue
 from glm4v.broker.own_server import is_refusing
+from glm4v.broker.readers import READER_GRACE_S
 from glm4v.broker.sweeper import Sweeper
 from glm4v.errors import IdTaken, Overloaded, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
@@ -19,12 +22,12 @@ from glm4v.v1 import inference_pb2
 
 log = logging.getLogger(__name__)
 
-_PLACE_TRIES = 3  # an image may be pushed out by others before it is pinned
+_STORE_TRIES = 3  # the image may be evicted before it is pinned
 _DISK_FULL = "the disk of Redis is nearly full; free some room there, or try again later"
 
 
 class Broker:
-    """Keeps nothing that another gateway could not read from Redis."""
+    """The gateways' side of the protocol. Holds no state that other gateways lack."""
 
     def __init__(
         self,
@@ -35,31 +38,37 @@ class Broker:
         result_ttl_s: float,
         max_open_image_bytes: int = 0,
     ) -> None:
-        """`max_open_image_bytes` of all images of open requests; 0: half of Redis' maxmemory."""
+        """Limits count all gateways and all models of the namespace.
+
+        `max_open_image_bytes` is for all images of open requests; 0 is half of Redis' maxmemory.
+        """
         self._connection = connection
         self._keys = keys
         self._max_open = max_open_requests
         self._max_image_bytes = max_open_image_bytes
-        self._retention_ms = int(result_ttl_s * 1000)
+        self._result_ttl_ms = int(result_ttl_s * 1000)
         self._blobs = Blobs(connection, keys)
         self._clock = RedisClock(connection, keys)
         self._hub = JournalHub(connection, keys, self._clock)
 
-    async def ready(self) -> None:
-        """Make sure Redis answers and the queues exist, so that their lag can be read."""
-        await self._connection.ensure_group(self._keys.jobs_lm, "lm")
-        await self._connection.ensure_group(self._keys.jobs_vision, "vision")
+    async def ready(self, fingerprint: str) -> None:
+        """Make sure that Redis answers and that the queues of a model exist."""
+        await self._connection.ensure_group(self._keys.jobs_lm(fingerprint), LM_GROUP)
+        await self._connection.ensure_group(self._keys.jobs_vision(fingerprint), VISION_GROUP)
+        queues = [lm_queue(fingerprint), vision_queue(fingerprint)]
+        await self._connection.run("register_queues", [self._keys.queues], queues)
+        await adopt_former_keys(self._connection, self._keys, self._hub.first_job)
 
     async def submit(self, job: pb.Job, image: bytes | None) -> bool:
-        """Accept a request: all its choices or, when one does not fit in, none.
+        """Accept a request with all its choices, or refuse it as a whole.
 
-        True when it is new, False when the same was accepted before.
-        `image` is the image file when the caller has it. Raises IdTaken, Overloaded,
-        UnknownReference (a digest that is not known), Unavailable.
+        Returns True when it is new, False when the same request was accepted before. `image` is
+        the image file if the caller has it. Raises IdTaken, Overloaded, UnknownReference (no image
+        is stored under the digest), Unavailable.
         """
         try:
             answer = await self._submit(job, image)
-            for _ in range(_PLACE_TRIES - 1):
+            for _ in range(_STORE_TRIES - 1):
                 if answer[0] != b"no image" or image is None:
                     break
                 answer = await self._submit(job, image)
@@ -74,7 +83,7 @@ class Broker:
                 )
             case [b"no image"] if image is None:
                 raise UnknownReference(
-                    f"no image is known under the digest {job.image_digest}; send its bytes"
+                    f"no image is stored under the digest {job.image_digest}; send its bytes"
                 )
             case [b"no image"]:
                 raise Overloaded("Redis has no room for another image; try again later")
@@ -82,12 +91,12 @@ class Broker:
         return bool(answer[0] == b"accepted")
 
     async def _submit(self, job: pb.Job, image: bytes | None) -> list[Any]:
-        """Store the image, and accept the request if it has room; what the script answers."""
-        route = "lm"
+        """Store the image, then run the script; returns its answer."""
+        route = LM_GROUP
         if job.image_digest:
             await self._ensure_image(job, image)
-            if not await self._blobs.is_embedded(job.fingerprint, job.image_digest):
-                route = "vision"
+            if not await self._blobs.touch_embedding(job.fingerprint, job.image_digest):
+                route = VISION_GROUP
         vision_job = pb.VisionJob(image_digest=job.image_digest, fingerprint=job.fingerprint)
         keys, jobs = self._keys, choice_jobs(job)
         choices: list[str | bytes] = []
@@ -96,11 +105,12 @@ class Broker:
         answer: list[Any] = await self._connection.run(
             "submit",
             [
-                keys.open,
-                keys.readers,
-                keys.jobs_lm,
-                keys.jobs_vision,
-                keys.flight(job.fingerprint, job.image_digest),
+                keys.open_requests,
+                keys.reader_deadlines,
+                keys.queues,
+                keys.jobs_lm(job.fingerprint),
+                keys.jobs_vision(job.fingerprint),
+                keys.encode_waiters(job.fingerprint, job.image_digest),
                 keys.image(job.image_digest),
                 *(keys.journal(each.request_id) for each in jobs),
             ],
@@ -116,25 +126,26 @@ class Broker:
                 route,
                 vision_job.SerializeToString(),
                 _stage(inference_pb2.STAGE_ENCODING),
+                job.fingerprint,
                 *choices,
             ],
         )
         return answer
 
     async def close_request(self, request_id: str, end: pb.JournalEnd) -> bool:
-        """End a request; False when it had ended. Raises UnknownReference."""
+        """End a request; False when it had ended already. Raises UnknownReference."""
         keys = self._keys
         answer = await self._connection.run(
             "close",
-            [keys.journal(request_id), keys.open, keys.readers],
-            [request_id, end.SerializeToString(), self._retention_ms],
+            [keys.journal(request_id), keys.open_requests, keys.reader_deadlines],
+            [request_id, end.SerializeToString(), self._result_ttl_ms],
         )
         if answer == b"unknown":
             raise unknown_request(request_id)
         return bool(answer == b"closed")
 
     async def end_choices(self, job: pb.Job, end: pb.JournalEnd) -> bool:
-        """End what is still open of the request whose first choice is `job`; whether there was any.
+        """End all open choices of the request whose first choice is `job`; False without any.
 
         A choice whose journal is gone has ended.
         """
@@ -143,7 +154,7 @@ class Broker:
             try:
                 ended |= await self.close_request(choice_id(job.request_id, choice), end)
             except UnknownReference as error:
-                log.info("not ended: %s", error)
+                log.info("choice not ended: %s", error)
         return ended
 
     async def job(self, request_id: str, owner: str = "") -> pb.Job:
@@ -155,9 +166,9 @@ class Broker:
         return await self._hub.job(request_id, owner)
 
     def now_ms(self) -> int:
-        """Unix time in milliseconds by the clock of Redis, while it is away too.
+        """Unix time in milliseconds by the clock of Redis, also while Redis is away.
 
-        Known from the first request on that was read.
+        Available once a request has been followed.
         """
         return self._clock.estimate_ms()
 
@@ -169,23 +180,28 @@ class Broker:
         return await self._hub.follow(request_id, owner)
 
     def stop_reading(self) -> None:
-        """End what waits for news with Unavailable: readers go on through another gateway."""
+        """Fail all waiting readers with Unavailable: they continue on another gateway."""
         self._hub.close()
 
     async def run(self) -> None:
-        """Deliver journal news, keep readers known and end what is overdue, until cancelled."""
+        """Deliver journal entries, send heartbeats of readers and sweep, until cancelled."""
+        sweeper = Sweeper(
+            self._connection,
+            self._keys,
+            self._clock,
+            first_job=self._hub.first_job,
+            close=self.close_request,
+        )
         async with anyio.create_task_group() as group:
             group.start_soon(self._hub.run)
-            group.start_soon(self._hub.heartbeat_readers)
-            group.start_soon(
-                Sweeper(self._connection, self._keys, self._clock, self.close_request).run
-            )
+            group.start_soon(self._hub.readers.run)
+            group.start_soon(sweeper.run)
 
     async def _ensure_image(self, job: pb.Job, image: bytes | None) -> None:
-        """Store an image, but not megabytes of one whose request has no room."""
+        """Store an image, unless the request would be refused anyway."""
         answer = await self._connection.run(
-            "room",
-            [self._keys.open, self._keys.journal(job.request_id)],
+            "check_capacity",
+            [self._keys.open_requests, self._keys.journal(job.request_id)],
             [
                 candidates(job),
                 self._max_open,
@@ -199,18 +215,18 @@ class Broker:
             await self._blobs.put_image(job.image_digest, image)
 
     def _check_capacity(self, job: pb.Job, answer: list[Any]) -> None:
-        """Raise Overloaded, with the numbers, where a script has found no room."""
+        """Raise Overloaded, with the numbers, if a script found a limit reached."""
         choices = candidates(job)
         match answer:
             case [b"full", count]:
-                asked = f", this one is for {choices} answers" if choices > 1 else ""
+                asked = f", this one has {choices} choices" if choices > 1 else ""
                 raise Overloaded(
                     f"{count} requests are open (limit {self._max_open}){asked}; try again later"
                 )
-            case [b"images", held, limit]:
+            case [b"images", pinned_bytes, limit]:
                 raise Overloaded(
-                    f"images of open requests take {held} bytes (limit {limit}), and this one has "
-                    "no room; try again later"
+                    f"images of open requests take {pinned_bytes} bytes (limit {limit}), so this "
+                    "one does not fit; try again later"
                 )
 
 

@@ -1,7 +1,7 @@
-"""A request for several answers: one job and one journal for each, accepted together.
+"""A request for several answers: one job and one journal for each choice, accepted together.
 
-The journal of choice 0 has the name of the request, and the others build on it; no caller's request
-id has a slash.
+The journal of choice 0 has the request's name, the others add to it. No request id of a caller
+contains a slash.
 """
 
 from glm4v.internal.v1 import journal_pb2 as pb
@@ -10,24 +10,24 @@ _SEEDS = 2**64
 
 
 def choice_id(request_id: str, choice: int) -> str:
-    """Names the journal of a choice."""
+    """The name of a choice's journal."""
     return f"{request_id}/{choice}" if choice else request_id
 
 
 def candidates(job: pb.Job) -> int:
-    """Answers that are generated for a job's request."""
+    """Number of answers that are generated for a job's request."""
     return max(job.n, job.best_of, 1)
 
 
 def is_ranked(job: pb.Job) -> bool:
-    """Whether only the best of its answers are reported."""
+    """Whether only the best of the generated answers are returned."""
     return candidates(job) > max(job.n, 1)
 
 
 def choice_jobs(job: pb.Job) -> list[pb.Job]:
-    """The jobs of all choices; `job` is that of choice 0.
+    """The jobs of all choices, given that of choice 0.
 
-    Choice k is drawn with the seed plus k, whichever worker draws it.
+    Choice k is sampled with the seed plus k, on whichever worker it runs.
     """
     jobs = [job]
     for choice in range(1, candidates(job)):

@@ -1,6 +1,6 @@
-"""The one clock that deadlines, orphan timeouts and the times of a journal go by: that of Redis.
+"""The clock of Redis, by which deadlines, orphan timeouts and journal times go.
 
-No clock of a gateway or worker is compared with that of another: they may be minutes apart.
+Clocks of gateways and workers are never compared with each other; they may be minutes apart.
 """
 
 import time
@@ -10,29 +10,29 @@ from glm4v.broker.keys import Keys
 
 
 class RedisClock:
-    """Unix time in milliseconds, as the server tells it that keeps the queue."""
+    """Unix time in milliseconds of the server that holds the queues."""
 
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._connection = connection
         self._keys = keys
-        self._ahead_ms: int | None = None  # of this process' monotonic clock, when last asked
+        self._offset_ms: int | None = None  # from this process's monotonic clock, at the last read
 
     async def now_ms(self) -> int:
-        """Ask Redis. Raises Unavailable."""
-        seconds, micros = await self._connection.run("time", [self._keys.open], [])
+        """Read the clock. Raises Unavailable."""
+        seconds, micros = await self._connection.run("time", [self._keys.open_requests], [])
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        self._ahead_ms = now_ms - _monotonic_ms()
+        self._offset_ms = now_ms - _monotonic_ms()
         return now_ms
 
-    async def set(self) -> None:
-        """Ask Redis unless it was asked before. Raises Unavailable."""
-        if self._ahead_ms is None:
+    async def ensure_read(self) -> None:
+        """Read the clock unless it was read before. Raises Unavailable."""
+        if self._offset_ms is None:
             await self.now_ms()
 
     def estimate_ms(self) -> int:
-        """By what Redis said last, so that it can be told while Redis is away; after `set`."""
-        assert self._ahead_ms is not None, "set() comes first"
-        return self._ahead_ms + _monotonic_ms()
+        """The time by the last reading, also while Redis is away; `ensure_read` comes first."""
+        assert self._offset_ms is not None, "ensure_read() comes first"
+        return self._offset_ms + _monotonic_ms()
 
 
 def _monotonic_ms() -> int:

@@ -1,4 +1,4 @@
-"""The one place that opens connections to Redis, runs its scripts and names its failures."""
+"""Opens connections to Redis, runs the Lua scripts and maps errors."""
 
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -21,8 +21,8 @@ from redis.exceptions import (
 )
 
 from glm4v.broker.entries import FORMAT
-from glm4v.broker.keys import IMAGE_TTL_S
-from glm4v.broker.redis_url import CALL_TIMEOUT_S, close_redis, open_redis, place_of
+from glm4v.broker.keys import IMAGE_TTL_S, UNSERVED_AFTER_MS
+from glm4v.broker.redis_url import CALL_TIMEOUT_S, address_of, close_redis, open_redis
 from glm4v.errors import Overloaded, Unavailable
 
 _SCRIPTS = (
@@ -32,16 +32,21 @@ _SCRIPTS = (
     "renew",
     "requeue",
     "await_encode",
-    "begin_encoding",
-    "renew_vision",
-    "encoded",
+    "begin_encode",
+    "renew_image",
+    "encode_done",
     "encode_failed",
     "requeue_image",
     "forget_consumers",
-    "redate",
-    "set_aside",
-    "room",
+    "dead_letter",
+    "check_capacity",
     "unpin_lost",
+    "register_queues",
+    "worker_seen",
+    "prune_requests",
+    "prune_image",
+    "drop_queue",
+    "adopt",
     "time",
 )
 _UNAVAILABLE = (
@@ -49,58 +54,58 @@ _UNAVAILABLE = (
     ClusterError,
     ConnectionError,
     OSError,
-    ReadOnlyError,  # it was the master a moment ago
+    ReadOnlyError,  # the server was the master a moment ago
     RedisClusterException,
     TimeoutError,
 )
-_RETRYABLE_REPLIES = (  # replies that the library has no class for
-    "BUSY ",  # a script runs too long
-    "UNBLOCKED",  # it is the master no more
+_RETRYABLE_REPLIES = (  # the library has no classes for these
+    "BUSY ",  # a script runs for too long
+    "UNBLOCKED",  # the server is no longer the master
 )
 _FULL = "Redis is out of memory (maxmemory); try again later"
-BLOCK_S = 1.0  # how long a blocking read waits in the server
+BLOCK_S = 1.0  # longest time that a blocking read waits in the server
 
 
 class QueueLost(Unavailable):
-    """Redis has lost a queue; `ensure_group` makes it again."""
+    """Redis has lost a queue; `ensure_group` creates it again."""
 
 
 class TooFewReplicas(Unavailable):
-    """It takes no writes: replicas are missing, or `own_server` has said so."""
+    """Redis rejects writes: replicas are missing, or `own_server` told it to."""
 
 
 class WrongType(Unavailable):
-    """Something else has written to one of our keys; it is waited for until the key is removed."""
+    """A key has a foreign value of another type; callers retry until the key is removed."""
 
 
 class Connection:
-    """Connections to one Redis, of any kind that `redis_url` knows.
+    """Connections to one Redis of any kind that `redis_url` supports.
 
-    Short commands, bytes and blocking reads have their own, so that neither a waiting read nor a
-    13 MB embedding delays a token.
+    Short commands, large values and blocking reads use separate connections, so that neither a
+    blocking read nor a 13 MB embedding delays a token.
     """
 
     def __init__(self, url: str) -> None:
-        self._place = place_of(url)
+        self._address = address_of(url)
         self.commands = open_redis(url, connections=32, socket_timeout_s=CALL_TIMEOUT_S)
         self.blocking = open_redis(url, connections=4, socket_timeout_s=BLOCK_S + CALL_TIMEOUT_S)
-        self.bytes = open_redis(url, connections=4, socket_timeout_s=4 * CALL_TIMEOUT_S)
+        self.bulk = open_redis(url, connections=4, socket_timeout_s=4 * CALL_TIMEOUT_S)
         self.scripts: dict[str, AsyncScript] = {
             name: self.commands.register_script(script_source("prelude") + script_source(name))
             for name in _SCRIPTS
         }
 
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run one of our scripts."""
-        async with translated():
+        """Run a Lua script by name."""
+        async with map_redis_errors():
             return await self.scripts[script](keys=keys, args=args)
 
     async def ensure_group(self, stream: str, group: str) -> None:
         """Create a consumer group that reads a stream from its start, unless it exists.
 
-        Raises Unavailable with the place where no Redis answers.
+        Raises Unavailable, with the address, when no Redis answers.
         """
-        async with translated():
+        async with map_redis_errors():
             try:
                 await self.commands.xgroup_create(stream, group, id="0", mkstream=True)
             except ResponseError as error:
@@ -109,45 +114,51 @@ class Connection:
             except BusyLoadingError:
                 raise
             except _UNAVAILABLE as error:
-                raise Unavailable(self._absence(error)) from error
+                raise Unavailable(self._unreachable(error)) from error
 
     async def ping(self) -> None:
         """Raise Unavailable unless Redis answers."""
-        async with translated():
+        async with map_redis_errors():
             await self.commands.ping()
 
     async def check(self) -> None:
-        """Raise Unavailable, with the place, unless a Redis is there; it may still be loading."""
+        """Raise Unavailable, with the address, unless a Redis runs there; it may be loading."""
         try:
             await self.commands.ping()
         except BusyLoadingError:
             return
         except (AuthenticationError, NoPermissionError):
             raise Unavailable(
-                f"the Redis at {self._place} refuses the account in its URL; correct it"
+                f"the Redis at {self._address} rejects the credentials in its URL; correct them"
             ) from None
         except (*_UNAVAILABLE, ResponseError) as error:
-            raise Unavailable(self._absence(error)) from None
+            raise Unavailable(self._unreachable(error)) from None
 
-    def _absence(self, error: Exception) -> str:
-        return f"no Redis at {self._place} ({_reason(error)}); start it, or correct its URL"
+    def _unreachable(self, error: Exception) -> str:
+        return f"no Redis at {self._address} ({_reason(error)}); start it, or correct its URL"
 
     async def close(self) -> None:
-        """Give all connections back."""
-        for client in (self.commands, self.blocking, self.bytes):
+        """Close all connections."""
+        for client in (self.commands, self.blocking, self.bulk):
             await close_redis(client)
 
 
 def script_source(name: str) -> str:
-    """What stands in a script; the prelude stands before each of them."""
+    """The text of a script, or of the prelude that is prepended to each."""
     source = (files("glm4v.broker") / "scripts" / f"{name}.lua").read_text(encoding="utf-8")
     if name == "prelude":
-        return f"local FORMAT, IMAGE_TTL_S = {FORMAT}, {IMAGE_TTL_S}\n{source}"
+        constants = {
+            "FORMAT": FORMAT,
+            "IMAGE_TTL_S": IMAGE_TTL_S,
+            "UNSERVED_AFTER_MS": UNSERVED_AFTER_MS,
+        }
+        lines = [f"local {constant} = {value}\n" for constant, value in constants.items()]
+        return "".join(lines) + source
     return source
 
 
 def _reason(error: BaseException) -> str:
-    """What the system says, below what the library makes of it."""
+    """The operating system's message behind an error of the library."""
     below: BaseException | None = error
     while below is not None:
         if isinstance(below, OSError) and below.errno:
@@ -157,36 +168,36 @@ def _reason(error: BaseException) -> str:
 
 
 @asynccontextmanager
-async def translated() -> AsyncIterator[None]:
-    """Name Redis failures by what the caller can do about them."""
+async def map_redis_errors() -> AsyncIterator[None]:
+    """Map errors of Redis to Overloaded, Unavailable and their subclasses."""
     try:
         yield
     except OutOfMemoryError as error:
         raise Overloaded(_FULL) from error
     except (AuthenticationError, NoPermissionError) as error:
-        raise Unavailable("Redis refuses our credentials; check GLM4V_REDIS_URL") from error
+        raise Unavailable("Redis rejects the credentials; check GLM4V_REDIS_URL") from error
     except _UNAVAILABLE as error:
-        raise Unavailable("Redis does not answer; the request can be tried again") from error
+        raise Unavailable("Redis does not answer; try again") from error
     except ResponseError as error:
-        named = _named(error)
-        if named is error:
+        mapped = _mapped(error)
+        if mapped is error:
             raise
-        raise named from error
+        raise mapped from error
 
 
-def _named(error: ResponseError) -> Exception:
-    """By its first word; before Redis 7 what a script met is further behind."""
+def _mapped(error: ResponseError) -> Exception:
+    """By the error code; before Redis 7 that of a script is not the first word."""
     text = str(error)
     if "NOGROUP" in text:  # no such stream, or no such consumer group
-        return QueueLost("Redis has lost its queues; they are made again")
+        return QueueLost("Redis has lost its queues; creating them again")
     if "WRONGTYPE" in text:
-        return WrongType(f"a key of ours in Redis was overwritten; remove it: {text}")
+        return WrongType(f"a key in Redis was overwritten by another program; remove it: {text}")
     if "OOM command" in text:
         return Overloaded(_FULL)
     if "MISCONF" in text:
         return Overloaded(f"Redis cannot write to its disk; free some room there: {text}")
     if "NOREPLICAS" in text:
-        return TooFewReplicas(f"Redis does not take this now: {text}")
+        return TooFewReplicas(f"Redis is temporarily rejecting writes: {text}")
     if text.startswith(_RETRYABLE_REPLIES):
-        return Unavailable(f"Redis does not take this now: {text}")
+        return Unavailable(f"Redis is temporarily rejecting writes: {text}")
     return error

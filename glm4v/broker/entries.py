@@ -1,4 +1,4 @@
-"""Journal entries. What cannot be read is named, and never ends a process."""
+"""Journal entries. An unreadable entry is reported, and never ends a process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from google.protobuf.message import DecodeError
 
 from glm4v.internal.v1 import journal_pb2 as pb
 
-# Of journals and queue entries: stands in the field v of the first entry, 1 where that is missing.
-# To be raised when an older release would misread what this one writes.
+# Format of journals and queue entries: the field v of the first entry, 1 if it is missing.
+# Raise it when an older release would misread what this release writes.
 FORMAT = 1
 
 Event = pb.JournalAccepted | pb.JournalStage | pb.JournalTokens | pb.JournalEnd
@@ -23,7 +23,7 @@ _KINDS: dict[bytes, type[Event]] = {
 
 
 class Unreadable(Exception):
-    """An entry that is somebody else's, damaged, or of a newer release; the message says which."""
+    """An entry that is foreign, damaged or written by a newer release; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Entry:
     """One entry of a journal."""
 
     event: Event
-    next_index: int  # of the token behind it
+    next_index: int  # of the token after it
 
     @property
     def tokens_before(self) -> int:
-        """Tokens that stand before it; before an end at a stop string, those that count."""
+        """Number of tokens before it; for an end at a stop string, of those that count."""
         match self.event:
             case pb.JournalTokens():
                 return self.next_index - len(self.event.ids)
@@ -45,12 +45,12 @@ class Entry:
 
 
 def read_entry(entry: RawEntry) -> Entry:
-    """What an entry says, with the time when Redis took it. Raises Unreadable."""
+    """Parse an entry; its time becomes that at which Redis took it. Raises Unreadable."""
     entry_id, fields = entry
     check_format(fields)
     kind = _KINDS.get(fields.get(b"k", b""))
     if kind is None:
-        raise Unreadable(f"kind {fields.get(b'k')!r} is not known")
+        raise Unreadable(f"unknown kind {fields.get(b'k')!r}")
     try:
         event = kind.FromString(fields[b"d"])
     except (DecodeError, KeyError) as error:
@@ -70,19 +70,19 @@ def _set_time(event: Event, at_ms: int) -> None:
 
 
 def entry_order(entry_id: bytes) -> tuple[int, int]:
-    """Where an entry stands in its stream: Unix milliseconds, then a count."""
+    """Sort key of an entry in its stream: Unix milliseconds, then a counter."""
     milliseconds, _, sequence = entry_id.partition(b"-")
     return int(milliseconds), int(sequence)
 
 
-def scripts_index(fields: Fields, before: int) -> int:
-    """Index of the next token behind an entry that cannot be read, as our scripts see it."""
+def indexed_by_scripts(fields: Fields, before: int) -> int:
+    """Index of the next token after an unreadable entry, as the Lua scripts see it."""
     is_seen = fields.get(b"k") in _KINDS and b"d" in fields and fields.get(b"n", b"").isdigit()
     return int(fields[b"n"]) if is_seen else before
 
 
 def check_format(fields: Fields) -> None:
-    """Raise Unreadable where a first entry is of a format that this release does not know."""
+    """Raise Unreadable if a first entry has a format that this release does not know."""
     version = fields.get(b"v", b"1")
     if not version.isdigit() or int(version) > FORMAT:
         raise Unreadable(f"its format is {version[:20]!r}, this release reads up to {FORMAT}")

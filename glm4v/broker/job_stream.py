@@ -1,6 +1,6 @@
 """A queue of jobs: a stream with a consumer group, whose pending entries are leases.
 
-A Redis that comes back empty has no queue: whoever asks next makes it again.
+When Redis comes back empty the queue is gone; the next claim creates it again.
 """
 
 import json
@@ -8,144 +8,172 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from glm4v.broker.connection import BLOCK_S, Connection, QueueLost, translated
+from glm4v.broker.connection import BLOCK_S, Connection, QueueLost, map_redis_errors
 from glm4v.broker.entries import Fields, Unreadable, check_format
-from glm4v.broker.keys import MAX_DEAD
+from glm4v.broker.keys import MAX_DEAD_LETTERS, Keys, Queue, queue_parts
+from glm4v.errors import Overloaded
 
 log = logging.getLogger(__name__)
 
+_SEEN_EVERY_S = 5.0
 _FORGET_EVERY_S = 60.0
-_FORGET_IDLE_S = 600.0  # a worker asks once a second
+_FORGET_IDLE_S = 600.0  # a live worker claims once a second
 
-_MAX_RAW = 2**16  # characters kept of an entry that cannot be read
-
-_Lease = TypeVar("_Lease")
-_Claimed = tuple[bytes, dict[bytes, bytes], int]  # id, fields, times it was claimed before
+_MAX_RAW = 2**16  # characters kept of an unreadable entry
 
 
-class JobStream(Generic[_Lease]):
-    """Claims from one stream under a name of its own: one life, one name, the fencing token.
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on one entry of a queue, until it lapses.
+
+    `entry` and `delivery_count`, together with the consumer's name, are the fencing token.
+    """
+
+    entry: str  # id in the stream
+    delivery_count: int  # deliveries of this entry, up to and with this one
+
+    @property
+    def prior_attempts(self) -> int:
+        """Workers that claimed the job before and did not finish it."""
+        return self.delivery_count - 1
+
+
+_L = TypeVar("_L", bound=Lease)
+_Claimed = tuple[bytes, dict[bytes, bytes], int]  # id, fields, delivery count
+
+
+class JobStream(Generic[_L]):
+    """The claims of one worker process on one queue.
 
     Args:
-        read: The lease on an entry, from its id, fields and the times it was claimed before; raises
-            Unreadable. An entry that cannot be read is set aside, in the stream `dead`.
+        read: Makes the lease on an entry from its id, fields and delivery count; raises Unreadable.
+            An unreadable entry is moved to the dead letters.
     """
 
     def __init__(
         self,
         connection: Connection,
-        stream: str,
-        group: str,
+        keys: Keys,
+        queue: Queue,
         lease_s: float,
         *,
-        dead: str,
-        read: Callable[[str, Fields, int], _Lease],
+        read: Callable[[str, Fields, int], _L],
     ) -> None:
         self._connection = connection
-        self._stream = stream
-        self._group = group
-        self._dead = dead
+        self._keys = keys
+        self._queue = queue
+        self.name = keys.jobs(queue)
+        self.group, _ = queue_parts(queue)
+        self.consumer = f"{self.group}-{uuid.uuid4().hex[:12]}"
         self._read = read
-        self._lease_s = lease_s
         self._lease_ms = int(lease_s * 1000)
-        self._forgotten_at = self._redated_at = time.monotonic()
-        self.consumer = f"{group}-{uuid.uuid4().hex[:12]}"
+        self._seen_at = -_SEEN_EVERY_S
+        self._forgotten_at = time.monotonic()
 
     async def ready(self) -> None:
-        """Make sure the queue exists."""
-        await self._connection.ensure_group(self._stream, self._group)
+        """Create the queue unless it exists."""
+        await self._connection.ensure_group(self.name, self.group)
+        await self._note_seen()
 
-    async def claim(self, room: int, wait_s: float = BLOCK_S) -> list[_Lease]:
-        """New jobs, at most `room`; waits for up to `wait_s` when there are none."""
+    async def claim(self, capacity: int, wait_s: float = BLOCK_S) -> list[_L]:
+        """Claim at most `capacity` new jobs; waits for up to `wait_s` when there are none."""
         try:
-            return await self._leases(await self._claim(room, wait_s))
+            return await self._leases(await self._claim_new(capacity, wait_s))
         except QueueLost as error:
-            await self._make_again(error)
+            await self._create_again(error)
             return []
 
-    async def claim_expired(self, room: int) -> list[_Lease]:
-        """Jobs whose lease has lapsed, at most `room`."""
+    async def claim_expired(self, capacity: int) -> list[_L]:
+        """Claim at most `capacity` jobs whose lease has lapsed."""
         try:
+            await self._note_seen()
             await self._forget_consumers()
-            await self._redate()
-            return await self._leases(await self._take_over(room))
+            return await self._leases(await self._claim_lapsed(capacity))
         except QueueLost as error:
-            await self._make_again(error)
+            await self._create_again(error)
             return []
 
-    async def _leases(self, claimed: list[_Claimed]) -> list[_Lease]:
+    async def _leases(self, claimed: list[_Claimed]) -> list[_L]:
         leases = []
-        for entry_id, fields, claims in claimed:
+        for entry_id, fields, delivery_count in claimed:
             entry = entry_id.decode()
             try:
                 check_format(fields)
-                leases.append(self._read(entry, fields, claims))
+                leases.append(self._read(entry, fields, delivery_count))
             except Unreadable as error:
-                log.error("%s entry=%s is set aside: %s", self._stream, entry, error)
-                await self._set_aside(entry, fields, claims, str(error))
+                log.error("%s entry=%s moved to the dead letters: %s", self.name, entry, error)
+                await self._move_to_dead_letters(Lease(entry, delivery_count), fields, str(error))
         return leases
 
-    async def _set_aside(self, entry: str, fields: Fields, claims: int, reason: str) -> None:
+    async def _move_to_dead_letters(self, lease: Lease, fields: Fields, reason: str) -> None:
         await self._connection.run(
-            "set_aside",
-            [self._stream, self._dead],
-            [self._group, self.consumer, entry, claims, raw(fields), reason, MAX_DEAD],
+            "dead_letter",
+            [self.name, self._keys.dead_letters],
+            [*self.fencing(lease), raw(fields), reason, MAX_DEAD_LETTERS],
         )
 
-    async def _make_again(self, error: QueueLost) -> None:
-        log.warning("%s: %s", self._stream, error)
+    def fencing(self, lease: Lease) -> list[str | int]:
+        """The first arguments of a script that checks the lease."""
+        return [self.group, self.consumer, lease.entry, lease.delivery_count]
+
+    async def _create_again(self, error: QueueLost) -> None:
+        log.warning("%s: %s", self.name, error)
+        self._seen_at = -_SEEN_EVERY_S
         await self.ready()
 
+    async def _note_seen(self) -> None:
+        """Tell gateways that this queue has a worker."""
+        now = time.monotonic()
+        if now - self._seen_at < _SEEN_EVERY_S:
+            return
+        try:
+            await self._connection.run("worker_seen", [self._keys.queues], [self._queue])
+        except Overloaded as error:  # must not keep this worker from claiming
+            log.warning("%s: worker not registered: %s", self.name, error)
+        self._seen_at = now
+
     async def _forget_consumers(self) -> None:
-        """Now and then: every worker life leaves a name in the group."""
+        """Delete consumers of worker processes that are gone, once a minute."""
         now = time.monotonic()
         if now - self._forgotten_at < _FORGET_EVERY_S:
             return
         idle_ms = int(1000 * _FORGET_IDLE_S)
-        count = await self._connection.run(
-            "forget_consumers", [self._stream], [self._group, idle_ms]
-        )
+        count = await self._connection.run("forget_consumers", [self.name], [self.group, idle_ms])
         self._forgotten_at = now
         if count:
-            log.info("%s: %d workers that are gone were forgotten", self._stream, count)
+            log.info("%s: deleted %d idle consumers", self.name, count)
 
-    async def _redate(self) -> None:
-        """Once a lease: where the clock of Redis was set back, old leases lapse one lease later."""
-        now = time.monotonic()
-        if now - self._redated_at >= self._lease_s:
-            await self._connection.run("redate", [self._stream], [self._group])
-            self._redated_at = now
-
-    async def _claim(self, room: int, wait_s: float) -> list[_Claimed]:
-        async with translated():
+    async def _claim_new(self, capacity: int, wait_s: float) -> list[_Claimed]:
+        async with map_redis_errors():
             answer = await self._connection.blocking.xreadgroup(
-                self._group,
+                self.group,
                 self.consumer,
-                {self._stream: ">"},
-                count=room,
-                block=int(wait_s * 1000) or None,  # 0 would mean for ever
+                {self.name: ">"},
+                count=capacity,
+                block=int(wait_s * 1000) or None,  # 0 would block for ever
             )
-        return [(entry, fields, 0) for _, entries in answer for entry, fields in entries]
+        return [(entry, fields, 1) for _, entries in answer for entry, fields in entries]
 
-    async def _take_over(self, room: int) -> list[_Claimed]:
-        async with translated():
-            # Asked for by age: a look at the oldest would not see lapsed ones behind live ones.
+    async def _claim_lapsed(self, capacity: int) -> list[_Claimed]:
+        async with map_redis_errors():
+            # Selected by age: the oldest entries may all have live leases.
             commands: Any = self._connection.commands
             lapsed = await commands.xpending_range(
-                self._stream, self._group, "-", "+", room, idle=self._lease_ms
+                self.name, self.group, "-", "+", capacity, idle=self._lease_ms
             )
             if not lapsed:
                 return []
-            claims = {each["message_id"]: each["times_delivered"] for each in lapsed}
+            deliveries = {each["message_id"]: each["times_delivered"] + 1 for each in lapsed}
             entries = await commands.xclaim(
-                self._stream, self._group, self.consumer, self._lease_ms, list(claims)
+                self.name, self.group, self.consumer, self._lease_ms, list(deliveries)
             )
-        return [(entry, fields, claims[entry]) for entry, fields in entries if fields]
+        return [(entry, fields, deliveries[entry]) for entry, fields in entries if fields]
 
 
 def raw(fields: Fields) -> str:
-    """Fields of an entry as JSON, bytes as the characters of the same numbers, for a person."""
+    """Fields of an entry as JSON for a person to read; bytes as Latin-1 characters."""
     shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items()}
     return json.dumps(shown)[:_MAX_RAW]

@@ -1,80 +1,108 @@
-"""Names of everything in Redis. One hash tag keeps all control keys on one node of a cluster."""
+"""Names of all keys in Redis. One hash tag keeps the control keys on one node of a cluster."""
 
 from dataclasses import dataclass
+from typing import NewType
+
+Queue = NewType("Queue", str)  # "lm:<fingerprint>" or "vision:<fingerprint>"
 
 VISION_GROUP = "vision"
 LM_GROUP = "lm"
-IMAGE_TTL_S = 2 * 3600  # of an image that no open request holds, from its last use on
+IMAGE_TTL_S = 2 * 3600  # of an image that no open request pins, from its last use
 EMBEDDING_TTL_S = 2 * 3600
-MAX_DEAD = 1000  # requests kept in the dead-letter stream
+MAX_DEAD_LETTERS = 1000
+UNSERVED_AFTER_MS = 60_000  # without a report of a worker; they report every 5 s
+
+
+def lm_queue(fingerprint: str) -> Queue:
+    """The queue of requests to one model."""
+    return Queue(f"{LM_GROUP}:{fingerprint}")
+
+
+def vision_queue(fingerprint: str) -> Queue:
+    """The queue of images to encode for one model."""
+    return Queue(f"{VISION_GROUP}:{fingerprint}")
+
+
+def queue_parts(queue: Queue) -> tuple[str, str]:
+    """Consumer group and model fingerprint of a queue."""
+    group, _, fingerprint = queue.partition(":")
+    return group, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Key names under one namespace."""
+    """Key names under one namespace (GLM4V_NAMESPACE): a deployment that shares its Redis.
+
+    Queues, waiting requests and embeddings belong to one model. Everything else belongs to all
+    models of the namespace.
+    """
 
     namespace: str = "glm4v"
 
-    @property
-    def jobs_lm(self) -> str:
-        """Stream: requests for language workers.
+    def jobs(self, queue: Queue) -> str:
+        """Stream: the jobs of one model's language or vision workers; see `jobs_lm`."""
+        return f"{{{self.namespace}}}:jobs:{queue}"
 
-        Fields r (request id), l (lives lost before), v (format).
-        """
-        return f"{{{self.namespace}}}:jobs:lm"
+    def jobs_lm(self, fingerprint: str) -> str:
+        """Stream: requests; fields r (request id), l (prior attempts), v (format)."""
+        return self.jobs(lm_queue(fingerprint))
+
+    def jobs_vision(self, fingerprint: str) -> str:
+        """Stream: images; fields d (VisionJob), v (format)."""
+        return self.jobs(vision_queue(fingerprint))
 
     @property
-    def jobs_vision(self) -> str:
-        """Stream: images for vision workers; fields d (VisionJob), v (format)."""
-        return f"{{{self.namespace}}}:jobs:vision"
+    def queues(self) -> str:
+        """Sorted set: queues, by the time at which one of their workers was last seen (ms)."""
+        return f"{{{self.namespace}}}:queues"
 
     @property
-    def open(self) -> str:
+    def open_requests(self) -> str:
         """Sorted set: requests that have not ended, by deadline in Unix milliseconds."""
-        return f"{{{self.namespace}}}:open"
+        return f"{{{self.namespace}}}:open_requests"
 
     @property
-    def readers(self) -> str:
-        """Sorted set: open requests, by when they are abandoned unless somebody reads them."""
-        return f"{{{self.namespace}}}:readers"
+    def reader_deadlines(self) -> str:
+        """Sorted set: open requests, by the time at which they are abandoned without a reader."""
+        return f"{{{self.namespace}}}:reader_deadlines"
 
     @property
-    def dead(self) -> str:
+    def dead_letters(self) -> str:
         """Stream: requests given up; fields r (request id), d (Job), m (reason).
 
-        Beside them entries that could not be read: s (their key), e (id), x (fields), m (reason).
+        Unreadable entries have s (their key), e (id), x (fields) and m (reason) instead.
         """
-        return f"{{{self.namespace}}}:dead"
+        return f"{{{self.namespace}}}:dead_letters"
 
     @property
     def journal_prefix(self) -> str:
-        """What stands before a request id in its journal's name."""
+        """The name of a journal up to the request id."""
         return f"{{{self.namespace}}}:journal:"
 
     def journal(self, request_id: str) -> str:
-        """Stream: the one truth about a request; fields k (kind), n (next index), d (payload)."""
+        """Stream: the history of a request; fields k (kind), n (next index), d (payload)."""
         return self.journal_prefix + request_id
 
-    def flight(self, fingerprint: str, digest: str) -> str:
-        """Hash: who waits behind an image; the empty field holds queued | encoding."""
-        return f"{{{self.namespace}}}:flight:{fingerprint}:{digest}"
+    def encode_waiters(self, fingerprint: str, digest: str) -> str:
+        """Hash: requests that wait for an image; the empty field holds queued | encoding."""
+        return f"{{{self.namespace}}}:encode_waiters:{fingerprint}:{digest}"
 
-    def bell(self, reader: str) -> str:
-        """Stream that wakes one gateway's blocking read."""
-        return f"{{{self.namespace}}}:bell:{reader}"
+    def wakeup(self, reader: str) -> str:
+        """Stream: an entry ends the blocking read of one gateway."""
+        return f"{{{self.namespace}}}:wakeup:{reader}"
 
     def image(self, digest: str) -> str:
-        """String: an image file; beside the control keys, as scripts pin it."""
+        """String: an image file. On the node of the control keys, because scripts pin it."""
         return f"{{{self.namespace}}}:image:{digest}"
 
     @property
     def pins(self) -> str:
-        """Hash: which image (digest) each open request holds."""
+        """Hash: the image (digest) that each open request pins."""
         return f"{{{self.namespace}}}:pins"
 
     @property
     def pinned(self) -> str:
-        """Hash: for each image how many open requests hold it, its bytes, and the sum of bytes."""
+        """Hash: for each pinned image the number of requests and its bytes; the sum of bytes."""
         return f"{{{self.namespace}}}:pinned"
 
     def embedding(self, fingerprint: str, digest: str) -> str:

@@ -11,7 +11,7 @@ gets no hole.
 
 from redis.exceptions import ResponseError
 
-from glm4v.broker.connection import Connection, translated
+from glm4v.broker.connection import Connection, map_redis_errors
 from glm4v.errors import Unavailable
 
 _REPLICAS = "min-replicas-to-write"
@@ -30,13 +30,13 @@ _TAKING = {"appendfsync": "always", "auto-aof-rewrite-percentage": "100", _REPLI
 
 async def refuse_writes(connection: Connection) -> None:
     """Let the server refuse all writes of clients. Raises Unavailable."""
-    async with translated():
+    async with map_redis_errors():
         await connection.commands.config_set(_REPLICAS, _MORE_THAN_THERE_ARE)
 
 
 async def take_writes(connection: Connection) -> None:
     """Let the server take writes, each on the disk before its reply. Raises Unavailable."""
-    async with translated():
+    async with map_redis_errors():
         for name, value in _TAKING.items():
             await connection.commands.config_set(name, value)
 
@@ -44,7 +44,7 @@ async def take_writes(connection: Connection) -> None:
 async def is_refusing(connection: Connection) -> bool:
     """Whether it is a server of our own that takes no writes; False where it does not tell."""
     try:
-        async with translated():
+        async with map_redis_errors():
             found = await connection.commands.config_get(_REPLICAS)
     except (ResponseError, Unavailable):
         return False

@@ -70,7 +70,7 @@ def open_redis(url: str, *, connections: int, socket_timeout_s: float) -> Any:
     raise ConfigurationError(f"the Redis URL must begin with {KINDS}")
 
 
-def place_of(url: str) -> str:
+def address_of(url: str) -> str:
     """Where a URL points, without what may be secret: neither account nor options."""
     scheme, _, place = url.partition("?")[0].partition("://")
     return f"{scheme}://{place.rpartition('@')[2]}"
@@ -90,7 +90,7 @@ def _server(url: str, options: dict[str, Any]) -> Any:
         return Redis.from_pool(BlockingConnectionPool.from_url(url, **options))
     except ValueError:  # its words may show a password
         raise ConfigurationError(
-            f"the Redis URL at {place_of(url)} cannot be read; "
+            f"the Redis URL at {address_of(url)} cannot be read; "
             "it is redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH"
         ) from None
 

@@ -1,122 +1,123 @@
-"""What a vision worker asks of Redis: claim images, store embeddings, release who waits."""
+"""The vision workers' side of the protocol: claim images, store embeddings, release requests."""
 
+import logging
 import time
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from glm4v.broker.connection import BLOCK_S, Connection
+from glm4v.broker import keys as key_names
+from glm4v.broker.blobs import Blobs
+from glm4v.broker.connection import Connection
 from glm4v.broker.entries import Fields, Unreadable
-from glm4v.broker.job_stream import JobStream
-from glm4v.broker.keys import VISION_GROUP, Keys
+from glm4v.broker.job_stream import JobStream, Lease
+from glm4v.broker.keys import Keys
+from glm4v.broker.retry import retry_until_available
 from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.tensor_bytes import TensorBytes
 from glm4v.v1 import inference_pb2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class VisionLease:
-    """The right to speak for one image."""
+class ImageLease(Lease):
+    """The right to encode one image."""
 
-    entry: str  # of the job stream
     job: pb.VisionJob
-    lives: int  # times this entry was claimed before: with the entry, the fencing token
 
 
-class VisionQueue:
-    """The vision workers' side of the protocol, for one worker life."""
+class VisionQueue(JobStream[ImageLease]):
+    """The queue of one model's images, for one worker process."""
 
     def __init__(
-        self, connection: Connection, keys: Keys, *, lease_s: float, result_ttl_s: float
+        self,
+        connection: Connection,
+        keys: Keys,
+        fingerprint: str,
+        *,
+        lease_s: float,
+        result_ttl_s: float,
     ) -> None:
-        self._connection = connection
-        self._keys = keys
-        self._retention_ms = int(result_ttl_s * 1000)
-        self._jobs = JobStream(
-            connection, keys.jobs_vision, VISION_GROUP, lease_s, dead=keys.dead, read=_lease
-        )
-        self.consumer = self._jobs.consumer
+        queue = key_names.vision_queue(fingerprint)
+        super().__init__(connection, keys, queue, lease_s, read=_lease)
+        self._fingerprint = fingerprint
+        self._blobs = Blobs(connection, keys)
+        self._result_ttl_ms = int(result_ttl_s * 1000)
 
-    async def ready(self) -> None:
-        """Make sure the queue exists."""
-        await self._jobs.ready()
+    async def begin(self, lease: ImageLease) -> int:
+        """Tell the waiting requests that encoding starts.
 
-    async def claim(self, room: int, wait_s: float = BLOCK_S) -> list[VisionLease]:
-        """New images, at most `room`; waits for up to `wait_s` when there are none."""
-        return await self._jobs.claim(room, wait_s)
-
-    async def claim_expired(self, room: int) -> list[VisionLease]:
-        """Images whose lease has lapsed, at most `room`."""
-        return await self._jobs.claim_expired(room)
-
-    async def begin(self, lease: VisionLease) -> int:
-        """Tell those who wait that encoding starts; how many wait, -1 when the lease is lost.
-
-        With 0 the job is dropped: nobody wants the image any more.
+        Returns their number; with 0 the job is deleted. -1 when the lease is lost.
         """
         stage = pb.JournalStage(stage=inference_pb2.STAGE_ENCODING, at_ms=_now_ms())
-        return await self._run(
-            "begin_encoding",
-            lease,
-            [self._keys.open],
-            [stage.SerializeToString()],
-        )
+        return await self._run("begin_encode", lease, [], [stage.SerializeToString()])
 
-    async def renew(self, lease: VisionLease) -> int:
-        """Renew the lease; how many wait, -1 when the lease is lost."""
-        return await self._run("renew_vision", lease, [self._keys.open], [])
+    async def renew(self, lease: ImageLease) -> int:
+        """Renew the lease. Returns the number of waiting requests, -1 when the lease is lost."""
+        return await self._run("renew_image", lease, [], [])
 
-    async def encoded(self, lease: VisionLease) -> int:
-        """The embedding is stored: release those who wait; how many, -1 when the lease is lost."""
+    async def finish(self, lease: ImageLease, embedding: TensorBytes | None) -> int:
+        """Store the embedding, then release the waiting requests to the language workers.
+
+        `embedding` is None when it is stored already. Waits while Redis is away, so that the
+        embedding is stored once. Returns the number of requests released, -1 when the lease is
+        lost; then nothing is stored.
+        """
+        if embedding is not None:
+            if await retry_until_available(self.renew, lease) < 0:
+                return -1
+            await retry_until_available(self._store, lease, embedding)
+        return await retry_until_available(self._release, lease)
+
+    async def _store(self, lease: ImageLease, embedding: TensorBytes) -> None:
+        digest = lease.job.image_digest
+        await self._blobs.put_embedding(self._fingerprint, digest, embedding)
+        log.info("image=%s encoded", digest)
+
+    async def _release(self, lease: ImageLease) -> int:
+        """The embedding must be stored before: a released request expects to find it."""
         stage = pb.JournalStage(stage=inference_pb2.STAGE_QUEUED, at_ms=_now_ms())
-        return await self._run(
-            "encoded",
-            lease,
-            [self._keys.open, self._keys.jobs_lm],
-            [stage.SerializeToString()],
-        )
+        jobs_lm = self._keys.jobs_lm(self._fingerprint)
+        return await self._run("encode_done", lease, [jobs_lm], [stage.SerializeToString()])
 
-    async def encode_failed(self, lease: VisionLease, code: str, message: str) -> int:
-        """Fail those who wait, with a gRPC status name; how many, -1 when the lease is lost."""
+    async def fail(self, lease: ImageLease, code: str, message: str) -> int:
+        """End the waiting requests with an error, `code` a gRPC status name.
+
+        Returns their number, -1 when the lease is lost.
+        """
         end = pb.JournalEnd(kind=pb.END_KIND_FAILED, code=code, message=message, at_ms=_now_ms())
         return await self._run(
             "encode_failed",
             lease,
-            [self._keys.open, self._keys.readers],
-            [end.SerializeToString(), self._retention_ms],
+            [self._keys.reader_deadlines],
+            [end.SerializeToString(), self._result_ttl_ms],
         )
 
-    async def requeue(self, lease: VisionLease) -> int:
-        """Put the image back at the end of the queue; 1 when it was still ours."""
+    async def requeue(self, lease: ImageLease) -> bool:
+        """Put the image back at the end of the queue; False when the lease is lost."""
         answer = await self._connection.run(
-            "requeue_image",
-            [self._keys.jobs_vision],
-            [
-                VISION_GROUP,
-                self.consumer,
-                lease.entry,
-                lease.lives,
-                lease.job.SerializeToString(),
-            ],
+            "requeue_image", [self.name], [*self.fencing(lease), lease.job.SerializeToString()]
         )
-        return int(answer)
+        return bool(answer)
 
     async def _run(
-        self, script: str, lease: VisionLease, keys: list[str], args: list[bytes | str | int]
+        self, script: str, lease: ImageLease, keys: list[str], args: list[bytes | str | int]
     ) -> int:
-        flight = self._keys.flight(lease.job.fingerprint, lease.job.image_digest)
+        waiters = self._keys.encode_waiters(self._fingerprint, lease.job.image_digest)
         answer = await self._connection.run(
             script,
-            [self._keys.jobs_vision, flight, *keys],
-            [VISION_GROUP, self.consumer, lease.entry, lease.lives, *args],
+            [self.name, waiters, self._keys.open_requests, *keys],
+            [*self.fencing(lease), *args],
         )
         return int(answer)
 
 
-def _lease(entry: str, fields: Fields, claims: int) -> VisionLease:
+def _lease(entry: str, fields: Fields, delivery_count: int) -> ImageLease:
     try:
-        return VisionLease(entry, pb.VisionJob.FromString(fields[b"d"]), claims)
+        return ImageLease(entry, delivery_count, pb.VisionJob.FromString(fields[b"d"]))
     except (DecodeError, KeyError) as error:
-        raise Unreadable(f"it names no image: {error!r}") from None
+        raise Unreadable(f"no image is named in it: {error!r}") from None
 
 
 def _now_ms() -> int:

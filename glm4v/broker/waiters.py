@@ -1,4 +1,4 @@
-"""Readers that wait for news of journals, and what a read for all of them may give to whom."""
+"""Readers that wait for new journal entries, and which entries of a shared read each may get."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,21 +9,21 @@ Arrival = asyncio.Future[list[RawEntry]]
 
 
 class Waiters:
-    """Each waits behind the last entry it has. Knows nothing of Redis."""
+    """Each waits for the entries after the last one it has. Independent of Redis."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[tuple[bytes, Arrival]]] = {}
-        self.registered = asyncio.Event()  # somebody waits
+        self.registered = asyncio.Event()  # at least one waits
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    async def news(
+    async def wait(
         self, key: str, after: bytes, wake: Callable[[], object], wait_s: float
     ) -> list[RawEntry]:
-        """Wait for entries of a journal behind `after`; `wake` is called once it is waited for.
+        """Wait for entries of a journal after `after`; calls `wake` once it is registered.
 
-        Ended by `hand_out`, by `fail`, and after `wait_s` with an empty list.
+        Ended by `dispatch`, by `fail`, and after `wait_s` with an empty list.
         """
         loop = asyncio.get_running_loop()
         arrival: Arrival = loop.create_future()
@@ -36,26 +36,26 @@ class Waiters:
             return await arrival
         finally:
             timer.cancel()
-            self._forget(key, waiter)
+            self._remove(key, waiter)
 
     def positions(self) -> dict[str, bytes]:
-        """For each journal that is waited for, behind which entry a read for all must begin."""
+        """For each journal the entry after which a read for all its waiters must begin."""
         if not self._waiting:
             self.registered.clear()
-        behind = {
-            key: [after for after, arrival in waiters if not arrival.done()]
+        after = {
+            key: [position for position, arrival in waiters if not arrival.done()]
             for key, waiters in self._waiting.items()
         }
-        return {key: min(each, key=entry_order) for key, each in behind.items() if each}
+        return {key: min(each, key=entry_order) for key, each in after.items() if each}
 
-    def hand_out(self, key: str, read_from: bytes, entries: list[RawEntry]) -> None:
-        """Give what a read brought that began behind `read_from` to those it follows on from.
+    def dispatch(self, key: str, read_from: bytes, entries: list[RawEntry]) -> None:
+        """Give the entries of a read that began after `read_from` to the waiters that it covers.
 
-        A reader that began to wait while the read was under way may be further behind: what lies
-        between is not in it, and the next read brings that.
+        A reader that began to wait during the read may be further behind. The read lacks the
+        entries between, so that reader gets the next read.
         """
         for after, arrival in self._waiting.get(key, []):
-            if arrival.done() or not follows_on(after, read_from):
+            if arrival.done() or not covers(read_from, after):
                 continue
             news = [entry for entry in entries if entry_order(entry[0]) > entry_order(after)]
             if news:
@@ -64,18 +64,18 @@ class Waiters:
     def fail(
         self, key: str, error: Callable[[], Exception], *, behind: bytes | None = None
     ) -> None:
-        """End the waiting for a journal, with `behind` only of those who have that entry."""
+        """Fail the waiters of a journal; with `behind` only those that have read that entry."""
         for after, arrival in self._waiting.get(key, []):
             is_meant = behind is None or entry_order(after) >= entry_order(behind)
             if is_meant and not arrival.done():
                 arrival.set_exception(error())
 
     def fail_all(self, error: Callable[[], Exception]) -> None:
-        """End all waiting."""
+        """Fail all waiters."""
         for key in list(self._waiting):
             self.fail(key, error)
 
-    def _forget(self, key: str, waiter: tuple[bytes, Arrival]) -> None:
+    def _remove(self, key: str, waiter: tuple[bytes, Arrival]) -> None:
         waiters = self._waiting[key]
         waiters.remove(waiter)
         if not waiters:
@@ -87,6 +87,6 @@ def _expire(arrival: Arrival) -> None:
         arrival.set_result([])
 
 
-def follows_on(after: bytes, read_from: bytes) -> bool:
-    """Whether a read that began behind `read_from` has all that lies behind `after`."""
+def covers(read_from: bytes, after: bytes) -> bool:
+    """Whether a read that began after `read_from` has every entry after `after`."""
     return entry_order(after) >= entry_order(read_from)

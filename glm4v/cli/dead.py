@@ -16,7 +16,7 @@ from glm4v.local.instances import running_instances
 
 if TYPE_CHECKING:
     from glm4v.broker import Connection
-    from glm4v.broker.dead import DeadLetter, DeadLetters
+    from glm4v.broker.dead_letters import DeadLetter, DeadLetters
 
 app = typer.Typer(
     no_args_is_help=True, help="Dead letters: requests that repeatedly crashed their workers."
@@ -93,7 +93,7 @@ def retry(
 async def _open(redis_url: str | None) -> "AsyncIterator[tuple[Connection, DeadLetters]]":
     # Imported here: the other subcommands work without Redis.
     from glm4v.broker import Connection, Keys
-    from glm4v.broker.dead import DeadLetters
+    from glm4v.broker.dead_letters import DeadLetters
 
     connection = Connection(redis_url or _find_redis())
     try:

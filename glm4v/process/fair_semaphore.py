@@ -1,4 +1,4 @@
-"""A semaphore that serves its owners in rotation."""
+"""A semaphore whose owners come in rotation."""
 
 import asyncio
 from collections import deque
@@ -7,19 +7,16 @@ from contextlib import asynccontextmanager
 
 
 class FairSemaphore:
-    """Admits `count` at a time; an owner with a thousand waiters does not delay one with a single.
-
-    Waiters of one owner are admitted in the order of arrival.
-    """
+    """Lets `count` in at a time; an owner who has a thousand waiting delays nobody who has one."""
 
     def __init__(self, count: int) -> None:
         self._free = count
-        # In the order in which owners are served next.
+        # Owners in the order in which they are next.
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
     async def held(self, owner: str) -> AsyncIterator[None]:
-        """Hold the semaphore inside."""
+        """Wait for a turn, and release it at the end."""
         await self.acquire(owner)
         try:
             yield
@@ -27,28 +24,28 @@ class FairSemaphore:
             self.release()
 
     async def acquire(self, owner: str) -> None:
-        """Wait for a slot; `release` returns it."""
+        """Wait for a turn, to be released later."""
         if self._free and not self._waiting:
             self._free -= 1
             return
-        admitted = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(owner, deque()).append(admitted)
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(owner, deque()).append(turn)
         try:
-            await admitted
+            await turn
         except asyncio.CancelledError:
-            if admitted.done() and not admitted.cancelled():
+            if turn.done() and not turn.cancelled():
                 self.release()
             raise
 
     def release(self) -> None:
-        """Admit the first waiter of the next owner."""
+        """Let the first of the next owner in."""
         while self._waiting:
             owner = next(iter(self._waiting))
             queue = self._waiting.pop(owner)
-            admitted = queue.popleft()
+            turn = queue.popleft()
             if queue:
-                self._waiting[owner] = queue  # last in the rotation
-            if not admitted.done():
-                admitted.set_result(None)
+                self._waiting[owner] = queue  # behind all others
+            if not turn.done():
+                turn.set_result(None)
                 return
         self._free += 1

@@ -14,6 +14,7 @@ from glm4v.process.renamed_settings import RENAMED, RENAMED_VALUES, SYNONYMS
 from glm4v.process.service_links import is_service_link
 
 PREFIX = "GLM4V_"
+NAMESPACE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$"
 
 Seconds = Annotated[float, Field(json_schema_extra={"unit": "seconds"}, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(json_schema_extra={"unit": "bytes"})]
@@ -32,11 +33,16 @@ class ServiceSettings(BaseSettings):
         "unix:///PATH), Sentinels (redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/0) or a node of a "
         "cluster (redis+cluster://, rediss+cluster://); it may contain a password",
     )
+    namespace: str = Field(
+        "glm4v",
+        pattern=NAMESPACE,
+        description="prefix of all keys in Redis: deployments that share a Redis need one each; up "
+        "to 32 letters, digits, '.', '_' and '-'",
+    )
     listen: str = Field(description="address to serve gRPC on: HOST:PORT or unix:/PATH")
     health_listen: str | None = Field(
         None,
-        description="additional address for health checks and metrics, without TLS: HOST:PORT or "
-        "unix:/PATH",
+        description="additional address for health checks only: HOST:PORT or unix:/PATH",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level of log lines"
@@ -66,16 +72,6 @@ class GatewaySettings(ImageSettings):
     """Settings of the gateway."""
 
     listen: str = "127.0.0.1:8330"
-    tls_cert: Path | None = Field(
-        None,
-        description="certificate of the gateway, in PEM, then those of intermediate authorities; "
-        "with it calls need TLS; read again when it changes",
-    )
-    tls_key: Path | None = Field(None, description="private key of tls_cert, in PEM")
-    tls_client_ca: Path | None = Field(
-        None,
-        description="authorities, in PEM, of the certificates that clients then have to present",
-    )
     max_open_requests: int = Field(
         1024,
         gt=0,

@@ -16,7 +16,7 @@ class Journal:
     duplicated: int = 0
     missing: int = 0
     is_behind_end: bool = False  # something was written after the end
-    trials: list[int] = field(default_factory=list)  # tokens there were when it was taken over
+    isolated_runs: list[int] = field(default_factory=list)  # tokens at each reclaim
     last_at_ms: int = 0
 
     def take(self, next_index: int, event: object) -> None:
@@ -30,8 +30,8 @@ class Journal:
             self.last_at_ms = event.at_ms
         elif isinstance(event, pb.JournalEnd):
             self.ends.append(event)
-        elif isinstance(event, pb.JournalStage) and event.alone:
-            self.trials.append(next_index)
+        elif isinstance(event, pb.JournalStage) and event.isolated:
+            self.isolated_runs.append(next_index)
 
 
 async def read_journal(connection: Connection, keys: Keys, request_id: str) -> Journal | None:

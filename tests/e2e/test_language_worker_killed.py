@@ -48,7 +48,7 @@ async def test_killed_at_every_token(fleet: Fleet) -> None:
                     await fleet.kill(WORKER)
                     await fleet.start(WORKER)
             for indices, reading, expected in zip(lacking, readings, undisturbed, strict=True):
-                indices -= set((await assert_unharmed(fleet, reading, expected)).trials)
+                indices -= set((await assert_unharmed(fleet, reading, expected)).isolated_runs)
     assert lacking == [set()] * len(questions)
     assert encodes(fleet, image) == 1
 
@@ -69,4 +69,4 @@ async def test_another_worker_takes_over_and_the_first_may_come_back(fleet: Flee
                 await fleet.kill(holder)
                 await fleet.start(holder, wait=False)
         journal = await assert_unharmed(fleet, reading, undisturbed)
-    assert len(journal.trials) == 2
+    assert len(journal.isolated_runs) == 2

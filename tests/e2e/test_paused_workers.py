@@ -33,7 +33,7 @@ async def test_a_worker_that_wakes_adds_nothing(fleet: Fleet, seed: int | None) 
                     paused = await fleet.holder(reading.request_id)
                     fleet.signal(paused, signal.SIGSTOP)
             journal = await assert_unharmed(fleet, reading, undisturbed)
-            assert journal.trials, "nobody took it over"
+            assert journal.isolated_runs, "nobody took it over"
             fleet.signal(paused, signal.SIGCONT)
             dropped = f"request={reading.request_id} dropped"
             await until(partial(has_written, fleet, paused, dropped))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from glm4v.broker.dead import DeadLetters
+from glm4v.broker.dead_letters import DeadLetters
 from lm_worker.worker import MAX_ISOLATED_FAILURES
 from tests.e2e.asking import again, ask, assert_unharmed
 from tests.e2e.fleet import ROOT, Fleet
@@ -56,7 +56,7 @@ async def test_it_is_given_up_and_its_neighbours_finish(fleet: Fleet) -> None:
     assert str(MAX_ISOLATED_FAILURES) in poison.details
     journal = await read_journal(fleet.connection, fleet.keys, poison.request_id)
     assert journal is not None
-    assert (len(journal.ends), len(journal.trials)) == (1, MAX_ISOLATED_FAILURES)
+    assert (len(journal.ends), len(journal.isolated_runs)) == (1, MAX_ISOLATED_FAILURES)
     dead = [d async for d in DeadLetters(fleet.connection, fleet.keys).all()]
     assert [d.job.request_id for d in dead if d.job].count(poison.request_id) == 1
 
@@ -79,5 +79,5 @@ async def test_it_can_be_tried_again_once_the_worker_is_mended(fleet: Fleet) -> 
         undisturbed = await reader.read(again(poison.request))
         await assert_unharmed(fleet, retried, undisturbed)
     assert poison.request_id not in await glm4v(fleet, "dead", "list")
-    with pytest.raises(AssertionError, match="no request"):
+    with pytest.raises(AssertionError, match="is not a dead letter"):
         await glm4v(fleet, "dead", "retry", poison.request_id)

@@ -51,7 +51,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def broker(redis: str) -> AsyncIterator[Broker]:
     connection = Connection(redis)
     broker = Broker(connection, Keys(), max_open_requests=100, result_ttl_s=600)
-    await broker.ready()
+    await broker.ready("model")
     reading = asyncio.create_task(broker.run())
     yield broker
     reading.cancel()

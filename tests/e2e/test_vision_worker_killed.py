@@ -51,7 +51,7 @@ async def test_drained_while_encoding_another_worker_begins_at_once(fleet: Fleet
         assert await fleet.ended(WORKER) == 0
         await task
         await assert_unharmed(fleet, reading, await reader.read(again(reading.request)))
-    assert "taken over" not in fleet.log(WORKER + "-2")  # it was handed back: no lease had to lapse
+    assert "reclaimed" not in fleet.log(WORKER + "-2")  # it was handed back: no lease had to lapse
     assert encodes(fleet, image) == 1
 
 
@@ -67,7 +67,7 @@ async def test_a_worker_paused_while_encoding_stores_nothing_when_it_wakes(fleet
         await fleet.start(WORKER + "-2")
         await task
         fleet.signal(WORKER, signal.SIGCONT)
-        await until(lambda: f"image={digest_of(image)} was taken over" in fleet.log(WORKER))
+        await until(lambda: f"image={digest_of(image)} lease lost" in fleet.log(WORKER))
         await assert_unharmed(fleet, reading, await reader.read(again(reading.request)))
     assert encodes(fleet, image) == 1
 
@@ -78,12 +78,10 @@ async def test_an_embedding_that_is_lost_or_damaged_is_encoded_again(fleet: Flee
     async with Reader(fleet.targets) as reader:
         question = ask("what", image)
         undisturbed = await reader.read(question)
-        [key] = [
-            k async for k in fleet.connection.bytes.scan_iter(f"*embedding*{digest_of(image)}")
-        ]
-        await fleet.connection.bytes.delete(key)
+        [key] = [k async for k in fleet.connection.bulk.scan_iter(f"*embedding*{digest_of(image)}")]
+        await fleet.connection.bulk.delete(key)
         await assert_unharmed(fleet, await reader.read(again(question)), undisturbed)
         assert encodes(fleet, image) == 2
-        await fleet.connection.bytes.setrange(key, 200, b"damage")
+        await fleet.connection.bulk.setrange(key, 200, b"damage")
         await assert_unharmed(fleet, await reader.read(again(question)), undisturbed)
     assert encodes(fleet, image) == 3

@@ -6,8 +6,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import grpc
+import pytest
 import pytest_asyncio
 
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.local.cluster import ClusterSettings, LocalCluster
 from glm4v.local.redis_server import RedisServer
 from tests.integration.system import System
@@ -23,6 +25,12 @@ async def running_system(model: Path) -> AsyncIterator[System]:
             grpc.aio.insecure_channel(cluster.target) as channel,
         ):
             yield System(cluster.target, redis.url, channel)
+
+
+@pytest.fixture
+def fingerprint(checkpoint_dir: Callable[[str], Path]) -> str:
+    """Of the smallest checkpoint."""
+    return Checkpoint.open(checkpoint_dir("micro-glm4v")).fingerprint
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -17,7 +17,7 @@ from gateway.facade import Gateway, describe
 from gateway.streaming.follow import RequestFollower
 from gateway.text.tokenizer import Tokenizer
 from glm4v.broker import Broker, Connection, Keys
-from glm4v.broker.lm_queue import Append, Lease, LmQueue
+from glm4v.broker.lm_queue import Append, LmQueue, RequestLease
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.images import ImageLimits
 from glm4v.internal.v1 import journal_pb2 as pb
@@ -63,10 +63,12 @@ def gateway_of(broker: Broker, checkpoint: Checkpoint, *, silence_s: float = 10.
 
 
 @asynccontextmanager
-async def running_broker(connection: Connection, keys: Keys) -> AsyncIterator[Broker]:
+async def running_broker(
+    connection: Connection, keys: Keys, fingerprint: str
+) -> AsyncIterator[Broker]:
     """A gateway's broker, whose background tasks run."""
     broker = Broker(connection, keys, max_open_requests=MAX_OPEN, result_ttl_s=60)
-    await broker.ready()
+    await broker.ready(fingerprint)
     running = asyncio.create_task(broker.run())
     try:
         yield broker
@@ -82,7 +84,7 @@ async def running_gateway(
     """A gateway with small limits on a port of its own."""
     size = ("grpc.max_receive_message_length", 2 * MAX_IMAGE_BYTES + 8 * 2**20)
     server = aio.server(interceptors=[ErrorInterceptor()], options=[size])
-    async with running_broker(connection, keys) as broker:
+    async with running_broker(connection, keys, checkpoint.fingerprint) as broker:
         register(server, gateway_of(broker, checkpoint, silence_s=silence_s))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -96,24 +98,26 @@ async def running_gateway(
 class ScriptedWorker:
     """Claims requests as a language worker does and appends what it is given."""
 
-    def __init__(self, connection: Connection, keys: Keys) -> None:
-        self._queue = LmQueue(connection, keys, lease_s=30, result_ttl_s=60)
+    def __init__(self, connection: Connection, keys: Keys, fingerprint: str) -> None:
+        self._queue = LmQueue(connection, keys, fingerprint, lease_s=30, result_ttl_s=60)
         self._next: dict[str, int] = {}
 
-    async def claim(self) -> Lease:
+    async def claim(self) -> RequestLease:
         """The next request; fails when there is none for a while."""
         with anyio.fail_after(5):
             while True:
                 for lease in await self._queue.claim(1):
                     return lease
 
-    async def job(self, lease: Lease) -> pb.Job:
+    async def job(self, lease: RequestLease) -> pb.Job:
         """What a claimed request asks for."""
-        resumed = await self._queue.resume(lease)
+        resumed = await self._queue.resume_or_release(lease)
         assert resumed is not None
         return resumed.job
 
-    async def say(self, lease: Lease, text: str | bytes, end: pb.JournalEnd | None = None) -> str:
+    async def say(
+        self, lease: RequestLease, text: str | bytes, end: pb.JournalEnd | None = None
+    ) -> str:
         """Append a token for each byte, in one step; the broker's answer."""
         ids = list(text.encode() if isinstance(text, str) else text)
         first = self._next.get(lease.request_id, 0)

@@ -10,12 +10,12 @@ import pytest
 from glm4v.broker import Broker, Connection, Keys, job_stream
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.entries import Event
-from glm4v.broker.lm_queue import Append, Lease, LmQueue
+from glm4v.broker.lm_queue import Append, LmQueue, RequestLease
 from glm4v.broker.sweeper import STABLE_FOR_S
 from glm4v.broker.vision_queue import VisionQueue
 from glm4v.errors import IdTaken, Overloaded, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
-from glm4v.tensor_bytes import CorruptTensor, TensorBytes
+from glm4v.tensor_bytes import TensorBytes
 from glm4v.v1 import inference_pb2
 from tests.journal_events import events_of
 
@@ -57,16 +57,16 @@ class Bench:
         self.vision = self.new_vision()
 
     def new_lm(self) -> LmQueue:
-        return LmQueue(self.connection, self.keys, lease_s=LEASE_S, result_ttl_s=60)
+        return LmQueue(self.connection, self.keys, MODEL, lease_s=LEASE_S, result_ttl_s=60)
 
     def new_vision(self) -> VisionQueue:
-        return VisionQueue(self.connection, self.keys, lease_s=LEASE_S, result_ttl_s=60)
+        return VisionQueue(self.connection, self.keys, MODEL, lease_s=LEASE_S, result_ttl_s=60)
 
     async def events(self, request_id: str) -> list[Event]:
         with anyio.fail_after(STABLE_FOR_S + MARGIN_S):
             return [event async for event in events_of(self.broker.follow_journal, request_id)]
 
-    async def claim_one(self) -> Lease:
+    async def claim_one(self) -> RequestLease:
         [lease] = await self.lm.claim(1)
         return lease
 
@@ -74,9 +74,8 @@ class Bench:
         """What a vision worker does."""
         [lease] = await self.vision.claim(1)
         assert await self.vision.begin(lease) > 0
-        tensor = TensorBytes("float32", (1, 2), b"12345678")
-        await self.blobs.put_embedding(MODEL, digest, tensor)
-        await self.vision.encoded(lease)
+        assert lease.job.image_digest == digest
+        assert await self.vision.finish(lease, TensorBytes("float32", (1, 2), b"12345678")) > 0
 
     async def ended(self, request_id: str) -> None:
         """Wait until a request has ended, without reading it."""
@@ -84,21 +83,23 @@ class Bench:
             is_open = True
             while is_open:
                 await asyncio.sleep(0.1)
-                score = await self.connection.commands.zscore(self.keys.open, request_id)
+                score = await self.connection.commands.zscore(self.keys.open_requests, request_id)
                 is_open = score is not None
 
     async def pending(self) -> int:
         """Leases that are held, and requests that are open."""
         commands = self.connection.commands
-        lm = await commands.xpending(self.keys.jobs_lm, "lm")
-        vision = await commands.xpending(self.keys.jobs_vision, "vision")
-        return int(lm["pending"] + vision["pending"] + await commands.zcard(self.keys.open))
+        lm = await commands.xpending(self.keys.jobs_lm(MODEL), "lm")
+        vision = await commands.xpending(self.keys.jobs_vision(MODEL), "vision")
+        return int(
+            lm["pending"] + vision["pending"] + await commands.zcard(self.keys.open_requests)
+        )
 
 
 @pytest.fixture
 async def bench(connection: Connection, keys: Keys) -> AsyncIterator[Bench]:
     bench = Bench(connection, keys)
-    await bench.broker.ready()
+    await bench.broker.ready(MODEL)
     running = asyncio.create_task(bench.broker.run())
     yield bench
     running.cancel()
@@ -110,7 +111,7 @@ async def test_a_request_without_an_image_goes_straight_to_the_language_queue(
 ) -> None:
     assert await bench.broker.submit(make_job("r"), None)
     lease = await bench.claim_one()
-    resumed = await bench.lm.resume(lease)
+    resumed = await bench.lm.resume_or_release(lease)
     assert resumed is not None
     assert (lease.request_id, resumed.token_ids) == ("r", ())
     assert await bench.lm.append([Append(lease, 0, tokens(5, 6))]) == ["ok"]
@@ -171,9 +172,7 @@ async def test_an_image_asked_about_by_many_is_encoded_once(bench: Bench) -> Non
         await bench.broker.submit(job, image)
     [lease] = await bench.vision.claim(8)
     assert await bench.vision.begin(lease) == 3
-    tensor = TensorBytes("float32", (1, 2), b"12345678")
-    await bench.blobs.put_embedding(MODEL, lease.job.image_digest, tensor)
-    assert await bench.vision.encoded(lease) == 3
+    assert await bench.vision.finish(lease, TensorBytes("float32", (1, 2), b"12345678")) == 3
     assert {lease.request_id for lease in await bench.lm.claim(8)} == {"a", "b", "c"}
     assert await bench.vision.claim(8) == []
 
@@ -190,18 +189,18 @@ async def test_a_lost_embedding_sends_the_request_back_to_vision(bench: Bench) -
     job = make_job("r", image=b"image")
     await bench.broker.submit(job, b"image")
     await bench.encode(job.image_digest)
-    await bench.blobs.forget_embedding(MODEL, job.image_digest)
+    await bench.blobs.delete_embedding(MODEL, job.image_digest)
     await bench.lm.await_encode(await bench.claim_one(), job)
     await bench.encode(job.image_digest)
     assert (await bench.claim_one()).request_id == "r"
 
 
-async def test_a_corrupt_embedding_is_noticed(bench: Bench) -> None:
+async def test_a_corrupt_embedding_is_deleted(bench: Bench) -> None:
     await bench.blobs.put_embedding(MODEL, "d", TensorBytes("float32", (2,), b"12345678"))
     key = bench.keys.embedding(MODEL, "d")
-    await bench.connection.bytes.setrange(key, 40, b"\x00")
-    with pytest.raises(CorruptTensor):
-        await bench.blobs.embedding(MODEL, "d")
+    await bench.connection.bulk.setrange(key, 40, b"\x00")
+    assert await bench.blobs.embedding(MODEL, "d") is None
+    assert not await bench.connection.commands.exists(key)
 
 
 async def test_an_image_nobody_waits_for_is_dropped(bench: Bench) -> None:
@@ -216,7 +215,7 @@ async def test_an_image_that_cannot_be_encoded_fails_all_who_wait(bench: Bench) 
     for name in "ab":
         await bench.broker.submit(make_job(name, image=b"noise"), b"noise")
     [lease] = await bench.vision.claim(1)
-    assert await bench.vision.encode_failed(lease, "INVALID_ARGUMENT", "not an image") == 2
+    assert await bench.vision.fail(lease, "INVALID_ARGUMENT", "not an image") == 2
     for name in "ab":
         last = (await bench.events(name))[-1]
         assert isinstance(last, pb.JournalEnd)
@@ -231,8 +230,8 @@ async def test_a_worker_whose_lease_was_taken_over_cannot_append(bench: Bench) -
     await asyncio.sleep(1.2 * LEASE_S)
     other = bench.new_lm()
     [taken] = await other.claim_expired(1)
-    assert taken.lives == 1
-    resumed = await other.resume(taken)
+    assert taken.prior_attempts == 1
+    resumed = await other.resume_or_release(taken)
     assert resumed is not None
     assert resumed.token_ids == (5,)
     assert await bench.lm.append([Append(lease, 1, tokens(9))]) == ["lost"]
@@ -263,12 +262,12 @@ async def test_a_lapsed_lease_is_found_behind_many_that_live(bench: Bench) -> No
 async def test_a_stage_is_written_once_however_often_it_is_asked_for(bench: Bench) -> None:
     await bench.broker.submit(make_job("r"), None)
     lease = await bench.claim_one()
-    trial = pb.JournalStage(stage=inference_pb2.STAGE_RUNNING, at_ms=1, alone=True)
+    trial = pb.JournalStage(stage=inference_pb2.STAGE_RUNNING, at_ms=1, isolated=True)
     for _ in range(3):  # the first two answers were lost
         assert await bench.lm.renew([lease], trial) == ["ok"]
-    resumed = await bench.lm.resume(lease)
+    resumed = await bench.lm.resume_or_release(lease)
     assert resumed is not None
-    assert resumed.trials == 1
+    assert resumed.isolated_failures == 1
 
 
 async def test_a_lease_that_lapsed_and_came_back_is_another_lease(bench: Bench) -> None:
@@ -290,12 +289,12 @@ async def test_a_trial_that_is_handed_back_in_time_does_not_count(bench: Bench) 
     await bench.broker.submit(make_job("r"), None)
     seen = []
     for number, hands_back in enumerate((True, False, True, False)):
-        trial = pb.JournalStage(stage=inference_pb2.STAGE_RUNNING, at_ms=number, alone=True)
+        trial = pb.JournalStage(stage=inference_pb2.STAGE_RUNNING, at_ms=number, isolated=True)
         queue = bench.new_lm()
         leases = await queue.claim(1, wait_s=0.01) or await queue.claim_expired(1)
-        resumed = await queue.resume(leases[0])
+        resumed = await queue.resume_or_release(leases[0])
         assert resumed is not None
-        seen.append(resumed.trials)
+        seen.append(resumed.isolated_failures)
         assert await queue.renew(leases, trial) == ["ok"]
         if hands_back:
             assert await queue.requeue(leases) == 1
@@ -310,7 +309,7 @@ async def test_an_append_that_is_repeated_adds_nothing(bench: Bench) -> None:
     append = Append(lease, 0, tokens(5))
     assert await bench.lm.append([append]) == ["ok"]
     assert await bench.lm.append([append]) == ["ok"]
-    resumed = await bench.lm.resume(lease)
+    resumed = await bench.lm.resume_or_release(lease)
     assert resumed is not None
     assert resumed.token_ids == (5,)
     assert await bench.lm.append([Append(lease, 3, tokens(6))]) == ["behind"]
@@ -334,7 +333,7 @@ async def test_the_first_end_wins(bench: Bench) -> None:
     assert not await bench.broker.close_request("r", end(pb.END_KIND_EXPIRED))
     ends = [e for e in await bench.events("r") if isinstance(e, pb.JournalEnd)]
     assert [e.kind for e in ends] == [pb.END_KIND_CANCELLED]
-    assert await bench.lm.resume(await bench.claim_one()) is None
+    assert await bench.lm.resume_or_release(await bench.claim_one()) is None
     assert await bench.pending() == 0
 
 
@@ -345,7 +344,7 @@ async def test_handed_back_requests_are_claimed_at_once_with_their_lives(bench: 
     assert await bench.lm.requeue([lease]) == 1
     assert await bench.lm.append([Append(lease, 1, tokens(6))]) == ["lost"]
     [again] = await bench.new_lm().claim(1)
-    assert (again.request_id, again.lives) == ("r", 0)
+    assert (again.request_id, again.prior_attempts) == ("r", 0)
 
 
 async def test_what_is_overdue_is_ended_and_what_nobody_reads(bench: Bench) -> None:
@@ -370,7 +369,7 @@ async def test_readers_see_the_stages_of_their_image(bench: Bench) -> None:
     [lease] = await bench.vision.claim(1)
     await bench.vision.begin(lease)
     await bench.broker.submit(make_job("late", image=b"image"), b"image")
-    await bench.vision.encoded(lease)
+    await bench.vision.finish(lease, None)
     for name in ("a", "late"):
         await bench.broker.close_request(name, end())
         stages = [e.stage for e in await bench.events(name) if isinstance(e, pb.JournalStage)]
@@ -388,7 +387,7 @@ async def test_reading_an_unknown_request_says_so(bench: Bench) -> None:
 
 async def names(bench: Bench) -> set[str]:
     """Of the workers that the language queue knows."""
-    found = await bench.connection.commands.xinfo_consumers(bench.keys.jobs_lm, "lm")
+    found = await bench.connection.commands.xinfo_consumers(bench.keys.jobs_lm(MODEL), "lm")
     return {each["name"].decode() for each in found}
 
 
@@ -426,20 +425,22 @@ async def test_a_queue_that_is_gone_is_made_again_and_its_leases_are_lost(bench:
     await bench.broker.submit(make_job("p", image=image), image)
     lease, [vision_lease] = await bench.claim_one(), await bench.vision.claim(1)
     commands, keys = bench.connection.commands, bench.keys
-    await commands.delete(keys.jobs_lm, keys.jobs_vision, keys.journal("r"), keys.journal("p"))
+    await commands.delete(
+        keys.jobs_lm(MODEL), keys.jobs_vision(MODEL), keys.journal("r"), keys.journal("p")
+    )
     assert await bench.lm.append([Append(lease, 0, tokens(5))]) == ["lost"]
     assert await bench.lm.renew([lease]) == ["lost"]
     assert await bench.lm.requeue([lease]) == 0
-    assert await bench.lm.resume(lease) is None
+    assert await bench.lm.resume_or_release(lease) is None
     assert await bench.vision.renew(vision_lease) == -1
-    assert await bench.vision.encoded(vision_lease) == -1
+    assert await bench.vision.finish(vision_lease, TensorBytes("float32", (0,), b"")) == -1
     for ask in (
         bench.lm.claim,
         bench.lm.claim_expired,
         bench.vision.claim,
         bench.vision.claim_expired,
     ):
-        await commands.delete(keys.jobs_lm, keys.jobs_vision)
+        await commands.delete(keys.jobs_lm(MODEL), keys.jobs_vision(MODEL))
         assert await ask(1) == []
     await bench.broker.submit(make_job("next"), None)
     assert await bench.lm.claim(1) == []

@@ -27,8 +27,8 @@ AWAY_S = 7200.0
 
 
 @pytest.fixture
-async def broker(connection: Connection, keys: Keys) -> AsyncIterator[Broker]:
-    async with running_broker(connection, keys) as broker:
+async def broker(connection: Connection, keys: Keys, fingerprint: str) -> AsyncIterator[Broker]:
+    async with running_broker(connection, keys, fingerprint) as broker:
         yield broker
 
 
@@ -58,7 +58,7 @@ def gateway(
 
 
 async def test_requests_end_at_their_deadline_and_not_before(
-    gateway: Gateway, connection: Connection, keys: Keys
+    gateway: Gateway, connection: Connection, keys: Keys, fingerprint: str
 ) -> None:
     started = time.monotonic()
     await submit(gateway, "answered")
@@ -68,7 +68,7 @@ async def test_requests_end_at_their_deadline_and_not_before(
     late_s = time.monotonic() - started
     assert late_s >= 1.0
     # Swept over at least once, the other goes on; its times are true.
-    worker = ScriptedWorker(connection, keys)
+    worker = ScriptedWorker(connection, keys, fingerprint)
     lease = await worker.claim()
     while lease.request_id != "answered":
         lease = await worker.claim()

@@ -33,8 +33,8 @@ STRANGERS = [(ANN, BOB), (ANN, ANYONE), (ANYONE, ANN)]
 
 
 @pytest.fixture
-async def broker(connection: Connection, keys: Keys) -> AsyncIterator[Broker]:
-    async with running_broker(connection, keys) as broker:
+async def broker(connection: Connection, keys: Keys, fingerprint: str) -> AsyncIterator[Broker]:
+    async with running_broker(connection, keys, fingerprint) as broker:
         yield broker
 
 
@@ -44,8 +44,8 @@ def gateway(broker: Broker, checkpoint_dir: Callable[[str], Path]) -> Gateway:
 
 
 @pytest.fixture
-def worker(connection: Connection, keys: Keys) -> ScriptedWorker:
-    return ScriptedWorker(connection, keys)
+def worker(connection: Connection, keys: Keys, fingerprint: str) -> ScriptedWorker:
+    return ScriptedWorker(connection, keys, fingerprint)
 
 
 async def start(gateway: Gateway, caller: Caller, request: api.GenerateRequest) -> EventStream:
@@ -127,12 +127,12 @@ async def test_a_stranger_does_not_keep_a_request_alive(
     gateway: Gateway, connection: Connection, keys: Keys
 ) -> None:
     await (await start(gateway, ANN, ask("mine", orphan_timeout_s=60))).aclose()
-    deadline = await connection.commands.zscore(keys.readers, "mine")
+    deadline = await connection.commands.zscore(keys.reader_deadlines, "mine")
     await asyncio.sleep(0.05)
     await error_of(gateway.attach(BOB, attach("mine")))
-    assert await connection.commands.zscore(keys.readers, "mine") == deadline
+    assert await connection.commands.zscore(keys.reader_deadlines, "mine") == deadline
     await (await gateway.attach(ANN, attach("mine"))).aclose()
-    assert await connection.commands.zscore(keys.readers, "mine") > deadline
+    assert await connection.commands.zscore(keys.reader_deadlines, "mine") > deadline
 
 
 async def test_a_closed_stream_is_no_reader_whether_it_was_read_or_not(
@@ -141,10 +141,10 @@ async def test_a_closed_stream_is_no_reader_whether_it_was_read_or_not(
     unread, read = [await start(gateway, ANN, ask(f"r{number}")) for number in range(2)]
     await anext(read)
     await anext(read)
-    assert len(broker._hub._followed) == 2
+    assert len(broker._hub.readers) == 2
     await unread.aclose()
     await read.aclose()
-    assert not broker._hub._followed
+    assert len(broker._hub.readers) == 0
 
 
 async def test_a_stream_holds_neither_the_request_nor_its_image(gateway: Gateway) -> None:

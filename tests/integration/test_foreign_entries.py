@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm4v.broker import Connection, Keys
-from glm4v.broker.blobs import Blobs
 from glm4v.broker.clock import RedisClock
-from glm4v.broker.dead import DeadLetters
+from glm4v.broker.dead_letters import DeadLetters
 from glm4v.broker.entries import FORMAT, Event
 from glm4v.broker.lm_queue import Append
 from glm4v.broker.sweeper import Sweeper
@@ -31,7 +30,7 @@ async def answer(bench: Bench, request_id: str) -> list[int]:
     """What a language worker does with the one request there is; the tokens a reader sees."""
     [lease] = await bench.lm.claim(8) or await bench.lm.claim(8)
     assert lease.request_id == request_id
-    resumed = await bench.lm.resume(lease)
+    resumed = await bench.lm.resume_or_release(lease)
     assert resumed is not None
     end = pb.JournalEnd(kind=pb.END_KIND_LENGTH, token_count=2)
     assert await bench.lm.append([Append(lease, 0, tokens(5))]) == ["ok"]
@@ -52,33 +51,33 @@ async def letters(bench: Bench) -> list[str]:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"other": "program"}, "names no request"),
-        ({"r": b"\xff", "l": "0"}, "names no request"),
-        ({"r": "x", "l": "many"}, "names no request"),
+        ({"other": "program"}, "no request is named"),
+        ({"r": b"\xff", "l": "0"}, "no request is named"),
+        ({"r": "x", "l": "many"}, "no request is named"),
         ({"r": "x", "l": "0", "v": NEWER}, f"its format is b'{NEWER}'"),
     ],
 )
 async def test_an_entry_of_the_queue_that_cannot_be_read_is_set_aside(
     bench: Bench, fields: dict[str | bytes, str | bytes], reason: str
 ) -> None:
-    await bench.connection.commands.xadd(bench.keys.jobs_lm, fields)
+    await bench.connection.commands.xadd(bench.keys.jobs_lm(MODEL), fields)
     await bench.broker.submit(make_job("r"), None)
     assert await answer(bench, "r") == [5, 6]
     [letter] = await letters(bench)
-    assert letter.startswith(bench.keys.jobs_lm)
+    assert letter.startswith(bench.keys.jobs_lm(MODEL))
     assert reason in letter
-    assert await bench.connection.commands.xlen(bench.keys.jobs_lm) == 0
+    assert await bench.connection.commands.xlen(bench.keys.jobs_lm(MODEL)) == 0
 
 
 async def test_an_entry_of_the_vision_queue_that_cannot_be_read_is_set_aside(bench: Bench) -> None:
     add = bench.connection.commands.xadd
     for fields in ({"other": "program"}, {"d": b"\xff\xff"}, {"d": b"", "v": NEWER}):
-        await add(bench.keys.jobs_vision, fields)
+        await add(bench.keys.jobs_vision(MODEL), fields)
     await bench.broker.submit(make_job("r", image=IMAGE), IMAGE)
     [lease] = await bench.vision.claim(8)
     assert await bench.vision.begin(lease) == 1
     assert len(await letters(bench)) == 3
-    assert await bench.connection.commands.xlen(bench.keys.jobs_vision) == 1
+    assert await bench.connection.commands.xlen(bench.keys.jobs_vision(MODEL)) == 1
 
 
 async def test_foreign_entries_in_a_journal_are_passed_over_by_all(bench: Bench) -> None:
@@ -110,7 +109,7 @@ async def test_a_request_whose_journal_cannot_be_read_ends_and_is_kept(
         first = {**entries[0][1], b"v": NEWER} if damage == "newer" else {"k": "s"}
         for fields in (first, *(fields for _, fields in entries[1:])):
             await commands.xadd(key, fields)
-    assert await bench.lm.resume(lease) is None
+    assert await bench.lm.resume_or_release(lease) is None
     [letter] = await letters(bench)
     assert letter.startswith(key)
     with pytest.raises(RequestFailed):
@@ -141,13 +140,13 @@ async def test_a_journal_that_was_overwritten_is_unknown_and_others_go_on(bench:
 
 async def test_a_queue_that_was_overwritten_is_waited_for(bench: Bench) -> None:
     commands = bench.connection.commands
-    await commands.set(bench.keys.jobs_lm, NO_STREAM)
+    await commands.set(bench.keys.jobs_lm(MODEL), NO_STREAM)
     for call in (bench.lm.claim(1), bench.lm.claim_expired(1), bench.lm.ready()):
-        with pytest.raises(Unavailable, match=r"overwritten; remove it"):
+        with pytest.raises(Unavailable, match=r"overwritten by another program; remove it"):
             await call
     with pytest.raises(Unavailable, match="overwritten"):
         await bench.broker.submit(make_job("r"), None)
-    await commands.delete(bench.keys.jobs_lm)
+    await commands.delete(bench.keys.jobs_lm(MODEL))
     await bench.broker.submit(make_job("s"), None)
     assert await answer(bench, "s") == [5, 6]
 
@@ -166,7 +165,7 @@ async def test_blobs_that_were_overwritten_are_forgotten(bench: Bench) -> None:
 
 
 async def test_who_waits_behind_an_overwritten_key_does_not_stop_others(bench: Bench) -> None:
-    await bench.connection.commands.set(bench.keys.flight(MODEL, DIGEST), NO_STREAM)
+    await bench.connection.commands.set(bench.keys.encode_waiters(MODEL, DIGEST), NO_STREAM)
     await bench.broker.submit(make_job("r", image=IMAGE), IMAGE)
     await bench.encode(DIGEST)
     assert (await bench.claim_one()).request_id == "r"
@@ -174,26 +173,32 @@ async def test_who_waits_behind_an_overwritten_key_does_not_stop_others(bench: B
 
 async def test_dead_letters_that_cannot_be_read_are_shown_as_they_are(bench: Bench) -> None:
     add = bench.connection.commands.xadd
-    await add(bench.keys.dead, {"other": "program"})
-    await bench.lm.bury(make_job("r"), "it killed three")
-    await add(bench.keys.dead, {"r": "x", "d": b"\xff\xff", "m": "x"})
+    await add(bench.keys.dead_letters, {"other": "program"})
+    await bench.lm.dead_letter(make_job("r"), "it killed three")
+    await add(bench.keys.dead_letters, {"r": "x", "d": b"\xff\xff", "m": "x"})
     dead = DeadLetters(bench.connection, bench.keys)
     assert [letter.job is not None async for letter in dead.all()] == [False, True, False]
     assert (await dead.find("r")).reason == "it killed three"
-    await bench.connection.commands.delete(bench.keys.dead)
-    await bench.connection.commands.set(bench.keys.dead, NO_STREAM)
-    await bench.lm.bury(make_job("r"), "it killed three")  # is logged, and ends nothing
+    await bench.connection.commands.delete(bench.keys.dead_letters)
+    await bench.connection.commands.set(bench.keys.dead_letters, NO_STREAM)
+    await bench.lm.dead_letter(make_job("r"), "it killed three")  # is logged, and ends nothing
     with pytest.raises(Unavailable, match="overwritten"):
         await dead.find("r")
 
 
 async def test_a_name_among_open_requests_that_is_no_name_is_removed(bench: Bench) -> None:
     commands, keys = bench.connection.commands, bench.keys
-    await commands.zadd(keys.open, {b"\xff": 0, "nobody": 0})
+    await commands.zadd(keys.open_requests, {b"\xff": 0, "nobody": 0})
     clock = RedisClock(bench.connection, keys)
-    sweeper = Sweeper(bench.connection, keys, clock, bench.broker.close_request)
-    await sweeper._sweep()
-    assert await commands.zcard(keys.open) == 0
+    sweeper = Sweeper(
+        bench.connection,
+        keys,
+        clock,
+        first_job=bench.broker._hub.first_job,
+        close=bench.broker.close_request,
+    )
+    await sweeper.sweep()
+    assert await commands.zcard(keys.open_requests) == 0
 
 
 NAMES = st.sampled_from([b"k", b"n", b"d", b"r", b"l", b"v", b"c"]) | st.binary(max_size=3)
@@ -201,7 +206,7 @@ VALUES = st.sampled_from([b"z", b"-1", b"1e9", b"inf", b"0x1", b"\xff", b""]) | 
     max_size=8
 )
 FIELDS = st.dictionaries(NAMES, VALUES, min_size=1, max_size=6)
-PLACES = st.sampled_from(["jobs_lm", "jobs_vision", "dead", "journal", "journal", "bell"])
+PLACES = st.sampled_from(["jobs_lm", "jobs_vision", "dead_letters", "journal", "journal", "wakeup"])
 
 
 def is_ours(fields: dict[bytes, bytes]) -> bool:
@@ -231,13 +236,13 @@ async def _answer_among(
     connection: Connection, keys: Keys, foreign: list[tuple[str, dict[bytes, bytes]]]
 ) -> None:
     bench = Bench(connection, keys)
-    await bench.broker.ready()
+    await bench.broker.ready(MODEL)
     places = {
-        "jobs_lm": keys.jobs_lm,
-        "jobs_vision": keys.jobs_vision,
-        "dead": keys.dead,
+        "jobs_lm": keys.jobs_lm(MODEL),
+        "jobs_vision": keys.jobs_vision(MODEL),
+        "dead_letters": keys.dead_letters,
         "journal": keys.journal("r"),
-        "bell": keys.bell("x"),
+        "wakeup": keys.wakeup("x"),
     }
     left = list(foreign)
 
@@ -250,12 +255,10 @@ async def _answer_among(
     await meddle()
     vision = [lease for lease in await bench.vision.claim(20) if lease.job.image_digest == DIGEST]
     await bench.vision.begin(vision[0])
-    tensor = TensorBytes("float32", (1,), b"1234")
-    await Blobs(connection, keys).put_embedding(MODEL, DIGEST, tensor)
-    assert await bench.vision.encoded(vision[0]) == 1
+    assert await bench.vision.finish(vision[0], TensorBytes("float32", (1,), b"1234")) == 1
     await meddle()
     leases = [lease for lease in await bench.lm.claim(20) if lease.request_id == "r"]
-    resumed = await bench.lm.resume(leases[-1])
+    resumed = await bench.lm.resume_or_release(leases[-1])
     assert resumed is not None
     assert await bench.lm.append([Append(leases[-1], 0, tokens(5))]) == ["ok"]
     await meddle()

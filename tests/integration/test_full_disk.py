@@ -17,7 +17,7 @@ import pytest
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.lm_queue import LmQueue
 from glm4v.broker.own_server import REFUSING, is_refusing
-from glm4v.broker.patience import retry_until_available
+from glm4v.broker.retry import retry_until_available
 from glm4v.errors import Overloaded, Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.local import disk_guard, redis_launch
@@ -41,7 +41,7 @@ async def broker(own_redis: RedisServer, keys: Keys) -> AsyncIterator[Broker]:
     broker = Broker(
         connection, keys, max_open_requests=100, result_ttl_s=60, max_open_image_bytes=100 * MIB
     )
-    await broker.ready()
+    await broker.ready("model")
     yield broker
     await connection.close()
 
@@ -49,6 +49,7 @@ async def broker(own_redis: RedisServer, keys: Keys) -> AsyncIterator[Broker]:
 async def submit(broker: Broker, number: int, size: int = MIB) -> None:
     image = number.to_bytes(4, "little") + bytes(size)
     job = pb.Job(
+        fingerprint="model",
         request_id=f"r{number}",
         image_digest=hashlib.sha256(image).hexdigest(),
         timeout_ms=600_000,
@@ -68,7 +69,7 @@ async def test_requests_are_refused_while_nothing_can_be_written_and_none_is_los
     """A server that nobody guards. A bound on the size of its files stands for the disk."""
     pid, unlimited = own_redis.pid, resource.RLIM_INFINITY
     connection = Connection(own_redis.url)
-    queue = LmQueue(connection, keys, lease_s=60, result_ttl_s=60)
+    queue = LmQueue(connection, keys, "model", lease_s=60, result_ttl_s=60)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (5 * MIB, unlimited))
     accepted: list[int] = []
     try:
@@ -162,7 +163,7 @@ async def test_a_disk_that_fills_takes_nothing_that_was_accepted_and_spoils_no_f
     disk, server = guarded
     connection = Connection(server.url)
     broker = Broker(connection, keys, max_open_requests=10**6, result_ttl_s=60)
-    await broker.ready()
+    await broker.ready("model")
     numbers, accepted = itertools.count(), list[int]()
     for is_killed_then in (False, True):
         await rewritten(connection)  # the file is one that was not opened at the start

@@ -59,8 +59,10 @@ async def other(
 
 
 @pytest.fixture
-def worker(connection: Connection, keys: Keys, one: RunningGateway) -> ScriptedWorker:
-    return ScriptedWorker(connection, keys)
+def worker(
+    connection: Connection, keys: Keys, one: RunningGateway, checkpoint: Checkpoint
+) -> ScriptedWorker:
+    return ScriptedWorker(connection, keys, checkpoint.fingerprint)
 
 
 def ask_about(image: api.Image, request_id: str = "r") -> api.GenerateRequest:
@@ -244,7 +246,7 @@ async def test_a_request_that_nobody_reads_is_ended(
     lease = await worker.claim()
     call.cancel()
     for _ in range(100):  # asking the gateway would be reading
-        if await connection.commands.zscore(keys.open, "r") is None:
+        if await connection.commands.zscore(keys.open_requests, "r") is None:
             break
         await asyncio.sleep(0.2)
     assert await worker.say(lease, "a") == "closed"
@@ -350,8 +352,8 @@ async def test_what_is_not_known_is_not_found(one: RunningGateway) -> None:
     digest = "ab" * 32
     calls: dict[str, AnyCall] = {
         f"digest {digest}": one.stub.Generate(ask_about(api.Image(digest=digest))),
-        "'r' is not known": one.stub.Attach(attach()),
-        "request 'r' is not": one.stub.Cancel(api.CancelRequest(request_id="r")),
+        "'r' is unknown": one.stub.Attach(attach()),
+        "request 'r' is unknown": one.stub.Cancel(api.CancelRequest(request_id="r")),
     }
     for said, call in calls.items():
         code, message = await refusal(call)

@@ -47,8 +47,10 @@ async def one(
 
 
 @pytest.fixture
-def worker(connection: Connection, keys: Keys, one: RunningGateway) -> ScriptedWorker:
-    return ScriptedWorker(connection, keys)
+def worker(
+    connection: Connection, keys: Keys, one: RunningGateway, fingerprint: str
+) -> ScriptedWorker:
+    return ScriptedWorker(connection, keys, fingerprint)
 
 
 async def test_nobody_waits_past_the_deadline(
@@ -97,7 +99,7 @@ async def test_a_reader_of_a_request_that_was_lost_is_told_so(
     await connection.commands.flushall()
     code, message = await refusal(call)
     assert code == Code.NOT_FOUND
-    assert "'r' is not known" in message
+    assert "'r' is unknown" in message
 
 
 async def test_a_reader_never_skips_tokens_that_were_lost(

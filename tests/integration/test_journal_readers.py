@@ -9,7 +9,7 @@ import pytest
 from glm4v.broker import Connection, Keys
 from glm4v.broker.clock import RedisClock
 from glm4v.broker.entries import Event
-from glm4v.broker.journal import JournalHub
+from glm4v.broker.hub import JournalHub
 from glm4v.errors import RequestFailed, Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from tests.journal_events import events_of
@@ -44,9 +44,7 @@ class Bench:
 @pytest.fixture
 async def bench(connection: Connection, keys: Keys) -> AsyncIterator[Bench]:
     bench = Bench(connection, keys)
-    running = [
-        asyncio.ensure_future(part()) for part in (bench.hub.run, bench.hub.heartbeat_readers)
-    ]
+    running = [asyncio.ensure_future(part()) for part in (bench.hub.run, bench.hub.readers.run)]
     yield bench
     for task in running:
         task.cancel()
@@ -123,8 +121,8 @@ async def test_entries_before_those_a_reader_has_end_its_waiting(bench: Bench) -
     assert ids(seen) == ids(await rest(events_of(bench.hub.follow, "r"))) == [0]
 
 
-async def test_the_bell_of_a_gateway_does_not_stay(bench: Bench) -> None:
+async def test_a_wakeup_stream_has_a_time_to_live(bench: Bench) -> None:
     await bench.hub._send_wakeup()
     commands = bench.connection.commands
-    [bell] = await commands.keys(bench.keys.bell("*"))
-    assert 0 < await commands.ttl(bell) <= 60
+    [wakeup] = await commands.keys(bench.keys.wakeup("*"))
+    assert 0 < await commands.ttl(wakeup) <= 60

@@ -33,7 +33,7 @@ async def bench(own_redis: RedisServer, keys: Keys) -> AsyncIterator[Bench]:
     """What a gateway and workers ask of a Redis that may be filled."""
     connection = Connection(own_redis.url)
     bench = Bench(connection, keys)
-    await bench.broker.ready()
+    await bench.broker.ready(MODEL)
     yield bench
     await connection.close()
 
@@ -70,7 +70,7 @@ async def test_an_image_is_held_until_the_last_of_its_requests_ends(bench: Bench
     assert 0 < await ttl(bench, one) <= IMAGE_TTL_S
     assert await held_bytes(bench) == MIB
     [other] = await bench.vision.claim(1)
-    assert await bench.vision.encode_failed(other, "ABORTED", "given up") == 1
+    assert await bench.vision.fail(other, "ABORTED", "given up") == 1
     assert await ttl(bench, image(2)) > 0
     assert await bench.connection.commands.exists(bench.keys.pins, bench.keys.pinned) == 0
 
@@ -92,12 +92,12 @@ async def test_images_of_others_push_out_no_image_of_an_open_request(bench: Benc
     assert 0 < left.count(-2) < 29, "memory was full"
     assert await bench.blobs.image(digest_of(one)) == one
     await bench.encode(digest_of(one))
-    await bench.blobs.forget_embedding(MODEL, digest_of(one))
+    await bench.blobs.delete_embedding(MODEL, digest_of(one))
     [lease] = await bench.lm.claim(1)
     await bench.lm.await_encode(lease, make_job("r", image=one))
     await bench.encode(digest_of(one))
     [lease] = await bench.lm.claim(1)
-    assert await bench.lm.resume(lease) is not None
+    assert await bench.lm.resume_or_release(lease) is not None
 
 
 @pytest.mark.parametrize("limit", ["a setting", "of Redis"])
@@ -174,8 +174,8 @@ async def test_what_holds_an_image_and_is_not_open_lets_it_go(bench: Bench) -> N
     for name in "ab":
         await bench.broker.submit(make_job(name, image=one), one)
     commands, keys = bench.connection.commands, bench.keys
-    await commands.zrem(keys.open, "a")
-    assert await bench.connection.run("unpin_lost", [keys.open], []) == 1
+    await commands.zrem(keys.open_requests, "a")
+    assert await bench.connection.run("unpin_lost", [keys.open_requests], []) == 1
     assert await ttl(bench, one) == -1
     await commands.delete(keys.journal("b"))
     with pytest.raises(UnknownReference):
@@ -196,10 +196,16 @@ async def test_images_are_let_go_also_after_the_clock_was_set_back(bench: Bench)
     one = image(0)
     commands, keys = bench.connection.commands, bench.keys
     clock = SetClock(bench.connection, keys)
-    sweeper = Sweeper(bench.connection, keys, clock, bench.broker.close_request)
-    await sweeper._sweep()
+    sweeper = Sweeper(
+        bench.connection,
+        keys,
+        clock,
+        first_job=bench.broker._hub.first_job,
+        close=bench.broker.close_request,
+    )
+    await sweeper.sweep()
     await bench.broker.submit(make_job("a", image=one), one)
-    await commands.zrem(keys.open, "a")
+    await commands.zrem(keys.open_requests, "a")
     clock.told_ms -= 3_600_000
-    await sweeper._sweep()
+    await sweeper.sweep()
     assert await ttl(bench, one) > 0

@@ -13,7 +13,7 @@ from redis import Redis
 
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.lm_queue import Append, LmQueue
-from glm4v.broker.patience import retry_until_available
+from glm4v.broker.retry import retry_until_available
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from tests.journal_events import events_of
@@ -73,9 +73,9 @@ async def test_a_request_goes_on_over_the_failover_of_its_master(folder: Path, k
             opened(f"redis+sentinel://{HOST}:{sentinel_port}/{SERVICE}")
         )
         broker = Broker(connection, keys, max_open_requests=10, result_ttl_s=60)
-        queue = LmQueue(connection, keys, lease_s=60, result_ttl_s=60)
-        await broker.ready()
-        await broker.submit(pb.Job(request_id="r", timeout_ms=60_000), None)
+        queue = LmQueue(connection, keys, "model", lease_s=60, result_ttl_s=60)
+        await broker.ready("model")
+        await broker.submit(pb.Job(request_id="r", fingerprint="model", timeout_ms=60_000), None)
         [lease] = await queue.claim(1)
         assert await queue.append([Append(lease, 0, pb.JournalTokens(ids=[5]))]) == ["ok"]
         master.wait(1, 5000)  # what a replica has is what a failover keeps

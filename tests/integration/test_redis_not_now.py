@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from glm4v.broker import Broker, Connection, Keys
-from glm4v.broker.journal import READER_GRACE_S
 from glm4v.broker.lm_queue import LmQueue
+from glm4v.broker.readers import READER_GRACE_S
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.local.redis_server import RedisServer
@@ -36,7 +36,7 @@ async def gateways(own_redis: RedisServer, keys: Keys) -> AsyncIterator[list[Bro
     connections = [Connection(own_redis.url) for _ in range(2)]
     brokers = [Broker(each, keys, max_open_requests=10, result_ttl_s=60) for each in connections]
     for broker in brokers:
-        await broker.ready()
+        await broker.ready("model")
     running = [asyncio.create_task(broker.run()) for broker in brokers]
     yield brokers
     for task in running:
@@ -71,10 +71,10 @@ async def test_a_master_without_its_replicas_is_waited_for(
     own_redis: RedisServer, keys: Keys, gateways: list[Broker]
 ) -> None:
     connection = Connection(own_redis.url)
-    queue = LmQueue(connection, keys, lease_s=60, result_ttl_s=60)
+    queue = LmQueue(connection, keys, "model", lease_s=60, result_ttl_s=60)
     await connection.commands.config_set("min-replicas-to-write", 1)
     for call in (gateways[0].submit(job("r"), None), queue.claim(1), queue.ready()):
-        with pytest.raises(Unavailable, match="does not take this now: NOREPLICAS"):
+        with pytest.raises(Unavailable, match="temporarily rejecting writes: NOREPLICAS"):
             await call
     await connection.commands.config_set("min-replicas-to-write", 0)
     await gateways[0].submit(job("r"), None)
@@ -87,7 +87,7 @@ async def test_a_blocking_read_that_is_sent_away_is_made_again(
 ) -> None:
     """As by a master that becomes a replica."""
     connection = Connection(own_redis.url)
-    queue = LmQueue(connection, keys, lease_s=60, result_ttl_s=60)
+    queue = LmQueue(connection, keys, "model", lease_s=60, result_ttl_s=60)
     claiming = asyncio.create_task(queue.claim(1, wait_s=30))
     clients: list[dict[str, str]] = []
     with anyio.fail_after(10):

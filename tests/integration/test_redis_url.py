@@ -87,7 +87,7 @@ async def test_a_server_that_wants_another_account_says_so(folder: Path) -> None
     port = free_port()
     with node(folder / "one", port) as client:
         client.config_set("requirepass", SECRET)
-        with pytest.raises(Unavailable, match="refuses the account"):
+        with pytest.raises(Unavailable, match="rejects the credentials"):
             await check(f"redis://{HOST}:{port}/0")
         await check(f"redis://:{SECRET}@{HOST}:{port}/0")
 

@@ -68,7 +68,7 @@ async def bench(
     bounds = DecodingBounds(quick_s=0.2, slow_s=1000)
     decoders = Decoders(ImageLimits(), size, quick=2, bounds=bounds, command=COMMAND)
     encoder = Encoder(checkpoint, CpuDevice(torch.float32), decoders)
-    queue = VisionQueue(connection, keys, lease_s=LEASE_S, result_ttl_s=60)
+    queue = VisionQueue(connection, keys, "model", lease_s=LEASE_S, result_ttl_s=60)
     blobs = Blobs(connection, keys)
     worker = Worker(queue, blobs, encoder, fingerprint="model", room=3, lease_s=LEASE_S)
     stopping = asyncio.Event()

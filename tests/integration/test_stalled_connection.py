@@ -78,10 +78,13 @@ async def test_a_stalled_read_delays_no_command_and_is_made_again(
     proxy = Proxy(urlsplit(redis_url).path, b"XREAD\r\n")
     async with through(proxy, folder) as connection:
         broker = Broker(connection, keys, max_open_requests=10, result_ttl_s=60)
-        queue = LmQueue(connection, keys, lease_s=60, result_ttl_s=60)
-        await broker.ready()
+        queue = LmQueue(connection, keys, "model", lease_s=60, result_ttl_s=60)
+        await broker.ready("model")
         await broker.submit(
-            pb.Job(request_id="r", timeout_ms=60_000, orphan_timeout_ms=60_000), None
+            pb.Job(
+                request_id="r", fingerprint="model", timeout_ms=60_000, orphan_timeout_ms=60_000
+            ),
+            None,
         )
         [lease] = await queue.claim(1)
         seen: list[int] = []

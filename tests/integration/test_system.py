@@ -18,6 +18,7 @@ from tests.integration.conftest import running_system
 from tests.integration.golden import conversation, greedy_tokens, input_ids
 from tests.integration.system import System, user
 from tests.parity.golden_plans import cases, open_golden
+from tests.queues import left_behind
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -84,26 +85,13 @@ async def nothing_is_left(system: System, within_s: float = 0.0) -> None:
     connection, keys = Connection(system.redis_url), Keys()
     deadline = time.monotonic() + within_s
     try:
-        left = await _left(connection, keys)
+        left = await left_behind(connection, keys)
         while left and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
-            left = await _left(connection, keys)
+            left = await left_behind(connection, keys)
         assert not left
     finally:
         await connection.close()
-
-
-async def _left(connection: Connection, keys: Keys) -> list[str]:
-    redis = connection.commands
-    found = list(map(str, await redis.keys("*flight*")))
-    for stream, group in ((keys.jobs_lm, "lm"), (keys.jobs_vision, "vision")):
-        if pending := (await redis.xpending(stream, group))["pending"]:
-            found.append(f"{stream}: {pending} leases")
-        if length := await redis.xlen(stream):
-            found.append(f"{stream}: {length} jobs")
-    if is_open := await redis.zcard(keys.open):
-        found.append(f"{is_open} requests are open")
-    return found
 
 
 async def test_an_image_can_be_asked_about_by_its_digest(system: System) -> None:

@@ -12,9 +12,9 @@ import pytest
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.keys import LM_GROUP
-from glm4v.broker.lm_queue import Lease, LmQueue
+from glm4v.broker.lm_queue import LmQueue, RequestLease
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.device.arbiter import NoArbiter
+from glm4v.host.cpu_arbiter import CpuArbiter
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
 from lm_worker.engine.engine import TokenOutput
@@ -29,13 +29,14 @@ LOOKS_S = 0.1  # how often a worker looks for those
 WITHIN_S = 30.0  # of a machine that is busy with other things
 
 
-class RecordingArbiter(NoArbiter):
-    """Remembers the last call."""
+class Turns(CpuArbiter):
+    """Remembers what it was told last."""
 
     def __init__(self) -> None:
+        super().__init__(None)
         self.is_prefilling = False
 
-    def set_prefilling(self, is_prefilling: bool) -> None:
+    def prefilling(self, is_prefilling: bool) -> None:
         self.is_prefilling = is_prefilling
 
 
@@ -46,7 +47,7 @@ class Bench:
     connection: Connection
     keys: Keys
     worker: Worker
-    arbiter: RecordingArbiter
+    turns: Turns
     run: Running
     broker: Broker
 
@@ -93,9 +94,9 @@ class Bench:
 @pytest.fixture
 async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[str], Path]) -> Bench:
     folder = checkpoint_dir("micro-glm4v")
-    queue = LmQueue(connection, keys, lease_s=LEASE_S, result_ttl_s=60)
+    queue = LmQueue(connection, keys, "model", lease_s=LEASE_S, result_ttl_s=60)
     await queue.ready()
-    arbiter = RecordingArbiter()
+    turns = Turns()
     worker = Worker(
         queue,
         Blobs(connection, keys),
@@ -103,7 +104,7 @@ async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[st
         fingerprint="model",
         max_num_seqs=4,
         lease_s=4 * LOOKS_S,
-        arbiter=arbiter,
+        turns=turns,
     )
 
     class Published(Answers):
@@ -112,7 +113,7 @@ async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[st
 
     run = Running(folder, Layout(), None, 60.0, Published())
     broker = Broker(connection, keys, max_open_requests=9, result_ttl_s=60)
-    return Bench(connection, keys, worker, arbiter, run, broker)
+    return Bench(connection, keys, worker, turns, run, broker)
 
 
 async def test_no_request_waits_for_another_ones_response_format(
@@ -136,7 +137,7 @@ async def test_no_request_waits_for_another_ones_response_format(
         for number in range(6):  # one after the other: more than there is room for at a time
             await bench.submit(f"plain {number}")
             assert (await bench.ended(f"plain {number}")).kind == pb.END_KIND_LENGTH
-        assert not bench.arbiter.is_prefilling, "vision would wait for it"
+        assert not bench.turns.is_prefilling, "vision would wait for it"
         may_go_on.set()
         assert (await bench.ended("shaped")).kind == pb.END_KIND_LENGTH
 
@@ -155,9 +156,9 @@ async def test_a_worker_that_waits_for_a_response_format_stops_and_hands_it_back
     with anyio.fail_after(WITHIN_S):
         async with bench.working():
             await compiling.wait()
-    other = LmQueue(bench.connection, bench.keys, lease_s=LEASE_S, result_ttl_s=60)
+    other = LmQueue(bench.connection, bench.keys, "model", lease_s=LEASE_S, result_ttl_s=60)
     [lease] = await other.claim(1)
-    assert (lease.request_id, lease.lives) == ("shaped", 0)
+    assert (lease.request_id, lease.prior_attempts) == ("shaped", 0)
 
 
 async def test_lapsed_leases_are_taken_over_while_a_suspect_is_on_trial(
@@ -172,7 +173,7 @@ async def test_lapsed_leases_are_taken_over_while_a_suspect_is_on_trial(
         await wait_isolated(sequence_id)
 
     monkeypatch.setattr(bench.run.engine, "wait_isolated", long_trial)
-    dead = LmQueue(bench.connection, bench.keys, lease_s=LEASE_S, result_ttl_s=60)
+    dead = LmQueue(bench.connection, bench.keys, "model", lease_s=LEASE_S, result_ttl_s=60)
     for name in ("first", "second"):
         await bench.submit(name)
     leases = {lease.request_id: lease for lease in await dead.claim(2)}
@@ -187,10 +188,10 @@ async def test_lapsed_leases_are_taken_over_while_a_suspect_is_on_trial(
             assert (await bench.ended(name)).kind == pb.END_KIND_LENGTH
 
 
-async def lapse(bench: Bench, lease: Lease) -> None:
+async def lapse(bench: Bench, lease: RequestLease) -> None:
     """Make a lease older than a lease may be."""
     await bench.connection.commands.xclaim(
-        bench.keys.jobs_lm,
+        bench.keys.jobs_lm("model"),
         LM_GROUP,
         await owner(bench, lease),
         0,
@@ -200,7 +201,7 @@ async def lapse(bench: Bench, lease: Lease) -> None:
     )
 
 
-async def taken_over(bench: Bench, lease: Lease) -> None:
+async def taken_over(bench: Bench, lease: RequestLease) -> None:
     """Return when the worker has a lease."""
     while True:
         if await owner(bench, lease) == bench.worker._queue.consumer:
@@ -208,10 +209,10 @@ async def taken_over(bench: Bench, lease: Lease) -> None:
         await asyncio.sleep(0.01)
 
 
-async def owner(bench: Bench, lease: Lease) -> str:
+async def owner(bench: Bench, lease: RequestLease) -> str:
     """The consumer that has a lease."""
     [pending] = await bench.connection.commands.xpending_range(
-        bench.keys.jobs_lm, LM_GROUP, lease.entry, lease.entry, 1
+        bench.keys.jobs_lm("model"), LM_GROUP, lease.entry, lease.entry, 1
     )
     consumer: bytes = pending["consumer"]
     return consumer.decode()

@@ -31,9 +31,11 @@ NAME = "request"
 async def lapse(connection: Connection, keys: Keys) -> None:
     """Make the one lease there is older than a lease may be."""
     commands = connection.commands
-    [entry] = await commands.xpending_range(keys.jobs_lm, LM_GROUP, "-", "+", 2)
+    [entry] = await commands.xpending_range(keys.jobs_lm("model"), LM_GROUP, "-", "+", 2)
     ids, idle = [entry["message_id"]], int(2000 * LEASE_S)
-    await commands.xclaim(keys.jobs_lm, LM_GROUP, entry["consumer"], 0, ids, idle=idle, justid=True)
+    await commands.xclaim(
+        keys.jobs_lm("model"), LM_GROUP, entry["consumer"], 0, ids, idle=idle, justid=True
+    )
 
 
 class Late(Answers):
@@ -51,7 +53,7 @@ class Late(Answers):
         if tokens[0].index != KNOWN or self.taking_over is not None:
             return await self._worker.publish(tokens)
         self.taking_over = asyncio.create_task(self._lapse_and_take_over())
-        before = await self.journal("trials")
+        before = await self.journal("isolated_runs")
         refused = await self._worker.publish(tokens)
         self.written = [before.token_ids, (await self.journal("token_ids")).token_ids]
         return refused
@@ -88,7 +90,7 @@ class Bench:
 async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[str], Path]) -> Bench:
     golden, folder = open_golden("bundled"), checkpoint_dir("micro-glm4v")
     text = next(case for case in cases(golden) if f"{case}/vision_embeddings" not in golden)
-    queue = LmQueue(connection, keys, lease_s=LEASE_S, result_ttl_s=60)
+    queue = LmQueue(connection, keys, "model", lease_s=LEASE_S, result_ttl_s=60)
     await queue.ready()
     worker = Worker(
         queue,
@@ -161,7 +163,7 @@ async def test_a_worker_that_stops_hands_back_the_newest_lease(
     [old] = await bench.queue.claim(1)
     await lapse(connection, keys)
     [new] = await bench.queue.claim_expired(1)
-    resumed = await bench.queue.resume(new)
+    resumed = await bench.queue.resume_or_release(new)
     assert resumed is not None
     bench.worker._held[NAME] = LeasedRequest(old, resumed.job)
     bench.worker._admitting[NAME] = new

@@ -10,8 +10,9 @@ from random import Random
 
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.blobs import Blobs
-from glm4v.broker.lm_queue import Append, Lease, LmQueue
-from glm4v.broker.vision_queue import VisionLease, VisionQueue
+from glm4v.broker.keys import LM_GROUP, VISION_GROUP
+from glm4v.broker.lm_queue import Append, LmQueue, RequestLease
+from glm4v.broker.vision_queue import ImageLease, VisionQueue
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import TensorBytes
 from tests.simulation.readers import Gateway, Reader, Violation
@@ -52,7 +53,10 @@ class World:
     async def age_leases(self) -> None:
         """Let every lease of both queues lapse."""
         commands = self.connection.commands
-        for stream, group in ((self.keys.jobs_lm, "lm"), (self.keys.jobs_vision, "vision")):
+        for stream, group in (
+            (self.keys.jobs_lm(MODEL), LM_GROUP),
+            (self.keys.jobs_vision(MODEL), VISION_GROUP),
+        ):
             for entry in await commands.xpending_range(stream, group, "-", "+", 100):
                 await commands.xclaim(
                     stream,
@@ -69,7 +73,7 @@ class World:
 class Running:
     """A request as a language worker believes it to be."""
 
-    lease: Lease
+    lease: RequestLease
     job: pb.Job
     next_index: int
 
@@ -83,7 +87,9 @@ class LmWorker:
         self.queue = self._new_life()
 
     def _new_life(self) -> LmQueue:
-        return LmQueue(self.world.connection, self.world.keys, lease_s=LEASE_S, result_ttl_s=600)
+        return LmQueue(
+            self.world.connection, self.world.keys, MODEL, lease_s=LEASE_S, result_ttl_s=600
+        )
 
     def crash(self) -> None:
         """Forget everything; the next life has another name."""
@@ -91,16 +97,16 @@ class LmWorker:
         self.queue = self._new_life()
 
     async def claim(self) -> None:
-        if await self.world.connection.commands.xlen(self.world.keys.jobs_lm):
+        if await self.world.connection.commands.xlen(self.world.keys.jobs_lm(MODEL)):
             await self._admit(await self.queue.claim(2, wait_s=0))
 
     async def claim_expired(self) -> None:
         await self._admit(await self.queue.claim_expired(2))
 
-    async def _admit(self, leases: list[Lease]) -> None:
+    async def _admit(self, leases: list[RequestLease]) -> None:
         for lease in leases:
             self.world.owner[lease.request_id] = self.queue.consumer
-            resumed = await self.queue.resume(lease)
+            resumed = await self.queue.resume_or_release(lease)
             if resumed is None:
                 continue
             digest = resumed.job.image_digest
@@ -153,13 +159,13 @@ class VisionWorker:
     def __init__(self, world: World, *, releases_first: bool = False) -> None:
         self.world = world
         self.releases_first = releases_first  # a planted bug
-        self.lease: VisionLease | None = None
+        self.lease: ImageLease | None = None
         self.stage = ""
         self.queue = self._new_life()
 
     def _new_life(self) -> VisionQueue:
         return VisionQueue(
-            self.world.connection, self.world.keys, lease_s=LEASE_S, result_ttl_s=600
+            self.world.connection, self.world.keys, MODEL, lease_s=LEASE_S, result_ttl_s=600
         )
 
     def crash(self) -> None:
@@ -175,7 +181,7 @@ class VisionWorker:
     async def advance(self) -> None:
         """The next step: claim, begin, encode, store, release."""
         if self.lease is None:
-            if await self.world.connection.commands.xlen(self.world.keys.jobs_vision):
+            if await self.world.connection.commands.xlen(self.world.keys.jobs_vision(MODEL)):
                 self._take(await self.queue.claim(1, wait_s=0))
         else:
             await getattr(self, "_" + self.stage)(self.lease)
@@ -187,11 +193,11 @@ class VisionWorker:
                 self._excuse(lease.job.image_digest)
             self._take(taken)
 
-    def _take(self, leases: list[VisionLease]) -> None:
+    def _take(self, leases: list[ImageLease]) -> None:
         for lease in leases:
             self.lease, self.stage = lease, "begin"
 
-    async def _begin(self, lease: VisionLease) -> None:
+    async def _begin(self, lease: ImageLease) -> None:
         if await self.queue.begin(lease) <= 0:
             self.lease = None
         elif await self.world.blobs.embedding(MODEL, lease.job.image_digest) is not None:
@@ -199,7 +205,7 @@ class VisionWorker:
         else:
             self.stage = "encode"
 
-    async def _encode(self, lease: VisionLease) -> None:
+    async def _encode(self, lease: ImageLease) -> None:
         digest = lease.job.image_digest
         if await self.world.blobs.image(digest) is None:
             if await self.world.connection.commands.hexists(self.world.keys.pinned, digest):
@@ -209,16 +215,16 @@ class VisionWorker:
         self.world.encodes[digest] = self.world.encodes.get(digest, 0) + 1
         self.stage = "release" if self.releases_first else "store"
 
-    async def _store(self, lease: VisionLease) -> None:
+    async def _store(self, lease: ImageLease) -> None:
         tensor = TensorBytes("float32", (1,), b"1234")
-        await self.world.blobs.put_embedding(MODEL, lease.job.image_digest, tensor)
+        await self.queue._store(lease, tensor)
         self.world.evicted.discard(lease.job.image_digest)
         self.stage = "release"
         if self.releases_first:
             self.lease = None
 
-    async def _release(self, lease: VisionLease) -> None:
-        await self.queue.encoded(lease)
+    async def _release(self, lease: ImageLease) -> None:
+        await self.queue._release(lease)
         if self.releases_first and lease.job.image_digest in self.world.encodes:
             self.stage = "store"
         else:

@@ -5,7 +5,7 @@ import asyncio
 from glm4v.broker import Connection, Keys
 from glm4v.broker.clock import RedisClock
 from glm4v.broker.entries import Event, RawEntry
-from glm4v.broker.journal import JournalHub
+from glm4v.broker.hub import JournalHub
 from glm4v.errors import Glm4vError
 from glm4v.internal.v1 import journal_pb2 as pb
 from tests.journal_events import events_of
@@ -23,11 +23,11 @@ class _Hub(JournalHub):
         self.waiting: set[Reader] = set()
         self.of_task: dict[object, Reader] = {}
 
-    async def _next(self, request_id: str, after: bytes, wait_s: float) -> list[RawEntry]:
+    async def _wait_after(self, request_id: str, after: bytes, wait_s: float) -> list[RawEntry]:
         reader = self.of_task[asyncio.current_task()]
         self.waiting.add(reader)
         try:
-            return await super()._next(request_id, after, wait_s)
+            return await super()._wait_after(request_id, after, wait_s)
         finally:
             self.waiting.discard(reader)
 
@@ -112,5 +112,5 @@ class Gateway:
         answer = await self._connection.commands.xread(dict(positions), count=100)
         for name, entries in answer:
             key = name.decode()
-            self._hub.waiters.hand_out(key, positions[key], entries)
+            self._hub.waiters.dispatch(key, positions[key], entries)
         await asyncio.sleep(0)

@@ -32,7 +32,7 @@ async def run_schedule(
     """Run one schedule to its end; raises Violation when a promise is broken."""
     await _forget_everything(connection, keys)
     world = World(connection, keys, Random(seed))
-    await world.broker.ready()
+    await world.broker.ready(MODEL)
     lm = [LmWorker(world) for _ in range(2)]
     vision = [VisionWorker(world, releases_first=releases_first) for _ in range(2)]
     is_read = seed % 3 == 0  # one answer, read by many, and little else
@@ -142,7 +142,7 @@ async def _evict(world: World) -> None:
         if await commands.ttl(world.keys.image(digest)) >= 0:
             await commands.delete(world.keys.image(digest))
     elif await world.blobs.embedding(MODEL, digest) is not None:
-        await world.blobs.forget_embedding(MODEL, digest)
+        await world.blobs.delete_embedding(MODEL, digest)
         world.evicted.add(digest)
         world.excuses[digest] = world.excuses.get(digest, 0) + 1
 
@@ -150,13 +150,18 @@ async def _evict(world: World) -> None:
 async def _meddle(world: World) -> None:
     """Somebody else, or a newer release, writes where our entries are."""
     keys, random = world.keys, world.random
-    streams = [keys.jobs_lm, keys.jobs_vision, keys.dead, *map(keys.journal, world.accepted)]
+    streams = [
+        keys.jobs_lm(MODEL),
+        keys.jobs_vision(MODEL),
+        keys.dead_letters,
+        *map(keys.journal, world.accepted),
+    ]
     values = (b"", b"\xff\x00", b"0", b"7", b"a", b"r0", b"z")
     names = random.sample((b"r", b"l", b"d", b"n", b"m", b"other"), random.randint(1, 6))
     fields: dict[bytes, bytes] = {name: random.choice(values) for name in names}
     fields |= random.choice([{}, {b"k": b"z"}, {b"v": b"99"}])
     stream = random.choice(streams)
-    if stream == keys.jobs_lm and fields.get(b"r") == b"r0":
+    if stream == keys.jobs_lm(MODEL) and fields.get(b"r") == b"r0":
         fields[b"l"] = b"z"  # with a number it would be a job of r0, as we write them
     await world.connection.commands.xadd(stream, fields)
 
@@ -181,7 +186,7 @@ async def _finish(world: World) -> None:
     """Healthy workers take over what is left."""
     worker, tower = LmWorker(world), VisionWorker(world)
     for _ in range(_ROUNDS_TO_FINISH):
-        if not await world.connection.commands.zcard(world.keys.open):
+        if not await world.connection.commands.zcard(world.keys.open_requests):
             break
         await world.age_leases()
         await tower.claim_expired()
@@ -239,7 +244,7 @@ async def _check(world: World) -> None:
 async def _check_pins(world: World) -> None:
     """Each open request with an image holds it, and nothing else is held."""
     commands, keys = world.connection.commands, world.keys
-    opened = {each.decode() for each in await commands.zrange(keys.open, 0, -1)}
+    opened = {each.decode() for each in await commands.zrange(keys.open_requests, 0, -1)}
     wanted = {i: world.accepted[i].image_digest for i in opened if world.accepted[i].image_digest}
     pins = {k.decode(): v.decode() for k, v in (await commands.hgetall(keys.pins)).items()}
     if pins != wanted:
@@ -260,15 +265,15 @@ async def _check_pins(world: World) -> None:
 async def _check_nothing_is_left(world: World) -> None:
     commands, keys = world.connection.commands, world.keys
     left = {
-        "open requests": await commands.zcard(keys.open),
-        "readers": await commands.zcard(keys.readers),
-        "language jobs": await commands.xlen(keys.jobs_lm),
-        "vision jobs": await commands.xlen(keys.jobs_vision),
+        "open requests": await commands.zcard(keys.open_requests),
+        "readers": await commands.zcard(keys.reader_deadlines),
+        "language jobs": await commands.xlen(keys.jobs_lm(MODEL)),
+        "vision jobs": await commands.xlen(keys.jobs_vision(MODEL)),
         "images held": await commands.hlen(keys.pins) + await commands.hlen(keys.pinned),
         "images without an end": sum(
             [await commands.ttl(keys.image(digest)) == -1 for digest in _IMAGES]
         ),
-        "flights": len(await commands.keys(f"*{keys.namespace}*flight*")),
+        "waiting requests": len(await commands.keys(f"*{keys.namespace}*encode_waiters*")),
     }
     if any(left.values()):
         raise Violation(f"left behind: {left}")

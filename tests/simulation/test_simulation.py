@@ -21,18 +21,18 @@ SCHEDULES_FOR_A_BUG = 600
 PLANTED = {
     "no fencing": (
         "prelude",
-        "pending[2] == consumer and pending[4] == tonumber(claims) + 1",
+        "pending[2] == consumer and pending[4] == tonumber(delivery_count)",
         "true",
     ),
     "no index check": ("append", "next_index ~= first", "false"),
     "acknowledged before the end": (
         "append",
         "renew(jobs, group, consumer, entry)",
-        "settle(jobs, group, entry)",
+        "ack_and_delete(jobs, group, entry)",
     ),
     "a second end is written": ("close", "if kind == 'e' then return 'ended' end", ""),
     "parked requests are forgotten": (
-        "encoded",
+        "encode_done",
         "for i, id in ipairs(ids) do",
         "for i in pairs({}) do local id",
     ),
@@ -42,7 +42,11 @@ PLANTED = {
         "redis.call('HINCRBY', pinned, digest, -1)",
     ),
     "an image may be evicted": ("prelude", "redis.call('PERSIST', image)", ""),
-    "a request that ends does not let its image go": ("prelude", "  unpin(open, id)\n  if", "  if"),
+    "a request that ends does not let its image go": (
+        "prelude",
+        "  unpin(open_requests, id)\n  if",
+        "  if",
+    ),
     "a foreign entry hides a journal": ("prelude", "last = '(' .. entry[1]", "return nil, 0"),
 }
 
@@ -81,7 +85,7 @@ async def test_releasing_before_storing_is_found(connection: Connection, keys: K
 async def test_handing_news_to_readers_that_are_further_behind_is_found(
     connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiters, "follows_on", lambda after, read_from: True)
+    monkeypatch.setattr(waiters, "covers", lambda read_from, after: True)
     with pytest.raises(Violation, match="a reader of"):
         await run_schedules(connection, keys)
 

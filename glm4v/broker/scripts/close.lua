@@ -1,13 +1,16 @@
--- End a request from outside the workers: cancelled, expired, abandoned, or a stop string was found.
--- KEYS journal open readers
--- ARGV id end retention_ms
-local kind, next_index = tail(KEYS[1])
+-- End a request that is still open: cancelled, expired, abandoned, or a stop string was found.
+-- KEYS journal open_requests reader_deadlines
+-- ARGV id end result_ttl_ms
+-- Returns closed | ended (before) | unknown
+local journal, open_requests, reader_deadlines = unpack(KEYS)
+local id, ending, result_ttl_ms = unpack(ARGV)
+local kind, next_index = last_entry(journal)
 if kind == nil then
-  redis.call('ZREM', KEYS[2], ARGV[1])
-  redis.call('ZREM', KEYS[3], ARGV[1])
-  unpin(KEYS[2], ARGV[1])
+  redis.call('ZREM', open_requests, id)
+  redis.call('ZREM', reader_deadlines, id)
+  unpin(open_requests, id)
   return 'unknown'
 end
 if kind == 'e' then return 'ended' end
-finish(KEYS[1], KEYS[2], KEYS[3], ARGV[1], next_index, ARGV[2], ARGV[3])
+write_end(journal, open_requests, reader_deadlines, id, next_index, ending, result_ttl_ms)
 return 'closed'

@@ -1,13 +1,15 @@
--- The image cannot be encoded: fail those who wait behind it.
--- KEYS jobs:vision flight open readers
--- ARGV group consumer entry claims end retention_ms
--- Answers the number of requests failed, -1 when the lease is lost.
-local jobs, flight, open, readers = unpack(KEYS)
-if not owns(jobs, ARGV[1], ARGV[2], ARGV[3], ARGV[4]) then return -1 end
-local ids, next_indices = parked(flight, open)
+-- The image cannot be encoded: end the waiting requests with an error.
+-- KEYS jobs:vision encode_waiters open_requests reader_deadlines
+-- ARGV group consumer entry delivery_count end result_ttl_ms
+-- Returns the number of requests ended, -1 when the lease is lost.
+local jobs, waiters, open_requests, reader_deadlines = unpack(KEYS)
+local group, consumer, entry, delivery_count, ending, result_ttl_ms = unpack(ARGV)
+if not owns(jobs, group, consumer, entry, delivery_count) then return -1 end
+local ids, next_indices = live_waiters(waiters, open_requests)
 for i, id in ipairs(ids) do
-  finish(sibling(open, 'journal:' .. id), open, readers, id, next_indices[i], ARGV[5], ARGV[6])
+  local journal = sibling(open_requests, 'journal:' .. id)
+  write_end(journal, open_requests, reader_deadlines, id, next_indices[i], ending, result_ttl_ms)
 end
-redis.call('DEL', flight)
-settle(jobs, ARGV[1], ARGV[3])
+redis.call('DEL', waiters)
+ack_and_delete(jobs, group, entry)
 return #ids

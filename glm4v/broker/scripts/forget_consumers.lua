@@ -1,13 +1,13 @@
--- Forget the names of workers that are gone: those that hold nothing and have not asked for long.
--- One that is there after all, and suspended, is known again when it asks.
+-- Delete consumers that hold no lease and have been idle for long: each worker process leaves one behind.
+-- A worker that was only suspended is created again with its next claim.
 -- KEYS jobs
 -- ARGV group idle_ms
--- Answers the number of names forgotten.
+-- Returns the number of consumers deleted.
 local count = 0
 for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local found = {}
   for i = 1, #consumer, 2 do found[consumer[i]] = consumer[i + 1] end
-  -- With a consumer go its pending entries, and with those jobs would be lost.
+  -- Deleting a consumer deletes its pending entries too, and with them jobs.
   if found.pending == 0 and found.idle >= tonumber(ARGV[2]) then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], found.name)
     count = count + 1

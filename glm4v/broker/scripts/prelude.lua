@@ -1,8 +1,10 @@
--- Stands before every script.
+-- Prepended to every script.
 
--- Key of the namespace that `open` is of.
-local function sibling(open, name)
-  return string.sub(open, 1, -#'open' - 1) .. name
+-- A key of the same namespace as `open_requests`. Which requests wait for an image, and which image a request
+-- pins, is known only inside a script, so these keys cannot be passed in KEYS. They share the hash tag of the
+-- namespace, which keeps them on the same node of a cluster.
+local function sibling(open_requests, name)
+  return string.sub(open_requests, 1, -#'open_requests' - 1) .. name
 end
 
 local function fields(entry)
@@ -11,10 +13,20 @@ local function fields(entry)
   return found
 end
 
--- Kind of a journal's last entry, the index of the token after it, and its payload; nil when there is no
--- journal. Entries that are none of ours are passed over, and a key that is no stream is no journal.
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- List a queue in `queues`. It counts as unserved until one of its workers reports.
+local function register_queue(queues, queue)
+  redis.call('ZADD', queues, 'NX', now_ms() - UNSERVED_AFTER_MS, queue)
+end
+
+-- The last entry of a journal: its kind, the index of the token after it, and its payload. nil without a
+-- journal. Foreign entries are skipped, and a key that is not a stream counts as no journal.
 local KINDS = {a = true, s = true, t = true, e = true}
-local function tail(journal)
+local function last_entry(journal)
   local last, batch = '+', 1
   while true do
     local entries = redis.pcall('XREVRANGE', journal, last, '-', 'COUNT', batch)
@@ -30,10 +42,10 @@ local function tail(journal)
   end
 end
 
--- Whether `consumer` holds the lease on `entry`: the fencing check. `claims` is how often the entry was
--- claimed before this lease: a lease that lapsed and was claimed anew by the same consumer is another
--- lease, as somebody else may have written in between.
-local function owns(jobs, group, consumer, entry, claims)
+-- The fencing check: whether `consumer` holds the lease on `entry`. `delivery_count` counts how often the
+-- entry was delivered, up to and with this lease. A lease that lapsed and was claimed again by the same
+-- consumer is another lease, because another worker may have written in between.
+local function owns(jobs, group, consumer, entry, delivery_count)
   local range = redis.pcall('XPENDING', jobs, group, entry, entry, 1)
   if range.err then
     -- Redis lost the queue, and with it every lease.
@@ -42,23 +54,23 @@ local function owns(jobs, group, consumer, entry, claims)
   end
   local pending = range[1]
   if pending == nil then return false end
-  return pending[2] == consumer and pending[4] == tonumber(claims) + 1
+  return pending[2] == consumer and pending[4] == tonumber(delivery_count)
 end
 
 local function renew(jobs, group, consumer, entry)
   redis.call('XCLAIM', jobs, group, consumer, 0, entry, 'JUSTID')
 end
 
-local function settle(jobs, group, entry)
+local function ack_and_delete(jobs, group, entry)
   redis.call('XACK', jobs, group, entry)
   redis.call('XDEL', jobs, entry)
 end
 
--- An image is pinned while a request that is about it is open: it has no time to live, so that no
--- eviction takes it, and its bytes are counted. `pins` says for each open request which image it holds;
--- `pinned` for each image how many hold it and, behind 'bytes:', its size; 'bytes' is the sum.
-local function unpin(open, id)
-  local pins, pinned = sibling(open, 'pins'), sibling(open, 'pinned')
+-- An open request pins its image: a pinned image has no time to live, so Redis does not evict it, and its
+-- bytes are counted. `pins` maps each open request to its image. `pinned` holds for each image the number of
+-- requests that pin it, under 'bytes:<digest>' its size, and under 'bytes' the sum of all sizes.
+local function unpin(open_requests, id)
+  local pins, pinned = sibling(open_requests, 'pins'), sibling(open_requests, 'pinned')
   local digest = redis.call('HGET', pins, id)
   if not digest then return end
   redis.call('HDEL', pins, id)
@@ -66,13 +78,13 @@ local function unpin(open, id)
   local size = tonumber(redis.call('HGET', pinned, 'bytes:' .. digest) or 0)
   redis.call('HDEL', pinned, digest, 'bytes:' .. digest)
   if redis.call('HINCRBY', pinned, 'bytes', -size) == 0 then redis.call('HDEL', pinned, 'bytes') end
-  redis.call('EXPIRE', sibling(open, 'image:' .. digest), IMAGE_TTL_S)
+  redis.call('EXPIRE', sibling(open_requests, 'image:' .. digest), IMAGE_TTL_S)
 end
 
-local function pin(open, id, digest)
-  local pinned, image = sibling(open, 'pinned'), sibling(open, 'image:' .. digest)
-  unpin(open, id)
-  redis.call('HSET', sibling(open, 'pins'), id, digest)
+local function pin(open_requests, id, digest)
+  local pinned, image = sibling(open_requests, 'pinned'), sibling(open_requests, 'image:' .. digest)
+  unpin(open_requests, id)
+  redis.call('HSET', sibling(open_requests, 'pins'), id, digest)
   redis.call('PERSIST', image)
   if redis.call('HINCRBY', pinned, digest, 1) > 1 then return end
   local size = redis.call('STRLEN', image)
@@ -80,54 +92,54 @@ local function pin(open, id, digest)
   redis.call('HINCRBY', pinned, 'bytes', size)
 end
 
--- Where an image of so many bytes has no room among the pinned ones: bytes that are pinned, and the most
--- there may be, by default half of the memory that Redis may take.
-local function image_room(open, digest, size, limit)
-  if digest == '' or redis.call('HEXISTS', sibling(open, 'pinned'), digest) == 1 then return nil end
+-- Checks whether an image of `size` bytes may be pinned. Returns nil if it may, otherwise the pinned bytes and
+-- the limit; limit 0 stands for half of maxmemory.
+local function image_over_limit(open_requests, digest, size, limit)
+  if digest == '' or redis.call('HEXISTS', sibling(open_requests, 'pinned'), digest) == 1 then return nil end
   if limit == 0 then
-    local info = redis.pcall('INFO', 'memory') -- an account may not be allowed to ask
-    local most = type(info) == 'string' and string.match(info, 'maxmemory:(%d+)')
-    limit = math.floor(tonumber(most or 0) / 2)
+    local info = redis.pcall('INFO', 'memory') -- the account may lack the permission
+    local maxmemory = type(info) == 'string' and string.match(info, 'maxmemory:(%d+)')
+    limit = math.floor(tonumber(maxmemory or 0) / 2)
   end
-  local held = tonumber(redis.call('HGET', sibling(open, 'pinned'), 'bytes') or 0)
-  if limit > 0 and held + size > limit then return held, limit end
+  local pinned_bytes = tonumber(redis.call('HGET', sibling(open_requests, 'pinned'), 'bytes') or 0)
+  if limit > 0 and pinned_bytes + size > limit then return pinned_bytes, limit end
   return nil
 end
 
--- Write the terminal event; the caller has checked that there is none yet. A journal is kept from its
--- end on; those of several choices from their deadline on, so that they go together.
-local function finish(journal, open, readers, id, next_index, payload, retention_ms)
+-- Write the terminal event; the caller has checked that the journal has none. The journal expires after
+-- result_ttl_ms. The journals of a request for several answers expire together, counted from its deadline.
+local function write_end(journal, open_requests, reader_deadlines, id, next_index, payload, result_ttl_ms)
   redis.call('XADD', journal, '*', 'k', 'e', 'n', next_index, 'd', payload)
-  local deadline_ms = redis.call('ZSCORE', open, id)
+  local deadline_ms = redis.call('ZSCORE', open_requests, id)
   local has_others = string.find(id, '/', 1, true) or redis.call('EXISTS', journal .. '/1') == 1
-  redis.call('ZREM', open, id)
-  redis.call('ZREM', readers, id)
-  unpin(open, id)
+  redis.call('ZREM', open_requests, id)
+  redis.call('ZREM', reader_deadlines, id)
+  unpin(open_requests, id)
   if has_others and deadline_ms then
-    redis.call('PEXPIREAT', journal, deadline_ms + retention_ms)
+    redis.call('PEXPIREAT', journal, deadline_ms + result_ttl_ms)
   else
-    redis.call('PEXPIRE', journal, retention_ms)
+    redis.call('PEXPIRE', journal, result_ttl_ms)
   end
 end
 
--- Wait behind an image's encoding; the first to wait starts it.
-local function park(flight, id, jobs_vision, vision_job)
-  local first = redis.pcall('HSETNX', flight, '', 'queued')
-  if type(first) == 'table' then -- what was written there is none of ours
-    redis.call('DEL', flight)
-    first = redis.call('HSETNX', flight, '', 'queued')
+-- Let a request wait until its image is encoded. The first waiter queues the image.
+local function add_waiter(waiters, id, jobs_vision, vision_job)
+  local first = redis.pcall('HSETNX', waiters, '', 'queued')
+  if type(first) == 'table' then -- a foreign value of another type
+    redis.call('DEL', waiters)
+    first = redis.call('HSETNX', waiters, '', 'queued')
   end
   if first == 1 then redis.call('XADD', jobs_vision, '*', 'd', vision_job, 'v', FORMAT) end
-  redis.call('HSET', flight, id, 1)
+  redis.call('HSET', waiters, id, 1)
 end
 
--- Ids that wait behind an image and are not over, with the index of their next token.
-local function parked(flight, open)
+-- Ids of the open requests that wait for an image, and the index of the next token of each.
+local function live_waiters(waiters, open_requests)
   local ids, next_indices = {}, {}
-  local waiting = redis.pcall('HKEYS', flight)
+  local waiting = redis.pcall('HKEYS', waiters)
   for _, id in ipairs(waiting.err and {} or waiting) do
-    if id ~= '' and redis.call('ZSCORE', open, id) then
-      local kind, next_index = tail(sibling(open, 'journal:' .. id))
+    if id ~= '' and redis.call('ZSCORE', open_requests, id) then
+      local kind, next_index = last_entry(sibling(open_requests, 'journal:' .. id))
       if kind ~= nil then
         ids[#ids + 1] = id
         next_indices[#next_indices + 1] = next_index

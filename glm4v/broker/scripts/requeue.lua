@@ -1,20 +1,21 @@
--- Put requests back at the end of the queue, for any worker: a drain, or work there is no room for.
--- Written before the lease is given up: when Redis is out of memory it stays ours.
+-- Put claimed requests back at the end of the queue: the worker drains, or has no capacity for them.
+-- The new entry is written before the lease is given up: when Redis is out of memory, the lease is kept.
 -- KEYS jobs:lm journal...
--- ARGV group consumer stage, then for each journal: id entry claims lives
+-- ARGV group consumer stage, then for each journal: id entry delivery_count prior_attempts
+-- Returns the number of requests whose lease was held.
 local jobs, group, consumer, stage = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local count = 0
 for i = 2, #KEYS do
   local at = 4 * i - 4
-  local id, entry, claims, lives = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  if owns(jobs, group, consumer, entry, claims) then
-    local kind, next_index = tail(KEYS[i])
+  local id, entry, delivery_count, prior_attempts = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  if owns(jobs, group, consumer, entry, delivery_count) then
+    local kind, next_index = last_entry(KEYS[i])
     if kind ~= nil and kind ~= 'e' then
-      redis.call('XADD', jobs, '*', 'r', id, 'l', lives, 'v', FORMAT)
+      redis.call('XADD', jobs, '*', 'r', id, 'l', prior_attempts, 'v', FORMAT)
       redis.call('XADD', KEYS[i], '*', 'k', 's', 'n', next_index, 'd', stage)
       count = count + 1
     end
-    settle(jobs, group, entry)
+    ack_and_delete(jobs, group, entry)
   end
 end
 return count

@@ -1,61 +1,63 @@
--- Accept a request once, all its choices or none, and send them where they go first.
--- KEYS open readers jobs:lm jobs:vision flight image journal...
+-- Accept a request once, with all its choices or not at all, and queue it.
+-- KEYS open_requests reader_deadlines queues jobs:lm jobs:vision encode_waiters image journal...
 -- ARGV content_digest former_digest queued timeout_ms unread_ms max_open max_image_bytes image_digest route
---      vision_job encoding, then for each journal: id accepted
---      former_digest: the same in the form of an older release, empty for none
---      timeout_ms: from now to its deadline
---      unread_ms: how long it may stand without a reader
---      max_image_bytes: of all images of open requests
---      image_digest: empty when it has no image
---      route: lm (no image, or its embedding is there) | vision
--- Answers attached | taken | full count | images held limit | no image | accepted
-local open, readers, jobs_lm, jobs_vision, flight, image = unpack(KEYS)
+--      vision_job encoding fingerprint, then for each journal: id accepted
+--      former_digest: the digest in the form of an older release, empty for none
+--      timeout_ms: from now to the deadline
+--      unread_ms: from now to the time at which the request is abandoned without a reader
+--      max_image_bytes: limit for all pinned images, 0 for half of maxmemory
+--      image_digest: empty without an image
+--      route: lm (no image, or its embedding is stored) | vision
+-- Returns attached | taken | full count | images pinned_bytes limit | no image | accepted
+local open_requests, reader_deadlines, queues, jobs_lm, jobs_vision, waiters, image = unpack(KEYS)
 local content, former, queued, timeout_ms, unread_ms, max_open, max_image_bytes = unpack(ARGV)
-local digest, route, vision_job, encoding = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local JOURNAL = 7 -- the first one's key
+local digest, route, vision_job, encoding, fingerprint = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
+local JOURNAL, CHOICE = 8, 13 -- positions of the first journal in KEYS and of its arguments in ARGV
 
 local entries = redis.pcall('XRANGE', KEYS[JOURNAL], '-', '+', 'COUNT', 1)
-if entries.err then return {'taken'} end -- the key is no journal
+if entries.err then return {'taken'} end -- the key is not a stream
 if entries[1] then
   local first = entries[1][2]
   for i = 1, #first, 2 do
-    local asked = first[i] == 'c' and first[i + 1]
-    if asked == content or asked == former and former ~= '' then return {'attached'} end
+    local known = first[i] == 'c' and first[i + 1]
+    if known == content or known == former and former ~= '' then return {'attached'} end
   end
   return {'taken'}
 end
--- What a Redis that lost the first journal still has of the others.
+-- Redis may have lost the first journal and still have those of other choices.
 for i = JOURNAL + 1, #KEYS do
-  local kind = tail(KEYS[i])
+  local kind = last_entry(KEYS[i])
   if kind ~= nil and kind ~= 'e' then return {'taken'} end
 end
 
-local count = redis.call('ZCARD', open)
+local count = redis.call('ZCARD', open_requests)
 if count + #KEYS - JOURNAL + 1 > tonumber(max_open) then return {'full', count} end
 if digest ~= '' then
   if redis.call('EXISTS', image) == 0 then return {'no image'} end
-  local held, limit = image_room(open, digest, redis.call('STRLEN', image), tonumber(max_image_bytes))
-  if held then return {'images', held, limit} end
+  local size = redis.call('STRLEN', image)
+  local pinned_bytes, limit = image_over_limit(open_requests, digest, size, tonumber(max_image_bytes))
+  if pinned_bytes then return {'images', pinned_bytes, limit} end
 end
 
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 for i = JOURNAL, #KEYS do
-  local at = 12 + 2 * (i - JOURNAL)
+  local at = CHOICE + 2 * (i - JOURNAL)
   local journal, id, accepted = KEYS[i], ARGV[at], ARGV[at + 1]
-  -- Only then: when memory is full a script is refused at its first write, unless that frees some.
+  -- Not earlier: when memory is full Redis refuses a script at its first write, unless that write is a DEL.
   if redis.call('EXISTS', journal) == 1 then redis.call('DEL', journal) end
-  -- Both digests, as gateways of two releases may be asked again.
+  -- Both digests, so that a retry through a gateway of another release finds its request.
   redis.call('XADD', journal, '*', 'k', 'a', 'n', 0, 'c', content, 'c', former, 'd', accepted, 'v', FORMAT)
   redis.call('XADD', journal, '*', 'k', 's', 'n', 0, 'd', queued)
-  redis.call('ZADD', open, now_ms + timeout_ms, id)
-  redis.call('ZADD', readers, now_ms + unread_ms, id)
-  if digest ~= '' then pin(open, id, digest) end
+  redis.call('ZADD', open_requests, now + timeout_ms, id)
+  redis.call('ZADD', reader_deadlines, now + unread_ms, id)
+  if digest ~= '' then pin(open_requests, id, digest) end
+  register_queue(queues, 'lm:' .. fingerprint)
   if route == 'lm' then
     redis.call('XADD', jobs_lm, '*', 'r', id, 'l', 0, 'v', FORMAT)
   else
-    park(flight, id, jobs_vision, vision_job)
-    if redis.call('HGET', flight, '') == 'encoding' then
+    register_queue(queues, 'vision:' .. fingerprint)
+    add_waiter(waiters, id, jobs_vision, vision_job)
+    if redis.call('HGET', waiters, '') == 'encoding' then
       redis.call('XADD', journal, '*', 'k', 's', 'n', 0, 'd', encoding)
     end
   end

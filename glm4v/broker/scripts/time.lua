@@ -1,3 +1,3 @@
--- The clock that deadlines go by: that of the server that keeps the queue.
--- KEYS open
+-- The clock of the server that holds the queues; deadlines go by it.
+-- KEYS open_requests
 return redis.call('TIME')

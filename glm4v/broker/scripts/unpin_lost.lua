@@ -1,6 +1,6 @@
--- Unpin the images of requests that are not open: their entries were deleted by somebody else.
--- KEYS open
--- Answers the number of requests.
+-- Unpin the images of requests that are not open, for example because their keys were deleted by hand.
+-- KEYS open_requests
+-- Returns the number of requests.
 local count = 0
 for _, id in ipairs(redis.call('HKEYS', sibling(KEYS[1], 'pins'))) do
   if not redis.call('ZSCORE', KEYS[1], id) then

@@ -246,14 +246,14 @@ class JournalStage(_message.Message):
 
     STAGE_FIELD_NUMBER: _builtins.int
     AT_MS_FIELD_NUMBER: _builtins.int
-    ALONE_FIELD_NUMBER: _builtins.int
+    ISOLATED_FIELD_NUMBER: _builtins.int
     stage: _inference_pb2.Stage.ValueType
     """The stage that was reached."""
     at_ms: _builtins.int
     """Unix time in milliseconds, by the clock of who wrote it. Readers of a journal see the time of Redis instead,
     from the entry's id.
     """
-    alone: _builtins.bool
+    isolated: _builtins.bool
     """Whether the request computes its next token in steps of its own, because a worker died with it
     before. One that is followed by no tokens is a trial that killed the worker.
     """
@@ -262,11 +262,11 @@ class JournalStage(_message.Message):
         *,
         stage: _inference_pb2.Stage.ValueType = ...,
         at_ms: _builtins.int = ...,
-        alone: _builtins.bool = ...,
+        isolated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "at_ms", b"at_ms", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "isolated", b"isolated", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

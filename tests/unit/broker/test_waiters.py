@@ -24,7 +24,7 @@ def waiters() -> Waiters:
 async def waiting(
     waiters: Waiters, after: int, wait_s: float = 60
 ) -> "asyncio.Task[list[RawEntry]]":
-    task = asyncio.ensure_future(waiters.news("j", at(after), lambda: None, wait_s))
+    task = asyncio.ensure_future(waiters.wait("j", at(after), lambda: None, wait_s))
     await asyncio.sleep(0)
     return task
 
@@ -32,7 +32,7 @@ async def waiting(
 async def test_a_read_begins_behind_the_one_who_is_furthest_behind(waiters: Waiters) -> None:
     tasks = [await waiting(waiters, after) for after in (10, 9, 100)]
     assert waiters.positions() == {"j": at(9)}
-    waiters.hand_out("j", at(9), [entry(10), entry(11)])
+    waiters.dispatch("j", at(9), [entry(10), entry(11)])
     assert await tasks[1] == [entry(10), entry(11)]
     assert await tasks[0] == [entry(11)]
     assert not tasks[2].done(), "nothing is news to it"
@@ -44,7 +44,7 @@ async def test_who_came_during_a_read_and_is_behind_it_waits_for_the_next(waiter
     ahead = await waiting(waiters, 5)
     positions = waiters.positions()
     behind, level = await waiting(waiters, 3), await waiting(waiters, 5)
-    waiters.hand_out("j", positions["j"], [entry(6)])
+    waiters.dispatch("j", positions["j"], [entry(6)])
     assert await ahead == await level == [entry(6)]
     assert not behind.done(), "it lacks 4 and 5"
     assert waiters.positions() == {"j": at(3)}
@@ -74,6 +74,6 @@ async def test_waiting_ends_with_nothing_when_its_time_is_up(waiters: Waiters) -
     short, long = await waiting(waiters, 5, 0.01), await waiting(waiters, 5)
     assert await short == []
     assert waiters.positions() == {"j": at(5)}, "the other still waits"
-    waiters.hand_out("j", at(5), [entry(6)])
+    waiters.dispatch("j", at(5), [entry(6)])
     assert await long == [entry(6)]
     assert not waiters

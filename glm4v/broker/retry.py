@@ -1,4 +1,4 @@
-"""How workers wait for Redis: as long as it takes; leases and deadlines go on without them."""
+"""How workers wait for Redis: without a limit, because leases and deadlines bound the work."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ _LOG_EVERY = 25
 async def retry_until_available(
     call: Callable[_P, Awaitable[_T]], *args: _P.args, **kwargs: _P.kwargs
 ) -> _T:
-    """Repeat a call while Redis is away or out of memory; ended only by cancellation."""
+    """Repeat a call while Redis is away or out of memory; only cancellation ends it early."""
     tries = 0
     while True:
         try:
