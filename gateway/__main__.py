@@ -9,14 +9,17 @@ with extra("gateway"):
     from gateway.admission.sampling import read_defaults
     from gateway.doors.grpc_native import register
     from gateway.facade import Gateway, describe
+    from gateway.metrics import register_metrics
     from gateway.streaming.follow import RequestFollower
     from gateway.text.tokenizer import Tokenizer
     from glm4v.broker import Broker, Connection, Keys
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.images import ImageLimits
     from glm4v.process.call_limits import CallLimits
+    from glm4v.process.grpc_listener import GrpcListener
     from glm4v.process.service import Process, main
     from glm4v.process.settings import GatewaySettings
+    from glm4v.process.tls import tls_files
 
 
 def build(settings: GatewaySettings) -> Process:
@@ -55,12 +58,9 @@ def build(settings: GatewaySettings) -> Process:
         await process.stopping.wait()
         broker.stop_reading()
 
-    process = Process(
-        ready=partial(broker.ready, checkpoint.fingerprint),
-        parts=[drain],
-        daemons=[broker.run],
+    listener = GrpcListener(
+        settings.listen,
         register=partial(register, gateway=gateway),
-        close=connection.close,
         limits=CallLimits(
             max_calls_per_connection=settings.max_calls_per_connection,
             # An image slightly above the limit arrives, so that our own error refuses it.
@@ -68,7 +68,16 @@ def build(settings: GatewaySettings) -> Process:
             max_receiving_bytes=settings.max_receiving_bytes,
             receive_timeout_s=settings.receive_timeout_s,
         ),
+        tls=tls_files(settings.tls_cert, settings.tls_key, settings.tls_client_ca),
     )
+    process = Process(
+        ready=partial(broker.ready, checkpoint.fingerprint),
+        listeners=[listener],
+        tasks=[drain],
+        daemons=[broker.run],
+        close=connection.close,
+    )
+    register_metrics(process.metrics, listener)
     return process
 
 

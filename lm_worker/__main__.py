@@ -12,15 +12,15 @@ with extra("worker"):
     from glm4v.broker import Connection, Keys
     from glm4v.broker.blobs import Blobs
     from glm4v.broker.lm_queue import LmQueue
-    from glm4v.broker.retry import retry_until_available
     from glm4v.checkpoint.checkpoint import Checkpoint
-    from glm4v.device import DeviceOptions, open_device
-    from glm4v.host.cpu_arbiter import CpuArbiter
+    from glm4v.device import Device, DeviceOptions, open_device
+    from glm4v.process.grpc_listener import GrpcListener
     from glm4v.process.service import Process, main
     from glm4v.process.settings import LmSettings
     from lm_worker.engine.blocks import BlockPool
     from lm_worker.engine.engine import Engine, OutputSink
     from lm_worker.engine.scheduler import Scheduler
+    from lm_worker.metrics import register_metrics
     from lm_worker.model.cache_size import cache_blocks
     from lm_worker.model.layers import Shard
     from lm_worker.model.runner import Runner
@@ -34,10 +34,21 @@ with extra("worker"):
 def build(settings: LmSettings) -> Process:
     """Wire one worker; ranks that something else starts are followers from here on."""
     checkpoint = Checkpoint.open(settings.model)
-    connection, keys = (
-        Connection(settings.redis_url.get_secret_value()),
-        Keys(settings.namespace),
+    size = settings.tensor_parallel
+    checkpoint.spec.check_ranks(size)
+    rank = rank_from_env(os.environ, size)
+    children = RankProcesses(size) if size > 1 and rank is None else None
+    config = children.config if children else rank
+    device = open_device(
+        DeviceOptions.from_settings(
+            settings,
+            is_bfloat16=checkpoint.is_bfloat16(vision=False),
+            local_rank=config.local_rank if config else 0,
+            local_size=config.local_size if config else 1,
+        )
     )
+    connection = Connection(settings.redis_url.get_secret_value())
+    keys = Keys(settings.namespace)
     queue = LmQueue(
         connection,
         keys,
@@ -52,25 +63,12 @@ def build(settings: LmSettings) -> Process:
         fingerprint=checkpoint.fingerprint,
         max_num_seqs=settings.max_num_seqs,
         lease_s=settings.lease_s,
-        turns=CpuArbiter(settings.cpu_arbiter),
+        arbiter=device.arbiter(settings.cpu_arbiter),
     )
-    size = settings.tensor_parallel
-    rank = rank_from_env(os.environ, size)
-    children = RankProcesses(size) if size > 1 and rank is None else None
     grammars = GrammarCache(settings.model, checkpoint.spec)
-    engine, ranks = _engine(
-        settings,
-        checkpoint,
-        worker.publish,
-        grammars,
-        rank=children.config if children else rank,
-    )
+    engine, ranks = _engine(settings, checkpoint, device, worker.publish, grammars, rank=config)
 
     async def answer() -> None:
-        await ranks.start()
-        await retry_until_available(
-            queue.ready
-        )  # `ready` makes sure too, but not before this begins
         await worker.run(engine, process.stopping)
 
     async def ready() -> None:
@@ -87,13 +85,22 @@ def build(settings: LmSettings) -> Process:
     daemons = [] if size == 1 else [ranks.heartbeat]
     if children is not None:
         daemons.append(children.watch)
-    process = Process(ready=ready, parts=[answer], daemons=daemons, close=close)
+    process = Process(
+        ready=ready,
+        listeners=[GrpcListener(settings.listen)],
+        load=ranks.start,
+        tasks=[answer],
+        daemons=daemons,
+        close=close,
+    )
+    register_metrics(process.metrics, engine, queue.consumer)
     return process
 
 
 def _engine(
     settings: LmSettings,
     checkpoint: Checkpoint,
+    device: Device,
     publish: OutputSink,
     grammars: GrammarCache,
     *,
@@ -102,15 +109,6 @@ def _engine(
     """The engine, and the ranks it drives."""
     spec = checkpoint.spec
     shard = Shard(0, settings.tensor_parallel)
-    spec.check_ranks(shard.size)
-    device = open_device(
-        DeviceOptions.from_settings(
-            settings,
-            is_bfloat16=checkpoint.is_bfloat16(vision=False),
-            local_rank=rank.local_rank if rank else 0,
-            local_size=rank.local_size if rank else 1,
-        )
-    )
     blocks = cache_blocks(
         settings,
         spec,

@@ -12,8 +12,8 @@ from glm4v.broker.lm_queue import Append, LmQueue, RequestLease
 from glm4v.broker.resume import ResumeState
 from glm4v.broker.retry import retry_until_available
 from glm4v.checkpoint.spec import ModelSpec
+from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.errors import CheckpointError, Glm4vError, RequestFailed, Unavailable
-from glm4v.host.cpu_arbiter import CpuArbiter
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.v1 import inference_pb2
@@ -38,7 +38,7 @@ class Worker:
         fingerprint: str,
         max_num_seqs: int,
         lease_s: float,
-        turns: CpuArbiter | None = None,
+        arbiter: Arbiter | None = None,
     ) -> None:
         self._queue = queue
         self._blobs = blobs
@@ -46,7 +46,7 @@ class Worker:
         self._fingerprint = fingerprint
         self._max_sequences = max_num_seqs
         self._lease_s = lease_s
-        self._turns = turns or CpuArbiter(None)
+        self._arbiter = arbiter or NoArbiter()
         self._engine: Engine | None = None  # while it runs
         self._held: dict[str, LeasedRequest] = {}
         self._admitting: dict[str, RequestLease] = {}
@@ -74,10 +74,8 @@ class Worker:
                 await self._hand_back(engine)
             await self._hand_back(engine)
             group.cancel_scope.cancel()
-        free, total = engine.blocks
-        log.info(
-            "cache: %d of %d blocks free, %d wrong", free, total, len(engine.check_integrity())
-        )
+        if problems := engine.check_integrity():  # a bug: no sequence is left to hold a block
+            raise RuntimeError(f"KV cache is inconsistent after the drain: {'; '.join(problems)}")
 
     async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
         """Append a step's tokens to the journals; sequences of requests that are over for others.
@@ -110,7 +108,7 @@ class Worker:
 
     def _update_arbiter(self) -> None:
         is_prefilling = self._engine is not None and self._engine.is_prefilling
-        self._turns.prefilling(bool(self._arriving) or is_prefilling)
+        self._arbiter.set_prefilling(bool(self._arriving) or is_prefilling)
 
     async def _claim_new(
         self, engine: Engine, admitting: TaskGroup, stopping: asyncio.Event
@@ -157,7 +155,7 @@ class Worker:
         self._admitting[request_id] = lease
         if not admitting.cancel_scope.cancel_called:
             self._arriving.add(request_id)
-            self._turns.prefilling(True)
+            self._arbiter.set_prefilling(True)
             admitting.start_soon(self._admit, engine, lease)
 
     async def _admit(self, engine: Engine, lease: RequestLease) -> None:

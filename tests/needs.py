@@ -32,6 +32,7 @@ from glm4v.device.cpu.kernels.compiler import find_compiler
 from glm4v.errors import Unavailable
 from recipes.demo_model import sources
 from tests.reference import REFERENCE
+from tests.shifted_redis import LIBRARIES
 from tests.small_disk import can_mount
 
 
@@ -102,6 +103,7 @@ NEEDS = {
         REFERENCE.is_dir,
         otherwise="they lie in ../shared/reference, beside the checkout",
     ),
+    "needs_faketime": Need("libfaketime", lambda: bool(LIBRARIES), ("libfaketime",)),
     "needs_mounts": Need(
         "file systems that it may mount",
         can_mount,

@@ -10,4 +10,4 @@ grpc="--plugin=protoc-gen-mypy_grpc=$bin/protoc-gen-mypy_grpc --mypy_grpc_out=qu
 # shellcheck disable=SC2086
 "$bin/python" -m grpc_tools.protoc -I protos --python_out="$out" $mypy $(find protos -name '*.proto')
 # shellcheck disable=SC2086
-"$bin/python" -m grpc_tools.protoc -I protos --grpc_python_out="$out" $grpc protos/glm4v/v1/*.proto
+"$bin/python" -m grpc_tools.protoc -I protos --grpc_python_out="$out" $grpc $(find protos -name "*.proto" -exec grep -l "^service " {} +)

@@ -7,16 +7,16 @@ with extra("worker"):
 
     from glm4v.broker import Connection, Keys
     from glm4v.broker.blobs import Blobs
-    from glm4v.broker.retry import retry_until_available
     from glm4v.broker.vision_queue import VisionQueue
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import DeviceOptions, open_device
-    from glm4v.host.cpu_arbiter import CpuArbiter
     from glm4v.images import ImageLimits
+    from glm4v.process.grpc_listener import GrpcListener
     from glm4v.process.service import Process, main
     from glm4v.process.settings import VisionSettings
     from vision_worker.decoders import Decoders
     from vision_worker.encoder import Encoder
+    from vision_worker.metrics import register_metrics
     from vision_worker.worker import Worker
 
 _DECODERS = 2
@@ -29,13 +29,10 @@ def build(settings: VisionSettings) -> Process:
         DeviceOptions.from_settings(settings, is_bfloat16=checkpoint.is_bfloat16(vision=True))
     )
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    turns = CpuArbiter(settings.cpu_arbiter)
     decoders = Decoders(limits, checkpoint.spec.vision.image_size, quick=_DECODERS)
-    encoder = Encoder(checkpoint, device, decoders, turns=turns)
-    connection, keys = (
-        Connection(settings.redis_url.get_secret_value()),
-        Keys(settings.namespace),
-    )
+    encoder = Encoder(checkpoint, device, decoders, arbiter=device.arbiter(settings.cpu_arbiter))
+    connection = Connection(settings.redis_url.get_secret_value())
+    keys = Keys(settings.namespace)
     queue = VisionQueue(
         connection,
         keys,
@@ -53,10 +50,6 @@ def build(settings: VisionSettings) -> Process:
     )
 
     async def encode() -> None:
-        await encoder.start()
-        await retry_until_available(
-            queue.ready
-        )  # `ready` makes sure too, but not before this begins
         await worker.run(process.stopping)
 
     async def ready() -> None:
@@ -67,7 +60,14 @@ def build(settings: VisionSettings) -> Process:
         await anyio.to_thread.run_sync(encoder.close)  # signals are still heard meanwhile
         await connection.close()
 
-    process = Process(ready=ready, parts=[encode], close=close)
+    process = Process(
+        ready=ready,
+        listeners=[GrpcListener(settings.listen)],
+        load=encoder.start,
+        tasks=[encode],
+        close=close,
+    )
+    register_metrics(process.metrics, encoder, queue.consumer)
     return process
 
 

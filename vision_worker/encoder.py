@@ -23,8 +23,8 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.loading import Loading
 from glm4v.checkpoint.weights import Weights
 from glm4v.device import Device
+from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.device_thread import DeviceThread
-from glm4v.host.cpu_arbiter import CpuArbiter
 from glm4v.host.out_of_memory import out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
 from vision_worker.decoders import Decoders, Pixels, TakesLong
@@ -49,16 +49,17 @@ class Encoder:
         device: Device,
         decoders: Decoders,
         *,
-        turns: CpuArbiter | None = None,
+        arbiter: Arbiter | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._device = device
         self._decoders = decoders
-        self._turns = turns or CpuArbiter(None)
+        self._arbiter = arbiter or NoArbiter()
         self._device_thread = DeviceThread()
         self._room = asyncio.Semaphore(decoders.quick + 1)
         self._model: VisionModel | None = None
-        self._images_decoded = 0  # written by the event loop
+        self.images_decoded = 0  # written by the event loop
+        self.images_encoded = 0
         self._layers_done = 0  # written by the device thread
         self.started = asyncio.Event()
 
@@ -74,7 +75,7 @@ class Encoder:
     @property
     def progress(self) -> int:
         """Grows with every image decoded and every layer computed, and while one is aside."""
-        return self._images_decoded + self._layers_done + self._decoders.progress
+        return self.images_decoded + self._layers_done + self._decoders.progress
 
     @property
     def aside(self) -> int:
@@ -99,8 +100,10 @@ class Encoder:
             gone.set()
 
     async def _on_device(self, pixels: Pixels, gone: threading.Event) -> TensorBytes:
-        self._images_decoded += 1
-        return await _named(self._device_thread.call(partial(self._encode, pixels, gone)))
+        self.images_decoded += 1
+        embedding = await _named(self._device_thread.call(partial(self._encode, pixels, gone)))
+        self.images_encoded += 1
+        return embedding
 
     def close(self) -> None:
         """Let the images at hand end, but for those aside and those whose caller has gone.
@@ -130,14 +133,14 @@ class Encoder:
             self._layers_done += 1
             stop_if_gone()
 
-        self._turns.wait()
+        self._arbiter.wait_for_prefills()
         stop_if_gone()
         batch = torch.from_numpy(pixels)[None]
         rows = self._model.encode(
             batch.to(self._device.torch_device, self._device.dtype), layer_done
         )
         embedding = _to_host(rows[0])
-        self._turns.left()
+        self._arbiter.encode_done()
         return embedding
 
 

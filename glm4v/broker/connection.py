@@ -38,6 +38,7 @@ _SCRIPTS = (
     "encode_failed",
     "requeue_image",
     "forget_consumers",
+    "redate",
     "dead_letter",
     "check_capacity",
     "unpin_lost",

@@ -69,9 +69,10 @@ class JobStream(Generic[_L]):
         self.group, _ = queue_parts(queue)
         self.consumer = f"{self.group}-{uuid.uuid4().hex[:12]}"
         self._read = read
+        self._lease_s = lease_s
         self._lease_ms = int(lease_s * 1000)
         self._seen_at = -_SEEN_EVERY_S
-        self._forgotten_at = time.monotonic()
+        self._forgotten_at = self._redated_at = time.monotonic()
 
     async def ready(self) -> None:
         """Create the queue unless it exists."""
@@ -91,6 +92,7 @@ class JobStream(Generic[_L]):
         try:
             await self._note_seen()
             await self._forget_consumers()
+            await self._redate()
             return await self._leases(await self._claim_lapsed(capacity))
         except QueueLost as error:
             await self._create_again(error)
@@ -145,6 +147,13 @@ class JobStream(Generic[_L]):
         self._forgotten_at = now
         if count:
             log.info("%s: deleted %d idle consumers", self.name, count)
+
+    async def _redate(self) -> None:
+        """Once a lease: after Redis' clock was set back, old leases lapse one lease later."""
+        now = time.monotonic()
+        if now - self._redated_at >= self._lease_s:
+            await self._connection.run("redate", [self.name], [self.group])
+            self._redated_at = now
 
     async def _claim_new(self, capacity: int, wait_s: float) -> list[_Claimed]:
         async with map_redis_errors():

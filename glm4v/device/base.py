@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.collectives import Collective
 from glm4v.device.linear import Epilogue, Linear, PlainLinear
 
@@ -100,6 +102,10 @@ class Device(ABC):
     @abstractmethod
     def free_memory_bytes(self) -> int:
         """Memory that is free for weights and cache."""
+
+    def arbiter(self, path: Path | None) -> Arbiter:
+        """What workers on this hardware take turns by; `path` is a file that they share, if any."""
+        return NoArbiter()
 
     def linear(
         self,

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -147,8 +147,8 @@ class LocalCluster:
             *_workers("lm_worker", settings.lm_workers, folder, environment, _LANGUAGE_NICE),
         )
         listen = _address(settings.host, self._port)
-        gateway = _service("gateway", "gateway", listen, environment)
-        await self._supervisor.start(replace(gateway, is_ready=lambda: is_serving(self.target)))
+        health = environment.get("GLM4V_HEALTH_LISTEN") or _socket(folder, "gateway.health")
+        await self._supervisor.start(_service("gateway", "gateway", listen, health, environment))
         await self._supervisor.ready(settings.start_timeout_s)
 
     async def _stop(self) -> None:
@@ -208,14 +208,20 @@ def _address(host: str, port: int) -> str:
 
 
 def _service(
-    name: str, module: str, listen: str, environment: Mapping[str, str], nice: int = 0
+    name: str,
+    module: str,
+    listen: str,
+    health: str,
+    environment: Mapping[str, str],
+    nice: int = 0,
 ) -> Program:
+    """A process that is ready when its health listener says so; `listen` may need TLS."""
     stop_s = _drain_s(environment) + _AFTER_DRAIN_S
     return Program(
         name,
         (sys.executable, "-m", module),
-        {**environment, "GLM4V_LISTEN": listen},
-        lambda: is_serving(listen),
+        {**environment, "GLM4V_LISTEN": listen, "GLM4V_HEALTH_LISTEN": health},
+        lambda: is_serving(health),
         stop_s=stop_s,
         silent_s=stop_s + _SILENT_S,
         nice=nice,
@@ -231,10 +237,21 @@ def _workers(
 ) -> list[Program]:
     names = [module if index == 0 else f"{module}-{index + 1}" for index in range(count)]
     return [
-        # A gRPC name is a URL: of its path some letters are quoted.
-        _service(name, module, f"unix:{quote(str(folder.socket(name)))}", environment, nice)
+        _service(
+            name,
+            module,
+            _socket(folder, name),
+            _socket(folder, f"{name}.health"),
+            environment,
+            nice,
+        )
         for name in names
     ]
+
+
+def _socket(folder: RuntimeFolder, name: str) -> str:
+    """A gRPC name is a URL, so some letters of the path are quoted."""
+    return f"unix:{quote(str(folder.socket(name)))}"
 
 
 def _drain_s(environment: Mapping[str, str]) -> float:

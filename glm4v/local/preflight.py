@@ -10,7 +10,7 @@ from glm4v.broker import Connection
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.errors import ConfigurationError, Overloaded, Unavailable
 from glm4v.local.redis_launch import missing_bytes
-from glm4v.process.listen_address import why_not
+from glm4v.process.listen_address import bind_error
 from glm4v.process.settings import PROCESSES, LmSettings, read_settings
 
 
@@ -37,7 +37,7 @@ def free_port(host: str) -> int:
 
 def check_port(host: str, port: int) -> None:
     """Raises Unavailable when somebody listens there, or the host is none of this machine's."""
-    reason = why_not(host, port)
+    reason = bind_error(host, port)
     if reason is not None:
         raise Unavailable(
             f"port {port} of {host} cannot be used ({reason}); choose another with --port, or "

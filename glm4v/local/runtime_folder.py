@@ -7,7 +7,7 @@ from glm4v.host.temporary_folder import TemporaryFolder
 from glm4v.local.redis_server import check_socket_path
 
 _SHORT = Path("/tmp")
-_LONGEST_NAME = "vision_worker-9999"
+_LONGEST_NAME = "vision_worker-9999.health"
 
 
 class RuntimeFolder:

@@ -1,4 +1,4 @@
-"""Limits of what is under way, and the room that messages take."""
+"""Limits of the calls in progress, and the memory that their messages may take."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from glm4v.errors import Overloaded
 from glm4v.process.fair_semaphore import FairSemaphore
 
-SMALL_BYTES = 64 * 2**10  # a message up to this needs no room
-_HOST_SHARE = 2  # one host has a half of what there is at most, or what one call needs
+SMALL_BYTES = 64 * 2**10  # messages up to this size are not counted
+_HOST_SHARE = 2  # one host gets a half of each limit, or what one call needs
 
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """What one process serves at once; health is outside of all of it.
+    """What one server handles at once; health checks are not limited.
 
     Attributes:
-        max_calls: Over all connections; a host has at most half of them.
-        max_calls_per_connection: More wait at their client, or come over another connection.
-        max_message_bytes: The largest message.
-        max_receiving_bytes: Of all messages that arrive, or wait until they are handled; a host has
-            at most half of it.
-        receive_timeout_s: Seconds in which a message has to arrive.
-        max_reads: Messages that begin to arrive; others wait at their clients, in rotation too.
-        max_handlers: That work on their first reply; others wait, connections in rotation.
+        max_calls: Over all connections; half of them for one host.
+        max_calls_per_connection: Further calls wait in the client or use another connection.
+        max_message_bytes: Largest message.
+        max_receiving_bytes: All messages that arrive or wait for a handler; half of it for one
+            host. Calls that stream their messages have as much again.
+        receive_timeout_s: How long a message may take to arrive.
+        max_reads: Messages whose first bytes are read at once; clients take turns.
+        max_handlers: Handlers that work on their first reply; clients take turns.
     """
 
     max_calls: int = 4096
@@ -35,32 +35,32 @@ class CallLimits:
     max_handlers: int = 32
 
     def shares(self, peer: str, total: int, least: int = 1) -> Iterator[tuple[str, str, int]]:
-        """Who a call of `peer` counts for, in words, and how much of `total` they may have.
+        """The accounts that a call of `peer` is charged to: key, name, limit out of `total`.
 
-        A socket in the file system does not tell callers apart.
+        Clients of a unix socket cannot be told apart and have no account of their own.
         """
-        yield "", "all callers", max(total, least)
+        yield "", "all clients", max(total, least)
         if not peer.startswith("unix"):
             yield peer.rpartition(":")[0], "this host", max(total // _HOST_SHARE, least)
 
 
 class MessageMemory:
-    """Memory for messages."""
+    """Memory for messages, in bytes."""
 
     def __init__(self, limits: CallLimits) -> None:
         self._limits = limits
-        self._used: Counter[str] = Counter()  # by host, and of all
+        self._used: Counter[str] = Counter()  # by host; "" counts all
 
     def change(self, peer: str, before: int, after: int) -> None:
-        """Raises Overloaded when there is no room for `after` in place of `before` bytes."""
+        """Reserve `after` in place of `before` bytes; raises Overloaded when they are not free."""
         limits = self._limits
         shares = list(limits.shares(peer, limits.max_receiving_bytes, limits.max_message_bytes))
         for owner, whose, limit in shares:
             used = self._used[owner] - before
             if after > before and used + after > limit:
                 raise Overloaded(
-                    f"messages of {whose} take {used} bytes of {limit}, and this one may take "
-                    f"{after}; send it later"
+                    f"messages of {whose} take {used} of {limit} bytes, and this one may take "
+                    f"{after}; retry later"
                 )
         for owner, _, _ in shares:
             self._used[owner] += after - before
@@ -69,27 +69,27 @@ class MessageMemory:
 
 
 class CallSlot:
-    """The room and the turn of one call, up to its first reply."""
+    """The memory and the handler slot of one call, held up to its first reply."""
 
-    def __init__(self, room: MessageMemory, handlers: FairSemaphore, peer: str) -> None:
-        self._room, self._handlers, self.peer = room, handlers, peer
+    def __init__(self, memory: MessageMemory, handlers: FairSemaphore, peer: str) -> None:
+        self._memory, self._handlers, self.peer = memory, handlers, peer
         self._bytes = 0
-        self._has_turn = False
+        self._is_handled = False
 
     def reserve(self, size: int) -> None:
-        """Have room for a message of this size, instead of what was reserved before."""
+        """Reserve memory for a message of `size` bytes, in place of an earlier reservation."""
         size = size if size > SMALL_BYTES else 0
-        self._room.change(self.peer, self._bytes, size)
+        self._memory.change(self.peer, self._bytes, size)
         self._bytes = size
 
-    async def take_turn(self) -> None:
-        """Wait until others have had theirs."""
+    async def acquire(self) -> None:
+        """Wait for a handler slot."""
         await self._handlers.acquire(self.peer)
-        self._has_turn = True
+        self._is_handled = True
 
-    def give_back(self) -> None:
-        """Once is enough."""
+    def release(self) -> None:
+        """Release both; may be called again."""
         self.reserve(0)
-        if self._has_turn:
-            self._has_turn = False
+        if self._is_handled:
+            self._is_handled = False
             self._handlers.release()

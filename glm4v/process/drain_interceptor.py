@@ -1,41 +1,76 @@
-"""Refuses calls to a process that is about to end."""
+"""Refuses calls to a process that is shutting down."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
-from grpc import aio
+from glm4v.errors import Unavailable
+from glm4v.process.handler_interceptor import (
+    Context,
+    Handler,
+    HandlerInterceptor,
+    behaviour,
+    handler_like,
+    is_health_check,
+)
 
-from glm4v.process.error_interceptor import end_call, like
-
-_Handler = Any  # grpc.RpcMethodHandler | None; its type cannot be subscripted at run time
-_HEALTH = "/grpc.health."
+_SHUTTING_DOWN = "server is shutting down; retry on another replica"
 
 
-class DrainInterceptor(aio.ServerInterceptor):
-    """Once `stopping` is set callers are sent elsewhere; health still answers, and says so.
+class DrainInterceptor(HandlerInterceptor):
+    """After `refuse`, new calls and calls that wait for a message raise Unavailable.
 
-    A server that stops drops what has arrived and was not handed over yet, and callers hear that
-    they were CANCELLED. So a process refuses calls for a moment before its server stops: those who
-    would come back in that instant are gone by then.
+    Handlers that have their message go on. Health checks are still answered. An ErrorInterceptor
+    has to stand before this one.
+
+    A gRPC server that stops drops calls that have arrived and were not handed over yet, and their
+    clients see CANCELLED. So a process refuses calls for a moment before its server stops: by then
+    clients have gone elsewhere.
     """
 
-    def __init__(self, stopping: asyncio.Event) -> None:
-        self._stopping = stopping
+    def __init__(self) -> None:
+        self._refusing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler:
-        """Take the place of the handler of a call."""
-        handler = await continuation(handler_call_details)
-        is_health = handler_call_details.method.startswith(_HEALTH)
-        if not self._stopping.is_set() or is_health or handler is None:
+    def refuse(self) -> None:
+        """Refuse calls from now on."""
+        if not self._refusing.done():
+            self._refusing.set_result(None)
+
+    def wrap(self, handler: Handler, method: str) -> Handler:
+        """See HandlerInterceptor."""
+        if is_health_check(method):
             return handler
-        return like(handler)(_refuse)
+        if self._refusing.done():
+            return handler_like(handler, _refuse)
+        if not handler.request_streaming:
+            return handler
+        handle = behaviour(handler)
+
+        def drained(requests: Any, context: Context) -> Any:
+            return handle(_Messages(requests, self._refusing), context)
+
+        return handler_like(handler, drained)
 
 
-async def _refuse(_: object, context: aio.ServicerContext[Any, Any]) -> None:
-    await end_call(context, grpc.StatusCode.UNAVAILABLE, "it is being stopped; ask again elsewhere")
+class _Messages:
+    """The messages of a call, up to the drain. Keeps none of them."""
+
+    def __init__(self, requests: AsyncIterator[Any], refusing: asyncio.Future[None]) -> None:
+        self._requests, self._refusing = requests, refusing
+
+    def __aiter__(self) -> "_Messages":
+        return self
+
+    async def __anext__(self) -> Any:
+        read = asyncio.ensure_future(anext(self._requests))
+        try:
+            await asyncio.wait([read, self._refusing], return_when=asyncio.FIRST_COMPLETED)
+            if read.done():
+                return read.result()
+        finally:
+            read.cancel()
+        raise Unavailable(_SHUTTING_DOWN)
+
+
+async def _refuse(_: object, context: Context) -> None:
+    raise Unavailable(_SHUTTING_DOWN)

@@ -1,10 +1,11 @@
-"""Turns exceptions of handlers into gRPC statuses, in one place."""
+"""Turns exceptions of handlers into gRPC statuses, and counts how calls end."""
 
 import inspect
 import logging
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, NoReturn
 
@@ -13,52 +14,106 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from glm4v.errors import Glm4vError, InvalidRequest
+from glm4v.process.handler_interceptor import (
+    Context,
+    Handler,
+    HandlerInterceptor,
+    behaviour,
+    handler_like,
+)
 from glm4v.status import bounded, mark
 
 log = logging.getLogger(__name__)
 
-_Handler = Any  # grpc.RpcMethodHandler | None; its type cannot be subscripted at run time
-_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
+_CODES: dict[object, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-class ErrorInterceptor(aio.ServerInterceptor):
-    """Our own errors become their status and text; any other is a bug and stays in the log."""
+class ErrorInterceptor(HandlerInterceptor):
+    """Has to be the first of a server's interceptors.
 
-    async def intercept_service(
-        self, continuation: _Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> _Handler:
-        """Wrap the handler of a call."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        method = handler_call_details.method
-        return like(handler, partial(_Request, handler.request_deserializer))(
-            _stream(method, handler) if handler.response_streaming else _unary(method, handler)
-        )
+    Our own errors become their status and text. Any other exception is a bug: its text goes to the
+    log, and the caller gets INTERNAL.
+
+    Attributes:
+        calls: Calls that ended, by method and status name.
+    """
+
+    def __init__(self) -> None:
+        self.calls: Counter[tuple[str, str]] = Counter()
+
+    def wrap(self, handler: Handler, method: str) -> Handler:
+        """See HandlerInterceptor."""
+        wrapped = self._stream if handler.response_streaming else self._unary
+        parse = partial(_Request, handler.request_deserializer)
+        return handler_like(handler, wrapped(method, handler), parse)
+
+    def _unary(self, method: str, handler: Handler) -> Any:
+        handle = behaviour(handler)
+
+        async def unary(request: Any, context: Context) -> Any:
+            try:
+                reply = await handle(_unwrapped(handler, request), context)
+                self._count(method, "OK")
+                return reply
+            except BaseException as error:
+                status = self._status(method, error, context)
+            return await _end_call(context, *status)
+
+        return unary
+
+    def _stream(self, method: str, handler: Handler) -> Any:
+        handle = behaviour(handler)
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                replies = handle(_unwrapped(handler, request), context)
+                if inspect.isawaitable(replies):  # it writes to the context, as gRPC's health does
+                    await replies
+                else:
+                    async for reply in replies:
+                        yield reply
+                self._count(method, "OK")
+                return
+            except BaseException as error:
+                status = self._status(method, error, context)
+            await _end_call(context, *status)
+
+        return stream
+
+    def _status(
+        self, method: str, error: BaseException, context: Context
+    ) -> tuple[grpc.StatusCode, str]:
+        """What an error becomes; a call that was aborted or cancelled raises it again.
+
+        The call is ended outside of `except`, and the frames behind the error are emptied: threads
+        and what gRPC raises keep errors in cycles, and with them requests of megabytes.
+        """
+        if isinstance(error, aio.AbortError):
+            self._count(method, _CODES[context.code()])
+            raise error
+        if not isinstance(error, Exception):
+            self._count(method, grpc.StatusCode.CANCELLED.name)
+            raise error
+        if isinstance(error, Glm4vError):
+            status = (grpc.StatusCode[error.code], str(error))
+        else:
+            incident = uuid.uuid4().hex[:12]
+            log.error("method=%s incident=%s unexpected error", method, incident, exc_info=error)
+            status = (
+                grpc.StatusCode.INTERNAL,
+                f"unexpected error; see incident {incident} in the server's log",
+            )
+        self._count(method, status[0].name)
+        traceback.clear_frames(error.__traceback__)
+        return status
+
+    def _count(self, method: str, code: str) -> None:
+        self.calls[method.removeprefix("/"), code] += 1
 
 
-def like(
-    handler: _Handler, parse: Callable[[bytes], Any] | None = None
-) -> Callable[[Any], _Handler]:
-    """A maker of handlers for calls of the same kind, with the same serializers but for `parse`."""
-    make = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[handler.request_streaming, handler.response_streaming]
-
-    def handler_of(handle: Any) -> _Handler:
-        return make(handle, parse or handler.request_deserializer, handler.response_serializer)
-
-    return handler_of
-
-
-async def end_call(
-    context: aio.ServicerContext[Any, Any], code: grpc.StatusCode, text: str
-) -> NoReturn:
-    """End a call with a status that is marked as ours, and with no more text than may travel."""
-    sendable = text.encode("utf-8", "replace").decode()  # lone surrogates would end it otherwise
+async def _end_call(context: Context, code: grpc.StatusCode, text: str) -> NoReturn:
+    """End a call with a status that is marked as ours; the text is cut to what may travel."""
+    sendable = text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be sent
     await context.abort(code, bounded(sendable), trailing_metadata=(mark(code.name),))
 
 
@@ -66,14 +121,14 @@ class _Request:
     """A message on its way to its handler, which alone keeps it: gRPC keeps this for the call."""
 
     def __init__(self, parse: Callable[[bytes], Any] | None, data: bytes) -> None:
-        # Bytes that do not parse gRPC would call an unknown error.
+        # gRPC would end the call with UNKNOWN for bytes that do not parse.
         try:
             self._message = parse(data) if parse else data
         except DecodeError:
             self._message = None
 
     def take(self) -> Any:
-        """The message; raises InvalidRequest for bytes that are none of the method's type."""
+        """The message; raises InvalidRequest for bytes that do not parse."""
         if self._message is None:
             raise InvalidRequest("the request is not a message of this method's type")
         message, self._message = self._message, None
@@ -85,58 +140,5 @@ async def _messages(requests: AsyncIterator[_Request]) -> AsyncIterator[Any]:
         yield request.take()
 
 
-def _taken(handler: _Handler, request: Any) -> Any:
+def _unwrapped(handler: Handler, request: Any) -> Any:
     return _messages(request) if handler.request_streaming else request.take()
-
-
-def _unary(method: str, handler: _Handler) -> Any:
-    handle = handler.stream_unary or handler.unary_unary
-
-    async def wrapped(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            return await handle(_taken(handler, request), context)
-        except Exception as error:
-            status = _status(method, error)
-        return await end_call(context, *status)
-
-    return wrapped
-
-
-def _stream(method: str, handler: _Handler) -> Any:
-    handle = handler.stream_stream or handler.unary_stream
-
-    async def wrapped(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        try:
-            replies = handle(_taken(handler, request), context)
-            if inspect.isawaitable(replies):  # it writes to the context, as that of health does
-                await replies
-                return
-            async for reply in replies:
-                yield reply
-            return
-        except Exception as error:
-            status = _status(method, error)
-        await end_call(context, *status)
-
-    return wrapped
-
-
-def _status(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
-    """What an error becomes; a call that the handler has aborted itself is left at that.
-
-    The call is ended outside of `except`, and the frames behind the error are emptied: threads and
-    what gRPC raises keep errors in cycles, and with them requests, of megabytes.
-    """
-    if isinstance(error, aio.AbortError):
-        raise error
-    if isinstance(error, Glm4vError):
-        status = (grpc.StatusCode[error.code], str(error))
-    else:
-        incident = uuid.uuid4().hex[:12]
-        log.error("method=%s incident=%s unexpected error", method, incident, exc_info=error)
-        status = (
-            grpc.StatusCode.INTERNAL,
-            f"unexpected error; the server's log has it as {incident}",
-        )
-    traceback.clear_frames(error.__traceback__)
-    return status

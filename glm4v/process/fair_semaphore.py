@@ -1,4 +1,4 @@
-"""A semaphore whose owners come in rotation."""
+"""A semaphore that serves its owners in rotation."""
 
 import asyncio
 from collections import deque
@@ -7,16 +7,19 @@ from contextlib import asynccontextmanager
 
 
 class FairSemaphore:
-    """Lets `count` in at a time; an owner who has a thousand waiting delays nobody who has one."""
+    """Admits `count` at a time; an owner with a thousand waiters does not delay one with a single.
+
+    Waiters of one owner are admitted in the order of arrival.
+    """
 
     def __init__(self, count: int) -> None:
         self._free = count
-        # Owners in the order in which they are next.
+        # In the order in which owners are served next.
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
     async def held(self, owner: str) -> AsyncIterator[None]:
-        """Wait for a turn, and release it at the end."""
+        """Hold the semaphore inside."""
         await self.acquire(owner)
         try:
             yield
@@ -24,28 +27,28 @@ class FairSemaphore:
             self.release()
 
     async def acquire(self, owner: str) -> None:
-        """Wait for a turn, to be released later."""
+        """Wait for a slot; `release` returns it."""
         if self._free and not self._waiting:
             self._free -= 1
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(owner, deque()).append(turn)
+        admitted = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(owner, deque()).append(admitted)
         try:
-            await turn
+            await admitted
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if admitted.done() and not admitted.cancelled():
                 self.release()
             raise
 
     def release(self) -> None:
-        """Let the first of the next owner in."""
+        """Admit the first waiter of the next owner."""
         while self._waiting:
             owner = next(iter(self._waiting))
             queue = self._waiting.pop(owner)
-            turn = queue.popleft()
+            admitted = queue.popleft()
             if queue:
-                self._waiting[owner] = queue  # behind all others
-            if not turn.done():
-                turn.set_result(None)
+                self._waiting[owner] = queue  # last in the rotation
+            if not admitted.done():
+                admitted.set_result(None)
                 return
         self._free += 1

@@ -1,9 +1,12 @@
-"""Hosts a process: signals, health, reflection, background tasks, drain.
+"""Runs a process: listeners, signals, health, tasks, drain.
 
-start ── ready() ── SERVING ── SIGTERM/INT/HUP ── NOT_SERVING, `stopping` is set ── parts return
-                       │                                    │
-                       └── a task raises: exit with         ├── all done, or out of time: exit 0
-                           the code of its error            └── second signal: exit 130 at once
+load()  ready() ── SERVING, tasks run ── SIGTERM/INT/HUP ── NOT_SERVING, `stopping` is set, drain
+                       │                                       │
+                       └── a task raises: exit with            ├── all done, or timeout: exit 0
+                           the code of its error               └── second signal: exit 130 at once
+
+The drain is the same for all listeners: they refuse calls, then stop; calls and tasks in progress
+have until the timeout. The health listener answers to the end.
 """
 
 import asyncio
@@ -11,28 +14,24 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import anyio
 import uvloop
 from anyio.abc import TaskGroup
-from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from glm4v.errors import Glm4vError, Overloaded, Unavailable
 from glm4v.host.out_of_memory import is_out_of_memory
-from glm4v.process.call_limits import CallLimits
-from glm4v.process.drain_interceptor import DrainInterceptor
-from glm4v.process.error_interceptor import ErrorInterceptor
 from glm4v.process.exit import run_and_exit
-from glm4v.process.listen_address import bind
-from glm4v.process.receive_interceptor import CallReceiver, ReceiveInterceptor
-from glm4v.process.server_options import raise_file_limit, server_options
-from glm4v.process.settings import ServiceSettings, read_settings, variable_of
+from glm4v.process.health import Health
+from glm4v.process.health_listener import HealthListener
+from glm4v.process.listener import Listener
+from glm4v.process.settings import ServiceSettings, read_settings
 from glm4v.process.stop_signals import stop_signals
 from glm4v.telemetry.log import start_log
+from glm4v.telemetry.metrics import Registry
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +39,32 @@ _S = TypeVar("_S", bound=ServiceSettings)
 _Task = Callable[[], Awaitable[None]]
 _READY_RETRY_S = 0.2
 _LOG_EVERY = 50  # tries with the same outcome
-_REFUSING_S = 0.25  # callers are sent elsewhere before gRPC stops (see `draining`)
-_HEALTH = "grpc.health.v1.Health"
-_SMALL_MESSAGE = 64 * 2**10  # a health check has no more
+_REFUSING_S = 0.25  # between refusing calls and stopping (see `drain_interceptor`)
 
 
 @dataclass(slots=True)
 class Process:
-    """What a process consists of; its `__main__` fills it in."""
+    """What a process consists of; its `__main__` fills it in.
 
-    ready: _Task  # raises Unavailable or Overloaded while it cannot serve
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    parts: Sequence[_Task] = ()  # return by themselves once `stopping` is set
-    daemons: Sequence[_Task] = ()  # run until they are cancelled, after all parts and calls
-    register: Callable[[aio.Server], Sequence[str]] | None = None  # adds services, names them
+    Attributes:
+        ready: Returns once the process can serve; raises Unavailable or Overloaded before.
+        listeners: In the order in which they start.
+        load: Runs at the start, beside `ready`, and is cancelled when the process stops.
+        tasks: Start once `ready` has returned; have to return soon after `stopping` is set.
+        daemons: Run from the start until all tasks and calls have ended.
+        close: Releases what the process holds.
+        metrics: Served by the health listener.
+        stopping: Set by the first signal.
+    """
+
+    ready: _Task
+    listeners: Sequence[Listener]
+    load: _Task | None = None
+    tasks: Sequence[_Task] = ()
+    daemons: Sequence[_Task] = ()
     close: _Task | None = None
-    limits: CallLimits = field(default_factory=CallLimits)
+    metrics: Registry = field(default_factory=Registry)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def main(kind: type[_S], build: Callable[[_S], Process]) -> None:
@@ -75,113 +84,107 @@ class _Host:
     def __init__(self, settings: ServiceSettings, process: Process) -> None:
         self._settings = settings
         self._process = process
+        self._health = Health()
         self._failure: Exception | None = None
-        self._parts_left = len(process.parts)
-        self._parts_done = asyncio.Event()
+        self._running_tasks = 0
+        self._tasks_done = asyncio.Event()
 
     async def run(self) -> None:
         self._install_signals()
-        raise_file_limit()
-        limits = self._process.limits
-        server = aio.server(
-            interceptors=[
-                DrainInterceptor(self._process.stopping),
-                ErrorInterceptor(),
-                ReceiveInterceptor(CallReceiver(limits)),
-            ],
-            options=server_options(limits),
-        )
-        self._health = health.aio.HealthServicer()
-        self._services = ["", _HEALTH, *(self._process.register or (lambda _: ()))(server)]
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        beside = self._health_server()
-        names = [*self._services[1:], reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, server)
-        bind(server, self._settings.listen, variable_of("listen"))
-        await server.start()
-        await beside.start()
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._close)
+            if self._settings.health_listen:
+                listener = HealthListener(self._settings.health_listen, self._process.metrics)
+                await self._start(listener, stack)
+            for each in self._process.listeners:
+                await self._start(each, stack)
             async with anyio.create_task_group() as group:
-                await self._live(group, server)
+                await self._serve(group)
                 group.cancel_scope.cancel()
-        finally:
-            await server.stop(0)
-            await beside.stop(0)
-            if self._process.close is not None and not self._is_out_of_memory():
-                await self._process.close()
         if self._failure is not None:
             raise self._failure
         log.info("stopped")
 
-    def _is_out_of_memory(self) -> bool:
-        """Whether that is the end: then nothing is closed that may start a thread. CPython's
+    async def _start(self, listener: Listener, stack: AsyncExitStack) -> None:
+        await listener.start(self._health)
+        stack.push_async_callback(listener.stop, 0)
+
+    async def _close(self) -> None:
+        """Close, unless memory has run out: then nothing may start a thread. CPython's
         `Thread.start` waits for ever when the new thread finds no memory (seen with 3.11.7).
         """
-        return self._failure is not None and is_out_of_memory(self._failure)
+        is_out = self._failure is not None and is_out_of_memory(self._failure)
+        if self._process.close is not None and not is_out:
+            await self._process.close()
 
-    def _health_server(self) -> aio.Server:
-        """Health alone, where settings say so: no client of the other server is in its way."""
-        server = aio.server(options=server_options(CallLimits(max_message_bytes=_SMALL_MESSAGE)))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if self._settings.health_listen:
-            bind(server, self._settings.health_listen, variable_of("health_listen"))
-        return server
-
-    async def _live(self, group: TaskGroup, server: aio.Server) -> None:
+    async def _serve(self, group: TaskGroup) -> None:
         """From the first task to the end of the drain."""
-        tasks = [self._announce, *self._process.daemons]
-        for task in tasks:
-            group.start_soon(self._guard, group, task)
-        for part in self._process.parts:
-            group.start_soon(self._guard, group, part, True)
+        first = [self._become_ready, self._process.load, *self._process.daemons]
+        for task in first:
+            if task is not None:
+                group.start_soon(self._guard, group, task)
         await self._process.stopping.wait()
         log.info("draining for at most %.1f s", self._settings.drain_timeout_s)
         with anyio.move_on_after(self._settings.drain_timeout_s):
-            await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-            await asyncio.sleep(min(_REFUSING_S, self._settings.drain_timeout_s / 4))
-            with anyio.CancelScope(shield=True):  # gRPC's own task does not stand a cancellation
-                await server.stop(self._settings.drain_timeout_s / 2)
-            if self._parts_left:
-                await self._parts_done.wait()
+            await self._drain()
 
-    async def _guard(self, group: TaskGroup, task: _Task, part: bool = False) -> None:
-        """A task that dies takes the process with it, and its reason is kept."""
+    async def _drain(self) -> None:
+        timeout_s, listeners = self._settings.drain_timeout_s, self._process.listeners
+        await self._health.set_serving(False)
+        for listener in listeners:
+            await listener.refuse()
+        await asyncio.sleep(min(_REFUSING_S, timeout_s / 4))
+        with anyio.CancelScope(shield=True):  # gRPC's own task does not survive a cancellation
+            await asyncio.gather(*(listener.stop(timeout_s / 2) for listener in listeners))
+        if self._running_tasks:
+            await self._tasks_done.wait()
+
+    async def _guard(self, group: TaskGroup, task: _Task) -> None:
+        """A task that raises ends the process; the first error is kept."""
         try:
             await task()
         except Exception as caught:
             error = _innermost(caught)
             if not isinstance(error, Glm4vError):
-                log.exception("a background task died")
+                log.exception("a background task failed")
             self._failure = self._failure or error
             group.cancel_scope.cancel()
-        if part:
-            self._parts_left -= 1
-            if self._parts_left == 0:
-                self._parts_done.set()
 
-    async def _announce(self) -> None:
+    async def _become_ready(self) -> None:
+        """Wait until the process can serve, say so, and run its tasks to their end."""
+        await self._wait_until_ready()
+        if self._process.stopping.is_set():
+            return
+        await self._health.set_serving(True)
+        log.info("ready on %s", self._settings.listen)
+        self._running_tasks = len(self._process.tasks)
+        async with anyio.create_task_group() as group:
+            for task in self._process.tasks:
+                group.start_soon(self._count_down, task)
+
+    async def _count_down(self, task: _Task) -> None:
+        await task()
+        self._running_tasks -= 1
+        if self._running_tasks == 0:
+            self._tasks_done.set()
+
+    async def _wait_until_ready(self) -> None:
         told, tries = "", 0
         while True:
             try:
                 await self._process.ready()
-                break
             except (Unavailable, Overloaded) as error:
                 if str(error) != told or tries % _LOG_EVERY == 0:
                     told, tries = str(error), 0
                     log.warning("not ready: %s", error)
                 tries += 1
                 await asyncio.sleep(_READY_RETRY_S)
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        log.info("ready on %s", self._settings.listen)
-
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in self._services:
-            await self._health.set(name, status)
+            else:
+                return
 
     def _install_signals(self) -> None:
         def stop(number: signal.Signals) -> None:
-            # The second signal means now; but a terminal that is closed may say so twice.
+            # The second signal ends the process at once; but a closed terminal may send two.
             if self._process.stopping.is_set() and number != signal.SIGHUP:
                 os._exit(130)
             self._process.stopping.set()
@@ -192,7 +195,7 @@ class _Host:
 
 
 def _innermost(error: Exception) -> Exception:
-    """The first reason in what a task group raised, however deep."""
+    """The first error in what a task group raised, however deep."""
     while inner := getattr(error, "exceptions", None):
         error = inner[0]
     return error

@@ -42,7 +42,8 @@ class ServiceSettings(BaseSettings):
     listen: str = Field(description="address to serve gRPC on: HOST:PORT or unix:/PATH")
     health_listen: str | None = Field(
         None,
-        description="additional address for health checks only: HOST:PORT or unix:/PATH",
+        description="additional address for health checks and metrics, without TLS: HOST:PORT or "
+        "unix:/PATH",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level of log lines"
@@ -72,6 +73,16 @@ class GatewaySettings(ImageSettings):
     """Settings of the gateway."""
 
     listen: str = "127.0.0.1:8330"
+    tls_cert: Path | None = Field(
+        None,
+        description="certificate of the gateway, in PEM, then those of intermediate authorities; "
+        "with it calls need TLS; read again when it changes",
+    )
+    tls_key: Path | None = Field(None, description="private key of tls_cert, in PEM")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="authorities, in PEM, of the certificates that clients then have to present",
+    )
     max_open_requests: int = Field(
         1024,
         gt=0,

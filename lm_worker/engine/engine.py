@@ -172,6 +172,21 @@ class Engine:
         pool = self._scheduler.pool
         return pool.available, pool.total
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for room in the batch."""
+        return self._scheduler.waiting
+
+    @property
+    def running(self) -> int:
+        """Requests in the batch."""
+        return self._scheduler.running
+
+    @property
+    def preemptions(self) -> int:
+        """Running requests whose blocks were taken for others so far."""
+        return self._scheduler.preemptions
+
     def stop(self) -> None:
         """Let `run` return after the step in progress and the publication of its tokens."""
         self._stopping = True

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from glm4v.local.disk_guard import guard_disk
 from tests.e2e.fleet import LEASE_S, Fleet
 from tests.processes import is_running
+from tests.shifted_redis import ShiftedRedis
 from tests.small_disk import SmallDisk
 
 NAMES = (
@@ -42,6 +43,7 @@ _KINDS = {  # with how often each is chosen
     ("kill while it rewrites the file", "redis"): 1,
 }
 _FULL_DISK = {("fill the disk of", "redis"): 1, ("kill with its disk full", "redis"): 1}
+_CLOCK = {("set the clock of", "redis"): 1}
 _ERASE = {("erase", "redis"): 2}
 _MEAN_S = 1.2  # between two faults
 _START_S = 0.6  # imports are there already: settings, checkpoint, first contact with Redis
@@ -49,14 +51,16 @@ _DRAIN_S = 0.5
 _REWRITE_S = 0.1
 _ROOM_BYTES = 2**20  # at most, that a full disk has left
 _GUARD_S = 1.2  # how long writes may be refused once there is room again
+_AHEAD_S = 40.0  # at most, that its clock is ahead or behind
 
 
 class Faults:
     """Breaks a fleet; at the end everything runs again.
 
     `counts` are the faults by kind and process; `crashes` the ends that nobody asked for. `disk`
-    is what Redis lies on, where that can be filled. With `erases` Redis also loses everything it
-    holds, now and then. Those `spared` are never broken.
+    is what Redis lies on, where that can be filled. Its clock is set where it is one that can be.
+    With `erases` Redis also loses everything it holds, now and then. Those `spared` are never
+    broken.
     """
 
     def __init__(
@@ -70,7 +74,13 @@ class Faults:
     ) -> None:
         self._fleet = fleet
         self._disk = disk
-        self._kinds = _KINDS | (_FULL_DISK if disk else {}) | (_ERASE if erases else {})
+        has_clock = isinstance(fleet.redis, ShiftedRedis)
+        self._kinds = (
+            _KINDS
+            | (_FULL_DISK if disk else {})
+            | (_CLOCK if has_clock else {})
+            | (_ERASE if erases else {})
+        )
         self._dice = Random(seed)
         self._spared = frozenset(spared)
         self._broken: set[str] = set()
@@ -127,6 +137,9 @@ class Faults:
         if kind == "erase":
             await self._fleet.connection.commands.flushall()
             return
+        if kind == "set the clock of" and isinstance(self._fleet.redis, ShiftedRedis):
+            self._fleet.redis.shift(self._dice.uniform(-_AHEAD_S, _AHEAD_S))
+            return
         if "disk" in kind:
             await self._fill_disk(kind, pause_s)
             return
@@ -168,7 +181,9 @@ class Faults:
             await asyncio.sleep(self._dice.uniform(0, _DRAIN_S))
             with contextlib.suppress(ProcessLookupError):  # it may have been quicker
                 self._fleet.signal(name, signal.SIGKILL)
-        await self._fleet.ended(name)
+        code = await self._fleet.ended(name)
+        if kind == "drain" and code != 0:
+            self.crashes.append(f"{name}: {code} after a drain: {self._fleet.log(name)[-2000:]}")
         await asyncio.sleep(pause_s / 4)
         if kind == "kill while it starts":
             await self._fleet.start(name, wait=False)

@@ -10,12 +10,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import grpc
+
 from glm4v.broker import Connection, Keys
 from glm4v.broker.keys import LM_GROUP
+from glm4v.internal.v1 import metrics_pb2
+from glm4v.internal.v1.metrics_pb2_grpc import MetricsServiceStub
 from glm4v.local.cluster import is_serving
 from glm4v.local.pdeathsig import with_pdeathsig
 from glm4v.local.redis_server import RedisServer
@@ -30,13 +34,15 @@ MODULES = {
     "mortal_lm_worker": "tests.e2e.mortal_lm_worker",
 }
 START_S = 60.0
+METRICS_TIMEOUT_S = 20.0
 LEASE_S = 1.0
 
 
 class Fleet:
     """`async with Fleet(model) as fleet:`, in the main thread.
 
-    `data_dir` is where Redis keeps its file; nobody guards the disk that it is on.
+    `data_dir` is where Redis keeps its file; nobody guards the disk that it is on. `redis` makes
+    the server, from that and the path of its socket.
 
     Names are "redis" and "lm_worker", "lm_worker-2", "gateway" …: one of `MODULES`, and a number
     when there are several.
@@ -49,6 +55,7 @@ class Fleet:
         environment: Mapping[str, str] | None = None,
         listen: Mapping[str, str] | None = None,
         data_dir: Path | None = None,
+        redis: Callable[[Path, Path], RedisServer] = RedisServer,
     ) -> None:
         self._model = model
         self._extra = dict(environment or {})
@@ -59,7 +66,7 @@ class Fleet:
         self._ends: dict[int, asyncio.Future[int]] = {}
         self._started: asyncio.Queue[int] = asyncio.Queue()
         self._is_starting = asyncio.Lock()
-        self.redis = RedisServer(data_dir or self._folder / "data", self._folder / "redis.sock")
+        self.redis = redis(data_dir or self._folder / "data", self._folder / "redis.sock")
 
     async def __aenter__(self) -> "Fleet":
         self.redis.start()
@@ -163,6 +170,26 @@ class Fleet:
         paths = sorted(self._folder.glob(f"*{kind}*.log"))
         return "".join(path.read_text(errors="replace") for path in paths)
 
+    async def metric(self, name: str, metric: str, **labels: str) -> float:
+        """A value that a running service measures now; 0 when it has none with these labels."""
+        return sum(
+            sample.value
+            for sample in await self._samples(name, metric)
+            if labels.items() <= sample.labels.items()
+        )
+
+    async def _samples(self, name: str, metric: str) -> list[metrics_pb2.Sample]:
+        async with grpc.aio.insecure_channel(self._health_target(name)) as channel:
+            reply = await MetricsServiceStub(channel).Collect(
+                metrics_pb2.CollectRequest(), timeout=METRICS_TIMEOUT_S
+            )
+        return [
+            sample for found in reply.metrics if found.name == metric for sample in found.samples
+        ]
+
+    def _health_target(self, name: str) -> str:
+        return f"unix:{self._folder / name}.health"
+
     async def holder(self, request_id: str) -> str:
         """The language worker that holds the lease on a request."""
         commands = self.connection.commands
@@ -172,15 +199,15 @@ class Fleet:
             for entry in await commands.xpending_range(stream, group, "-", "+", 1000):
                 found = await commands.xrange(stream, entry["message_id"], entry["message_id"])
                 if found and found[0][1][b"r"].decode() == request_id:
-                    return self.owner(entry["consumer"].decode())
+                    return await self._owner(entry["consumer"].decode())
         raise AssertionError(f"nobody holds {request_id}")
 
-    def owner(self, consumer: str) -> str:
-        """The service whose present life has a consumer name."""
+    async def _owner(self, consumer: str) -> str:
+        """The running worker with a consumer name."""
         for name in self.running:
-            if self.log(name).rpartition("consumer=")[2].split("\n")[0] == consumer:
+            if "worker" in name and await self.metric(name, "glm4v_worker_info", consumer=consumer):
                 return name
-        raise AssertionError(f"{consumer} is no present life")
+        raise AssertionError(f"no running worker is {consumer}")
 
     async def _ask(self, name: str) -> None:
         request = {
@@ -201,6 +228,7 @@ class Fleet:
             "GLM4V_MODEL": str(self._model),
             "GLM4V_REDIS_URL": self.redis.url,
             "GLM4V_LISTEN": self.target(name),
+            "GLM4V_HEALTH_LISTEN": self._health_target(name),
             "GLM4V_LEASE_S": str(LEASE_S),
             "GLM4V_DTYPE": "float32",  # 16-bit weights round differently in batches of other sizes
             **({} if name.startswith("gateway") else {"GLM4V_THREADS": "1"}),

@@ -14,7 +14,7 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.keys import LM_GROUP
 from glm4v.broker.lm_queue import LmQueue, RequestLease
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.host.cpu_arbiter import CpuArbiter
+from glm4v.device.arbiter import NoArbiter
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
 from lm_worker.engine.engine import TokenOutput
@@ -29,14 +29,13 @@ LOOKS_S = 0.1  # how often a worker looks for those
 WITHIN_S = 30.0  # of a machine that is busy with other things
 
 
-class Turns(CpuArbiter):
-    """Remembers what it was told last."""
+class RecordingArbiter(NoArbiter):
+    """Remembers the last call."""
 
     def __init__(self) -> None:
-        super().__init__(None)
         self.is_prefilling = False
 
-    def prefilling(self, is_prefilling: bool) -> None:
+    def set_prefilling(self, is_prefilling: bool) -> None:
         self.is_prefilling = is_prefilling
 
 
@@ -47,7 +46,7 @@ class Bench:
     connection: Connection
     keys: Keys
     worker: Worker
-    turns: Turns
+    arbiter: RecordingArbiter
     run: Running
     broker: Broker
 
@@ -96,7 +95,7 @@ async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[st
     folder = checkpoint_dir("micro-glm4v")
     queue = LmQueue(connection, keys, "model", lease_s=LEASE_S, result_ttl_s=60)
     await queue.ready()
-    turns = Turns()
+    arbiter = RecordingArbiter()
     worker = Worker(
         queue,
         Blobs(connection, keys),
@@ -104,7 +103,7 @@ async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[st
         fingerprint="model",
         max_num_seqs=4,
         lease_s=4 * LOOKS_S,
-        turns=turns,
+        arbiter=arbiter,
     )
 
     class Published(Answers):
@@ -113,7 +112,7 @@ async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[st
 
     run = Running(folder, Layout(), None, 60.0, Published())
     broker = Broker(connection, keys, max_open_requests=9, result_ttl_s=60)
-    return Bench(connection, keys, worker, turns, run, broker)
+    return Bench(connection, keys, worker, arbiter, run, broker)
 
 
 async def test_no_request_waits_for_another_ones_response_format(
@@ -137,7 +136,7 @@ async def test_no_request_waits_for_another_ones_response_format(
         for number in range(6):  # one after the other: more than there is room for at a time
             await bench.submit(f"plain {number}")
             assert (await bench.ended(f"plain {number}")).kind == pb.END_KIND_LENGTH
-        assert not bench.turns.is_prefilling, "vision would wait for it"
+        assert not bench.arbiter.is_prefilling, "vision would wait for it"
         may_go_on.set()
         assert (await bench.ended("shaped")).kind == pb.END_KIND_LENGTH
 

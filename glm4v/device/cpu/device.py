@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch.nn import functional
 
+from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
 from glm4v.device.collectives import Collective
+from glm4v.device.cpu.arbiter import CpuArbiter
 from glm4v.device.cpu.attention import CpuAttention
 from glm4v.device.cpu.kernels import (
     KernelAttention,
@@ -78,6 +81,10 @@ class CpuDevice(Device):
                     "lost"
                 )
         return cls(dtype, kernels, half_weights=half_weights, processes=options.local_size)
+
+    def arbiter(self, path: Path | None) -> Arbiter:
+        """An arbiter over the file `path`; without one, workers do not wait for each other."""
+        return NoArbiter() if path is None else CpuArbiter(path)
 
     def linear(
         self,

@@ -95,7 +95,7 @@ class Bench:
         return reply.prompt_tokens
 
     def nothing_is_left(self) -> bool:
-        return self.receiver.is_idle
+        return self.receiver.calls == 0
 
 
 @asynccontextmanager
@@ -134,7 +134,10 @@ async def test_what_is_too_much_is_refused_with_the_numbers() -> None:
         await until(lambda: sum(call.done() for call in calls) == 2)
         bench.servicer.may_answer.set()
         answers = Counter(await asyncio.gather(*calls))
-    refusal = "RESOURCE_EXHAUSTED: 4 calls of this host are under way, of 4; call later"
+    refusal = (
+        "RESOURCE_EXHAUSTED: 4 calls of this host are in progress, at most 4 are allowed; "
+        "retry later"
+    )
     assert answers == {"OK": 4, refusal: 2}
 
 
@@ -145,7 +148,7 @@ async def test_health_is_answered_whatever_else_is_under_way() -> None:
         channel = await stack.enter_async_context(bench.channel())
         await silent.open("Generate")
         await until(lambda: not bench.nothing_is_left())
-        assert "1 calls of all callers are under way, of 1" in await bench.ask()
+        assert "1 calls of all clients are in progress" in await bench.ask()
         stub = health_pb2_grpc.HealthStub(channel)
         reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
@@ -160,8 +163,8 @@ async def test_messages_have_their_room_until_the_first_reply(
         await until(lambda: bench.servicer.running == 1)
         refusal = await bench.ask(2)
         assert re.match(
-            rf"RESOURCE_EXHAUSTED: messages of this host take 31457\d\d bytes of {4 * MB}, "
-            r"and this one may take 20971\d\d; send it later",
+            rf"RESOURCE_EXHAUSTED: messages of this host take 31457\d\d of {4 * MB} bytes, "
+            r"and this one may take 20971\d\d; retry later",
             refusal,
         )
         assert await bench.count() == 1  # small ones need none

@@ -14,6 +14,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from glm4v.internal.v1 import metrics_pb2 as metrics
+from glm4v.internal.v1.metrics_pb2_grpc import MetricsServiceStub
 from glm4v.status import is_marked
 from tests.processes import wait_until
 
@@ -21,6 +23,7 @@ PROGRAM = """
 import asyncio, sys
 from glm4v.process import server_options
 from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.process.grpc_listener import GrpcListener
 from glm4v.process.service import Process, main
 from glm4v.process.settings import GatewaySettings
 from glm4v.v1 import inference_pb2 as api
@@ -52,7 +55,11 @@ def build(settings):
     async def part():
         await process.stopping.wait()
         BEHAVIOUR
-    process = Process(ready=ready, parts=[part], register=register)
+    listener = GrpcListener(settings.listen, register=register)
+    process = Process(ready=ready, listeners=[listener], tasks=[part])
+    process.metrics.counter("glm4v_tries_total", "Tries.", lambda: len(tries))
+    process.metrics.gauge("glm4v_broken", "Raises.", lambda: 1 / 0)
+    process.metrics.info("glm4v_worker_info", "Who it is.", {"consumer": "one"})
     return process
 
 server_options.MIN_PING_MS = 500
@@ -190,6 +197,21 @@ def test_health_has_a_listener_of_its_own(start: Start, tmp_path: Path) -> None:
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_metrics_are_read_from_the_health_listener_alone(start: Start, tmp_path: Path) -> None:
+    start("pass")
+    with grpc.insecure_channel(f"unix:{tmp_path / 'health'}") as channel:
+        reply = MetricsServiceStub(channel).Collect(metrics.CollectRequest(), timeout=5)
+    tries, info = reply.metrics  # the one that cannot be read hides no other
+    assert (tries.name, tries.kind) == ("glm4v_tries_total", metrics.METRIC_KIND_COUNTER)
+    assert [sample.value for sample in tries.samples] == [3]
+    assert (info.name, info.kind) == ("glm4v_worker_info", metrics.METRIC_KIND_GAUGE)
+    assert [dict(sample.labels) for sample in info.samples] == [{"consumer": "one"}]
+    channel = grpc.insecure_channel(f"unix:{tmp_path / 'socket'}")
+    with channel, pytest.raises(grpc.RpcError) as caught:
+        MetricsServiceStub(channel).Collect(metrics.CollectRequest(), timeout=5)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
 @pytest.mark.parametrize("variable", ["GLM4V_LISTEN", "GLM4V_HEALTH_LISTEN"])
 def test_an_address_in_use_is_said_in_one_line_with_its_variable(
     start: Start, variable: str
@@ -201,7 +223,7 @@ def test_an_address_in_use_is_said_in_one_line_with_its_variable(
     assert process.returncode == 5
     assert log == (
         f"error: cannot listen on {address} (Address already in use); "
-        f"choose another with {variable}\n"
+        f"set {variable} to another address\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Images wait for prefills where both share cores, and not for ever."""
+"""Images wait for prefills on shared cores, for a bounded time."""
 
 import os
 import signal
@@ -8,24 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from glm4v.device import DeviceOptions, open_device
+from glm4v.device.arbiter import NoArbiter
+from glm4v.device.cpu import arbiter as module
+from glm4v.device.cpu.arbiter import CpuArbiter
 from glm4v.errors import ConfigurationError
-from glm4v.host import cpu_arbiter
-from glm4v.host.cpu_arbiter import CpuArbiter
 
-LONGEST = pytest.approx(cpu_arbiter._LONGEST_S, abs=cpu_arbiter._LOOK_EVERY_S)
+LONGEST = pytest.approx(module._MAX_WAIT_S, abs=module._POLL_S)
 HOLD = """
 import sys, time
 from pathlib import Path
-from glm4v.host.cpu_arbiter import CpuArbiter
-turns = CpuArbiter(Path(sys.argv[1]))
-turns.prefilling(True)
+from glm4v.device.cpu.arbiter import CpuArbiter
+arbiter = CpuArbiter(Path(sys.argv[1]))
+arbiter.set_prefilling(True)
 print("held", flush=True)
 time.sleep(60)
 """
 
 
 class Clock:
-    """Time that passes when somebody sleeps."""
+    """Time that passes in sleep() only."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -52,38 +54,38 @@ def waited(path: Path, clock: Clock) -> float:
     return seconds_of(CpuArbiter(path, clock), clock)
 
 
-def seconds_of(turns: CpuArbiter, clock: Clock) -> float:
+def seconds_of(arbiter: CpuArbiter, clock: Clock) -> float:
     start = clock.now
-    turns.wait()
+    arbiter.wait_for_prefills()
     return clock.now - start
 
 
-def encoded(turns: CpuArbiter, clock: Clock, seconds: float) -> None:
-    turns.wait()
+def encoded(arbiter: CpuArbiter, clock: Clock, seconds: float) -> None:
+    arbiter.wait_for_prefills()
     clock.sleep(seconds)
-    turns.left()
+    arbiter.encode_done()
 
 
 def test_an_image_waits_until_all_prefills_have_ended(path: Path, clock: Clock) -> None:
     languages = [CpuArbiter(path), CpuArbiter(path)]
     assert waited(path, clock) == 0
     for language in languages:
-        language.prefilling(True)
-        language.prefilling(True)
+        language.set_prefilling(True)
+        language.set_prefilling(True)
     assert waited(path, clock) == LONGEST
-    languages[0].prefilling(False)
+    languages[0].set_prefilling(False)
     assert waited(path, clock) == LONGEST
-    languages[1].prefilling(False)
+    languages[1].set_prefilling(False)
     assert waited(path, clock) == 0
-    languages[0].prefilling(True)  # again, after an image looked
+    languages[0].set_prefilling(True)  # again, after an image looked
     assert waited(path, clock) == LONGEST
 
 
 def test_an_image_waits_no_longer_than_twice_what_one_takes(path: Path, clock: Clock) -> None:
     language, vision = CpuArbiter(path), CpuArbiter(path, clock)
     encoded(vision, clock, 0.1)
-    language.prefilling(True)  # and never ends: there is always another prompt
-    assert seconds_of(vision, clock) == pytest.approx(0.2, abs=cpu_arbiter._LOOK_EVERY_S)
+    language.set_prefilling(True)  # and never ends: there is always another prompt
+    assert seconds_of(vision, clock) == pytest.approx(0.2, abs=module._POLL_S)
     encoded(vision, clock, 1.5)
     assert seconds_of(vision, clock) == LONGEST
 
@@ -91,7 +93,7 @@ def test_an_image_waits_no_longer_than_twice_what_one_takes(path: Path, clock: C
 def test_an_image_gives_the_one_before_time_to_become_a_prefill(path: Path, clock: Clock) -> None:
     vision = CpuArbiter(path, clock)
     encoded(vision, clock, 0.05)
-    assert seconds_of(vision, clock) == pytest.approx(cpu_arbiter._NOTICE_S)
+    assert seconds_of(vision, clock) == pytest.approx(module._NOTICE_S)
     encoded(vision, clock, 0.05)
     clock.sleep(1.0)  # no image came for a while
     assert seconds_of(vision, clock) == 0
@@ -114,11 +116,14 @@ def test_a_worker_that_dies_or_stands_still_holds_up_nobody_for_long(
             worker.kill()
 
 
-def test_without_a_file_nobody_waits(clock: Clock) -> None:
-    turns = CpuArbiter(None, clock)
-    turns.prefilling(True)
-    turns.left()
-    assert seconds_of(turns, clock) == 0
+def test_a_device_has_an_arbiter_if_it_is_shared_and_a_file_is_named(tmp_path: Path) -> None:
+    device = open_device(DeviceOptions("cpu", "bfloat16"))
+    assert isinstance(device.arbiter(tmp_path / "arbiter"), CpuArbiter)
+    arbiter = device.arbiter(None)
+    assert isinstance(arbiter, NoArbiter)
+    arbiter.set_prefilling(True)
+    arbiter.wait_for_prefills()
+    arbiter.encode_done()
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""TLS of a listener: its certificate is read again when its files change."""
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from glm4v.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+_TRIES = 3  # to read files that are being replaced
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files.
+
+    Attributes:
+        certificate: Of the server, followed by those of intermediate authorities.
+        key: Private key of that certificate, without a password.
+        client_ca: Authorities for certificates that clients have to present (mutual TLS); None
+            asks clients for no certificate.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files."""
+        return [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
+
+
+def tls_files(
+    certificate: Path | None, key: Path | None, client_ca: Path | None
+) -> TlsFiles | None:
+    """Files as settings name them; None without TLS. Raises ConfigurationError if one is missing.
+
+    They are checked here, so that a process does not start with what it cannot use.
+    """
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        missing = "GLM4V_TLS_CERT" if certificate is None else "GLM4V_TLS_KEY"
+        raise ConfigurationError(f"{missing} is not set; TLS needs a certificate and its key")
+    files = TlsFiles(certificate, key, client_ca)
+    _read(files)
+    return files
+
+
+def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Credentials whose files may be replaced while the server runs.
+
+    Connections made before keep their certificate. Files that cannot be used are logged once, and
+    the certificate before them stays. Raises ConfigurationError when the first ones cannot be used.
+    """
+    loaded = _read(files)
+    return grpc.dynamic_ssl_server_credentials(
+        loaded.configuration,
+        _Reloader(files, loaded.version).changed,  # type: ignore[arg-type] # may return None
+        require_client_authentication=files.client_ca is not None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    configuration: grpc.ServerCertificateConfiguration
+    version: object
+
+
+class _Reloader:
+    """Looks at the files before each handshake, which costs microseconds."""
+
+    def __init__(self, files: TlsFiles, version: object) -> None:
+        self._files = files
+        self._version = version
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """The new configuration, or None; gRPC calls it in a thread of its own."""
+        version = _version(self._files)
+        if version == self._version:
+            return None
+        self._version = version
+        try:
+            loaded = _read(self._files)
+        except ConfigurationError as error:
+            log.error(
+                "TLS files changed but cannot be used; the former certificate stays: %s", error
+            )
+            return None
+        self._version = loaded.version
+        log.info("TLS certificate reloaded from %s", self._files.certificate)
+        return loaded.configuration
+
+
+def _version(files: TlsFiles) -> object:
+    """What changes when a file does: a Kubernetes secret is a link to a file that is replaced."""
+    return [_stat(path) for path in files.paths]
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _read(files: TlsFiles) -> _Loaded:
+    """Files that belong together, though somebody may be replacing them one by one."""
+    for _ in range(_TRIES):
+        version = _version(files)
+        key, certificate = (
+            _bytes(files.key, "GLM4V_TLS_KEY"),
+            _bytes(files.certificate, "GLM4V_TLS_CERT"),
+        )
+        client_ca = _bytes(files.client_ca, "GLM4V_TLS_CLIENT_CA") if files.client_ca else None
+        _check(files)
+        if _version(files) == version:
+            break
+    configuration = grpc.ssl_server_certificate_configuration([(key, certificate)], client_ca)
+    return _Loaded(configuration, version)
+
+
+def _bytes(path: Path, variable: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{variable} {path}: {error.strerror}") from None
+
+
+def _check(files: TlsFiles) -> None:
+    """Let OpenSSL judge them: gRPC would only fail at each handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A key with a password would be asked for on the terminal.
+        context.load_cert_chain(files.certificate, files.key, password=lambda: "")
+    except (ssl.SSLError, ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"GLM4V_TLS_CERT {files.certificate} and GLM4V_TLS_KEY {files.key} are not a "
+            f"certificate and its key in PEM, without a password ({_reason(error)})"
+        ) from None
+    if files.client_ca is None:
+        return
+    try:
+        context.load_verify_locations(files.client_ca)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigurationError(
+            f"GLM4V_TLS_CLIENT_CA {files.client_ca} has no certificate in PEM ({_reason(error)})"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or str(error)
