@@ -122,7 +122,7 @@ def _engine(
         block_size=settings.block_size,
         init_group=None
         if rank is None or shard.size == 1
-        else partial(init_group, rank, device.collective_backend, settings.rank_timeout_s),
+        else partial(init_group, rank, device, settings.rank_timeout_s),
         timeout_s=settings.rank_timeout_s,
     )
     scheduler = Scheduler(

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from glm4v.device.arbiter import Arbiter, NoArbiter
-from glm4v.device.collectives import Collective
+from glm4v.device.collectives import Collective, ProcessGroup
 from glm4v.device.linear import Epilogue, Linear, PlainLinear
 
 
@@ -97,11 +97,19 @@ class Device(ABC):
     dtype: torch.dtype  # of activations and cache, and of weights unless `linear` packs them
     description: str  # for people: stored and computed in which dtypes, by which kernels
     weight_bytes: int  # per stored weight
-    collective_backend: str  # "gloo", "nccl", "hccl"
 
     @abstractmethod
     def free_memory_bytes(self) -> int:
         """Memory that is free for weights and cache."""
+
+    @abstractmethod
+    def init_group(
+        self, address: str, *, rank: int, size: int, timeout_s: float, join_timeout_s: float
+    ) -> ProcessGroup:
+        """Join a tensor-parallel group as `ProcessGroup` describes, over this device's backend.
+
+        A "file:" address means that all ranks are on this host.
+        """
 
     def arbiter(self, path: Path | None) -> Arbiter:
         """What workers on this hardware take turns by; `path` is a file that they share, if any."""

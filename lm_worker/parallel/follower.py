@@ -37,11 +37,11 @@ def follow(settings: LmSettings, config: RankConfig) -> None:
             local_size=config.local_size,
         )
     )
-    group = init_group(config, device.collective_backend, settings.rank_timeout_s)
+    group = init_group(config, device, settings.rank_timeout_s)
     cache = json.loads(group.receive())
     shard = Shard(config.rank, config.size)
     runner = Runner.load(checkpoint, device, shard, group, **cache)
-    group.meet("loaded", LOAD_TIMEOUT_S)
+    group.barrier("loaded", LOAD_TIMEOUT_S)
     log.info("rank %d of %d ready", config.rank, config.size)
     run_commands(runner, group)
     group.close()

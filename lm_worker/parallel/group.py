@@ -6,13 +6,13 @@ torchrun's RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 
 import asyncio
 import logging
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from glm4v.device import Device
 from glm4v.device.collectives import ProcessGroup
 from glm4v.errors import ConfigurationError, Unavailable
 from glm4v.host.temporary_folder import TemporaryFolder
@@ -71,18 +71,17 @@ def rank_from_env(environment: Mapping[str, str], tensor_parallel: int) -> RankC
     return RankConfig(rank, size, f"tcp://{host}:{port}", local_rank, local_size)
 
 
-def init_group(config: RankConfig, backend: str, rank_timeout_s: float) -> ProcessGroup:
+def init_group(config: RankConfig, device: Device, rank_timeout_s: float) -> ProcessGroup:
     """Join the group; raises Unavailable if some ranks do not.
 
     Later, a rank that dies or hangs is noticed within `rank_timeout_s`, seconds.
     """
-    return ProcessGroup(
-        backend,
+    return device.init_group(
         config.address,
         rank=config.rank,
         size=config.size,
         timeout_s=rank_timeout_s * _CALL_SHARE,
-        join_s=JOIN_TIMEOUT_S,
+        join_timeout_s=JOIN_TIMEOUT_S,
     )
 
 
@@ -92,7 +91,6 @@ class RankProcesses:
     def __init__(self, size: int) -> None:
         self._folder = TemporaryFolder("ranks")
         self.config = RankConfig(0, size, (self._folder.path / "meeting").as_uri(), local_size=size)
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one host needs no other interface
         self._processes = [self._start(rank) for rank in range(1, size)]
 
     def _start(self, rank: int) -> subprocess.Popen[bytes]:

@@ -142,7 +142,7 @@ class Ranks:
         deadline = time.monotonic() + LOAD_TIMEOUT_S
         while True:
             try:
-                return group.meet("loaded", POLL_S)
+                return group.barrier("loaded", POLL_S)
             except Unavailable:
                 if self._closing.is_set() or time.monotonic() > deadline:
                     raise
@@ -151,11 +151,7 @@ class Ranks:
     def _broadcast(self, command: Command) -> None:
         if self._group is None:
             return
-        try:
-            self._group.send(encode(command))
-        except RuntimeError as error:  # gloo raises plain ones
-            reason = str(error).partition("\n")[0]
-            raise Unavailable(f"a rank died or hangs: {reason}") from error
+        self._group.send(encode(command))
 
     def _execute(self, plan: StepPlan) -> StepResult:
         self._broadcast(plan)

@@ -141,7 +141,7 @@ async def test_a_rank_that_is_lost_while_a_request_comes_in_ends_the_worker_and_
     bench: Bench, connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def add(*_: object, **__: object) -> int:
-        raise Unavailable("a rank has died or hangs")
+        raise Unavailable("a rank died or hangs")
 
     run = bench.running(Answers())
     monkeypatch.setattr(run.engine, "add", add)

@@ -133,7 +133,7 @@ class Running:
             partial(Runner.load, checkpoint, device, Shard(0, size), grammars=self.grammars),
             blocks=layout.blocks,
             block_size=layout.block_size,
-            init_group=partial(init_group, place, "gloo", timeout_s) if place else None,
+            init_group=partial(init_group, place, device, timeout_s) if place else None,
             timeout_s=timeout_s,
         )
         self.scheduler = Scheduler(

@@ -1,6 +1,7 @@
 """The CPU: the reference for all other devices."""
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch.nn import functional
 
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
-from glm4v.device.collectives import Collective
+from glm4v.device.collectives import Collective, ProcessGroup
 from glm4v.device.cpu.arbiter import CpuArbiter
 from glm4v.device.cpu.attention import CpuAttention
 from glm4v.device.cpu.kernels import (
@@ -49,7 +50,6 @@ class CpuDevice(Device):
         self.name = "cpu"
         self.torch_device = torch.device("cpu")
         self.dtype = dtype
-        self.collective_backend = "gloo"
         self._kernels = kernels if dtype == torch.float32 else None
         self._processes = processes
         self._bits = 16 if half_weights else 32
@@ -81,6 +81,21 @@ class CpuDevice(Device):
                     "lost"
                 )
         return cls(dtype, kernels, half_weights=half_weights, processes=options.local_size)
+
+    def init_group(
+        self, address: str, *, rank: int, size: int, timeout_s: float, join_timeout_s: float
+    ) -> ProcessGroup:
+        """Join a group over gloo; ranks of one host talk over the loopback interface."""
+        if address.startswith("file:"):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        return ProcessGroup(
+            "gloo",
+            address,
+            rank=rank,
+            size=size,
+            timeout_s=timeout_s,
+            join_timeout_s=join_timeout_s,
+        )
 
     def arbiter(self, path: Path | None) -> Arbiter:
         """An arbiter over the file `path`; without one, workers do not wait for each other."""

@@ -1,10 +1,12 @@
 """Two processes and their sums."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from glm4v.device import DeviceOptions, open_device
 from glm4v.device.collectives import Collective, ProcessGroup, SingleRank
 from glm4v.errors import Unavailable
 from tests.rank_processes import run_ranks
@@ -62,10 +64,10 @@ def come_again(group: Collective, rank: int, size: int, address: str) -> torch.T
     group.check_restarts()
     group.all_reduce(torch.ones(1))
     if rank == 1:
-        with pytest.raises(Unavailable, match="this rank has come before"):
+        with pytest.raises(Unavailable, match="rank 1 joined twice; restart rank 0"):
             ProcessGroup("gloo", address, rank=rank, size=size)
     group.all_reduce(torch.ones(1))
-    with pytest.raises(Unavailable, match="rank 1 has ended and was started again"):
+    with pytest.raises(Unavailable, match="rank 1 was restarted"):
         group.check_restarts()
     return torch.ones(1)
 
@@ -74,8 +76,29 @@ def test_a_rank_that_was_started_again_is_not_taken_for_the_one_before(tmp_path:
     assert run_ranks(come_again, 2, tmp_path, (tmp_path / "group").as_uri()) == [1, 1]
 
 
+def lose_a_rank(group: Collective, rank: int, size: int) -> torch.Tensor:
+    """Whether what a backend raises has our name."""
+    assert isinstance(group, ProcessGroup)
+    group.all_reduce(torch.ones(1))
+    if rank == 1:  # rank 0 leaves
+        calls: list[Callable[[], object]] = [
+            lambda: group.all_reduce(torch.ones(1)),
+            lambda: group.all_gather(torch.ones(1), 0),
+            group.receive,
+            lambda: group.send(b"nobody hears this"),
+        ]
+        for call in calls:
+            with pytest.raises(Unavailable, match="a rank died or hangs: "):
+                call()
+    return torch.ones(1)
+
+
+def test_every_call_says_that_a_rank_is_lost(tmp_path: Path) -> None:
+    assert run_ranks(lose_a_rank, 2, tmp_path, timeout_s=5.0) == [1, 1]
+
+
 def test_a_group_that_does_not_form_says_so(tmp_path: Path) -> None:
+    device = open_device(DeviceOptions("cpu", "bfloat16"))
+    address = (tmp_path / "group").as_uri()
     with pytest.raises(Unavailable, match=r"rank 0 of 2: no gloo group .* within 0\.2 s"):
-        ProcessGroup(
-            "gloo", f"file://{tmp_path / 'group'}", rank=0, size=2, timeout_s=0.2, join_s=0.2
-        )
+        device.init_group(address, rank=0, size=2, timeout_s=0.2, join_timeout_s=0.2)
