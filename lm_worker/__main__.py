@@ -124,6 +124,7 @@ def _engine(
         if rank is None or shard.size == 1
         else partial(init_group, rank, device, settings.rank_timeout_s),
         timeout_s=settings.rank_timeout_s,
+        is_out_of_memory=device.is_out_of_memory,
     )
     scheduler = Scheduler(
         BlockPool(blocks, settings.block_size),

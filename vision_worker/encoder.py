@@ -34,6 +34,11 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _END_S = 10.0
+_NO_MEMORY = "the vision worker has not enough memory for its weights; free some"
+_NO_MEMORY_FOR_IMAGE = (
+    "the vision worker has not enough memory left for this image; send it scaled down, or try "
+    "again later"
+)
 
 
 class Encoder:
@@ -65,9 +70,7 @@ class Encoder:
 
     async def start(self) -> None:
         """Read the weights; raises CheckpointError, Overloaded without memory for them."""
-        with out_of_memory_as_overloaded(
-            "the vision worker has not enough memory for its weights; free some"
-        ):
+        with out_of_memory_as_overloaded(_NO_MEMORY, self._device.is_out_of_memory):
             self._decoders.start()
             await self._device_thread.call(self._load)
         self.started.set()
@@ -92,8 +95,10 @@ class Encoder:
         try:
             async with self._room:
                 with suppress(TakesLong):
-                    return await self._on_device(await _named(self._decoders.quickly(data)), gone)
-            pixels = await _named(self._decoders.slowly(data))
+                    return await self._on_device(
+                        await self._translate_oom(self._decoders.quickly(data)), gone
+                    )
+            pixels = await self._translate_oom(self._decoders.slowly(data))
             async with self._room:
                 return await self._on_device(pixels, gone)
         finally:
@@ -101,9 +106,15 @@ class Encoder:
 
     async def _on_device(self, pixels: Pixels, gone: threading.Event) -> TensorBytes:
         self.images_decoded += 1
-        embedding = await _named(self._device_thread.call(partial(self._encode, pixels, gone)))
+        embedding = await self._translate_oom(
+            self._device_thread.call(partial(self._encode, pixels, gone))
+        )
         self.images_encoded += 1
         return embedding
+
+    async def _translate_oom(self, result: Awaitable[_T]) -> _T:
+        with out_of_memory_as_overloaded(_NO_MEMORY_FOR_IMAGE, self._device.is_out_of_memory):
+            return await result
 
     def close(self) -> None:
         """Let the images at hand end, but for those aside and those whose caller has gone.
@@ -146,15 +157,6 @@ class Encoder:
 
 class _CallerGone(Exception):
     """Ends the work on an image; there is nobody to see it."""
-
-
-async def _named(result: Awaitable[_T]) -> _T:
-    """What a thread gives, or raises; running out of memory by its name."""
-    with out_of_memory_as_overloaded(
-        "the vision worker has not enough memory left for this image; "
-        "send it scaled down, or try again later"
-    ):
-        return await result
 
 
 def _to_host(tensor: torch.Tensor) -> TensorBytes:

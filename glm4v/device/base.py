@@ -10,6 +10,7 @@ import torch
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.collectives import Collective, ProcessGroup
 from glm4v.device.linear import Epilogue, Linear, PlainLinear
+from glm4v.host.out_of_memory import is_out_of_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,10 @@ class Device(ABC):
     @abstractmethod
     def free_memory_bytes(self) -> int:
         """Memory that is free for weights and cache."""
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether this device or the host ran out of memory."""
+        return is_out_of_memory(error)
 
     @abstractmethod
     def init_group(

@@ -1,15 +1,15 @@
-"""Running out of memory, by whichever name it comes."""
+"""Recognizes errors that mean: out of memory."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from glm4v.errors import Overloaded
 
-_OF_TORCH = ("torch", "OutOfMemoryError")  # which is not imported for this
+_OF_TORCH = ("torch", "OutOfMemoryError")  # without importing torch
 
-# What is said by things that have no type for it: torch's allocators, the system, and threads that
-# find no room for their stacks.
+# Messages of errors without a type of their own: torch's allocators, the system, and threads whose
+# stacks cannot be allocated.
 _TEXTS = (
     "DefaultCPUAllocator: can't allocate memory",
     "out of memory",
@@ -19,7 +19,7 @@ _TEXTS = (
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, the system, or a device's allocator says so."""
+    """Whether Python, the system, or torch ran out of memory."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     kind = type(error)
@@ -29,8 +29,13 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def out_of_memory_as_overloaded(message: str) -> Iterator[None]:
-    """Raise Overloaded(message) in place of what runs out of memory inside."""
+def out_of_memory_as_overloaded(
+    message: str, is_out_of_memory: Callable[[Exception], bool] = is_out_of_memory
+) -> Iterator[None]:
+    """Raise Overloaded(message) for errors inside that mean out of memory.
+
+    A device has its own test for them.
+    """
     try:
         yield
     except Overloaded:

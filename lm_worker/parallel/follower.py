@@ -37,14 +37,15 @@ def follow(settings: LmSettings, config: RankConfig) -> None:
             local_size=config.local_size,
         )
     )
-    group = init_group(config, device, settings.rank_timeout_s)
-    cache = json.loads(group.receive())
-    shard = Shard(config.rank, config.size)
-    runner = Runner.load(checkpoint, device, shard, group, **cache)
-    group.barrier("loaded", LOAD_TIMEOUT_S)
-    log.info("rank %d of %d ready", config.rank, config.size)
-    run_commands(runner, group)
-    group.close()
+    with out_of_memory_as_overloaded(NO_MEMORY, device.is_out_of_memory):
+        group = init_group(config, device, settings.rank_timeout_s)
+        cache = json.loads(group.receive())
+        shard = Shard(config.rank, config.size)
+        runner = Runner.load(checkpoint, device, shard, group, **cache)
+        group.barrier("loaded", LOAD_TIMEOUT_S)
+        log.info("rank %d of %d ready", config.rank, config.size)
+        run_commands(runner, group)
+        group.close()
 
 
 def run_commands(runner: Runner, group: ProcessGroup) -> None:
@@ -78,8 +79,7 @@ def _run() -> None:
     else:
         config = rank_from_env(os.environ, settings.tensor_parallel)
     assert config is not None, "a follower needs a rank"
-    with out_of_memory_as_overloaded(NO_MEMORY):
-        follow(settings, config)
+    follow(settings, config)
 
 
 def _die_with_parent() -> None:

@@ -31,6 +31,10 @@ LAYERS = 2  # of the tiny checkpoint
 DECODERS = 2
 
 
+class AllocationFailed(Exception):
+    """An error that only its device knows."""
+
+
 class SteppedDevice(CpuDevice):
     """The CPU, which stops in every layer until it is let go on; it can run out of memory."""
 
@@ -49,6 +53,9 @@ class SteppedDevice(CpuDevice):
             raise self.failure
         torch.empty(self.allocate, dtype=torch.uint8)
         return super().full_attention(heads)
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, AllocationFailed) or super().is_out_of_memory(error)
 
     def free_run(self) -> None:
         """Stop no more."""
@@ -228,9 +235,10 @@ async def test_memory_that_is_out_is_told_as_overload(
     with pytest.raises(Overloaded, match="not enough memory"):
         await encoder.encode(image(1))
     device.allocate = 0
-    device.failure = torch.OutOfMemoryError("Tried to allocate 2 GiB")
-    with pytest.raises(Overloaded, match="not enough memory"):
-        await encoder.encode(image(1))
+    for failure in (torch.OutOfMemoryError("Tried to allocate 2 GiB"), AllocationFailed()):
+        device.failure = failure
+        with pytest.raises(Overloaded, match="not enough memory"):
+            await encoder.encode(image(1))
     device.failure = None
     assert (await encoder.encode(image(1))).data
 
