@@ -126,3 +126,16 @@ async def test_a_wakeup_stream_has_a_time_to_live(bench: Bench) -> None:
     commands = bench.connection.commands
     [wakeup] = await commands.keys(bench.keys.wakeup("*"))
     assert 0 < await commands.ttl(wakeup) <= 60
+
+
+async def test_a_reader_that_waited_in_vain_misses_nothing_afterwards(bench: Bench) -> None:
+    await bench.accept("r")
+    reader = await bench.hub.follow("r")
+    for index in range(3):
+        assert await reader.next(0.01) is None
+        await bench.token("r", index)
+        with anyio.fail_after(20):
+            event = await reader.next(20)
+        assert isinstance(event, pb.JournalTokens)
+        assert list(event.ids) == [index]
+    reader.close()
