@@ -92,9 +92,33 @@ class RequestFailed(Glm4vError):
     code = "ABORTED"
 
 
+_BY_CODE: dict[str, type[Glm4vError]] = {
+    kind.code: kind
+    for kind in (
+        InvalidRequest,
+        UnknownReference,
+        IdTaken,
+        CheckpointError,
+        Unavailable,
+        Overloaded,
+        DeadlinePassed,
+        Cancelled,
+        RequestFailed,
+    )
+}
+# What a process that does not start may end with. Requests share some of these exit codes.
+_BY_EXIT_CODE: dict[int, type[Glm4vError]] = {
+    kind.exit_code: kind
+    for kind in (ConfigurationError, InvalidRequest, CheckpointError, Unavailable, Overloaded)
+}
+
+
 def by_code(code: str, message: str) -> Glm4vError:
     """The error for the name of a gRPC status; RequestFailed for any other."""
-    for kind in Glm4vError.__subclasses__():
-        if kind.code == code != Glm4vError.code:
-            return kind(message)
-    return RequestFailed(message)
+    return _BY_CODE.get(code, RequestFailed)(message)
+
+
+def by_exit_code(exit_code: int, message: str) -> Glm4vError | None:
+    """The error that a process failed to start with; None for any other exit code."""
+    kind = _BY_EXIT_CODE.get(exit_code)
+    return None if kind is None else kind(message)

@@ -1,4 +1,4 @@
-"""One life of one program: a process in a group of its own, its output as lines."""
+"""A running program: a process in its own group, its output read as lines."""
 
 import asyncio
 import codecs
@@ -11,29 +11,29 @@ from dataclasses import dataclass
 
 from glm4v.local.pdeathsig import with_pdeathsig
 
-LogSink = Callable[[str, str], None]  # takes a process's name and one line about or from it
+LogSink = Callable[[str, str], None]  # receives the name of a process and a line from or about it
 
 _READ_BYTES = 2**16
-_OUTPUT_S = 1.0  # how long the rest of its output is waited for; a grandchild may hold the pipe
+_OUTPUT_S = 1.0  # to read the rest of its output; a grandchild may keep the pipe open
 _KEPT_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run, and how to see that it is ready."""
+    """What to run, and how to tell that it is ready."""
 
     name: str
     command: tuple[str, ...]  # an absolute path, then its arguments
     environment: Mapping[str, str]  # all of it
-    is_ready: Callable[[], bool]  # quick; called in a thread
+    is_ready: Callable[[], bool]  # must be quick; called in a thread
     stop_s: float = 15.0  # from SIGTERM to SIGKILL
-    silent_s: float = 60.0  # it is killed when it has not been ready for so long
-    start_s: float = 1800.0  # the same for one that was started again and loads
-    nice: int = 0  # above 0: it gives way to those below
+    silent_s: float = 60.0  # killed if not ready for longer
+    start_s: float = 1800.0  # the same after a restart, until it is ready again
+    nice: int = 0  # niceness; above 0 lowers its priority
 
 
 class Child:
-    """A running program. Its group is killed when it ends: nothing it started stays behind."""
+    """A running program. When it ends its process group is killed, with all that it started."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Child:
 
     @classmethod
     async def spawn(cls, program: Program, show: LogSink) -> "Child":
-        """Start a program; it ends with this process at the latest."""
-        # A pipe of our own: waiting for a process with asyncio's waits for its pipes too, and what
-        # it started may hold them.
+        """Start a program. It is killed when this process ends."""
+        # With asyncio's own pipe, waiting for the process would wait for its children too: they
+        # inherit the pipe.
         read_end, write_end = os.pipe()
         output = asyncio.StreamReader()
         pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -67,7 +67,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=write_end,
                 stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in a terminal is ours to pass on, in order
+                start_new_session=True,  # we handle Ctrl-C and stop processes in order
             )
         except BaseException:
             pipe.close()
@@ -78,41 +78,43 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Process id, also after its end."""
+        """Process id; known after the end too."""
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not ended."""
         return self._process.returncode is None
 
     async def ended(self) -> int:
-        """Its exit code, or minus the signal that ended it, once all its output is read."""
+        """Wait for the end and the last output; the exit code, or minus the number of a signal."""
         code = await self._process.wait()
         self.kill()
         await asyncio.wait({self._reader}, timeout=_OUTPUT_S)
-        self._reader.cancel()  # nothing to do, or held by something that left the group
+        self._reader.cancel()  # done, or the pipe is held by a process outside the group
         self._pipe.close()
         return code
 
     async def stop(self) -> None:
-        """Ask it to end, and end it when it does not."""
+        """Send SIGTERM, and SIGKILL after `stop_s`."""
         if self.is_running:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
         try:
             await asyncio.wait_for(self._process.wait(), self._program.stop_s)
         except TimeoutError:
-            self._show(self._program.name, f"still there after {self._program.stop_s:g} s: killed")
+            self._show(
+                self._program.name, f"did not stop within {self._program.stop_s:g} s; killing it"
+            )
             self.kill()
         await self.ended()
 
     def kill(self) -> None:
-        """End it and all it started, now."""
+        """Kill it and all that it started."""
         self.send_signal(signal.SIGKILL)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to it and all it started."""
+        """Send a signal to it and all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
@@ -121,7 +123,7 @@ class Child:
         rest = ""
         while data := await output.read(_READ_BYTES):
             *lines, rest = (rest + decoder.decode(data)).split("\n")
-            if len(rest) > _READ_BYTES:  # a line without end must not fill our memory
+            if len(rest) > _READ_BYTES:  # an endless line must not exhaust memory
                 lines, rest = [*lines, rest], ""
             for line in lines:
                 self._take(line)
