@@ -41,6 +41,8 @@ class Client:
         timeout_s: Default deadline of a request, in seconds; `math.inf` sets none.
         retry_timeout_s: How long to retry a gateway that does not answer, in seconds. An
             accepted request is retried until its deadline.
+        credentials: For a gateway with TLS, for example `grpc.ssl_channel_credentials(ca)`; None
+            connects without TLS.
 
     All methods raise the errors of `glm4v.errors`.
     """
@@ -51,11 +53,12 @@ class Client:
         *,
         timeout_s: float = 600.0,
         retry_timeout_s: float = 10.0,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._target = target
         self._timeout_s = check_timeout("timeout_s", timeout_s)
         self._retry_timeout_s = retry_timeout_s
-        self._channel = open_channel(target)
+        self._channel = open_channel(target, credentials)
         self._stub = InferenceServiceStub(self._channel)
 
     def connect(self, within_s: float) -> None:

@@ -81,8 +81,11 @@ class Breaks:
         raise BrokenOff(f"{failure}, {self._count} times{advice}")
 
 
-def open_channel(target: str) -> grpc.Channel:
-    """A channel for large images that reconnects quickly and detects a frozen gateway."""
+def open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    """A channel for large images that reconnects quickly and detects a frozen gateway.
+
+    It uses TLS where there are credentials.
+    """
     options: list[tuple[str, int]] = [
         ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -96,7 +99,9 @@ def open_channel(target: str) -> grpc.Channel:
     ]
     if target.startswith(("127.", "localhost", "[::1]")):
         options.append(("grpc.enable_http_proxy", 0))  # a proxy has another loopback
-    return grpc.insecure_channel(target, options=options)
+    if credentials is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
 
 
 def unary(

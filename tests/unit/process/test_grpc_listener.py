@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 import pytest
-import trustme
 from grpc import aio
 
 from glm4v.errors import ConfigurationError, InvalidRequest
@@ -18,6 +17,7 @@ from glm4v.process.grpc_listener import GrpcListener
 from glm4v.process.health import Health
 from glm4v.process.tls import TlsFiles, tls_files
 from glm4v.status import is_marked
+from tests.authority import Authority, trust
 from tests.processes import until
 
 MB = 2**20
@@ -160,23 +160,6 @@ async def test_calls_that_stream_messages_are_counted_with_their_memory(tmp_path
         await until(lambda: served.listener.calls == 0)
 
 
-class Authority:
-    """A certificate authority, and files it issues."""
-
-    def __init__(self) -> None:
-        self._ca = trustme.CA()
-        self.pem = self._ca.cert_pem.bytes()
-
-    def issue(self, folder: Path) -> TlsFiles:
-        """Write a certificate for this machine and its key."""
-        issued = self._ca.issue_cert("localhost", "127.0.0.1")
-        folder.mkdir(exist_ok=True)
-        files = TlsFiles(folder / "tls.crt", folder / "tls.key")
-        files.key.write_bytes(issued.private_key_pem.bytes())
-        files.certificate.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
-        return files
-
-
 @asynccontextmanager
 async def tls_server(files: TlsFiles) -> AsyncIterator[str]:
     office = Office()
@@ -204,15 +187,6 @@ async def answer(address: str, credentials: grpc.ChannelCredentials | None) -> b
             return bool(await send(b"hello", timeout=10) == b"hello")
         except aio.AioRpcError as error:
             return error.code() != grpc.StatusCode.UNAVAILABLE
-
-
-def trust(authority: Authority, client: TlsFiles | None = None) -> grpc.ChannelCredentials:
-    """Credentials of a client that trusts an authority."""
-    if client is None:
-        return grpc.ssl_channel_credentials(authority.pem)
-    return grpc.ssl_channel_credentials(
-        authority.pem, client.key.read_bytes(), client.certificate.read_bytes()
-    )
 
 
 async def test_a_client_has_to_trust_the_authority(tmp_path: Path) -> None:
