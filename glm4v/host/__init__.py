@@ -1,1 +1,1 @@
-"""The machine, or the container, that a process runs on."""
+"""The machine or container that a process runs on."""

@@ -1,4 +1,4 @@
-"""The control groups that a process is in: where a container's limits stand."""
+"""The control groups of this process, which hold the limits of its container."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +8,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def groups_of(controller: str, proc: Path, cgroups: Path) -> Iterator[tuple[Path, int]]:
-    """Folders of our group and of each one above it, with the version of cgroups: 1 or 2.
+    """Folders of our group and of each group above it, with the version of cgroups, 1 or 2.
 
-    Every limit on the way counts. Nothing where there are no cgroups. Sources: cgroups(7), the
+    The limits of all of them apply. Yields nothing without cgroups. Sources: cgroups(7), the
     kernel's documentation of cgroup v1 and v2.
     """
     try:
@@ -23,12 +23,12 @@ def groups_of(controller: str, proc: Path, cgroups: Path) -> Iterator[tuple[Path
             base, version = cgroups, 2
         elif controller in controllers.split(","):
             base, version = cgroups / controller, 1
-            if not base.exists():  # mounted by the names of all that are together, and no link
+            if not base.exists():  # mounted under the names of all its controllers, without a link
                 base = cgroups / controllers
         else:
             continue
         group = base / path.lstrip("/")
-        # Inside a container the path may be the host's; then only the root is visible, and ours.
+        # In a container the path may be that of the host; then the visible root is our group.
         while group != base:
             yield group, version
             group = group.parent
@@ -36,7 +36,7 @@ def groups_of(controller: str, proc: Path, cgroups: Path) -> Iterator[tuple[Path
 
 
 def words_of(path: Path) -> list[str]:
-    """What stands in a file of a group; empty where there is no such file."""
+    """The words of a file of a group; empty if there is no such file."""
     try:
         return path.read_text(encoding="ascii").split()
     except OSError:

@@ -1,4 +1,4 @@
-"""How many CPUs this process may keep busy: its affinity, or its container's share if less."""
+"""How many CPUs this process may use: the smaller of its affinity and its container's quota."""
 
 import os
 import sys
@@ -11,9 +11,9 @@ from glm4v.host.cgroups import CGROUPS, PROC, groups_of, words_of
 def usable_cpus(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
     """CPUs, at least 1.
 
-    A quota of a fraction is rounded to the nearest number, a half up: threads beyond the quota are
-    stopped together for the rest of each period, those below leave a share unused, and so neither
-    is more than half a CPU. Sources: cpu.max in the kernel's documentation of cgroup v2,
+    A fractional quota is rounded to the nearest number, a half up: with more threads than the quota
+    the kernel throttles all of them each period, with fewer a share is unused. Rounding keeps both
+    below half a CPU. Sources: cpu.max in the kernel's documentation of cgroup v2,
     cpu.cfs_quota_us and cpu.cfs_period_us in that of v1.
     """
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
@@ -21,7 +21,7 @@ def usable_cpus(proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
 
 
 def _quotas(proc: Path, cgroups: Path) -> Iterator[float]:
-    """CPUs that each limit on the way from the root to our group leaves."""
+    """The quota of our group and of each group above it, in CPUs."""
     for group, version in groups_of("cpu", proc, cgroups):
         if version == 2:
             words = words_of(group / "cpu.max")

@@ -1,4 +1,4 @@
-"""Temporary folders that the next run removes where the one that made them was killed."""
+"""Temporary folders; the next run removes those of a process that was killed."""
 
 import contextlib
 import fcntl
@@ -9,32 +9,32 @@ import tempfile
 from pathlib import Path
 
 _PREFIX = "glm4v-"
-_LOCK = ".temporary.lock"  # held for as long as the folder is in use
+_LOCK = ".temporary.lock"  # locked while the folder is in use
 
 
 class TemporaryFolder:
-    """A folder for this user alone, gone after `close`, or at the latest when another is made.
+    """A folder for this user only, removed by `close`, or when the next one is created.
 
-    Images of users lie in some of them. A process that is killed cannot tidy up, but the kernel
-    lets go of its lock; so a folder whose lock is free has no owner any more.
+    Some hold images of users. A killed process cannot remove its folder, but the kernel releases
+    its lock: a folder whose lock is free has no owner.
 
     Attributes:
-        path: The folder, empty but for the lock.
+        path: The folder; it contains only the lock at first.
     """
 
     def __init__(self, what: str, parent: Path | None = None) -> None:
-        """`what` is part of the name; `parent` is by default what TMPDIR names."""
+        """`what` becomes part of the name; `parent` is TMPDIR by default."""
         parent = Path(tempfile.gettempdir()) if parent is None else parent
         _remove_abandoned(parent)
         self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{what}-", dir=parent))
-        # It gets its name when it is locked: one that is free has been locked before.
+        # Renamed once it is locked: a free lock of that name was locked before.
         unnamed = self.path / f"{_LOCK}.new"
         self._lock = os.open(unnamed, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         unnamed.rename(self.path / _LOCK)
 
     def close(self) -> None:
-        """Remove it and all that lies in it."""
+        """Remove the folder and its content."""
         try:
             shutil.rmtree(self.path)
         finally:
@@ -51,7 +51,7 @@ def _remove_abandoned(parent: Path) -> None:
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             if entry.name.startswith(_PREFIX):
-                with contextlib.suppress(OSError):  # somebody else removes it, or it is not ours
+                with contextlib.suppress(OSError):  # another process removes it, or it is not ours
                     _remove_if_abandoned(Path(entry.path))
 
 

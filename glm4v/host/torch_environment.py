@@ -1,31 +1,31 @@
-"""Environment variables that decide how torch starts; read once, while it is imported."""
+"""Environment variables that torch reads once, when it is imported."""
 
 import os
 
 
 def prepare_torch() -> None:
-    """Set them for this process and its children, unless the environment says otherwise.
+    """Set them for this process and its children, unless they are set already.
 
-    Has to be called before anything of torch is imported.
+    Has to be called before torch is imported.
     """
-    _wait_briefly()
+    _limit_openmp_spin()
     _load_no_plugins()
 
 
-def _wait_briefly() -> None:
+def _limit_openmp_spin() -> None:
     """Let OpenMP's threads spin for some microseconds only.
 
-    As long as the gaps between products are: longer takes the cores from what runs beside them, our
-    own kernels' threads above all, and to sleep at once costs a tenth of the speed.
+    That is as long as the gaps between matrix products. Longer spinning takes cores from other
+    threads, our kernels' above all; no spinning costs a tenth of the speed.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 def _load_no_plugins() -> None:
-    """Let `import torch` leave the entry points `torch.backends` alone; torch 2.5 and newer.
+    """Keep `import torch` from loading the entry points `torch.backends` (torch 2.5 and newer).
 
-    An installed plug-in (torch_npu, for one) may print on standard output, or raise where its
-    driver is not set up, and the process does not use it. A device that is a plug-in's imports it.
+    An installed plug-in such as torch_npu may print to standard output, or raise without its
+    driver, in a process that does not use it. A device that needs a plug-in imports it.
     """
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")

@@ -1,4 +1,4 @@
-"""The whole system on one machine: Redis, workers and a gateway as processes of ours."""
+"""The whole system on one machine: Redis, workers and a gateway as child processes."""
 
 import asyncio
 import os
@@ -32,41 +32,47 @@ from glm4v.local.runtime_folder import RuntimeFolder
 from glm4v.local.supervisor import Supervisor
 from glm4v.process.extras import require
 
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where one asks who listens everywhere
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # to connect to a wildcard address
 _HEALTH_TIMEOUT_S = 1.0
 _DRAIN_S = 10.0  # default of GLM4V_DRAIN_TIMEOUT_S
-# Language workers give way to vision workers: all who ask about an image wait for it, and a step
-# that then has more answers in it takes hardly longer.
+# Vision workers go first: requests wait for their images, and a language step that is delayed takes
+# hardly longer for the requests that joined meanwhile.
 _LANGUAGE_NICE = 10
-# Images wait for prefills here (see `cpu_arbiter`), so prefills must be short: answers under way
-# wait longer for a step of theirs, and less for images.
-_STEP_STRETCH = "8"
-_AFTER_DRAIN_S = 5.0  # what a process may take beyond its drain
-_SILENT_S = 60.0  # beyond that: one that drains does not serve
+# Images wait for prefills here (GLM4V_CPU_ARBITER), so prefills must be short: a running request
+# waits longer for one step, and less for images.
+_PREFILL_SLOWDOWN = "8"
+_AFTER_DRAIN_S = 5.0  # from the end of the drain to SIGKILL
+_SILENT_S = 60.0  # beyond that: a draining process is not ready
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
     """What to start."""
 
-    model: Path  # folder of the checkpoint
-    host: str = "127.0.0.1"  # that the gateway listens on
+    model: Path  # checkpoint folder
+    host: str = "127.0.0.1"  # of the gateway
     port: int = 0  # of the gateway; 0 takes a free one
     vision_workers: int = 1
     lm_workers: int = 1
     redis_url: str | None = None  # None starts a server
-    dtype: str | None = None  # None: that of the environment
-    data_dir: Path | None = None  # of that server; None forgets everything at the end
-    restart: bool = True  # what dies
+    dtype: str | None = None  # None takes that of the environment
+    data_dir: Path | None = None  # of that server; None keeps no data
+    restart: bool = True  # processes that end
     start_timeout_s: float = 600.0
-    environment: Mapping[str, str] = field(default_factory=dict)  # for all, beside our own
+    environment: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of all processes, in addition to ours
 
 
 class LocalCluster:
-    """`async with LocalCluster(settings) as cluster:` — everything is ready inside, and gone after.
+    """Use it as `async with LocalCluster(settings) as cluster:`; inside, all processes are ready.
 
     Processes are named "redis", "vision_worker", "lm_worker" (then "lm_worker-2" …) and "gateway".
-    Enter it in the main thread: the processes end with the thread that started them.
+    Enter it in the main thread: the processes are killed when the thread that started them ends.
+
+    Attributes:
+        own_redis_url: URL of the Redis that was started; None with another Redis.
+        is_stopping: Whether the processes are being stopped.
     """
 
     def __init__(self, settings: ClusterSettings, show: LogSink = lambda name, line: None) -> None:
@@ -76,30 +82,30 @@ class LocalCluster:
         self._port = settings.port
         self._folder: RuntimeFolder | None = None
         self._lock: IO[str] | None = None
-        self.own_redis_url: str | None = None  # of the server that was started
+        self.own_redis_url: str | None = None
         self._guard: asyncio.Future[None] | None = None  # of its disk
         self.is_stopping = False
 
     @property
     def target(self) -> str:
-        """Where the gateway can be asked from this machine, HOST:PORT."""
+        """Address of the gateway for clients on this machine, HOST:PORT."""
         host = _LOOPBACK.get(self._settings.host, self._settings.host)
         return _address(host, self._port)
 
     def process(self, name: str) -> Child:
-        """The newest process of that name; KeyError when there is none."""
+        """The current process of that name. Raises KeyError if there is none."""
         return self._supervisor.process(name)
 
     async def failed(self) -> None:
-        """Wait until something dies that cannot be kept running, and raise why."""
+        """Wait until a process cannot be kept running, and raise why."""
         await self._supervisor.failed()
 
     def kill(self) -> None:
-        """End all processes now; leaving the context still tidies up."""
+        """Kill all processes. Leaving the context still removes the files."""
         self._supervisor.kill()
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to all processes and to what they have started."""
+        """Send a signal to all processes and their children."""
         self._supervisor.send_signal(number)
 
     async def __aenter__(self) -> "LocalCluster":
@@ -116,10 +122,10 @@ class LocalCluster:
         await self._stop()
 
     async def _check(self) -> None:
-        """Find what cannot work before anything is started."""
+        """Check settings, port and Redis before any process starts."""
         settings = self._settings
         if settings.vision_workers or settings.lm_workers:
-            require("torch", "worker")  # as a sign that the extra is there: no other one has it
+            require("torch", "worker")  # no other extra installs it
         check_settings(self._environment("redis://", Path()))
         self._port = self._port or free_port(settings.host)
         check_port(settings.host, self._port)
@@ -163,16 +169,16 @@ class LocalCluster:
             self._lock.close()
 
     def _environment(self, redis_url: str, folder: Path) -> dict[str, str]:
-        """Variables of the processes; what the user has set about threads stays."""
+        """Variables of all processes. The number of threads that the user set is kept."""
         settings = self._settings
-        # The two kinds seldom compute at once, and threads that wait sleep: each kind may have all
-        # cores. With both busy that costs little, with one busy it is nearly twice as fast.
+        # Each kind of worker may use all cores: both seldom compute at once, and waiting threads
+        # sleep. If both are busy this costs little; if one is, it is nearly twice as fast.
         threads = str(threads_each(max(settings.vision_workers, settings.lm_workers)))
         return {
             "OMP_NUM_THREADS": threads,
             "GLM4V_THREADS": threads,
-            "GLM4V_CPU_ARBITER": str(folder / "turns"),
-            "GLM4V_PREFILL_SLOWDOWN": _STEP_STRETCH,
+            "GLM4V_CPU_ARBITER": str(folder / "cpu_arbiter.lock"),
+            "GLM4V_PREFILL_SLOWDOWN": _PREFILL_SLOWDOWN,
             **os.environ,
             **settings.environment,
             **({"GLM4V_DTYPE": settings.dtype} if settings.dtype else {}),
@@ -184,15 +190,15 @@ class LocalCluster:
 
 
 def threads_each(workers: int) -> int:
-    """Arithmetic threads of each worker when they share this machine's cores."""
+    """Compute threads of each worker when `workers` share the cores of this machine."""
     return max(1, usable_cpus() // max(1, workers))
 
 
 def is_serving(target: str) -> bool:
-    """Whether a process answers its health check with SERVING."""
+    """Whether a health check without TLS is answered with SERVING."""
     options = [
         ("grpc.enable_http_proxy", 0),
-        ("grpc.use_local_subchannel_pool", 1),  # or a failed attempt would delay the next check
+        ("grpc.use_local_subchannel_pool", 1),  # a shared one would back off after a failure
     ]
     with grpc.insecure_channel(target, options=options) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
@@ -250,7 +256,7 @@ def _workers(
 
 
 def _socket(folder: RuntimeFolder, name: str) -> str:
-    """A gRPC name is a URL, so some letters of the path are quoted."""
+    """Address of a unix socket; a gRPC name is a URL, so the path is quoted."""
     return f"unix:{quote(str(folder.socket(name)))}"
 
 
@@ -265,10 +271,10 @@ def _drain_s(environment: Mapping[str, str]) -> float:
 
 
 def _import_path() -> dict[str, str]:
-    """Lets children import the services from where we were imported, and from nowhere else.
+    """Variables with which children import the services from where we were imported.
 
-    A file in the current folder must not stand in for one of ours; an installed package is found
-    without help, and putting site-packages first would hide the standard library.
+    A file in the current folder must not replace one of ours. An installed package needs no path,
+    and site-packages in front would hide the standard library.
     """
     root = Path(glm4v.__file__).resolve().parents[1]
     if root.name in ("site-packages", "dist-packages"):

@@ -1,4 +1,4 @@
-"""Lets a Redis of our own refuse writes while its disk is nearly full; `own_server` says why."""
+"""Makes the embedded Redis refuse writes while its disk is nearly full; see `own_server`."""
 
 import asyncio
 import time
@@ -11,14 +11,14 @@ from glm4v.broker.own_server import refuse_writes, take_writes
 from glm4v.errors import Unavailable
 from glm4v.local.redis_launch import missing_bytes
 
-_LOOK_S = 0.1
-_TELL_S = 1.0  # how often the server is told again, and how long it refuses at least
+_CHECK_S = 0.1
+_REPEAT_S = 1.0  # between two commands to the server, and the least time that it refuses writes
 
 
 async def guard_disk(url: str, folder: Path, show: Callable[[str], None]) -> None:
-    """Watch the disk that `folder` is on, until cancelled; `show` gets a line for every change."""
+    """Watch the disk of `folder` until cancelled; `show` receives a line for every change."""
     connection = Connection(url)
-    was_full, told_at = False, -_TELL_S
+    was_full, sent_at = False, -_REPEAT_S
     try:
         while True:
             is_full = missing_bytes(folder) > 0
@@ -26,15 +26,15 @@ async def guard_disk(url: str, folder: Path, show: Callable[[str], None]) -> Non
                 show(
                     f"the disk of {folder} is nearly full: requests are refused"
                     if is_full
-                    else f"the disk of {folder} has room again"
+                    else f"the disk of {folder} has enough space again"
                 )
-            # Again and again, as a server that was started anew has looked for itself, and cannot
-            # be told while it starts.
-            if is_full != was_full or time.monotonic() - told_at >= _TELL_S:
+            # Repeated, because a restarted server has chosen for itself and takes no command while
+            # it starts.
+            if is_full != was_full or time.monotonic() - sent_at >= _REPEAT_S:
                 with suppress(Unavailable):
                     await (refuse_writes(connection) if is_full else take_writes(connection))
-                told_at = time.monotonic()
+                sent_at = time.monotonic()
             was_full = is_full
-            await asyncio.sleep(_TELL_S if is_full else _LOOK_S)
+            await asyncio.sleep(_REPEAT_S if is_full else _CHECK_S)
     finally:
         await connection.close()

@@ -1,4 +1,4 @@
-"""Runs a cluster for as long as a command in a terminal runs."""
+"""Runs a cluster as a foreground command of a terminal."""
 
 import asyncio
 import os
@@ -11,33 +11,35 @@ from glm4v.process.stop_signals import stop_signals
 
 
 class Foreground:
-    """One run, as long as the terminal's user wants it.
+    """One run of a cluster.
 
-    The first SIGINT, SIGTERM or SIGHUP stops everything in order, the next one kills. Ctrl-Z, which
-    reaches this process alone, suspends all others with it, and `fg` lets all go on: leases that
-    have lapsed meanwhile are taken again.
+    The first SIGINT, SIGTERM or SIGHUP stops all processes in order, the second one kills them.
+    Ctrl-Z suspends all processes, `fg` resumes them; workers reclaim leases that have expired.
+
+    Attributes:
+        signals: How many stop signals came.
     """
 
     def __init__(self, settings: ClusterSettings, show: LogSink) -> None:
         self._cluster = LocalCluster(settings, show)
         self._show = show
-        self.signals = 0  # how many came
+        self.signals = 0
 
     async def run(self, body: Callable[[LocalCluster], Awaitable[None]]) -> None:
-        """Start, run `body` until it returns or a signal comes, stop.
+        """Start the cluster, run `body` until it returns or a signal comes, stop the cluster.
 
-        Raises what `body` raises, or the reason why a process cannot be kept running.
+        Raises what `body` raises, or why a process cannot be kept running.
         """
         work = asyncio.ensure_future(self._live(body))
 
         def on_signal(number: signal.Signals) -> None:
             if number == signal.SIGHUP and self.signals:
-                return  # a terminal that is closed may say so twice
+                return  # a closed terminal may send two
             self.signals += 1
             if self.signals > 1:
                 self._cluster.kill()
             elif not self._cluster.is_stopping:
-                self._show("glm4v", "stopping; the next signal kills")
+                self._show("glm4v", "stopping; another signal kills all processes")
                 work.cancel()
 
         loop = asyncio.get_running_loop()
@@ -51,7 +53,7 @@ class Foreground:
 
     def _suspend(self) -> None:
         self._cluster.send_signal(signal.SIGSTOP)
-        os.kill(os.getpid(), signal.SIGSTOP)  # returns when somebody sends SIGCONT
+        os.kill(os.getpid(), signal.SIGSTOP)  # returns after SIGCONT
         self._cluster.send_signal(signal.SIGCONT)
 
     async def _live(self, body: Callable[[LocalCluster], Awaitable[None]]) -> None:

@@ -1,7 +1,7 @@
-"""What runs on this machine for this user: one file for each `glm4v up` with a Redis of its own.
+"""Instances of `glm4v up` of this user that started their own Redis: one file for each.
 
-The files lie in a folder that only this user can enter. A file is locked for as long as its process
-lives; the lock goes with the process, however it ends, so a file that can be locked is left over.
+The files are in a folder that only this user can open. Each is locked while its process runs. The
+kernel releases the lock however the process ends, so a file that can be locked is stale.
 """
 
 import fcntl
@@ -21,30 +21,30 @@ _SUFFIX = ".json"
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """Where a running `glm4v up` is to be found."""
+    """The addresses of a running `glm4v up`."""
 
-    target: str  # of its gateway, HOST:PORT
+    target: str  # the gateway, HOST:PORT
     redis_url: str
 
 
 @contextmanager
 def register_instance(system: Instance) -> Iterator[None]:
-    """Let other commands of this user find a system. Raises Unavailable."""
+    """Let other commands of this user find an instance. Raises Unavailable."""
     handle, path = _new_file()
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         os.write(handle, json.dumps(asdict(system)).encode())
-        path = path.rename(path.with_suffix(_SUFFIX))  # whole and locked when it is seen
+        path = path.rename(path.with_suffix(_SUFFIX))  # complete and locked before others see it
         yield
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
-        with suppress(OSError):  # there are others
+        with suppress(OSError):  # other instances remain
             path.parent.rmdir()
 
 
 def running_instances() -> list[Instance]:
-    """The systems that run now, in the order of their gateways. Raises Unavailable."""
+    """The running instances, ordered by gateway address. Raises Unavailable."""
     folder = _folder()
     if not folder.exists():
         return []
@@ -54,7 +54,7 @@ def running_instances() -> list[Instance]:
 
 
 def _new_file() -> tuple[int, Path]:
-    """A file that only this user can read; the last one to leave may be removing the folder."""
+    """A new file that only this user can read. Another instance may be removing the folder."""
     while True:
         folder = _folder()
         with suppress(FileExistsError):
@@ -72,7 +72,7 @@ def _read(path: Path) -> Instance | None:
                 path.unlink(missing_ok=True)
                 return None
             return Instance(**json.loads(file.read()))
-    except (OSError, TypeError, ValueError):  # it ended meanwhile, or is none of ours
+    except (OSError, TypeError, ValueError):  # the instance has just ended, or the file is not ours
         return None
 
 
@@ -92,9 +92,7 @@ def _folder() -> Path:
 
 
 def _check(folder: Path) -> None:
-    """It must be this user's own: in a folder for all, somebody else may have made it first."""
+    """The folder must belong to this user: in a shared /tmp, others may create it first."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise Unavailable(
-            f"folder {folder} is open to others; remove it, or name another in TMPDIR"
-        )
+        raise Unavailable(f"folder {folder} is accessible to other users; remove it, or set TMPDIR")

@@ -1,12 +1,12 @@
-"""Runs a program that must not outlive its parent: `tether.py PARENT_PID NICE PROGRAM ARGUMENT…`.
+"""Runs a program that is killed when its parent ends.
 
-A separate program, so that nothing of ours runs between fork and exec: the parent has gRPC's
-threads, and a forked copy of them may hang. It asks the kernel for SIGKILL at the parent's end and
-becomes the program, which keeps the request and the process id. Linux only: elsewhere a parent that
-is killed with SIGKILL leaves its children running.
+`pdeathsig.py PARENT_PID NICE PROGRAM ARGUMENT…` sets PR_SET_PDEATHSIG (prctl(2)) to SIGKILL and
+executes the program, which keeps the setting and the process id. It is a separate program because
+the parent has gRPC's threads: Python code between fork and exec may hang. On systems other than
+Linux a parent that is killed with SIGKILL leaves its children running.
 
-The kernel means the *thread* that started the program; start it from one that lives as long as the
-program should.
+The kernel watches the *thread* that started the program: start it from a thread that lives as long
+as the program should.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def with_pdeathsig(command: Sequence[str], nice: int = 0) -> list[str]:
-    """The command that runs `command` (an absolute path first) tied to this process.
+    """The command that runs `command` (an absolute path first) until this process ends.
 
-    `nice` says to whom it gives way, for children that are sessions of their own too.
+    `nice` is the niceness of the program; it holds for a child in its own session too.
     """
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(nice), *command]
 
@@ -32,11 +32,11 @@ def _become(parent: int, nice: int, command: list[str]) -> None:
         if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
         if os.getppid() != parent:
-            sys.exit(1)  # it died before the kernel knew whom to watch
+            sys.exit(1)  # the parent ended before the kernel watched it
     if nice:
         os.nice(nice)
-        # Linux may share the processor among sessions, where a process's own level does not count
-        # (sched(7), autogroup). Where that is off or refused it competes as an equal.
+        # Linux may schedule by session, where the niceness of a process does not count (autogroup
+        # in sched(7)). Where that is off or not permitted, it competes as an equal.
         with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:
             file.write(str(nice))
     os.execv(command[0], command)

@@ -1,4 +1,4 @@
-"""What cannot work is found before anything is started, and said in the words of the options."""
+"""Checks before a cluster starts, with errors in terms of the command's options."""
 
 import fcntl
 import socket
@@ -30,13 +30,13 @@ def check_settings(environment: Mapping[str, str]) -> None:
 
 
 def free_port(host: str) -> int:
-    """One that nobody listens on now."""
+    """A port of a host that is free now."""
     with _listen(host, 0) as listening:
         return int(listening.getsockname()[1])
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises Unavailable when somebody listens there, or the host is none of this machine's."""
+    """Raises Unavailable if a port is in use, or the host is not an address of this machine."""
     reason = bind_error(host, port)
     if reason is not None:
         raise Unavailable(
@@ -53,7 +53,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def check_redis(url: str) -> None:
-    """Raises Unavailable or ConfigurationError unless a Redis answers there."""
+    """Raises Unavailable or ConfigurationError unless Redis answers at a URL."""
     connection = Connection(url)
     try:
         await connection.check()
@@ -62,7 +62,7 @@ async def check_redis(url: str) -> None:
 
 
 def check_disk(folder: Path) -> None:
-    """Raises Overloaded where a server would refuse all writes."""
+    """Raises Overloaded if Redis would refuse all writes for lack of disk space."""
     missing = missing_bytes(folder)
     if missing:
         raise Overloaded(
@@ -72,9 +72,9 @@ def check_disk(folder: Path) -> None:
 
 
 def lock_folder(data_dir: Path) -> IO[str]:
-    """Two servers on one append-only file would destroy it: who holds the lock may start one.
+    """Lock a data folder: two servers would destroy its append-only file.
 
-    Raises ConfigurationError for a folder that cannot be written, Unavailable for one in use.
+    Raises ConfigurationError if it is not writable, Unavailable if it is in use.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

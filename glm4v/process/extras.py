@@ -1,4 +1,4 @@
-"""What to install for a process whose packages are missing; needs nothing but Python itself."""
+"""Says what to install when packages are missing; imports nothing but Python itself."""
 
 import sys
 from collections.abc import Iterator
@@ -7,13 +7,13 @@ from importlib.util import find_spec
 
 from glm4v.errors import ConfigurationError
 
-EXTRAS = "gateway,worker"  # those of the command
-_EXIT = 2  # as for a wrong configuration
+EXTRAS = "gateway,worker"  # of the command
+_EXIT = 2  # that of ConfigurationError
 
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Around the imports of a process: one that fails ends it with the extra that has it."""
+    """Wrap the imports of a process: a missing package ends it with the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -25,11 +25,11 @@ def extra(name: str) -> Iterator[None]:
 
 
 def require(package: str, extra: str) -> None:
-    """Raise ConfigurationError, with the extra to install, unless a package is there."""
+    """Raise ConfigurationError, with the extra to install, unless a package is installed."""
     if find_spec(package) is None:
         raise ConfigurationError(what_to_install(package, extra))
 
 
 def what_to_install(package: str, extras: str) -> str:
-    """Says that a package is missing, and which extras of this project have it."""
-    return f"{package} is not installed; pip install 'glm4v-serve[{extras}]' brings it"
+    """The error for a missing package: which extras of this project install it."""
+    return f"{package} is not installed; run pip install 'glm4v-serve[{extras}]'"

@@ -1,9 +1,9 @@
-"""Variables that a platform puts into a process because another service is called `glm4v…`.
+"""Environment variables that a platform sets because another service is named `glm4v…`.
 
-Kubernetes announces every Service of a namespace in the environment of every pod, and Docker does
-so for linked containers. A Service `glm4v-gateway` arrives as GLM4V_GATEWAY_SERVICE_HOST,
-GLM4V_GATEWAY_PORT and more: names that begin like a setting of ours and are none. They are known by
-name and value together, so that a misspelt setting is still an error.
+Kubernetes sets variables for every Service of a namespace in every pod, and Docker for linked
+containers. A Service `glm4v-gateway` gives GLM4V_GATEWAY_SERVICE_HOST, GLM4V_GATEWAY_PORT and more,
+which have our prefix and are no settings. They are recognized by name and value together, so that a
+misspelt setting is still an error.
 
 Sources: Kubernetes, "Discovering services: environment variables"; Docker, "Legacy container
 links".
@@ -22,7 +22,7 @@ _Environment = Mapping[str, str]
 
 
 def is_service_link(name: str, environment: _Environment) -> bool:
-    """Whether a variable of this environment is such a link, and not a setting that is misspelt."""
+    """Whether a variable of this environment is such a link and not a misspelt setting."""
     return any(
         (form := pattern.fullmatch(name)) and fits(form["alias"], environment[name], environment)
         for pattern, fits in _FORMS
@@ -30,7 +30,7 @@ def is_service_link(name: str, environment: _Environment) -> bool:
 
 
 def may_be_service_link(name: str) -> bool:
-    """Whether a platform may use this name for a link; no setting may have such a name."""
+    """Whether a link may have this name; then no setting may."""
     return any(pattern.fullmatch(name) for pattern, _ in _FORMS)
 
 
@@ -57,14 +57,14 @@ def _is_url(text: str) -> bool:
 
 
 def _is_service(alias: str, environment: _Environment) -> bool:
-    """Kubernetes sets both of a service; one alone was written by somebody else."""
+    """Kubernetes sets host and port of a service; one alone was not set by it."""
     return _is_address(environment.get(f"{alias}_SERVICE_HOST", "")) and _is_port(
         environment.get(f"{alias}_SERVICE_PORT", "")
     )
 
 
 def _is_container(alias: str, environment: _Environment) -> bool:
-    """Docker names the link as /CONTAINER/ALIAS."""
+    """Docker sets the name of a link to /CONTAINER/ALIAS."""
     parts = environment.get(f"{alias}_NAME", "").split("/")
     return len(parts) == 3 and parts[0] == "" and parts[2].upper().replace("-", "_") == alias
 

@@ -1,1 +1,1 @@
-"""What a process tells about itself."""
+"""Logs and metrics of a process."""

@@ -1,4 +1,4 @@
-"""The log of a process, on standard error: a reader that does not read must hold up nobody."""
+"""The log of a process, on standard error; a slow reader never blocks the process."""
 
 import logging
 import queue
@@ -6,33 +6,33 @@ import sys
 import threading
 from contextlib import suppress
 
-_MOST_RECORDS = 10_000  # that wait to be written; later ones are dropped
-_END_S = 1.0  # for what is left to be written
+_MAX_RECORDS = 10_000  # waiting to be written; further ones are dropped
+_FLUSH_TIMEOUT_S = 1.0
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class _BackgroundHandler(logging.Handler):
-    """Writes in a thread of its own, so that a full pipe or a stopped terminal blocks no caller."""
+    """Writes in its own thread, so that a full pipe or a stopped terminal blocks no caller."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(_MOST_RECORDS)
+        self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(_MAX_RECORDS)
         self._writer = logging.StreamHandler(sys.stderr)
         self._writer.setFormatter(logging.Formatter(_FORMAT))
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Leave it to the thread, with what its arguments are now."""
+        """Queue a record, formatted with its arguments as they are now."""
         record.msg, record.args = record.getMessage(), None
         with suppress(queue.Full):
             self._records.put_nowait(record)
 
     def close(self) -> None:
-        """Write what is left, for a second at most."""
+        """Write the queued records, for a second at most."""
         with suppress(queue.Full):
             self._records.put_nowait(None)
-            self._thread.join(_END_S)
+            self._thread.join(_FLUSH_TIMEOUT_S)
         super().close()
 
     def _write(self) -> None:
@@ -41,25 +41,25 @@ class _BackgroundHandler(logging.Handler):
 
 
 def start_log(level: str) -> None:
-    """Log from here on what is at least as severe."""
+    """Log records of at least this level."""
     logging.basicConfig(level=level.upper(), handlers=[_BackgroundHandler()])
 
 
-def end_log(last_words: str = "") -> None:
-    """Write what was logged, then a line as it is; returns after two seconds at the latest.
+def end_log(last_line: str = "") -> None:
+    """Write the queued records, then a line without a prefix; takes two seconds at most.
 
-    The process has to end by `os._exit`: a thread that still writes would keep the interpreter.
+    The process has to end with `os._exit`: a thread that still writes would keep it alive.
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _BackgroundHandler):
             handler.close()
-    if last_words:
-        writer = threading.Thread(target=_say, args=(last_words,), daemon=True)
+    if last_line:
+        writer = threading.Thread(target=_write_line, args=(last_line,), daemon=True)
         writer.start()
-        writer.join(_END_S)
+        writer.join(_FLUSH_TIMEOUT_S)
 
 
-def _say(text: str) -> None:
-    with suppress(OSError, ValueError):  # nobody may read it
+def _write_line(text: str) -> None:
+    with suppress(OSError, ValueError):  # the pipe may be closed
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()

@@ -193,7 +193,7 @@ async def test_the_guard_tells_a_server_that_was_started_anew_too(
 ) -> None:
     missing = 0
     monkeypatch.setattr(disk_guard, "missing_bytes", lambda folder: missing)
-    monkeypatch.setattr(disk_guard, "_TELL_S", 0.02)
+    monkeypatch.setattr(disk_guard, "_REPEAT_S", 0.02)
     said: list[str] = []
     connection = Connection(own_redis.url)
     commands = connection.commands
@@ -220,7 +220,7 @@ async def test_the_guard_tells_a_server_that_was_started_anew_too(
     await asyncio.gather(guard, return_exceptions=True)
     assert [line.rpartition(" of ")[2].partition(" ")[2] for line in said] == [
         "is nearly full: requests are refused",
-        "has room again",
+        "has enough space again",
     ]
     await connection.close()
 
@@ -252,7 +252,7 @@ def test_whether_it_takes_writes_is_seen_at_every_start(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     became: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, command: became.append(command))
-    *_, folder, options, program = redis_launch.launched(tmp_path, ["/server"], REFUSING)
+    *_, folder, options, program = redis_launch.launch_command(tmp_path, ["/server"], REFUSING)
     redis_launch.main(Path(folder), options, [program, "--appendfsync", "always"])
     more = [word for name, value in REFUSING.items() for word in (f"--{name}", value)]
     assert became == [["/server", "--appendfsync", "always", *(more if missing else [])]]

@@ -298,7 +298,7 @@ def test_without_the_extras_the_command_says_what_to_install(folder: Path) -> No
     done = run(folder, "ask", "x", code=code)
     assert done.returncode == 2
     assert done.stderr == (
-        "glm4v: typer is not installed; pip install 'glm4v-serve[gateway,worker]' brings it\n"
+        "glm4v: typer is not installed; run pip install 'glm4v-serve[gateway,worker]'\n"
     )
 
 
@@ -351,7 +351,7 @@ def test_a_plugin_whose_packages_are_missing_does_not_spoil_the_help(folder: Pat
     assert "fly" not in done.stdout
     done = run(folder, "fly")
     assert done.returncode == 2
-    assert "no_such_package is not installed; pip install 'glm4v-serve[" in done.stderr
+    assert "no_such_package is not installed; run pip install 'glm4v-serve[" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_bench_says_before_it_measures_which_extra_it_lacks(
     code = f"import sys; sys.modules['{package}'] = None; from glm4v.cli import main; main()"
     done = run(folder, "bench", *words.split(), code=code)
     assert done.stderr == (
-        f"glm4v: {package} is not installed; pip install 'glm4v-serve[bench]' brings it\n"
+        f"glm4v: {package} is not installed; run pip install 'glm4v-serve[bench]'\n"
     )
     assert (done.returncode, done.stdout) == (2, "")
 
@@ -420,9 +420,7 @@ def test_what_up_cannot_do_is_said_before_anything_starts(
 def test_up_without_the_packages_of_workers_starts_nothing(folder: Path) -> None:
     code = "import sys; sys.modules['torch'] = None; from glm4v.cli import main; main()"
     done = run(folder, "up", code=code)
-    assert done.stderr == (
-        "glm4v: torch is not installed; pip install 'glm4v-serve[worker]' brings it\n"
-    )
+    assert done.stderr == ("glm4v: torch is not installed; run pip install 'glm4v-serve[worker]'\n")
     assert done.returncode == 2
 
 

@@ -69,7 +69,7 @@ def test_a_group_beyond_its_limit_has_none(tmp_path: Path) -> None:
 
 
 def test_a_system_that_does_not_tell_says_what_to_set(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="set the size of the cache"):
+    with pytest.raises(Unavailable, match="set GLM4V_KV_CACHE_BYTES"):
         free_host_memory_bytes(*write(tmp_path, {}))
 
 

@@ -63,7 +63,7 @@ def test_what_was_killed_is_not_found_and_its_file_goes(folder: Path) -> None:
 
 def test_a_folder_that_others_may_enter_is_not_used(folder: Path) -> None:
     folder.chmod(0o777)
-    with pytest.raises(Unavailable, match="open to others"):
+    with pytest.raises(Unavailable, match="accessible to other users"):
         running_instances()
 
 
