@@ -63,6 +63,8 @@ class _Walk:
                 held[word] = _HELD[word](self, argument, (*place, word))
         self._note(held, value, place)
         formats.write(held, place)
+        if "const" in held and _as_text(held["const"]) in map(_as_text, held.get("enum", ())):
+            del held["enum"]  # beside it the library tells no alternatives of oneOf apart
         if "anyOf" not in held and _have_own_values(held.get("oneOf", ())):
             held["anyOf"] = held.pop("oneOf")  # no value fits two
         # The library reads what comes before one of these on its own, and then combines the two.
@@ -232,10 +234,13 @@ def _have_own_values(options: Sequence[Any]) -> bool:
     if not options or not all(_says_values(option) for option in options):
         return False
     values = [
-        {json.dumps(value, sort_keys=True) for value in option.get("enum") or [option["const"]]}
-        for option in options
+        {_as_text(value) for value in option.get("enum") or [option["const"]]} for option in options
     ]
     return len(set().union(*values)) == sum(map(len, values))
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _says_values(option: Any) -> bool:

@@ -166,6 +166,26 @@ def test_alternatives_of_one_of_with_values_of_their_own_are_told_apart() -> Non
     assert [lets_through(compiled(beside), answer) for answer in "125"] == [False, True, False]
 
 
+@pytest.mark.parametrize("more", [[], ["ring"]])  # the first as pydantic 2.9 writes Literal
+def test_a_constant_that_its_enum_repeats_tells_alternatives_apart(more: list[str]) -> None:
+    options = [
+        {
+            "type": "object",
+            "properties": {"kind": {"const": kind, "enum": [kind, *more]}},
+            "required": ["kind"],
+        }
+        for kind in ("circle", "square")
+    ]
+    matcher = compiled({"oneOf": options})
+    found = [lets_through(matcher, f'{{"kind":"{kind}"}}') for kind in ("circle", "ring", "square")]
+    assert found == [True, False, True]
+
+
+@pytest.mark.parametrize("schema", [{"const": 1, "enum": [2, 3]}, {"const": 1, "enum": [True]}])
+def test_a_constant_that_is_not_in_its_enum_is_not_written_without_it(schema: Any) -> None:
+    assert held(schema) == schema
+
+
 @pytest.mark.parametrize(
     "options",
     [
