@@ -15,9 +15,11 @@ from tests.reference import REFERENCE
 
 pytest_plugins = ["tests.needs"]
 
-# Where tests run in the background interrupts are ignored, and every process would inherit that.
+# In the background interrupts are ignored, under nohup hangups: all processes would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)  # the tests themselves still outlive the terminal
 
 
 @pytest.fixture(scope="session")
