@@ -157,7 +157,7 @@ class Bench:
             step_s=step_s,
             parts=StepSeconds(*map(statistics.median, zip(*parts, strict=True))),
             step_bytes=self._weight_bytes
-            + rows * kv_bytes_per_token(self._spec, _ALONE, self._device.dtype),
+            + rows * kv_bytes_per_token(self._spec, _ALONE, self._device),
             read_bytes_s=read_bytes_s,
             neighbours=neighbours,
         )

@@ -103,6 +103,10 @@ class Device(ABC):
     def free_memory_bytes(self) -> int:
         """Memory that is free for weights and cache."""
 
+    def kv_bytes_per_token(self, *, layers: int, kv_heads: int, head_dim: int) -> int:
+        """Bytes that one token takes in the cache of `paged_attention`, padding included."""
+        return 2 * layers * kv_heads * head_dim * self.dtype.itemsize
+
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether this device or the host ran out of memory."""
         return is_out_of_memory(error)

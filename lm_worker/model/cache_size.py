@@ -28,7 +28,7 @@ def cache_blocks(
     length can use.
     Raises Overloaded if not even one block fits.
     """
-    block = settings.block_size * kv_bytes_per_token(spec, shard, device.dtype)
+    block = settings.block_size * kv_bytes_per_token(spec, shard, device)
     longest = spec.context_tokens + spec.vision.num_image_tokens
     useful = settings.max_num_seqs * -(-longest // settings.block_size)
     free = device.free_memory_bytes() - weights / shard.size * device.weight_bytes

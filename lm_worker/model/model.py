@@ -17,10 +17,12 @@ from lm_worker.model.layers import (
 )
 
 
-def kv_bytes_per_token(spec: ModelSpec, shard: Shard, dtype: torch.dtype) -> int:
-    """Bytes one row takes in a rank's key/value cache, over all layers."""
+def kv_bytes_per_token(spec: ModelSpec, shard: Shard, device: Device) -> int:
+    """Bytes that one token takes in a rank's KV cache, over all layers."""
     start, end = shard.kv_heads(spec)
-    return 2 * spec.layers * (end - start) * spec.head_dim * dtype.itemsize
+    return device.kv_bytes_per_token(
+        layers=spec.layers, kv_heads=end - start, head_dim=spec.head_dim
+    )
 
 
 class LanguageModel:

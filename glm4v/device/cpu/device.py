@@ -19,6 +19,7 @@ from glm4v.device.cpu.kernels import (
     KernelLinear,
     Kernels,
     attend_all,
+    kv_bytes_per_head,
     open_kernels,
 )
 from glm4v.device.cpu.threads import use_threads
@@ -81,6 +82,12 @@ class CpuDevice(Device):
                     "lost"
                 )
         return cls(dtype, kernels, half_weights=half_weights, processes=options.local_size)
+
+    def kv_bytes_per_token(self, *, layers: int, kv_heads: int, head_dim: int) -> int:
+        """The kernels pad values to whole panels."""
+        if self._kernels is None:
+            return super().kv_bytes_per_token(layers=layers, kv_heads=kv_heads, head_dim=head_dim)
+        return layers * kv_heads * kv_bytes_per_head(self._kernels, head_dim)
 
     def init_group(
         self, address: str, *, rank: int, size: int, timeout_s: float, join_timeout_s: float

@@ -15,7 +15,13 @@ from torch.nn import functional
 from glm4v.device import AttentionSegment, DecoderShape, LayerWeights
 from glm4v.device.collectives import SingleRank
 from glm4v.device.cpu.device import CpuDevice
-from glm4v.device.cpu.kernels import KernelDecoder, KernelLinear, Kernels, open_kernels
+from glm4v.device.cpu.kernels import (
+    KernelAttention,
+    KernelDecoder,
+    KernelLinear,
+    Kernels,
+    open_kernels,
+)
 from glm4v.device.cpu.kernels.loading import load_compiled
 from glm4v.device.linear import Epilogue, PlainLinear
 from lm_worker.model.decoder import TorchDecoder
@@ -277,3 +283,19 @@ def test_threads_without_work_sleep(kernels: Kernels) -> None:
     linear(random(30, 300))
     # One that spins is never asleep, however little of a processor it gets.
     wait_until(lambda: set(states_of_threads().values()) <= {"S"})
+
+
+@pytest.mark.parametrize("head_dim", [12, 128])
+def test_the_cache_takes_the_bytes_that_the_device_says(kernels: Kernels, head_dim: int) -> None:
+    attention = KernelAttention(kernels)
+    blocks, block_size = 8, 16  # a multiple of all vector widths
+    attention.allocate(
+        layers=LAYERS, blocks=blocks, block_size=block_size, kv_heads=KV_HEADS, head_dim=head_dim
+    )
+    taken = attention._keys.nbytes + attention._values.nbytes
+    for device in (CpuDevice(torch.float32, kernels), CpuDevice(torch.float32)):
+        each = device.kv_bytes_per_token(layers=LAYERS, kv_heads=KV_HEADS, head_dim=head_dim)
+        if device.paged_attention().__class__ is KernelAttention:
+            assert blocks * block_size * each == taken
+        else:
+            assert each == 2 * LAYERS * KV_HEADS * head_dim * 4

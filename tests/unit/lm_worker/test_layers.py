@@ -95,8 +95,9 @@ def test_a_number_of_ranks_that_does_not_fit_is_refused(size: int, reason: str) 
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, 40960), (2, 20480), (8, 20480)])
-def test_a_cache_row_takes_the_documented_bytes(size: int, expected: int) -> None:
-    assert kv_bytes_per_token(SPEC, Shard(0, size), torch.bfloat16) == expected
+def test_a_token_takes_the_documented_bytes_of_cache(size: int, expected: int) -> None:
+    device = open_device(DeviceOptions("cpu", "bfloat16"))
+    assert kv_bytes_per_token(SPEC, Shard(0, size), device) == expected
 
 
 def test_fused_weights_are_cut_section_by_section(tmp_path: Path) -> None:

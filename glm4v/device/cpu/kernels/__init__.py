@@ -1,6 +1,6 @@
 """The native CPU kernels in C++, prebuilt or compiled on first use."""
 
-from glm4v.device.cpu.kernels.attention import KernelAttention, attend_all
+from glm4v.device.cpu.kernels.attention import KernelAttention, attend_all, kv_bytes_per_head
 from glm4v.device.cpu.kernels.decoder import KernelDecoder
 from glm4v.device.cpu.kernels.library import Kernels, open_kernels
 from glm4v.device.cpu.kernels.linear import KernelLinear
@@ -11,5 +11,6 @@ __all__ = [
     "KernelLinear",
     "Kernels",
     "attend_all",
+    "kv_bytes_per_head",
     "open_kernels",
 ]

@@ -34,7 +34,7 @@ class KernelAttention(Attention):
         """Reserve the cache; block b has the slots [b * block_size, (b + 1) * block_size)."""
         lanes = self._kernels.lanes
         slots = -(-blocks * block_size // lanes) * lanes
-        value_stride = padded_head_dim(self._kernels, head_dim)
+        value_stride = _value_stride(self._kernels, head_dim)
         vectors = layers * kv_heads * slots
         # Uninitialized: only slots that were written are read, and pages are mapped on first use.
         self._keys = self._kernels.memory(vectors * head_dim * 4)
@@ -111,8 +111,12 @@ class KernelAttention(Attention):
         return attended
 
 
-def padded_head_dim(kernels: Kernels, head_dim: int) -> int:
-    """Floats that one value vector takes in the cache: whole panels."""
+def kv_bytes_per_head(kernels: Kernels, head_dim: int) -> int:
+    """Bytes of one token's key and value in one head and layer of the cache."""
+    return (head_dim + _value_stride(kernels, head_dim)) * 4
+
+
+def _value_stride(kernels: Kernels, head_dim: int) -> int:
     panels = -(-head_dim // kernels.nr)
     return panels * kernels.nr
 
