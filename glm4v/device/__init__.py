@@ -38,7 +38,13 @@ def open_device(options: DeviceOptions) -> Device:
             from glm4v.device.cpu.device import CpuDevice
 
             device = CpuDevice.open(options)
+        case "simulated":
+            from glm4v.device.simulated.device import SimulatedDevice
+
+            device = SimulatedDevice.open(options)
         case _:
-            raise ConfigurationError(f"unknown device {options.device!r}; use one of auto, cpu")
+            raise ConfigurationError(
+                f"unknown device {options.device!r}; use one of auto, cpu, simulated"
+            )
     log.info("device %s: %s", device.name, device.description)
     return device

@@ -1,5 +1,6 @@
 """Collective operations of the ranks of a tensor-parallel group."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,6 +137,20 @@ class ProcessGroup(Collective):
     def close(self) -> None:
         """Leave the group."""
         dist.destroy_process_group()
+
+
+def init_gloo_group(
+    address: str, *, rank: int, size: int, timeout_s: float, join_timeout_s: float
+) -> ProcessGroup:
+    """A group of processes whose tensors are on the host.
+
+    Ranks of one host, which meet at a "file:" address, talk over the loopback interface.
+    """
+    if address.startswith("file:"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    return ProcessGroup(
+        "gloo", address, rank=rank, size=size, timeout_s=timeout_s, join_timeout_s=join_timeout_s
+    )
 
 
 @contextmanager

@@ -124,7 +124,11 @@ class GatewaySettings(ImageSettings):
 class DeviceSettings(ServiceSettings):
     """Settings of vision and language workers."""
 
-    device: str = Field("auto", description="device to compute on: auto or cpu")
+    device: str = Field(
+        "auto",
+        description="device to compute on: auto, cpu, or simulated, which hashes and computes "
+        "nothing",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="dtype of activations and KV cache; auto is the device's best"
     )

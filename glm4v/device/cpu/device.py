@@ -1,7 +1,6 @@
 """The CPU: the reference for all other devices."""
 
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch.nn import functional
 
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
-from glm4v.device.collectives import Collective, ProcessGroup
+from glm4v.device.collectives import Collective, ProcessGroup, init_gloo_group
 from glm4v.device.cpu.arbiter import CpuArbiter
 from glm4v.device.cpu.attention import CpuAttention
 from glm4v.device.cpu.kernels import (
@@ -92,16 +91,9 @@ class CpuDevice(Device):
     def init_group(
         self, address: str, *, rank: int, size: int, timeout_s: float, join_timeout_s: float
     ) -> ProcessGroup:
-        """Join a group over gloo; ranks of one host talk over the loopback interface."""
-        if address.startswith("file:"):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        return ProcessGroup(
-            "gloo",
-            address,
-            rank=rank,
-            size=size,
-            timeout_s=timeout_s,
-            join_timeout_s=join_timeout_s,
+        """Join a group over gloo."""
+        return init_gloo_group(
+            address, rank=rank, size=size, timeout_s=timeout_s, join_timeout_s=join_timeout_s
         )
 
     def arbiter(self, path: Path | None) -> Arbiter:

@@ -37,10 +37,11 @@ def test_the_cpu_stores_weights_in_16_bits_if_asked_or_if_nothing_is_lost(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (DeviceOptions("tpu"), "unknown device 'tpu'; use one of auto, cpu"),
+        (DeviceOptions("tpu"), "unknown device 'tpu'; use one of auto, cpu, simulated"),
         (DeviceOptions("cpu", "int8"), "unknown dtype 'int8'; use one of auto, float32"),
         (DeviceOptions("cpu", "float32", "int8"), "unknown dtype 'int8'"),
         (DeviceOptions("cpu", "auto", "float16"), "in float32 from weights in float16"),
+        (DeviceOptions("simulated", "bfloat16"), "simulated device has float32 only"),
         (DeviceOptions("cpu", "bfloat16", "float32"), "in bfloat16 from weights in float32"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Scheduler and block pool under random arrivals and cancels, on a pretended device."""
+"""Scheduler and block pool under random arrivals and cancels, on the simulated device."""
 
 import math
 import random
@@ -13,9 +13,9 @@ from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import PRIORITIES, SequenceRequest, SequenceState
 from lm_worker.plan import NO_TOKEN, OutputFormat
-from tests.unit.device.pretended_device import (
+from tests.unit.lm_worker.simulated_steps import (
     NUM_IMAGE_TOKENS,
-    FakeDevice,
+    StepRunner,
     alone,
     make_request,
     num_tokens,
@@ -29,7 +29,7 @@ class Crowd:
 
     rng: random.Random
     scheduler: Scheduler
-    device: FakeDevice
+    device: StepRunner
     live: list[SequenceState] = field(default_factory=list)
     asked: dict[str, SequenceRequest] = field(default_factory=dict)
     answers: dict[str, list[int]] = field(default_factory=dict)
@@ -112,7 +112,7 @@ def test_every_answer_is_that_of_a_lone_run_and_every_block_comes_back(
         prefill_slowdown=prefill_slowdown,
         prefix_cache=prefix_cache,
     )
-    crowd = Crowd(random.Random(seed), scheduler, FakeDevice(block_size, max_batched_tokens))
+    crowd = Crowd(random.Random(seed), scheduler, StepRunner(block_size, max_batched_tokens))
     for number in range(200):
         if len(crowd.live) < 20 and crowd.rng.random() < 0.3:
             crowd.arrive(number)
@@ -128,7 +128,7 @@ def test_every_answer_is_that_of_a_lone_run_and_every_block_comes_back(
     assert scheduler.pool.available == blocks
 
 
-def rows_computed(scheduler: Scheduler, device: FakeDevice, sequence: SequenceState) -> int:
+def rows_computed(scheduler: Scheduler, device: StepRunner, sequence: SequenceState) -> int:
     """Rows of the one step that a request for one token takes."""
     device.salts[sequence.sequence_id] = sequence.request.cache_salt
     scheduler.add(sequence)
@@ -144,7 +144,7 @@ def test_a_second_question_about_the_same_image_computes_only_what_is_new(
     scheduler = Scheduler(
         BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=1000, prefix_cache=prefix_cache
     )
-    device = FakeDevice(4, 1000)
+    device = StepRunner(4, 1000)
     prompt = (1, 2, 3, 4, 5, 10, 11, 12)
 
     def rows(number: int, image: str, salt: str = "") -> int:
@@ -166,7 +166,7 @@ def test_those_who_ask_about_an_image_at_once_have_it_computed_once(
     max_batched_tokens: int,
 ) -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=max_batched_tokens)
-    device = FakeDevice(4, max_batched_tokens)
+    device = StepRunner(4, max_batched_tokens)
     prompt = (1, 2, 3, 4, 5, 10, 11, 12)
     for number, image in enumerate(["a", "a", "b", "a"]):
         request = make_request(f"r{number}", prompt, most=1, image=image)
@@ -182,7 +182,7 @@ def test_those_who_ask_about_an_image_at_once_have_it_computed_once(
 
 def test_nobody_builds_on_rows_that_gave_no_numbers() -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=1000)
-    device = FakeDevice(4, 1000, broken={0, 1})
+    device = StepRunner(4, 1000, broken={0, 1})
     prompt = tuple(range(10, 22))
     for number, expected in enumerate([12, 12, 12, 4]):  # the third is sound, the fourth builds
         request = make_request("r", prompt, most=1)
@@ -193,7 +193,7 @@ def test_nobody_builds_on_rows_that_gave_no_numbers() -> None:
 
 def test_nobody_builds_on_rows_of_an_answer_that_broke_later() -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=1000)
-    device = FakeDevice(4, 1000)
+    device = StepRunner(4, 1000)
     prompt = tuple(range(10, 22))
     scheduler.add(SequenceState(0, make_request("r", prompt, most=5), 0, ()))
     run_one(scheduler, device)
@@ -206,7 +206,7 @@ def test_nobody_builds_on_rows_of_an_answer_that_broke_later() -> None:
 
 def test_nobody_builds_on_rows_before_they_gave_a_number() -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=8)
-    device = FakeDevice(4, 8, broken={0})
+    device = StepRunner(4, 8, broken={0})
     prompt = tuple(range(10, 22))
     scheduler.add(SequenceState(0, make_request("broken", prompt, most=1), 0, ()))
     run_one(scheduler, device)
@@ -244,7 +244,7 @@ def test_the_token_that_ends_the_header_ends_no_answer(form: OutputFormat | None
 
 def test_a_next_turn_computes_only_what_is_behind_the_answer() -> None:
     scheduler = Scheduler(BlockPool(64, 1), max_num_seqs=4, max_batched_tokens=1000)
-    device = FakeDevice(1, 1000)
+    device = StepRunner(1, 1000)
     asked = make_request("first", (1, 2, 3, 4, 5), most=6)
     first = SequenceState(0, asked, 0, ())
     scheduler.add(first)

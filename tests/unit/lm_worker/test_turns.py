@@ -10,13 +10,13 @@ from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.scheduler import AGEING_STEPS, Scheduler
 from lm_worker.engine.sequence import SequenceState
 from lm_worker.plan import SampledToken
-from tests.unit.device.pretended_device import FakeDevice, alone, make_request, run_one
+from tests.unit.lm_worker.simulated_steps import StepRunner, alone, make_request, run_one
 
 
 @pytest.mark.parametrize("steps", [AGEING_STEPS * 4 - 1, AGEING_STEPS * 4])
 def test_a_request_of_the_last_priority_becomes_one_of_the_first_by_waiting(steps: int) -> None:
     scheduler = Scheduler(BlockPool(400, 1), max_num_seqs=1, max_batched_tokens=8)
-    device = FakeDevice(1, 8)
+    device = StepRunner(1, 8)
     request = make_request("busy", (1, 2), most=300)
     busy = SequenceState(0, replace(request, stop_ids=frozenset()), 0, ())
     scheduler.add(busy)
@@ -35,7 +35,7 @@ def test_a_request_of_the_last_priority_becomes_one_of_the_first_by_waiting(step
 
 def test_the_least_urgent_and_youngest_gives_way_first() -> None:
     scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=8)
-    device = FakeDevice(1, 8)
+    device = StepRunner(1, 8)
     for number, priority in enumerate([2, 4, 4, 3]):
         request = make_request(f"r{number}", (number + 10, number + 20), most=4, priority=priority)
         scheduler.add(SequenceState(number, request, 0, ()))
@@ -47,7 +47,7 @@ def test_the_least_urgent_and_youngest_gives_way_first() -> None:
 
 def test_more_are_taken_while_fewer_wait_than_run_and_there_is_room() -> None:
     scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=8)
-    device = FakeDevice(1, 8)
+    device = StepRunner(1, 8)
     sequences = [
         SequenceState(n, make_request(f"r{n}", (n + 10,), most=4), 0, ()) for n in range(2)
     ]
@@ -63,7 +63,7 @@ def test_more_are_taken_while_fewer_wait_than_run_and_there_is_room() -> None:
 
 def test_prefills_are_there_until_the_last_row_of_a_prompt_is_computed() -> None:
     scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=2)
-    device = FakeDevice(1, 8)
+    device = StepRunner(1, 8)
     seen = [scheduler.is_prefilling]
     scheduler.add(SequenceState(0, make_request("r", (1, 2, 3, 4), most=4), 0, ()))
     seen.append(scheduler.is_prefilling)  # it waits
@@ -75,7 +75,7 @@ def test_prefills_are_there_until_the_last_row_of_a_prompt_is_computed() -> None
 
 def test_none_are_taken_while_the_cache_is_full() -> None:
     scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=8)
-    device = FakeDevice(1, 8)
+    device = StepRunner(1, 8)
     for number in range(3):
         ids = tuple(range(10 * number + 10, 10 * number + 13))
         scheduler.add(SequenceState(number, make_request(f"r{number}", ids, most=2), 0, ()))
@@ -91,7 +91,7 @@ def test_none_are_taken_while_the_cache_is_full() -> None:
 
 def test_the_youngest_gives_way_when_blocks_run_out() -> None:
     scheduler = Scheduler(BlockPool(6, 2), max_num_seqs=4, max_batched_tokens=100)
-    device = FakeDevice(2, 100)
+    device = StepRunner(2, 100)
     old = SequenceState(0, make_request("old", (1, 2, 3, 4), most=6), 0, ())
     young = SequenceState(1, make_request("young", (5, 6, 8, 9), most=6), 0, ())
     scheduler.add(old)
@@ -105,7 +105,7 @@ def test_the_youngest_gives_way_when_blocks_run_out() -> None:
 
 def test_a_suspect_has_its_steps_alone_until_it_has_a_token() -> None:
     scheduler = Scheduler(BlockPool(16, 2), max_num_seqs=2, max_batched_tokens=3)
-    device = FakeDevice(2, 3)
+    device = StepRunner(2, 3)
     for number in range(2):
         scheduler.add(SequenceState(number, make_request("r", (1, 2), most=9), 0, ()))
     plan = scheduler.plan()
