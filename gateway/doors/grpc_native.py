@@ -8,6 +8,7 @@ from grpc import aio
 
 from gateway.access.caller import Caller
 from gateway.facade import Gateway
+from glm4v.process.peer import host_of
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import (
     InferenceServiceServicer,
@@ -69,8 +70,7 @@ class InferenceServicer(InferenceServiceServicer):
 
 def caller_of(context: _Context) -> Caller:
     """The caller of a gRPC call: anonymous, and one client for each host."""
-    host, _, _ = context.peer().rpartition(":")  # "ipv4:127.0.0.1:50000", "unix:"
-    return Caller(client=host)
+    return Caller(client=host_of(context.peer()))
 
 
 def register(server: aio.Server, gateway: Gateway) -> Sequence[str]:

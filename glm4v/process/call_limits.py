@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from glm4v.errors import Overloaded
 from glm4v.process.fair_semaphore import FairSemaphore
+from glm4v.process.peer import host_of
 
 SMALL_BYTES = 64 * 2**10  # messages up to this size are not counted
 _HOST_SHARE = 2  # one host gets a half of each limit, or what one call needs
@@ -22,8 +23,8 @@ class CallLimits:
         max_receiving_bytes: All messages that arrive or wait for a handler; half of it for one
             host. Calls that stream their messages have as much again.
         receive_timeout_s: How long a message may take to arrive.
-        max_reads: Messages whose first bytes are read at once; clients take turns.
-        max_handlers: Handlers that work on their first reply; clients take turns.
+        max_reads: Messages whose first bytes are read at once; hosts take turns, half for one.
+        max_handlers: Handlers that work on their first reply; hosts take turns, half for one.
     """
 
     max_calls: int = 4096
@@ -40,8 +41,8 @@ class CallLimits:
         Clients of a unix socket cannot be told apart and have no account of their own.
         """
         yield "", "all clients", max(total, least)
-        if not peer.startswith("unix"):
-            yield peer.rpartition(":")[0], "this host", max(total // _HOST_SHARE, least)
+        if host := host_of(peer):
+            yield host, "this host", max(total // _HOST_SHARE, least)
 
 
 class MessageMemory:
@@ -73,6 +74,7 @@ class CallSlot:
 
     def __init__(self, memory: MessageMemory, handlers: FairSemaphore, peer: str) -> None:
         self._memory, self._handlers, self.peer = memory, handlers, peer
+        self.host = host_of(peer)
         self._bytes = 0
         self._is_handled = False
 
@@ -84,7 +86,7 @@ class CallSlot:
 
     async def acquire(self) -> None:
         """Wait for a handler slot."""
-        await self._handlers.acquire(self.peer)
+        await self._handlers.acquire(self.host, self.peer)
         self._is_handled = True
 
     def release(self) -> None:
@@ -92,4 +94,4 @@ class CallSlot:
         self.reserve(0)
         if self._is_handled:
             self._is_handled = False
-            self._handlers.release()
+            self._handlers.release(self.host)

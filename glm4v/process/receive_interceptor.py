@@ -99,7 +99,7 @@ class CallReceiver:
     async def _message(self, requests: AsyncIterator[bytes], slot: CallSlot) -> bytes:
         """The message, with memory reserved for it unless it is small."""
         # Until it is read, a call cannot send more than its flow-control window.
-        async with self._reads.held(slot.peer):
+        async with self._reads.held(slot.host, slot.peer):
             read = asyncio.ensure_future(_first(requests))
             try:
                 await _is_done(read, PROMPT_S)

@@ -32,7 +32,7 @@ LIMITS = CallLimits(
     max_message_bytes=4 * MB,
     max_receiving_bytes=8 * MB,
     receive_timeout_s=0.5,
-    max_handlers=2,
+    max_handlers=4,
 )
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED.name
 LATE = grpc.StatusCode.DEADLINE_EXCEEDED.name
