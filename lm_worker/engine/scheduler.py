@@ -2,11 +2,11 @@
 
 import math
 from bisect import insort
-from collections import deque
 from collections.abc import Iterator, Sequence
 
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.budget import StepBudget
+from lm_worker.engine.fairness import FairOrder, last_of_most, to_preempt
 from lm_worker.engine.sequence import SequenceState
 from lm_worker.plan import NO_TOKEN, Chunk, SampledToken, StepPlan
 
@@ -18,10 +18,13 @@ class Scheduler:
 
     Sequences are ordered by the step of their arrival plus `AGEING_STEPS` for each priority below
     the first. So a request of priority 5 goes before one of priority 1 that arrives
-    4 * AGEING_STEPS steps later, and no request starves.
+    4 * AGEING_STEPS steps later, and no request starves. That order counts within a client;
+    of several clients, the one with fewest running sequences is served first (`fairness`), and
+    where there is no place for it, a client with more running sequences loses one.
 
-    When blocks run out, the last running sequence is preempted: it gives its blocks back, waits,
-    and is recomputed from its tokens. The first sequence is never preempted: one always finishes.
+    When blocks run out, the last running sequence of the client with most of them is preempted: it
+    gives its blocks back, waits, and is recomputed from its tokens. The first sequence is never
+    preempted: one always finishes.
     """
 
     def __init__(
@@ -138,17 +141,20 @@ class Scheduler:
         return [sequence.chunk(num_tokens)]
 
     def _plan_batch(self) -> list[Chunk]:
+        self._make_place()
         preemptions = self.preemptions
         self._is_full = False
         decodes: list[SequenceState] = []
         prefills: list[SequenceState] = []
         for sequence in self._running:
             (decodes if sequence.num_uncomputed_tokens == 1 else prefills).append(sequence)
-        chunks = [
-            sequence.decode_chunk()
+        decodes = [
+            sequence
             for sequence in decodes[: self._budget.max_batched_tokens]
             if sequence.num_computed_tokens < sequence.capacity or self._append_block(sequence)
         ]
+        # One that had its block may have been preempted for another one's.
+        chunks = [sequence.decode_chunk() for sequence in decodes if sequence.block_table]
         self._planned = (len(chunks), 0)
         # A prefill may have been preempted for a decode.
         prefills = [sequence for sequence in prefills if sequence.block_table]
@@ -156,8 +162,8 @@ class Scheduler:
         budget = self._budget.prefill_tokens(len(chunks), num_waiting) if num_waiting else 0
         if budget > 0:
             admitting = self.preemptions == preemptions
-            for sequence in self._prefills(prefills, admitting):
-                num_tokens = min(sequence.num_uncomputed_tokens, budget)
+            for sequence, parts in self._prefills(prefills, admitting):
+                num_tokens = min(sequence.num_uncomputed_tokens, max(1, budget // parts))
                 chunks.append(sequence.chunk(num_tokens))
                 budget -= num_tokens
                 self._planned = (self._planned[0], self._planned[1] + num_tokens)
@@ -165,26 +171,46 @@ class Scheduler:
                     break
         return chunks
 
-    def _prefills(self, running: list[SequenceState], admitting: bool) -> Iterator[SequenceState]:
+    def _prefills(
+        self, running: list[SequenceState], admitting: bool
+    ) -> Iterator[tuple[SequenceState, int]]:
         """Unfinished prefills in order, admitting waiting sequences while blocks last.
+
+        With each the number of clients who share what is left of the step, its own one included.
 
         A sequence whose image is being prefilled by another one is skipped, to reuse that one's
         cache blocks later.
         """
-        ready = deque(running)
-        waiting = deque(self._waiting if admitting else ())
+        waiting = self._waiting if admitting else []
+        order = FairOrder(sorted([*running, *waiting], key=_sort_key), self._running)
         images = {self._image_hash(sequence) for sequence in running} - {None}
-        while ready or waiting:
-            if ready and not (waiting and waiting[0].sort_key < ready[0].sort_key):
-                yield ready.popleft()
-            elif (image := self._image_hash(waiting[0])) in images:
-                waiting.popleft()
-            elif self._admit(waiting[0]):
+        while (sequence := order.pop()) is not None:
+            if sequence.sequence_id in self._by_id:
+                yield sequence, 1 + order.unserved
+            elif self._is_full or (image := self._image_hash(sequence)) in images:
+                continue
+            elif self._admit(sequence):
+                order.admitted(sequence)
                 images |= {image} - {None}
-                yield waiting.popleft()
+                yield sequence, 1 + order.unserved
             else:
                 self._is_full = True
-                waiting.clear()
+
+    def _make_place(self) -> None:
+        """Preempt sequences of a client with more of them for the next one that waits."""
+        waiting = FairOrder(self._waiting, self._running).pop() if self._waiting else None
+        while (
+            waiting is not None
+            and not self._fits(waiting)
+            and (sequence := to_preempt(self._running, waiting.request.client)) is not None
+        ):
+            self._preempt(sequence)
+
+    def _fits(self, sequence: SequenceState) -> bool:
+        """Whether there is a place for a sequence none of whose blocks are in the cache."""
+        return len(self._running) < self._max_num_seqs and self.pool.can_allocate(
+            self.pool.blocks_for(sequence.num_known_tokens)
+        )
 
     def _image_hash(self, sequence: SequenceState) -> bytes | None:
         """Hash of the prefix up to the end of the image; None without an image or prefix cache."""
@@ -196,7 +222,7 @@ class Scheduler:
             if self.pool.can_allocate(1):
                 sequence.add_blocks(self.pool.allocate(1), self.pool.block_size)
                 return True
-            self._preempt(self._running[-1])
+            self._preempt(last_of_most(self._running))
         return False
 
     def _admit(self, sequence: SequenceState) -> bool:

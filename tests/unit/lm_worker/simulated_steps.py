@@ -24,6 +24,7 @@ def make_request(
     image: str = "",
     priority: int = 3,
     salt: str = "",
+    client: str = "",
 ) -> SequenceRequest:
     return SequenceRequest(
         request_id=name,
@@ -34,6 +35,7 @@ def make_request(
         stop_ids=frozenset({7}),
         priority=priority,
         cache_salt=salt,
+        client=client,
     )
 
 
@@ -102,7 +104,7 @@ class StepRunner:
 
 def alone(request: SequenceRequest) -> list[int]:
     """The answer when nothing else runs."""
-    return list(_alone(replace(request, request_id="", priority=3)))
+    return list(_alone(replace(request, request_id="", priority=3, client="")))
 
 
 @cache

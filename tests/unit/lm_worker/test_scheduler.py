@@ -45,6 +45,7 @@ class Crowd:
             most=rng.randint(1, 12),
             image=rng.choice(["", "a", "b"]) if len(prompt) > 4 else "",
             priority=rng.choice(PRIORITIES),
+            client=rng.choice(["", "", "one", "other"]),
             # Those that break build on nothing, so that no row of theirs is sound.
             salt=f"broken {number}" if breaks else rng.choice(["", "", "mine"]),
         )
