@@ -91,6 +91,7 @@ def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
         stop_ids=frozenset(job.stop_token_ids),
         sampling=_sampling(job),
         priority=job.priority or _DEFAULT_PRIORITY,
+        client=job.client,
         cache_salt=job.cache_salt,
         min_tokens=job.min_tokens,
         output_format=_output_format(job),

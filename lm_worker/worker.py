@@ -18,11 +18,12 @@ from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.v1 import inference_pb2
 from lm_worker.engine.engine import Engine, TokenOutput
+from lm_worker.engine.fairness import underserved
 from lm_worker.translate import LeasedRequest, now_ms, sequence_request, step_append
 
 log = logging.getLogger(__name__)
 
-_IDLE_S = 0.02
+_IDLE_S = 0.01
 MAX_ISOLATED_FAILURES = 3  # times a request may kill a worker while it has steps of its own
 
 
@@ -117,11 +118,23 @@ class Worker:
         while not stopping.is_set():
             self._update_arbiter()
             room = self._room(engine)
-            if room <= 0:
+            if room > 0:
+                leases = await retry_until_available(self._queue.claim, room)
+            else:
                 await asyncio.sleep(_IDLE_S)
-                continue
-            for lease in await retry_until_available(self._queue.claim, room):
+                leases = await self._claim_beyond()
+            for lease in leases:
                 self._take(engine, admitting, lease)
+
+    async def _claim_beyond(self) -> list[RequestLease]:
+        """Requests there is no room for, of clients that have less here than others: the scheduler
+        makes place for them.
+        """
+        if self._stuck:
+            return []
+        waiting = await retry_until_available(self._queue.waiting_clients)
+        clients = underserved(waiting, (held.job.client for held in self._held.values()))
+        return await retry_until_available(self._queue.claim_of, clients) if clients else []
 
     async def _take_over(
         self, engine: Engine, admitting: TaskGroup, stopping: asyncio.Event

@@ -4,6 +4,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+_HOST_DIGITS = 6  # of a digest of a host, hexadecimal
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -19,6 +21,18 @@ class Caller:
 
     owner: str = ""
     client: str = ""
+
+    @property
+    def share(self) -> str:
+        """The client as other processes know it: a digest of the owner, or of what is known.
+
+        Empty if nothing is. The digest of a host is short: many hosts have the same one, so that
+        what is stored does not name any of them.
+        """
+        if self.owner:
+            return hashlib.sha256(f"owner {self.owner}".encode()).hexdigest()
+        client = hashlib.sha256(f"client {self.client}".encode()).hexdigest()
+        return client[:_HOST_DIGITS] if self.client else ""
 
     def cache_salt(self, salt: str) -> str:
         """The salt of the prefix cache. Two owners never share a prefix, whatever `salt` they send.

@@ -126,6 +126,7 @@ class Admission:
             prompt_logprobs=request.prompt_logprobs,
             header_id=header_id(self._tokenizer),
             owner=caller.owner,
+            client=caller.share,
         )
         job.best_of = request.best_of if request.HasField("best_of") else job.n
         if request.HasField("response_format"):

@@ -127,6 +127,8 @@ class Broker:
                 vision_job.SerializeToString(),
                 _stage(inference_pb2.STAGE_ENCODING),
                 job.fingerprint,
+                job.client,
+                self._client_limit(job),
                 *choices,
             ],
         )
@@ -208,6 +210,8 @@ class Broker:
                 job.image_digest,
                 len(image or b""),
                 self._max_image_bytes,
+                job.client,
+                self._client_limit(job),
             ],
         )
         self._check_capacity(job, answer)
@@ -217,17 +221,26 @@ class Broker:
     def _check_capacity(self, job: pb.Job, answer: list[Any]) -> None:
         """Raise Overloaded, with the numbers, if a script found a limit reached."""
         choices = candidates(job)
+        asked = f", this one has {choices} choices" if choices > 1 else ""
         match answer:
             case [b"full", count]:
-                asked = f", this one has {choices} choices" if choices > 1 else ""
                 raise Overloaded(
                     f"{count} requests are open (limit {self._max_open}){asked}; try again later"
+                )
+            case [b"client full", count]:
+                raise Overloaded(
+                    f"{count} requests of this client are open (limit "
+                    f"{self._client_limit(job)}){asked}; try again later"
                 )
             case [b"images", pinned_bytes, limit]:
                 raise Overloaded(
                     f"images of open requests take {pinned_bytes} bytes (limit {limit}), so this "
                     "one does not fit; try again later"
                 )
+
+    def _client_limit(self, job: pb.Job) -> int:
+        """Requests that one client may have open: half of all, or what one request needs."""
+        return max(self._max_open // 2, candidates(job))
 
 
 def _stage(stage: "inference_pb2.Stage.ValueType") -> bytes:

@@ -21,7 +21,7 @@ from redis.exceptions import (
 )
 
 from glm4v.broker.entries import FORMAT
-from glm4v.broker.keys import IMAGE_TTL_S, UNSERVED_AFTER_MS
+from glm4v.broker.keys import IMAGE_TTL_S, LM_GROUP, UNSERVED_AFTER_MS
 from glm4v.broker.redis_url import CALL_TIMEOUT_S, address_of, close_redis, open_redis
 from glm4v.errors import Overloaded, Unavailable
 
@@ -41,7 +41,8 @@ _SCRIPTS = (
     "redate",
     "dead_letter",
     "check_capacity",
-    "unpin_lost",
+    "release_lost",
+    "claim",
     "register_queues",
     "worker_seen",
     "prune_requests",
@@ -152,6 +153,7 @@ def script_source(name: str) -> str:
             "FORMAT": FORMAT,
             "IMAGE_TTL_S": IMAGE_TTL_S,
             "UNSERVED_AFTER_MS": UNSERVED_AFTER_MS,
+            "LM_GROUP": f'"{LM_GROUP}"',
         }
         lines = [f"local {constant} = {value}\n" for constant, value in constants.items()]
         return "".join(lines) + source

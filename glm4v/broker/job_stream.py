@@ -42,7 +42,7 @@ class Lease:
 
 
 _L = TypeVar("_L", bound=Lease)
-_Claimed = tuple[bytes, dict[bytes, bytes], int]  # id, fields, delivery count
+Claimed = tuple[bytes, dict[bytes, bytes], int]  # id, fields, delivery count
 
 
 class JobStream(Generic[_L]):
@@ -98,7 +98,7 @@ class JobStream(Generic[_L]):
             await self._create_again(error)
             return []
 
-    async def _leases(self, claimed: list[_Claimed]) -> list[_L]:
+    async def _leases(self, claimed: list[Claimed]) -> list[_L]:
         leases = []
         for entry_id, fields, delivery_count in claimed:
             entry = entry_id.decode()
@@ -155,7 +155,7 @@ class JobStream(Generic[_L]):
             await self._connection.run("redate", [self.name], [self.group])
             self._redated_at = now
 
-    async def _claim_new(self, capacity: int, wait_s: float) -> list[_Claimed]:
+    async def _claim_new(self, capacity: int, wait_s: float) -> list[Claimed]:
         async with map_redis_errors():
             answer = await self._connection.blocking.xreadgroup(
                 self.group,
@@ -166,7 +166,7 @@ class JobStream(Generic[_L]):
             )
         return [(entry, fields, 1) for _, entries in answer for entry, fields in entries]
 
-    async def _claim_lapsed(self, capacity: int) -> list[_Claimed]:
+    async def _claim_lapsed(self, capacity: int) -> list[Claimed]:
         async with map_redis_errors():
             # Selected by age: the oldest entries may all have live leases.
             commands: Any = self._connection.commands

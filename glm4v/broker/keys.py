@@ -44,7 +44,10 @@ class Keys:
         return f"{{{self.namespace}}}:jobs:{queue}"
 
     def jobs_lm(self, fingerprint: str) -> str:
-        """Stream: requests; fields r (request id), l (prior attempts), v (format)."""
+        """Stream: requests; fields r (request id), l (prior attempts), v (format).
+
+        Requests that no worker has capacity for are not in it yet, see `waiting`.
+        """
         return self.jobs(lm_queue(fingerprint))
 
     def jobs_vision(self, fingerprint: str) -> str:
@@ -104,6 +107,24 @@ class Keys:
     def pinned(self) -> str:
         """Hash: for each pinned image the number of requests and its bytes; the sum of bytes."""
         return f"{{{self.namespace}}}:pinned"
+
+    @property
+    def client_of(self) -> str:
+        """Hash: for each open request the key of its language queue, a space, its client."""
+        return f"{{{self.namespace}}}:client_of"
+
+    @property
+    def clients(self) -> str:
+        """Hash: the number of open requests of each client."""
+        return f"{{{self.namespace}}}:clients"
+
+    def waiting(self, fingerprint: str) -> str:
+        """Sorted set: clients whose requests wait for a language worker, by turn."""
+        return f"{self.jobs_lm(fingerprint)}:waiting"
+
+    def line(self, fingerprint: str, client: str) -> str:
+        """Sorted set: requests of a client that wait for a language worker, by arrival."""
+        return f"{self.waiting(fingerprint)}:{client}"
 
     def embedding(self, fingerprint: str, digest: str) -> str:
         """String: an image's embedding, see `glm4v.tensor_bytes`."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from glm4v.broker import keys as key_names
-from glm4v.broker.connection import Connection, WrongType, map_redis_errors
+from glm4v.broker.connection import Connection, QueueLost, WrongType, map_redis_errors
 from glm4v.broker.entries import Fields, Unreadable
-from glm4v.broker.job_stream import JobStream, Lease, raw
+from glm4v.broker.job_stream import Claimed, JobStream, Lease, raw
 from glm4v.broker.keys import MAX_DEAD_LETTERS, Keys
 from glm4v.broker.resume import DamagedJournal, ResumeState, resume_state
 from glm4v.errors import RequestFailed
@@ -17,6 +17,8 @@ from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2
 
 log = logging.getLogger(__name__)
+
+MAX_WAITING_CLIENTS = 64  # that a worker looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,37 @@ class LmQueue(JobStream[RequestLease]):
         super().__init__(connection, keys, key_names.lm_queue(fingerprint), lease_s, read=_lease)
         self._fingerprint = fingerprint
         self._result_ttl_ms = int(result_ttl_s * 1000)
+
+    async def _claim_new(self, capacity: int, wait_s: float) -> list[Claimed]:
+        return await self._claim_fairly(capacity) or await super()._claim_new(capacity, wait_s)
+
+    async def waiting_clients(self) -> list[str]:
+        """Clients whose requests wait until a worker has capacity."""
+        async with map_redis_errors():
+            clients = await self._connection.commands.zrange(
+                self._keys.waiting(self._fingerprint), 0, MAX_WAITING_CLIENTS - 1
+            )
+        return [client.decode(errors="replace") for client in clients]
+
+    async def claim_of(self, clients: Sequence[str]) -> list[RequestLease]:
+        """Claim one waiting request of each of these clients."""
+        try:
+            return await self._leases(await self._claim_fairly(len(clients), clients))
+        except QueueLost as error:
+            await self._create_again(error)
+            return []
+
+    async def _claim_fairly(self, capacity: int, clients: Sequence[str] = ()) -> list[Claimed]:
+        answer = await self._connection.run(
+            "claim",
+            [self.name, self._keys.open_requests],
+            [self.group, self.consumer, capacity, *clients],
+        )
+        return [
+            (entry, dict(zip(fields[::2], fields[1::2], strict=True)), 1)
+            for _, entries in answer or ()
+            for entry, fields in entries
+        ]
 
     async def resume_or_release(self, lease: RequestLease) -> ResumeState | None:
         """Read the journal of a claimed request.
@@ -148,11 +181,11 @@ class LmQueue(JobStream[RequestLease]):
         return [answer.decode() for answer in answers]
 
     async def requeue(self, leases: Sequence[RequestLease]) -> int:
-        """Put requests back at the end of the queue; returns how many leases were held."""
+        """Put requests back, before others of their clients; returns how many leases were held."""
         if not leases:
             return 0
         stage = pb.JournalStage(stage=inference_pb2.STAGE_QUEUED, at_ms=int(time.time() * 1000))
-        keys = [self.name]
+        keys = [self.name, self._keys.open_requests]
         args: list[Any] = [self.group, self.consumer, stage.SerializeToString()]
         for lease in leases:
             keys.append(self._keys.journal(lease.request_id))

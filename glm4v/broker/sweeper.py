@@ -84,9 +84,9 @@ class Sweeper:
             self._pruned_ms = now_ms
 
     async def _prune(self) -> None:
-        count = await self._connection.run("unpin_lost", [self._keys.open_requests], [])
+        count = await self._connection.run("release_lost", [self._keys.open_requests], [])
         if count:
-            log.error("%d requests pinned an image and were not open", count)
+            log.error("%d requests that are not open were still counted or pinned an image", count)
         await self._unserved.prune()
 
     async def _end_overdue(self, key: str, kind: "pb.EndKind.ValueType", now_ms: int) -> None:

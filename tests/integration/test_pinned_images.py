@@ -175,7 +175,7 @@ async def test_what_holds_an_image_and_is_not_open_lets_it_go(bench: Bench) -> N
         await bench.broker.submit(make_job(name, image=one), one)
     commands, keys = bench.connection.commands, bench.keys
     await commands.zrem(keys.open_requests, "a")
-    assert await bench.connection.run("unpin_lost", [keys.open_requests], []) == 1
+    assert await bench.connection.run("release_lost", [keys.open_requests], []) == 1
     assert await ttl(bench, one) == -1
     await commands.delete(keys.journal("b"))
     with pytest.raises(UnknownReference):

@@ -97,8 +97,7 @@ class LmWorker:
         self.queue = self._new_life()
 
     async def claim(self) -> None:
-        if await self.world.connection.commands.xlen(self.world.keys.jobs_lm(MODEL)):
-            await self._admit(await self.queue.claim(2, wait_s=0))
+        await self._admit(await self.queue.claim(2, wait_s=0))
 
     async def claim_expired(self) -> None:
         await self._admit(await self.queue.claim_expired(2))

@@ -1,6 +1,7 @@
 """One seeded schedule: random steps of random actors, faults between them, then the check."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from random import Random
@@ -23,6 +24,7 @@ _STEPS = 40
 _ROUNDS_TO_FINISH = 30
 _IMAGES = {hashlib.sha256(data).hexdigest(): data for data in (b"one image", b"another")}
 _DIGESTS = ("", "", *_IMAGES)
+_CLIENTS = ("", "one", "other")
 _MOST_READERS = 4
 
 
@@ -44,6 +46,7 @@ async def run_schedule(
             await world.random.choices(*actions)[0]()
             if step % 8 == 0:
                 await _check_pins(world)
+                await _check_clients(world)
         await _finish(world)
         await _check(world)
     finally:
@@ -120,6 +123,7 @@ async def _submit(world: World, names: int = 5) -> None:
             timeout_ms=3_600_000,
             orphan_timeout_ms=3_600_000,
             content_digest=request_id.encode(),
+            client=world.random.choice(_CLIENTS),
         )
     job = world.accepted[request_id]
     await world.broker.submit(job, _IMAGES.get(job.image_digest))
@@ -262,6 +266,21 @@ async def _check_pins(world: World) -> None:
             raise Violation(f"an image has {ttl} s to live, held by {expected.get(digest, 0)}")
 
 
+async def _check_clients(world: World) -> None:
+    """Open requests are counted by client, and no request that has ended waits in a line."""
+    commands, keys = world.connection.commands, world.keys
+    opened = {each.decode() for each in await commands.zrange(keys.open_requests, 0, -1)}
+    counts = Counter(world.accepted[request_id].client for request_id in opened)
+    counted = {k.decode(): int(v) for k, v in (await commands.hgetall(keys.clients)).items()}
+    if counted != counts:
+        raise Violation(f"requests counted {counted}, open are {dict(counts)}")
+    rotation = {each.decode() for each in await commands.zrange(keys.waiting(MODEL), 0, -1)}
+    for client in _CLIENTS:
+        line = {each.decode() for each in await commands.zrange(keys.line(MODEL, client), 0, -1)}
+        if line - opened or bool(line) != (client in rotation):
+            raise Violation(f"{line} wait in the line of {client!r}, rotation {rotation}")
+
+
 async def _check_nothing_is_left(world: World) -> None:
     commands, keys = world.connection.commands, world.keys
     left = {
@@ -269,6 +288,8 @@ async def _check_nothing_is_left(world: World) -> None:
         "readers": await commands.zcard(keys.reader_deadlines),
         "language jobs": await commands.xlen(keys.jobs_lm(MODEL)),
         "vision jobs": await commands.xlen(keys.jobs_vision(MODEL)),
+        "lines": len(await commands.keys(f"{keys.waiting(MODEL)}*")),
+        "clients": await commands.hlen(keys.client_of) + await commands.hlen(keys.clients),
         "images held": await commands.hlen(keys.pins) + await commands.hlen(keys.pinned),
         "images without an end": sum(
             [await commands.ttl(keys.image(digest)) == -1 for digest in _IMAGES]

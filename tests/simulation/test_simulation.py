@@ -44,8 +44,19 @@ PLANTED = {
     "an image may be evicted": ("prelude", "redis.call('PERSIST', image)", ""),
     "a request that ends does not let its image go": (
         "prelude",
-        "  unpin(open_requests, id)\n  if",
-        "  if",
+        "  unpin(open_requests, id)\n  local jobs",
+        "  local jobs",
+    ),
+    "a request that ends is counted on": (
+        "prelude",
+        "if redis.call('HINCRBY', sibling(open_requests, 'clients'), client, -1) <= 0 then",
+        "if false then",
+    ),
+    "a request that ends stays in its line": ("prelude", "  leave_line(jobs, client, id)\n", ""),
+    "a client with more requests in its line loses its turn": (
+        "prelude",
+        "if redis.call('EXISTS', line) == 1 then",
+        "if false then",
     ),
     "a foreign entry hides a journal": ("prelude", "last = '(' .. entry[1]", "return nil, 0"),
 }

@@ -8,7 +8,7 @@ local kind, next_index = last_entry(journal)
 if kind == nil then
   redis.call('ZREM', open_requests, id)
   redis.call('ZREM', reader_deadlines, id)
-  unpin(open_requests, id)
+  release(open_requests, id)
   return 'unknown'
 end
 if kind == 'e' then return 'ended' end

@@ -8,7 +8,7 @@ if not owns(jobs, group, consumer, entry, delivery_count) then return -1 end
 local ids, next_indices = live_waiters(waiters, open_requests)
 for i, id in ipairs(ids) do
   redis.call('XADD', sibling(open_requests, 'journal:' .. id), '*', 'k', 's', 'n', next_indices[i], 'd', stage)
-  redis.call('XADD', jobs_lm, '*', 'r', id, 'l', 0, 'v', FORMAT)
+  enqueue(jobs_lm, open_requests, id, now_us())
 end
 redis.call('DEL', waiters)
 ack_and_delete(jobs, group, entry)

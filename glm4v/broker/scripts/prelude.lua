@@ -106,6 +106,98 @@ local function image_over_limit(open_requests, digest, size, limit)
   return nil
 end
 
+-- Each client may have a part of the open requests: `clients` counts them by client, `client_of` maps each to
+-- `<jobs> <client>`, where `jobs` is the key of its queue. Requests for which the workers of a queue have no capacity
+-- wait in a line of their client (`<jobs>:waiting:<client>`), and the clients in a rotation (`<jobs>:waiting`), so
+-- that a client with a thousand requests does not delay one with a single request.
+
+local function count_open(open_requests, id, client, jobs)
+  redis.call('HSET', sibling(open_requests, 'client_of'), id, jobs .. ' ' .. client)
+  redis.call('HINCRBY', sibling(open_requests, 'clients'), client, 1)
+end
+
+-- The queue and the client of an open request; nil when they are not known.
+local function queue_and_client(open_requests, id)
+  local found = redis.call('HGET', sibling(open_requests, 'client_of'), id)
+  if not found then return nil end
+  return string.match(found, '^(%S*) (.*)$')
+end
+
+local function leave_line(jobs, client, id)
+  local line = jobs .. ':waiting:' .. client
+  if redis.call('ZREM', line, id) == 1 and redis.call('EXISTS', line) == 0 then
+    redis.call('ZREM', jobs .. ':waiting', client)
+  end
+end
+
+-- Release what an open request holds apart from its journal.
+local function release(open_requests, id)
+  unpin(open_requests, id)
+  local jobs, client = queue_and_client(open_requests, id)
+  if not jobs then return end
+  redis.call('HDEL', sibling(open_requests, 'client_of'), id)
+  leave_line(jobs, client, id)
+  if redis.call('HINCRBY', sibling(open_requests, 'clients'), client, -1) <= 0 then
+    redis.call('HDEL', sibling(open_requests, 'clients'), client)
+  end
+end
+
+local function now_us()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+-- Entries of a language queue that no worker has claimed.
+local function unclaimed(jobs)
+  local pending = redis.pcall('XPENDING', jobs, LM_GROUP)
+  return redis.call('XLEN', jobs) - (pending.err and 0 or pending[1])
+end
+
+local function add_job(jobs, id, prior_attempts)
+  redis.call('XADD', jobs, '*', 'r', id, 'l', prior_attempts, 'v', FORMAT)
+end
+
+-- Queue a request. While no request waits in a line it goes into the stream at once, because a worker may be idle.
+-- `position` is its place in the line of its client.
+local function enqueue(jobs, open_requests, id, position)
+  local rotation = jobs .. ':waiting'
+  if redis.call('EXISTS', rotation) == 0 and unclaimed(jobs) <= 0 then return add_job(jobs, id, 0) end
+  local _, client = queue_and_client(open_requests, id)
+  if not client then return add_job(jobs, id, 0) end -- of another release
+  redis.call('ZADD', rotation .. ':' .. client, position, id)
+  redis.call('ZADD', rotation, 'NX', now_us(), client)
+end
+
+-- The next request of a client, whose turn after this one comes at `turn`; nil when there is none.
+local function next_of_client(jobs, open_requests, client, turn)
+  local rotation = jobs .. ':waiting'
+  local line = rotation .. ':' .. client
+  local id
+  repeat id = redis.call('ZPOPMIN', line)[1] until not id or redis.call('ZSCORE', open_requests, id)
+  if redis.call('EXISTS', line) == 1 then
+    redis.call('ZADD', rotation, turn, client)
+  else
+    redis.call('ZREM', rotation, client)
+  end
+  return id
+end
+
+-- The next request of the client whose turn it is; nil when there is none.
+local function next_in_rotation(jobs, open_requests, turn)
+  while true do
+    local client = redis.call('ZRANGE', jobs .. ':waiting', 0, 0)[1]
+    local id = client and next_of_client(jobs, open_requests, client, turn)
+    if id or not client then return id end
+  end
+end
+
+-- Checks whether a client may open `num_choices` more requests. Returns nil if it may, otherwise the number it has.
+local function client_over_limit(open_requests, client, num_choices, limit)
+  local count = tonumber(redis.call('HGET', sibling(open_requests, 'clients'), client) or 0)
+  if client ~= '' and count + num_choices > limit then return count end
+  return nil
+end
+
 -- Write the terminal event; the caller has checked that the journal has none. The journal expires after
 -- result_ttl_ms. The journals of a request for several answers expire together, counted from its deadline.
 local function write_end(journal, open_requests, reader_deadlines, id, next_index, payload, result_ttl_ms)
@@ -114,7 +206,7 @@ local function write_end(journal, open_requests, reader_deadlines, id, next_inde
   local has_others = string.find(id, '/', 1, true) or redis.call('EXISTS', journal .. '/1') == 1
   redis.call('ZREM', open_requests, id)
   redis.call('ZREM', reader_deadlines, id)
-  unpin(open_requests, id)
+  release(open_requests, id)
   if has_others and deadline_ms then
     redis.call('PEXPIREAT', journal, deadline_ms + result_ttl_ms)
   else

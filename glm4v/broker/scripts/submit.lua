@@ -1,18 +1,20 @@
 -- Accept a request once, with all its choices or not at all, and queue it.
 -- KEYS open_requests reader_deadlines queues jobs:lm jobs:vision encode_waiters image journal...
 -- ARGV content_digest former_digest queued timeout_ms unread_ms max_open max_image_bytes image_digest route
---      vision_job encoding fingerprint, then for each journal: id accepted
+--      vision_job encoding fingerprint client max_of_client, then for each journal: id accepted
 --      former_digest: the digest in the form of an older release, empty for none
 --      timeout_ms: from now to the deadline
 --      unread_ms: from now to the time at which the request is abandoned without a reader
 --      max_image_bytes: limit for all pinned images, 0 for half of maxmemory
 --      image_digest: empty without an image
 --      route: lm (no image, or its embedding is stored) | vision
--- Returns attached | taken | full count | images pinned_bytes limit | no image | accepted
+--      client: shares the limits and the queue with other clients; empty: no limit of its own
+-- Returns attached | taken | full count | client full count | images pinned_bytes limit | no image | accepted
 local open_requests, reader_deadlines, queues, jobs_lm, jobs_vision, waiters, image = unpack(KEYS)
 local content, former, queued, timeout_ms, unread_ms, max_open, max_image_bytes = unpack(ARGV)
 local digest, route, vision_job, encoding, fingerprint = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
-local JOURNAL, CHOICE = 8, 13 -- positions of the first journal in KEYS and of its arguments in ARGV
+local client, max_of_client = ARGV[13], tonumber(ARGV[14])
+local JOURNAL, CHOICE = 8, 15 -- positions of the first journal in KEYS and of its arguments in ARGV
 
 local entries = redis.pcall('XRANGE', KEYS[JOURNAL], '-', '+', 'COUNT', 1)
 if entries.err then return {'taken'} end -- the key is not a stream
@@ -32,6 +34,8 @@ end
 
 local count = redis.call('ZCARD', open_requests)
 if count + #KEYS - JOURNAL + 1 > tonumber(max_open) then return {'full', count} end
+local of_client = client_over_limit(open_requests, client, #KEYS - JOURNAL + 1, max_of_client)
+if of_client then return {'client full', of_client} end
 if digest ~= '' then
   if redis.call('EXISTS', image) == 0 then return {'no image'} end
   local size = redis.call('STRLEN', image)
@@ -48,12 +52,14 @@ for i = JOURNAL, #KEYS do
   -- Both digests, so that a retry through a gateway of another release finds its request.
   redis.call('XADD', journal, '*', 'k', 'a', 'n', 0, 'c', content, 'c', former, 'd', accepted, 'v', FORMAT)
   redis.call('XADD', journal, '*', 'k', 's', 'n', 0, 'd', queued)
+  release(open_requests, id) -- left over from a journal that Redis has lost
   redis.call('ZADD', open_requests, now + timeout_ms, id)
   redis.call('ZADD', reader_deadlines, now + unread_ms, id)
+  count_open(open_requests, id, client, jobs_lm)
   if digest ~= '' then pin(open_requests, id, digest) end
   register_queue(queues, 'lm:' .. fingerprint)
   if route == 'lm' then
-    redis.call('XADD', jobs_lm, '*', 'r', id, 'l', 0, 'v', FORMAT)
+    enqueue(jobs_lm, open_requests, id, now_us())
   else
     register_queue(queues, 'vision:' .. fingerprint)
     add_waiter(waiters, id, jobs_vision, vision_job)

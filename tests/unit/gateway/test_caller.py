@@ -24,3 +24,12 @@ async def test_a_job_has_its_owner_and_the_salt_of_it() -> None:
     assert (job.owner, job.cache_salt) == ("ann", ann.cache_salt("mine"))
     job = (await admission().admit(asked, Caller(), None)).job
     assert (job.owner, job.cache_salt) == ("", "mine")
+    assert (await admission().admit(request(), ann, None)).job.client == ann.share
+
+
+def test_a_client_is_known_by_a_digest_that_names_no_host() -> None:
+    callers = [Caller(client="192.0.2.7"), Caller(client="192.0.2.8"), Caller("ann"), Caller("bob")]
+    assert len({caller.share for caller in callers}) == len(callers)
+    assert Caller("ann", client="elsewhere").share == Caller("ann").share
+    assert len(callers[0].share) == 6  # 16 million digests for four thousand million addresses
+    assert Caller().share == ""
