@@ -86,7 +86,7 @@ class GatewaySettings(ImageSettings):
     max_open_requests: int = Field(
         1024,
         gt=0,
-        description="unfinished requests, over all gateways",
+        description="unfinished requests, over all gateways; half of them of one client",
         json_schema_extra={"unit": "requests"},
     )
     max_open_image_bytes: Bytes = Field(

@@ -26,7 +26,7 @@ from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
 
 MAX_IMAGE_BYTES = 5 * 2**20
-MAX_OPEN = 3
+MAX_OPEN = 6  # half of them of one client
 
 
 class RunningGateway:
