@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from glm4v.device.arbiter import Arbiter, NoArbiter
+from glm4v.device.candidates import Candidates, Int64Array, find_candidates
 from glm4v.device.collectives import Collective, ProcessGroup
 from glm4v.device.linear import Epilogue, Linear, PlainLinear
 from glm4v.host.out_of_memory import is_out_of_memory
@@ -150,6 +151,20 @@ class Device(ABC):
     @abstractmethod
     def paged_attention(self) -> Attention:
         """A new attention with a cache of its own."""
+
+    def greedy(self, logits: torch.Tensor) -> Int64Array:
+        """The best token of each row of `logits` [rows, vocabulary], on the host.
+
+        -1 for rows with a NaN, or whose best value is infinite.
+        """
+        best = logits.argmax(dim=-1, keepdim=True)  # of a row with a NaN: the NaN
+        is_finite = logits.gather(1, best).isfinite()
+        ids: Int64Array = best.masked_fill(~is_finite, -1).flatten().cpu().numpy()
+        return ids
+
+    def candidates(self, logits: torch.Tensor, temperatures: list[float], count: int) -> Candidates:
+        """What random sampling needs of `logits`, as `find_candidates` describes."""
+        return find_candidates(logits, temperatures, count)
 
     @abstractmethod
     def full_attention(self, qkv: torch.Tensor) -> torch.Tensor:

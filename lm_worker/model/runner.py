@@ -139,7 +139,7 @@ class Runner:
         states = [state for _, _, state in requests]
         grammars = self._grammars
         allowed = {} if grammars is None else grammars.allowed(states)
-        choices = sample(logits, states, self._spec.tokens, allowed)
+        choices = sample(self._device, logits, states, self._spec.tokens, allowed)
         sampled = []
         for index, (_, sequence_id, state) in enumerate(requests):
             choice, status = choices[index], (False, "")

@@ -1,6 +1,6 @@
 """Random sampling: on the host, in float64, one request at a time.
 
-So a request gets the same token in every batch. The top candidates are found on the device.
+So a request gets the same token in every batch. The device finds the top candidates.
 """
 
 import math
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from glm4v.device.candidates import Candidates
 from lm_worker.plan import NO_TOKEN, SamplingParams, SamplingState
 
 # This many top tokens are copied to the host. If the kept tokens may not all be among them, the
@@ -22,28 +22,17 @@ _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
 
-def random_sample(logits: torch.Tensor, states: Sequence[SamplingState]) -> list[int]:
-    """A token for each row of `logits` [states, tokens]; NO_TOKEN for non-finite logits."""
-    tiny = torch.finfo(torch.float32).tiny
-    temperatures = [max(state.params.temperature, tiny) for state in states]
-    divisor = torch.tensor(temperatures, device=logits.device)[:, None]
-    # The maximum is zero, so a tiny temperature cannot give infinity.
-    scores = (logits - logits.amax(dim=-1, keepdim=True)) / divisor
-    # Row by row: the sums of a whole batch would be rounded differently.
-    totals = torch.stack([row.exp().sum() for row in scores]).tolist()
-    best, ids = scores.topk(min(CANDIDATES, scores.shape[1]), dim=-1)
-    ids, by_id = ids.sort(dim=-1)
-    candidates = best.gather(1, by_id).double().cpu().numpy()
-    candidate_ids = ids.cpu().numpy()
+def random_sample(candidates: Candidates, states: Sequence[SamplingState]) -> list[int]:
+    """A token for each of the candidates' rows; NO_TOKEN for non-finite logits."""
     sampled = []
     for row, state in enumerate(states):
-        if not math.isfinite(totals[row]):
+        if not math.isfinite(candidates.totals[row]):
             sampled.append(NO_TOKEN)
             continue
-        kept_ids, weights = candidate_ids[row], np.exp(candidates[row])
-        kept = _candidates_in_topk(weights, totals[row], state.params)
+        kept_ids, weights = candidates.ids[row], np.exp(candidates.scores[row])
+        kept = _candidates_in_topk(weights, candidates.totals[row], state.params)
         if kept is None:
-            weights = np.exp(scores[row].double().cpu().numpy())
+            weights = np.exp(candidates.all_scores(row))
             kept_ids, kept = np.arange(len(weights)), _candidates_in_all(weights, state.params)
         sampled.append(_gumbel_argmax(kept_ids[kept], weights[kept], state))
     return sampled

@@ -6,12 +6,12 @@ A token depends only on the seed, its index in the output, the logits, and the g
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
+from glm4v.device import Device
 from lm_worker.plan import NO_TOKEN, SamplingState
 from lm_worker.sampling.logits import apply_logit_processors
-from lm_worker.sampling.random_sampling import random_sample
+from lm_worker.sampling.random_sampling import CANDIDATES, random_sample
 
 
 class Choice(NamedTuple):
@@ -23,6 +23,7 @@ class Choice(NamedTuple):
 
 
 def sample(
+    device: Device,
     logits: torch.Tensor,
     states: Sequence[SamplingState],
     num_tokens: int,
@@ -33,7 +34,9 @@ def sample(
     Columns past `num_tokens` are padding: never sampled, but included in plain greedy argmax as in
     the reference. `allowed` has, by row, the mask of a grammar, [tokens] each.
     """
-    chosen = _choose(_processed(logits, states, num_tokens, allowed or {}), states, num_tokens)
+    chosen = _choose(
+        device, _processed(logits, states, num_tokens, allowed or {}), states, num_tokens
+    )
     choices = [Choice(token_id, None, ()) for token_id in chosen]
     reported = [
         row
@@ -81,26 +84,26 @@ def _processed(
     return logits
 
 
-def _choose(logits: torch.Tensor, states: Sequence[SamplingState], num_tokens: int) -> list[int]:
+def _choose(
+    device: Device, logits: torch.Tensor, states: Sequence[SamplingState], num_tokens: int
+) -> list[int]:
     random = [row for row, state in enumerate(states) if state.params.temperature > 0.0]
     if not random:
-        return _greedy(logits)
-    sampled = random_sample(logits[random, :num_tokens].float(), [states[row] for row in random])
+        return _greedy(device, logits)
+    chosen_states = [states[row] for row in random]
+    candidates = device.candidates(
+        logits[random, :num_tokens].float(),
+        [state.params.temperature for state in chosen_states],
+        CANDIDATES,
+    )
+    sampled = random_sample(candidates, chosen_states)
     chosen = dict(zip(random, sampled, strict=True))
     greedy = [row for row in range(len(states)) if row not in chosen]
     if greedy:
-        chosen |= zip(greedy, _greedy(logits[greedy]), strict=True)
+        chosen |= zip(greedy, _greedy(device, logits[greedy]), strict=True)
     return [chosen[row] for row in range(len(states))]
 
 
-def _greedy(logits: torch.Tensor) -> list[int]:
-    # The argmax of a row with a NaN is the NaN.
-    if logits.device.type == "cpu":  # torch's argmax takes twenty times as long
-        rows = logits.float().numpy()
-        best = rows.argmax(-1)
-        sound = np.isfinite(rows[np.arange(len(rows)), best])
-        return [int(at) if is_sound else NO_TOKEN for at, is_sound in zip(best, sound, strict=True)]
-    found = logits.argmax(dim=-1, keepdim=True)
-    finite = logits.gather(1, found).isfinite()
-    ids: list[int] = found.masked_fill(~finite, NO_TOKEN).flatten().tolist()
-    return ids
+def _greedy(device: Device, logits: torch.Tensor) -> list[int]:
+    ids: list[int] = device.greedy(logits).tolist()
+    return [NO_TOKEN if token_id < 0 else token_id for token_id in ids]

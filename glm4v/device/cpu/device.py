@@ -4,11 +4,13 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
+from glm4v.device.candidates import Int64Array
 from glm4v.device.collectives import Collective, ProcessGroup, init_gloo_group
 from glm4v.device.cpu.arbiter import CpuArbiter
 from glm4v.device.cpu.attention import CpuAttention
@@ -133,6 +135,13 @@ class CpuDevice(Device):
         if self._kernels is None:
             return CpuAttention(self.dtype)
         return KernelAttention(self._kernels)
+
+    def greedy(self, logits: torch.Tensor) -> Int64Array:
+        """By NumPy: torch's argmax takes twenty times as long."""
+        rows = logits.float().numpy()
+        best = rows.argmax(-1)  # of a row with a NaN: the NaN
+        is_finite = np.isfinite(rows[np.arange(len(rows)), best])
+        return np.where(is_finite, best, -1)
 
     def full_attention(self, qkv: torch.Tensor) -> torch.Tensor:
         """[batch, tokens, 3, heads, head_dim] -> [batch, tokens, heads, head_dim]."""

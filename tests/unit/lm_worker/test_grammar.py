@@ -14,6 +14,7 @@ import torch
 
 from glm4v.checkpoint.spec import ModelSpec, read_spec
 from glm4v.checkpoint.tiny import write_tiny
+from glm4v.device import DeviceOptions, open_device
 from glm4v.errors import InvalidRequest, Overloaded
 from lm_worker.plan import NO_TOKEN, OutputFormat, SamplingParams, SamplingState
 from lm_worker.sampling.sampler import sample
@@ -21,6 +22,7 @@ from lm_worker.structured_output import grammar
 from lm_worker.structured_output.compiler import GrammarCompiler, server_command
 from lm_worker.structured_output.grammar import GrammarCache
 
+CPU = open_device(DeviceOptions("cpu", "float32"))
 PERSON = {
     "type": "object",
     "properties": {
@@ -108,7 +110,7 @@ def write(
         )
         allowed = grammars.allowed([wish])
         written.allowed.append(allowed[0].nonzero().flatten().tolist())
-        token = sample(logits[None].float() * 2, [wish], spec.tokens, allowed)[0].token_id
+        token = sample(CPU, logits[None].float() * 2, [wish], spec.tokens, allowed)[0].token_id
         assert token != NO_TOKEN
         written.tokens += (token,)
         written.is_complete, written.failure = grammars.status_after(wish, token)

@@ -9,10 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glm4v.device import DeviceOptions, open_device
 from lm_worker.plan import SamplingParams, SamplingState
 from lm_worker.sampling.random_sampling import CANDIDATES
 from lm_worker.sampling.sampler import sample
 
+CPU = open_device(DeviceOptions("cpu", "float32"))
 GREEDY = SamplingState(SamplingParams(), index=0)
 DRAWN = SamplingState(SamplingParams(temperature=1.0), index=0)
 
@@ -45,7 +47,7 @@ def wish(base: SamplingState, **changes: Any) -> SamplingState:
 
 
 def tokens_of(logits: torch.Tensor, wishes: list[SamplingState], tokens: int) -> list[int]:
-    return [choice.token_id for choice in sample(logits, wishes, tokens)]
+    return [choice.token_id for choice in sample(CPU, logits, wishes, tokens)]
 
 
 def kept(logits: torch.Tensor, spec: SamplingState) -> set[int]:
@@ -183,7 +185,7 @@ def test_log_probabilities_are_those_of_the_model_before_penalty_and_temperature
         GREEDY,
         wish(GREEDY, want_logprobs=True, top_logprobs=5),
     ]
-    choices = sample(logits, wishes, TOKENS)
+    choices = sample(CPU, logits, wishes, TOKENS)
     expected = logits.log_softmax(dim=-1)
     assert choices[0].top == ()
     assert choices[0].logprob == pytest.approx(expected[0, choices[0].token_id].item(), abs=1e-6)

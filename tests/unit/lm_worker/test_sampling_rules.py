@@ -11,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glm4v.device import DeviceOptions, open_device
 from lm_worker.plan import NO_TOKEN, SamplingParams, SamplingState
 from lm_worker.sampling.random_sampling import CANDIDATES
 from lm_worker.sampling.sampler import sample
 
 Floats = npt.NDArray[np.float64]
 TOKENS, PADDED = 300, 308  # more than the candidates
+CPU = open_device(DeviceOptions("cpu", "float32"))
 NEAR = (0.0, -1e-5, 1e-5)  # single precision may put a border this far away
 
 ids = st.integers(0, TOKENS - 1)
@@ -136,9 +138,9 @@ def test_a_choice_is_the_one_of_the_definition(
     scores = shaped(logits.astype(np.float64), spec, allowed)
     if not np.isfinite(scores).any():
         return
-    choice = sample(torch.from_numpy(logits)[None], [spec], TOKENS, {0: torch.from_numpy(allowed)})[
-        0
-    ]
+    choice = sample(
+        CPU, torch.from_numpy(logits)[None], [spec], TOKENS, {0: torch.from_numpy(allowed)}
+    )[0]
     assert choice.token_id in expected(scores, spec)
 
 
@@ -147,8 +149,10 @@ def test_a_choice_is_the_one_of_the_definition(
 def test_the_rest_of_the_batch_does_not_matter(wishes: list[SamplingState], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(len(wishes), PADDED, generator=generator) * 3
-    together = sample(logits, wishes, TOKENS)
-    alone = [sample(logits[row : row + 1], [spec], TOKENS)[0] for row, spec in enumerate(wishes)]
+    together = sample(CPU, logits, wishes, TOKENS)
+    alone = [
+        sample(CPU, logits[row : row + 1], [spec], TOKENS)[0] for row, spec in enumerate(wishes)
+    ]
     assert together == alone
 
 
@@ -176,7 +180,7 @@ def test_greedy_choice_follows_the_rules_and_then_never_takes_padding(
     spec: SamplingState, chosen: int
 ) -> None:
     logits = torch.tensor([[2.0, 1.5, 1.0, 9.0]])
-    assert sample(logits, [spec], 3)[0].token_id == chosen
+    assert sample(CPU, logits, [spec], 3)[0].token_id == chosen
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -185,7 +189,7 @@ def test_logits_that_are_no_numbers_give_no_token(bad: float, temperature: float
     logits = torch.zeros(2, 8)
     logits[0, 5] = bad
     spec = spec_of(temperature=temperature, want_logprobs=True)
-    broken, sound = sample(logits, [spec, spec], 8)
+    broken, sound = sample(CPU, logits, [spec, spec], 8)
     assert (broken.token_id, broken.logprob) == (NO_TOKEN, None)
     assert sound.logprob == pytest.approx(-np.log(8))
 
@@ -193,7 +197,7 @@ def test_logits_that_are_no_numbers_give_no_token(bad: float, temperature: float
 def test_a_free_request_beside_one_with_rules_is_chosen_from_untouched_logits() -> None:
     logits = torch.tensor([[2.0, 1.5, 1.0, 9.0]] * 2)
     ruled = spec_of(logit_bias=((1, 5.0),))
-    assert [choice.token_id for choice in sample(logits, [spec_of(), ruled], 3)] == [3, 1]
+    assert [choice.token_id for choice in sample(CPU, logits, [spec_of(), ruled], 3)] == [3, 1]
     assert logits.tolist() == [[2.0, 1.5, 1.0, 9.0]] * 2
 
 
@@ -203,7 +207,7 @@ def test_ties_are_kept_from_the_lowest_id_up_before_typical_p_too() -> None:
         SamplingState(SamplingParams(temperature=1.0, top_k=3, typical_p=0.99), index=index)
         for index in range(60)
     ]
-    assert {sample(logits, [spec], 1000)[0].token_id for spec in asked} == {0, 1, 2}
+    assert {sample(CPU, logits, [spec], 1000)[0].token_id for spec in asked} == {0, 1, 2}
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 4.0])  # many, some and few are typical
@@ -213,5 +217,5 @@ def test_typical_tokens_of_a_large_vocabulary(spread: float, typical_p: float) -
     for index in range(8):
         rule = SamplingParams(temperature=1.0, typical_p=typical_p, seed=3)
         spec = SamplingState(rule, index)
-        choice = sample(torch.from_numpy(logits)[None], [spec], len(logits))[0]
+        choice = sample(CPU, torch.from_numpy(logits)[None], [spec], len(logits))[0]
         assert choice.token_id in expected(logits.astype(np.float64), spec)
