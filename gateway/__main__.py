@@ -13,6 +13,7 @@ with extra("gateway"):
     from gateway.streaming.follow import RequestFollower
     from gateway.text.tokenizer import Tokenizer
     from glm4v.broker import Broker, Connection, Keys
+    from glm4v.broker.queue_lengths import queue_lengths
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.images import ImageLimits
     from glm4v.process.call_limits import CallLimits
@@ -34,9 +35,10 @@ def build(settings: GatewaySettings) -> Process:
         max_deadline_s=settings.max_deadline_s,
     )
     connection = Connection(settings.redis_url.get_secret_value())
+    keys = Keys(settings.namespace)
     broker = Broker(
         connection,
-        Keys(settings.namespace),
+        keys,
         max_open_requests=settings.max_open_requests,
         result_ttl_s=settings.result_ttl_s,
         max_open_image_bytes=settings.max_open_image_bytes,
@@ -77,7 +79,8 @@ def build(settings: GatewaySettings) -> Process:
         daemons=[broker.run],
         close=connection.close,
     )
-    register_metrics(process.metrics, listener)
+    lengths = partial(queue_lengths, connection, keys, checkpoint.fingerprint)
+    register_metrics(process.metrics, listener, lengths)
     return process
 
 

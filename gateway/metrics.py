@@ -1,20 +1,47 @@
-"""What the metrics of a gateway are read from."""
+"""The metrics of a gateway."""
 
+from collections.abc import Awaitable, Callable
+
+from glm4v.broker.queue_lengths import QueueLengths
 from glm4v.process.grpc_listener import GrpcListener
 from glm4v.telemetry.metrics import Registry
 
 
-def register_metrics(registry: Registry, listener: GrpcListener) -> None:
-    """Register the metrics of one gateway."""
+def register_metrics(
+    registry: Registry, listener: GrpcListener, lengths: Callable[[], Awaitable[QueueLengths]]
+) -> None:
+    """Register the metrics of one gateway; those of queues are the same in all gateways."""
+
+    async def queue_jobs() -> dict[tuple[str], int]:
+        found = await lengths()
+        return {("language",): found.language_jobs, ("vision",): found.vision_jobs}
+
+    async def open_requests() -> int:
+        return (await lengths()).open_requests
+
+    async def waiting_clients() -> int:
+        return (await lengths()).waiting_clients
+
     registry.gauge(
         "glm4v_grpc_calls_in_progress",
-        "Calls that have begun and not ended, health checks left out.",
+        "Calls that have not ended, except health checks.",
         lambda: listener.calls,
     )
     registry.counter(
         "glm4v_grpc_calls_total",
-        "Calls that have ended, by method and status; accepted and refused requests are among "
-        "them.",
+        "Calls that have ended, by method and status; these include accepted and refused requests.",
         lambda: listener.ended_calls,
         ("method", "code"),
+    )
+    registry.gauge("glm4v_open_requests", "Requests that have not ended.", open_requests)
+    registry.gauge(
+        "glm4v_queue_jobs",
+        "Jobs in the streams of workers, claimed or not.",
+        queue_jobs,
+        ("queue",),
+    )
+    registry.gauge(
+        "glm4v_queue_waiting_clients",
+        "Clients with requests that wait outside of the language workers' stream.",
+        waiting_clients,
     )

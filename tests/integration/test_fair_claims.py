@@ -1,11 +1,17 @@
 """Requests of several clients on one queue: each has its turn and its part of what may be open."""
 
+from functools import partial
+
 import pytest
 
+from gateway.metrics import register_metrics
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.lm_queue import Append, RequestLease
+from glm4v.broker.queue_lengths import queue_lengths
 from glm4v.errors import Overloaded
 from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.process.grpc_listener import GrpcListener
+from glm4v.telemetry.metrics import Registry
 from tests.integration.test_broker import MODEL, Bench, end, make_job, tokens
 
 
@@ -40,6 +46,33 @@ async def test_clients_take_turns_however_many_requests_each_has(bench: Bench) -
     assert await names(bench, 3) == ["m0", "m1", "o0"]
     assert await names(bench, 9) == ["t0", "m2", "t1", "m3", "m4", "m5"]
     assert await names(bench, 9) == []
+
+
+async def test_metrics_tell_what_is_in_the_streams_and_how_many_clients_wait(
+    bench: Bench, connection: Connection, keys: Keys
+) -> None:
+    registry = Registry()
+    lengths = partial(queue_lengths, connection, keys, MODEL)
+    register_metrics(registry, GrpcListener("unix:unused"), lengths)
+
+    async def read() -> dict[str, list[float]]:
+        metrics = await registry.collect()
+        return {each.name: [sample.value for sample in each.samples] for each in metrics[2:]}
+
+    await ask(bench, "many", "m0", "m1", "m2")
+    await ask(bench, "one", "o0")
+    await ask(bench, "two", "t0", image=b"image")
+    assert await read() == {
+        "glm4v_open_requests": [5],
+        "glm4v_queue_jobs": [1, 1],  # m0, and the image of t0
+        "glm4v_queue_waiting_clients": [2],
+    }
+    assert len(await names(bench, 9)) == 4
+    assert await read() == {
+        "glm4v_open_requests": [5],
+        "glm4v_queue_jobs": [4, 1],
+        "glm4v_queue_waiting_clients": [0],
+    }
 
 
 async def test_a_request_that_comes_later_goes_before_the_line_of_another_client(
