@@ -8,19 +8,14 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from bench.machine import HostLoad, SideProcess, read_rates
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import Device
-from lm_worker.engine.blocks import BlockPool
-from lm_worker.engine.engine import Engine, TokenOutput
-from lm_worker.engine.scheduler import Scheduler
-from lm_worker.engine.sequence import SequenceRequest
+from lm_worker.assembly import EngineConfig, build_engine
+from lm_worker.engine.sequence import SequenceRequest, TokenOutput
 from lm_worker.model.layers import Shard
 from lm_worker.model.model import kv_bytes_per_token
-from lm_worker.model.runner import Runner
-from lm_worker.parallel.ranks import Ranks
 from lm_worker.step_timer import StepSeconds
 
 _BLOCK_SIZE = 16
@@ -92,21 +87,13 @@ class Bench:
         blocks = max(
             load.batch * -(-count // _BLOCK_SIZE) for load, count in zip(loads, rows, strict=True)
         )
-        self._ranks = Ranks(
-            partial(Runner.load, checkpoint, device, _ALONE),
+        config = EngineConfig(
             blocks=blocks,
+            max_num_seqs=max(load.batch for load in loads),
+            max_batched_tokens=_MAX_BATCHED_TOKENS,
             block_size=_BLOCK_SIZE,
         )
-        most = max(load.batch for load in loads)
-        scheduler = Scheduler(
-            BlockPool(blocks, _BLOCK_SIZE),
-            max_num_seqs=most,
-            max_batched_tokens=_MAX_BATCHED_TOKENS,
-        )
-        num_image_tokens = self._spec.vision.num_image_tokens
-        self._engine = Engine(
-            scheduler, self._ranks, self._publish, num_image_tokens=num_image_tokens
-        )
+        self._engine = build_engine(checkpoint, device, config, self)
         self._steps: list[_Step] = []
         self._left = 0
         self._done = asyncio.Event()
@@ -117,14 +104,14 @@ class Bench:
     async def running(self) -> AsyncIterator["Bench"]:
         """Weights loaded and the engine running inside; an error of the engine comes out."""
         try:
-            await self._ranks.start()
+            await self._engine.start()
             running = asyncio.create_task(self._engine.run())
             running.add_done_callback(lambda _: self._done.set())
             yield self
             self._engine.stop()
             await running
         finally:
-            self._ranks.close()
+            self._engine.close()
 
     async def measure(self, load: Load) -> Figures:
         """All prompts at once, prefilled, then decoded together."""
@@ -162,9 +149,10 @@ class Bench:
             neighbours=neighbours,
         )
 
-    async def _publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
-        self._steps.append(_Step(time.perf_counter(), len(tokens), self._engine.seconds))
-        self._left -= sum(token.is_last for token in tokens)
+    async def publish(self, outputs: Sequence[TokenOutput]) -> set[int]:
+        """The engine's sink: notes the step."""
+        self._steps.append(_Step(time.perf_counter(), len(outputs), self._engine.seconds))
+        self._left -= sum(output.is_last for output in outputs)
         if self._left == 0:
             self._done.set()
         return set()

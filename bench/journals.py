@@ -1,7 +1,7 @@
-"""`glm4v bench journals`: what it costs that every token is durable before it is seen.
+"""`glm4v bench journals`: the cost of making every token durable before a client sees it.
 
-The same engine on the same weights in one process, in turns: alone, and behind a real worker that
-claims requests from a Redis and appends each step to their journals.
+One engine in one process takes requests directly and through a worker, in turns. The worker claims
+them from a Redis and appends each step to their journals.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ def journals(
         typer.Option(metavar="DIR", help="A checkpoint; else a random one of 138 M weights."),
     ] = None,
     dtype: Annotated[str, typer.Option(help="As GLM4V_DTYPE.")] = "auto",
-    requests: Annotated[int, typer.Option(min=1, help="That are answered together.")] = 16,
-    tokens: Annotated[int, typer.Option(min=1, help="Of each answer.")] = 64,
+    requests: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 16,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Pairs of measurements.")] = 7,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
-    """Output tokens/s with journals in Redis, and of the engine alone, in turns."""
+    """Output tokens/s with journals in Redis and of the engine alone, measured in turns."""
 
     from bench.model import write_middle
 
@@ -55,20 +55,20 @@ def journals(
 async def _measure(
     model: Path, dtype: str, folder: Path, requests: int, tokens: int, rounds: int
 ) -> list[tuple[float, float]]:
-    """Tokens/s alone and with journals, for each round; who begins alternates."""
+    """Tokens/s without and with journals, for each round; the order alternates."""
     from bench.worker import Bench
     from glm4v.local.redis_server import RedisServer
 
     with RedisServer(folder / "redis") as redis:
         async with Bench(model, dtype, redis.url, requests, tokens).running() as bench:
-            await bench.alone()  # the first steps of a process are slower
-            await bench.journaled()
+            await bench.without_journals()  # the first steps of a process are slower
+            await bench.with_journals()
             pairs = []
             for number in range(rounds):
                 if number % 2:
-                    journaled = await bench.journaled()
-                    pairs.append((await bench.alone(), journaled))
+                    journaled = await bench.with_journals()
+                    pairs.append((await bench.without_journals(), journaled))
                 else:
-                    alone = await bench.alone()
-                    pairs.append((alone, await bench.journaled()))
+                    alone = await bench.without_journals()
+                    pairs.append((alone, await bench.with_journals()))
     return pairs

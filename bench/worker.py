@@ -1,4 +1,4 @@
-"""One model behind two engines: one alone, one behind a worker that journals every step."""
+"""One engine behind a worker that journals every step; it also takes requests directly."""
 
 import asyncio
 import random
@@ -6,7 +6,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 from glm4v.broker import Broker, Connection, Keys
@@ -14,14 +13,13 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.lm_queue import LmQueue
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import DeviceOptions, open_device
+from glm4v.device.arbiter import NoArbiter
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
-from lm_worker.engine.blocks import BlockPool
-from lm_worker.engine.engine import Engine, OutputSink, TokenOutput
-from lm_worker.engine.scheduler import Scheduler
-from lm_worker.model.layers import Shard
-from lm_worker.model.runner import Runner
-from lm_worker.parallel.ranks import Ranks
+from lm_worker.assembly import EngineConfig, build_engine
+from lm_worker.claimer import Claimer
+from lm_worker.engine.sequence import TokenOutput
+from lm_worker.publisher import Publisher
 from lm_worker.translate import sequence_request
 from lm_worker.worker import Worker
 
@@ -33,7 +31,7 @@ _DEADLINE_MS = 3_600_000
 
 
 class Bench:
-    """Both engines use the same ranks and cache, one after the other; prompts never repeat."""
+    """Measures one load with and without journals; prompts never repeat."""
 
     def __init__(self, model: Path, dtype: str, redis_url: str, requests: int, tokens: int) -> None:
         checkpoint = Checkpoint.open(model)
@@ -44,92 +42,84 @@ class Bench:
         self._words = random.Random(0)
         self._left = 0
         self._done = asyncio.Event()
-        is_bfloat16 = checkpoint.is_bfloat16(vision=False)
-        device = open_device(DeviceOptions(dtype=dtype, is_bfloat16=is_bfloat16))
-        self._blocks = requests * -(-(_PROMPT_TOKENS + tokens) // _BLOCK_SIZE)
-        self._ranks = Ranks(
-            partial(Runner.load, checkpoint, device, Shard(0, 1)),
-            blocks=self._blocks,
-            block_size=_BLOCK_SIZE,
-        )
+        self._is_journaled = False
         self._connection, keys = Connection(redis_url), Keys("bench")
         self._queue = LmQueue(
             self._connection, keys, self._fingerprint, lease_s=_LEASE_S, result_ttl_s=60
         )
         self._broker = Broker(self._connection, keys, max_open_requests=requests, result_ttl_s=60)
-        self._worker = Worker(
+        self._publisher = Publisher(self._queue)
+        is_bfloat16 = checkpoint.is_bfloat16(vision=False)
+        device = open_device(DeviceOptions(dtype=dtype, is_bfloat16=is_bfloat16))
+        config = EngineConfig(
+            blocks=requests * -(-(_PROMPT_TOKENS + tokens) // _BLOCK_SIZE),
+            max_num_seqs=requests,
+            max_batched_tokens=_MAX_BATCHED_TOKENS,
+            block_size=_BLOCK_SIZE,
+            prefix_cache=False,
+        )
+        self._engine = build_engine(checkpoint, device, config, self)
+        claimer = Claimer(
             self._queue,
             Blobs(self._connection, keys),
+            self._engine,
+            self._publisher,
             spec=self._spec,
             fingerprint=self._fingerprint,
             max_num_seqs=requests,
             lease_s=_LEASE_S,
+            arbiter=NoArbiter(),
         )
-        self._plan_isolated = self._engine(self._count)
-        self._journaled = self._engine(self._publish)
+        self._worker = Worker(self._queue, self._engine, self._publisher, claimer, lease_s=_LEASE_S)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Bench"]:
-        """Weights loaded and both engines running inside."""
+        """The worker runs inside, its weights loaded."""
         stopping = asyncio.Event()
         try:
             await self._queue.ready()
-            await self._ranks.start()
-            tasks = [
-                asyncio.create_task(self._plan_isolated.run()),
-                asyncio.create_task(self._worker.run(self._journaled, stopping)),
-            ]
-            for task in tasks:
-                task.add_done_callback(lambda _: self._done.set())
+            await self._engine.start()
+            task = asyncio.create_task(self._worker.run(stopping))
+            task.add_done_callback(lambda _: self._done.set())
             yield self
-            self._plan_isolated.stop()
             stopping.set()
-            await asyncio.gather(*tasks)
+            await task
         finally:
-            self._ranks.close()
+            self._engine.close()
             await self._connection.close()
 
-    async def alone(self) -> float:
-        """Tokens/s of the engine, its tokens counted and dropped."""
+    async def without_journals(self) -> float:
+        """Tokens/s of requests added to the engine directly, their tokens counted and dropped."""
+        self._is_journaled = False
         jobs = self._jobs()
         start = time.perf_counter()
         for job in jobs:
-            await self._plan_isolated.add(sequence_request(job, self._spec), (), None)
+            await self._engine.add(sequence_request(job, self._spec), (), None)
         return await self._rate(start)
 
-    async def journaled(self) -> float:
+    async def with_journals(self) -> float:
         """Tokens/s of requests that are submitted, claimed, and appended step by step."""
+        self._is_journaled = True
         jobs = self._jobs()
         start = time.perf_counter()
         for job in jobs:
             await self._broker.submit(job, None)
         return await self._rate(start)
 
-    async def _rate(self, start: float) -> float:
-        await self._done.wait()
-        assert self._left == 0, "an engine ended"
-        return self._requests * self._tokens / (time.perf_counter() - start)
-
-    async def _publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
-        refused = await self._worker.publish(tokens)
-        assert not refused, "nobody else has these requests"
-        return await self._count(tokens)
-
-    async def _count(self, tokens: Sequence[TokenOutput]) -> set[int]:
-        self._left -= sum(token.is_last for token in tokens)
+    async def publish(self, outputs: Sequence[TokenOutput]) -> set[int]:
+        """The engine's sink: counts, after the publisher if requests are journaled."""
+        if self._is_journaled:
+            refused = await self._publisher.publish(outputs)
+            assert not refused, "no other worker has these requests"
+        self._left -= sum(output.is_last for output in outputs)
         if self._left == 0:
             self._done.set()
         return set()
 
-    def _engine(self, publish: OutputSink) -> Engine:
-        scheduler = Scheduler(
-            BlockPool(self._blocks, _BLOCK_SIZE),
-            max_num_seqs=self._requests,
-            max_batched_tokens=_MAX_BATCHED_TOKENS,
-            prefix_cache=False,
-        )
-        rows = self._spec.vision.num_image_tokens
-        return Engine(scheduler, self._ranks, publish, num_image_tokens=rows)
+    async def _rate(self, start: float) -> float:
+        await self._done.wait()
+        assert self._left == 0, "the worker ended"
+        return self._requests * self._tokens / (time.perf_counter() - start)
 
     def _jobs(self) -> list[pb.Job]:
         self._left = self._requests

@@ -2,4 +2,4 @@
 
 from glm4v.host.torch_environment import prepare_torch
 
-prepare_torch()  # here, since torch is imported by what follows
+prepare_torch()  # before any module here imports torch

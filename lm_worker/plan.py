@@ -99,21 +99,20 @@ class StepPlan:
 
     number: int
     chunks: tuple[Chunk, ...]
+    released: tuple[int, ...] = ()  # sequences that released their blocks since the last plan
 
 
-@dataclass(frozen=True, slots=True)
-class SampledToken:
+class SampledToken(NamedTuple):
     """The token sampled for one chunk."""
 
-    sequence_id: int
     token_id: int  # or NO_TOKEN
-    logprob: float | None  # before temperature and penalties; None if not requested
-    top: tuple[tuple[int, float], ...]  # most probable ids with their logprobs, best first
+    logprob: float | None = None  # before temperature and penalties; None if not requested
+    top: tuple[tuple[int, float], ...] = ()  # most probable ids with their logprobs, best first
     is_complete: bool = False  # the grammar allows nothing more: the output ends here
     failure: str = ""  # why no token can follow; the request fails with it
 
 
-class PromptScore(NamedTuple):
+class PromptLogprob(NamedTuple):
     """The log-probability of one prompt token."""
 
     sequence_id: int
@@ -127,4 +126,4 @@ class StepResult(NamedTuple):
     """The result of a step."""
 
     tokens: tuple[SampledToken, ...]  # one for each chunk that samples, in the plan's order
-    prompt_scores: tuple[PromptScore, ...] = ()
+    prompt_logprobs: tuple[PromptLogprob, ...] = ()

@@ -1,86 +1,93 @@
-"""Between the protocol's messages and the engine's values."""
+"""Translates between the protocol's messages and the engine's values."""
 
 import json
 import time
-from dataclasses import dataclass
 
 from glm4v.broker.choices import is_ranked
-from glm4v.broker.lm_queue import Append, RequestLease
 from glm4v.checkpoint.spec import ModelSpec
+from glm4v.errors import Glm4vError
 from glm4v.internal.v1 import journal_pb2 as pb
-from glm4v.v1 import inference_pb2
-from lm_worker.engine.engine import TokenOutput
-from lm_worker.engine.sequence import SequenceRequest
-from lm_worker.plan import NO_TOKEN, OutputFormat, SampledToken, SamplingParams
+from glm4v.v1 import inference_pb2 as api
+from lm_worker.engine.sequence import SequenceRequest, TokenOutput
+from lm_worker.plan import NO_TOKEN, OutputFormat, SamplingParams
 
-_DEFAULT_PRIORITY = 3  # of a job that an older gateway wrote
-
-
-@dataclass(eq=False, slots=True)
-class LeasedRequest:
-    """A request this worker answers under one lease."""
-
-    lease: RequestLease
-    job: pb.Job
-    sequence_id: int | None = None  # once the engine has it
+_DEFAULT_PRIORITY = 3  # of jobs from older gateways
 
 
-def step_append(held: LeasedRequest, token: TokenOutput, at_ms: int) -> Append:
-    """What a token adds to its request's journal."""
-    end = _end(held, token, at_ms) if token.is_last else None
-    tokens = _tokens(token.sampled, at_ms)
-    if tokens is not None and token.prompt_scores:
-        scores = {score.prompt_index: score for score in token.prompt_scores}
-        for index in range(len(held.job.prompt_ids)):
-            logprobs = tokens.prompt_logprobs.add()
-            if (score := scores.get(index)) is not None:
-                _fill(logprobs, score.token_id, score.logprob, score.top)
-    return Append(held.lease, token.index, tokens, end)
+def journal_entries(
+    job: pb.Job, output: TokenOutput, at_ms: int
+) -> tuple[pb.JournalTokens | None, pb.JournalEnd | None]:
+    """What a token adds to its request's journal; `at_ms` is Unix time."""
+    tokens = None
+    if output.sampled.token_id != NO_TOKEN:
+        tokens = _tokens(output, at_ms)
+        _add_prompt_logprobs(tokens, output, len(job.prompt_ids))
+    return tokens, _end(job, output, at_ms) if output.is_last else None
 
 
-def _tokens(sampled: SampledToken, at_ms: int) -> pb.JournalTokens | None:
-    if sampled.token_id == NO_TOKEN:
-        return None
+def _tokens(output: TokenOutput, at_ms: int) -> pb.JournalTokens:
+    sampled = output.sampled
     tokens = pb.JournalTokens(ids=[sampled.token_id], at_ms=at_ms)
     if sampled.logprob is not None:
         _fill(tokens.logprobs.add(), sampled.token_id, sampled.logprob, sampled.top)
     return tokens
 
 
+def _add_prompt_logprobs(tokens: pb.JournalTokens, output: TokenOutput, num_prompt: int) -> None:
+    """One message for each prompt token; those without a prediction stay empty."""
+    if output.prompt_logprobs:
+        scores = {score.prompt_index: score for score in output.prompt_logprobs}
+        for index in range(num_prompt):
+            logprobs = tokens.prompt_logprobs.add()
+            if (score := scores.get(index)) is not None:
+                _fill(logprobs, score.token_id, score.logprob, score.top)
+
+
 def _fill(
-    logprobs: inference_pb2.TokenLogprobs,
+    logprobs: api.TokenLogprobs,
     token_id: int,
     logprob: float,
     top: tuple[tuple[int, float], ...],
 ) -> None:
     logprobs.chosen.token_id = token_id
     logprobs.chosen.logprob = logprob
-    for rival, its_logprob in top:
-        logprobs.top.add(token_id=rival, logprob=its_logprob)
+    for alternative, its_logprob in top:
+        logprobs.top.add(token_id=alternative, logprob=its_logprob)
 
 
-def _end(held: LeasedRequest, token: TokenOutput, at_ms: int) -> pb.JournalEnd:
-    token_id = token.sampled.token_id
-    end = pb.JournalEnd(token_count=token.index + (token_id != NO_TOKEN), at_ms=at_ms)
-    if token.error is not None:
-        end.kind, end.code, end.message = pb.END_KIND_FAILED, token.error.code, str(token.error)
-    elif token_id in held.job.stop_token_ids and not _is_header(held.job, token):
+def _end(job: pb.Job, output: TokenOutput, at_ms: int) -> pb.JournalEnd:
+    token_id, error = output.sampled.token_id, output.error
+    num_tokens = output.index + (token_id != NO_TOKEN)
+    if error is not None:
+        return failed_end(error, num_tokens, at_ms)
+    end = pb.JournalEnd(token_count=num_tokens, at_ms=at_ms)
+    if token_id in job.stop_token_ids and not _is_header(job, output):
         end.kind, end.stop_token_id = pb.END_KIND_STOP_TOKEN, token_id
-    elif token.sampled.is_complete:
+    elif output.sampled.is_complete:
         end.kind = pb.END_KIND_COMPLETE
     else:
         end.kind = pb.END_KIND_LENGTH
     return end
 
 
-def _is_header(job: pb.Job, token: TokenOutput) -> bool:
-    return (
-        token.index == 0 and job.HasField("header_id") and token.sampled.token_id == job.header_id
+def failed_end(error: Glm4vError, num_tokens: int, at_ms: int) -> pb.JournalEnd:
+    """The end of a request that failed after `num_tokens` tokens."""
+    return pb.JournalEnd(
+        kind=pb.END_KIND_FAILED,
+        code=error.code,
+        message=str(error),
+        token_count=num_tokens,
+        at_ms=at_ms,
     )
 
 
+def _is_header(job: pb.Job, output: TokenOutput) -> bool:
+    is_first = output.index == 0 and job.HasField("header_id")
+    return is_first and output.sampled.token_id == job.header_id
+
+
 def sequence_request(job: pb.Job, spec: ModelSpec) -> SequenceRequest:
-    """What a job asks of the engine."""
+    """The engine's request for a job."""
     prompt = tuple(job.prompt_ids)
     return SequenceRequest(
         request_id=job.request_id,

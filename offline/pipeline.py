@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
 
 from gateway.access.caller import Caller
 from gateway.admission.admission import Admission, AdmissionLimits
@@ -10,7 +9,6 @@ from gateway.admission.sampling import read_defaults
 from gateway.streaming.events import EventBuilder, accepted
 from gateway.text.tokenizer import Tokenizer
 from glm4v.broker.entries import Event
-from glm4v.broker.lm_queue import RequestLease
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import Device
 from glm4v.errors import InvalidRequest
@@ -18,14 +16,9 @@ from glm4v.images import ImageLimits
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.v1 import inference_pb2 as api
-from lm_worker.engine.blocks import BlockPool
-from lm_worker.engine.engine import Engine, TokenOutput
-from lm_worker.engine.scheduler import Scheduler
-from lm_worker.model.layers import Shard
-from lm_worker.model.runner import Runner
-from lm_worker.parallel.ranks import Ranks
-from lm_worker.structured_output.grammar import GrammarCache
-from lm_worker.translate import LeasedRequest, now_ms, sequence_request, step_append
+from lm_worker.assembly import EngineConfig, build_engine
+from lm_worker.engine.sequence import TokenOutput
+from lm_worker.translate import journal_entries, now_ms, sequence_request
 from vision_worker.decoders import Decoders
 from vision_worker.encoder import Encoder
 
@@ -90,57 +83,50 @@ class Pipeline:
             encoder.close()
 
     async def _generate(self, job: pb.Job, embedding: TensorBytes | None) -> AsyncIterator[Event]:
-        request = sequence_request(job, self._spec)
-        held = LeasedRequest(RequestLease("", 1, job.request_id), job)
-        produced: asyncio.Queue[TokenOutput] = (
-            asyncio.Queue()
-        )  # bounded by the request's max_tokens
-
-        async def publish(tokens: Sequence[TokenOutput]) -> set[int]:
-            for token in tokens:
-                produced.put_nowait(token)
-            return set()
-
-        rows = len(job.prompt_ids) + self._spec.vision.num_image_tokens + job.max_tokens
-        blocks = -(-rows // _BLOCK_SIZE)
-        grammars = GrammarCache(self._model, self._spec)
-        ranks = Ranks(
-            partial(Runner.load, self._checkpoint, self._device, Shard(0, 1), grammars=grammars),
-            blocks=blocks,
+        num_tokens = len(job.prompt_ids) + self._spec.vision.num_image_tokens + job.max_tokens
+        config = EngineConfig(
+            blocks=-(-num_tokens // _BLOCK_SIZE),
+            max_num_seqs=1,
+            max_batched_tokens=_MAX_BATCHED_TOKENS,
             block_size=_BLOCK_SIZE,
         )
-        scheduler = Scheduler(
-            BlockPool(blocks, _BLOCK_SIZE), max_num_seqs=1, max_batched_tokens=_MAX_BATCHED_TOKENS
-        )
-        num_image_tokens = self._spec.vision.num_image_tokens
-        engine = Engine(
-            scheduler, ranks, publish, num_image_tokens=num_image_tokens, grammars=grammars
-        )
-        await ranks.start()
+        outputs = _Outputs()
+        engine = build_engine(self._checkpoint, self._device, config, outputs)
+        await engine.start()
         running = asyncio.create_task(engine.run())
         try:
-            await engine.add(request, (), embedding)
+            await engine.add(sequence_request(job, self._spec), (), embedding)
             is_last = False
             while not is_last:
-                token = await _first_of(produced, running)
-                append = step_append(held, token, now_ms())
-                is_last = token.is_last
-                if append.tokens is not None:
-                    yield append.tokens
-                if append.end is not None:
-                    yield append.end
+                output = await _next_of(outputs.queue, running)
+                is_last = output.is_last
+                for entry in journal_entries(job, output, now_ms()):
+                    if entry is not None:
+                        yield entry
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            ranks.close()
-            grammars.end()
+            engine.close()
 
 
-async def _first_of(
-    produced: "asyncio.Queue[TokenOutput]", running: "asyncio.Task[None]"
+class _Outputs:
+    """A sink that keeps the output; bounded by the request's max_tokens."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[TokenOutput] = asyncio.Queue()
+
+    async def publish(self, outputs: Sequence[TokenOutput]) -> set[int]:
+        """Keep them for the reader; no request ends early."""
+        for output in outputs:
+            self.queue.put_nowait(output)
+        return set()
+
+
+async def _next_of(
+    outputs: "asyncio.Queue[TokenOutput]", running: "asyncio.Task[None]"
 ) -> TokenOutput:
-    """The next token, or the error that ended the engine."""
-    getting = asyncio.ensure_future(produced.get())
+    """The next output; raises the error that ended the engine."""
+    getting = asyncio.ensure_future(outputs.get())
     await asyncio.wait({getting, running}, return_when=asyncio.FIRST_COMPLETED)
     if not getting.done():
         getting.cancel()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.budget import StepBudget
 from lm_worker.engine.fairness import FairOrder, last_of_most, to_preempt
-from lm_worker.engine.sequence import SequenceState
+from lm_worker.engine.sequence import SequenceState, TokenOutput
 from lm_worker.plan import NO_TOKEN, Chunk, SampledToken, StepPlan
 
 AGEING_STEPS = 64  # steps of waiting that outweigh one level of priority
@@ -45,6 +45,7 @@ class Scheduler:
         self._running: list[SequenceState] = []  # sorted
         self._by_id: dict[int, SequenceState] = {}  # running ones
         self._quarantined: list[SequenceState] = []
+        self._released: list[int] = []  # sequences that released their blocks since the last plan
         self._steps = 0
         self._planned = (0, 0)  # tokens of the last step: decodes, prefills
         self._is_full = False  # whether a sequence could not be admitted
@@ -105,12 +106,13 @@ class Scheduler:
         if not chunks:
             return None
         self._steps += 1
-        return StepPlan(self._steps, tuple(chunks))
+        released, self._released = tuple(self._released), []
+        return StepPlan(self._steps, tuple(chunks), released)
 
     def apply(
         self, plan: StepPlan, sampled: Sequence[SampledToken], seconds: float | None = None
-    ) -> list[tuple[SequenceState, SampledToken, bool]]:
-        """Add the last step's tokens: each sequence, its token, and whether it is the last.
+    ) -> list[TokenOutput]:
+        """Add the last step's tokens, one for each chunk that samples, in the plan's order.
 
         Finished sequences are removed; those removed while the step ran are skipped. `seconds` is
         the step's duration, if it was measured.
@@ -120,10 +122,11 @@ class Scheduler:
         for chunk in plan.chunks:
             if (sequence := self._by_id.get(chunk.sequence_id)) is not None:
                 sequence.num_computed_tokens = chunk.context_len + len(chunk.token_ids)
+        sampling = [chunk.sequence_id for chunk in plan.chunks if chunk.sampling is not None]
         return [
-            (sequence, token, self._append_token(sequence, token))
-            for token in sampled
-            if (sequence := self._by_id.get(token.sequence_id)) is not None
+            self._append_token(sequence, token)
+            for sequence_id, token in zip(sampling, sampled, strict=True)
+            if (sequence := self._by_id.get(sequence_id)) is not None
         ]
 
     def check_integrity(self) -> list[str]:
@@ -252,14 +255,16 @@ class Scheduler:
         del self._by_id[sequence.sequence_id]
         self.pool.release(sequence.block_table)
         sequence.release_blocks()
+        self._released.append(sequence.sequence_id)
 
     def _preempt(self, sequence: SequenceState) -> None:
         self._stop(sequence)
         insort(self._waiting, sequence, key=_sort_key)
         self.preemptions += 1
 
-    def _append_token(self, sequence: SequenceState, token: SampledToken) -> bool:
+    def _append_token(self, sequence: SequenceState, token: SampledToken) -> TokenOutput:
         """Append a token to a running sequence; stop the sequence if it was the last."""
+        index = len(sequence.token_ids)
         if sequence.is_quarantined:
             self._quarantined.remove(sequence)
             sequence.is_quarantined = False
@@ -271,11 +276,15 @@ class Scheduler:
             if sequence.num_computed_tokens // self.pool.block_size > sequence.num_cached_blocks:
                 self._publish_full_blocks(sequence)
             sequence.add_token(token.token_id)
-        is_last = token.is_complete or bool(token.failure) or sequence.is_over()
-        if is_last or token.token_id == NO_TOKEN:
+        is_last = (
+            token.token_id == NO_TOKEN
+            or token.is_complete
+            or bool(token.failure)
+            or sequence.is_over()
+        )
+        if is_last:
             self._stop(sequence)
-            return True
-        return False
+        return TokenOutput(sequence.sequence_id, sequence.request.request_id, index, token, is_last)
 
     def _publish_full_blocks(self, sequence: SequenceState) -> None:
         """Add the blocks that the last step filled to the prefix cache."""

@@ -13,11 +13,14 @@ from array import array
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from glm4v.errors import Glm4vError, InvalidRequest, RequestFailed
 from lm_worker.plan import (
     NO_TOKEN,
     Chunk,
     OutputFormat,
+    PromptLogprob,
     PromptScoring,
+    SampledToken,
     SamplingParams,
     SamplingState,
 )
@@ -43,6 +46,29 @@ class SequenceRequest:
     output_format: OutputFormat | None = None  # None: free text
     prompt_logprobs: int | None = None  # alternatives per prompt token; None: off
     header_id: int = NO_TOKEN  # ends the turn's header; as first token no stop id, no format
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOutput:
+    """One step's token of a sequence, or the error that ends the request."""
+
+    sequence_id: int
+    request_id: str
+    index: int  # of the token in the output
+    sampled: SampledToken  # NO_TOKEN only with an error
+    is_last: bool
+    prompt_logprobs: tuple[PromptLogprob, ...] = ()  # with the first token, if requested
+
+    @property
+    def error(self) -> Glm4vError | None:
+        """Why the request fails; None if it does not."""
+        if self.sampled.token_id == NO_TOKEN:
+            return RequestFailed(
+                f"the model produced non-finite logits at token {self.index}; send the image "
+                "again, or try another GLM4V_DTYPE"
+            )
+        failure = self.sampled.failure
+        return InvalidRequest(f"response_format: {failure}") if failure else None
 
 
 class SequenceState:

@@ -1,6 +1,7 @@
 """Executes step plans on one rank: embeds tokens, runs the model, samples."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import torch
 
@@ -13,7 +14,15 @@ from glm4v.device.collectives import Collective
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.model.layers import Shard
 from lm_worker.model.model import LanguageModel
-from lm_worker.plan import NO_TOKEN, PromptScore, SampledToken, SamplingState, StepPlan, StepResult
+from lm_worker.plan import (
+    NO_TOKEN,
+    Chunk,
+    PromptLogprob,
+    SampledToken,
+    SamplingState,
+    StepPlan,
+    StepResult,
+)
 from lm_worker.sampling.sampler import sample, token_logprobs
 from lm_worker.step_timer import StepTimer
 from lm_worker.structured_output.grammar import GrammarCache
@@ -106,46 +115,73 @@ class Runner:
 
         Raises KeyError if a chunk's image was not added.
         """
+        hidden = self._forward(plan)
+        scores = tuple(self._prompt_logprobs(hidden, plan))
+        states = [chunk.sampling for chunk in plan.chunks if chunk.sampling is not None]
+        if not states:
+            return StepResult((), scores)
+        logits = self._next_token_logits(hidden, plan)
+        with self._timer.time("sample"):
+            return StepResult(self._sample(logits, states), scores)
+
+    @torch.inference_mode()
+    def follow(self, plan: StepPlan) -> None:
+        """The part of `execute` that all ranks compute; rank 0 samples. Raises KeyError."""
+        hidden = self._forward(plan)
+        for _ in self._prompt_logits(hidden, plan):
+            pass
+        if any(chunk.sampling is not None for chunk in plan.chunks):
+            self._next_token_logits(hidden, plan)
+
+    def _forward(self, plan: StepPlan) -> torch.Tensor:
+        """Hidden states [tokens, hidden] of the step's tokens."""
         self._attention.prepare(
             [AttentionSegment(len(c.token_ids), c.context_len, c.block_table) for c in plan.chunks]
         )
         positions = self._tensor([p for chunk in plan.chunks for p in chunk.positions])
-        hidden = self._model.forward(self._embed(plan), positions, self._attention)
-        scores = tuple(self._prompt_scores(hidden, plan))
-        requests = list(_sampling_requests(plan))
-        if not requests:
-            return StepResult((), scores)
-        logits = self._model.logits(hidden[self._tensor([at for at, _, _ in requests])])
-        with self._timer.time("sample"):
-            return StepResult(self._sample(logits, requests), scores)
+        return self._model.forward(self._embed(plan), positions, self._attention)
 
-    def _prompt_scores(self, hidden: torch.Tensor, plan: StepPlan) -> Iterator[PromptScore]:
-        """Prompt log-probabilities from the step's hidden states [tokens, hidden]."""
+    def _next_token_logits(self, hidden: torch.Tensor, plan: StepPlan) -> torch.Tensor:
+        """Logits after the last token of each chunk that samples, [chunks, vocabulary]."""
+        ends = accumulate(len(chunk.token_ids) for chunk in plan.chunks)
+        chunks = zip(plan.chunks, ends, strict=True)
+        last = [end - 1 for chunk, end in chunks if chunk.sampling is not None]
+        return self._model.logits(hidden[self._tensor(last)])
+
+    def _prompt_logits(
+        self, hidden: torch.Tensor, plan: StepPlan
+    ) -> Iterator[tuple[Chunk, slice, torch.Tensor]]:
+        """Chunks with the parts of their scoring, and the logits of each, [part, vocabulary]."""
         first = 0
         for chunk in plan.chunks:
-            if (scoring := chunk.scoring) is not None:
-                for start in range(0, len(scoring.offsets), _LOGPROB_TOKENS):
-                    part = slice(start, start + _LOGPROB_TOKENS)
-                    at = self._tensor([first + offset for offset in scoring.offsets[part]])
-                    ids = scoring.token_ids[part]
-                    scores = token_logprobs(self._model.logits(hidden[at]), ids, scoring.top)
-                    for index, score in zip(scoring.indices[part], scores, strict=True):
-                        yield PromptScore(chunk.sequence_id, index, *score)
+            offsets = chunk.scoring.offsets if chunk.scoring is not None else ()
+            for start in range(0, len(offsets), _LOGPROB_TOKENS):
+                part = slice(start, start + _LOGPROB_TOKENS)
+                at = self._tensor([first + offset for offset in offsets[part]])
+                yield chunk, part, self._model.logits(hidden[at])
             first += len(chunk.token_ids)
 
+    def _prompt_logprobs(self, hidden: torch.Tensor, plan: StepPlan) -> Iterator[PromptLogprob]:
+        for chunk, part, logits in self._prompt_logits(hidden, plan):
+            assert chunk.scoring is not None
+            _, indices, token_ids, top = chunk.scoring
+            scores = token_logprobs(logits, token_ids[part], top)
+            for index, score in zip(indices[part], scores, strict=True):
+                yield PromptLogprob(chunk.sequence_id, index, *score)
+
     def _sample(
-        self, logits: torch.Tensor, requests: list[tuple[int, int, SamplingState]]
+        self, logits: torch.Tensor, states: Sequence[SamplingState]
     ) -> tuple[SampledToken, ...]:
-        states = [state for _, _, state in requests]
         grammars = self._grammars
-        allowed = {} if grammars is None else grammars.allowed(states)
-        choices = sample(self._device, logits, states, self._spec.tokens, allowed)
-        sampled = []
-        for index, (_, sequence_id, state) in enumerate(requests):
-            choice, status = choices[index], (False, "")
-            if grammars is not None and index in allowed and choice.token_id != NO_TOKEN:
-                status = grammars.status_after(state, choice.token_id)
-            sampled.append(SampledToken(sequence_id, *choice, *status))
+        if grammars is None:
+            return tuple(sample(self._device, logits, states, self._spec.tokens))
+        allowed = grammars.allowed(states)
+        sampled = sample(self._device, logits, states, self._spec.tokens, allowed)
+        for index in allowed:
+            token_id = sampled[index].token_id
+            if token_id != NO_TOKEN:
+                is_complete, failure = grammars.status_after(states[index], token_id)
+                sampled[index] = sampled[index]._replace(is_complete=is_complete, failure=failure)
         return tuple(sampled)
 
     def _embed(self, plan: StepPlan) -> torch.Tensor:
@@ -165,15 +201,6 @@ class Runner:
 
     def _tensor(self, values: list[int]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device.torch_device)
-
-
-def _sampling_requests(plan: StepPlan) -> Iterator[tuple[int, int, SamplingState]]:
-    """For each chunk that samples: its last token's index in the step, its sequence, its state."""
-    end = 0
-    for chunk in plan.chunks:
-        end += len(chunk.token_ids)
-        if chunk.sampling is not None:
-            yield end - 1, chunk.sequence_id, chunk.sampling
 
 
 def to_tensor(packed: TensorBytes) -> torch.Tensor:

@@ -16,7 +16,7 @@ from glm4v.process.settings import LmSettings, read_settings
 from glm4v.telemetry.log import start_log
 from lm_worker.model.layers import Shard
 from lm_worker.model.runner import NO_MEMORY, Runner, to_tensor
-from lm_worker.parallel.commands import AddImage, DropImage, Heartbeat, Stop, decode
+from lm_worker.parallel.commands import AddImage, CommandDecoder, DropImage, Heartbeat, Stop
 from lm_worker.parallel.group import LOAD_TIMEOUT_S, RankConfig, init_group, rank_from_env
 from lm_worker.plan import StepPlan
 
@@ -50,10 +50,11 @@ def follow(settings: LmSettings, config: RankConfig) -> None:
 
 def run_commands(runner: Runner, group: ProcessGroup) -> None:
     """Execute commands until `Stop`."""
+    commands = CommandDecoder()
     while True:
-        match decode(group.receive()):
+        match commands.decode(group.receive()):
             case StepPlan() as plan:
-                runner.execute(plan)
+                runner.follow(plan)
             case AddImage(digest, embedding):
                 runner.add_image(digest, to_tensor(embedding))
             case DropImage(digest):

@@ -18,7 +18,14 @@ from glm4v.errors import Unavailable
 from glm4v.host.out_of_memory import is_out_of_memory, out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.model.runner import NO_MEMORY, Runner, to_tensor
-from lm_worker.parallel.commands import AddImage, Command, DropImage, Heartbeat, Stop, encode
+from lm_worker.parallel.commands import (
+    AddImage,
+    Command,
+    CommandEncoder,
+    DropImage,
+    Heartbeat,
+    Stop,
+)
 from lm_worker.parallel.group import HEARTBEAT_SHARE, LOAD_TIMEOUT_S
 from lm_worker.plan import StepPlan, StepResult
 
@@ -52,6 +59,7 @@ class Ranks:
         is_out_of_memory: Callable[[Exception], bool] = is_out_of_memory,
     ) -> None:
         self._thread = DeviceThread()
+        self._commands = CommandEncoder()
         self._load = load
         self._cache = {"blocks": blocks, "block_size": block_size}
         self._init_group = init_group
@@ -153,7 +161,7 @@ class Ranks:
     def _broadcast(self, command: Command) -> None:
         if self._group is None:
             return
-        self._group.send(encode(command))
+        self._group.send(self._commands.encode(command))
 
     def _execute(self, plan: StepPlan) -> StepResult:
         self._broadcast(plan)

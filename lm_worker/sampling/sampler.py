@@ -4,22 +4,13 @@ A token depends only on the seed, its index in the output, the logits, and the g
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 
 from glm4v.device import Device
-from lm_worker.plan import NO_TOKEN, SamplingState
+from lm_worker.plan import NO_TOKEN, SampledToken, SamplingState
 from lm_worker.sampling.logits import apply_logit_processors
 from lm_worker.sampling.random_sampling import CANDIDATES, random_sample
-
-
-class Choice(NamedTuple):
-    """A sampled token and the log-probabilities requested with it."""
-
-    token_id: int  # or NO_TOKEN
-    logprob: float | None
-    top: tuple[tuple[int, float], ...]  # best first
 
 
 def sample(
@@ -28,7 +19,7 @@ def sample(
     states: Sequence[SamplingState],
     num_tokens: int,
     allowed: Mapping[int, torch.Tensor] | None = None,
-) -> list[Choice]:
+) -> list[SampledToken]:
     """One token for each row of `logits` [states, vocabulary]; NO_TOKEN for non-finite logits.
 
     Columns past `num_tokens` are padding: never sampled, but included in plain greedy argmax as in
@@ -37,7 +28,7 @@ def sample(
     chosen = _choose(
         device, _processed(logits, states, num_tokens, allowed or {}), states, num_tokens
     )
-    choices = [Choice(token_id, None, ()) for token_id in chosen]
+    sampled = [SampledToken(token_id) for token_id in chosen]
     reported = [
         row
         for row, state in enumerate(states)
@@ -48,8 +39,9 @@ def sample(
         ids = [chosen[row] for row in reported]
         for row, each in zip(reported, token_logprobs(logits[reported], ids, most), strict=True):
             token_id, logprob, top = each
-            choices[row] = Choice(token_id, logprob, top[: states[row].params.top_logprobs])
-    return choices
+            top = top[: states[row].params.top_logprobs]
+            sampled[row] = SampledToken(token_id, logprob, top)
+    return sampled
 
 
 def token_logprobs(

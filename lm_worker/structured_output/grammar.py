@@ -48,7 +48,7 @@ class GrammarCache:
         self._matchers: dict[int, Matcher] = {}
         self._bytes: dict[int, int] = {}  # what the forms of open answers took, by sequence
 
-    async def open(self, number: int, form: OutputFormat, answer: tuple[int, ...]) -> None:
+    async def compile_for(self, number: int, form: OutputFormat, answer: tuple[int, ...]) -> None:
         """Have a matcher for sequence `number`; `answer` is what it has already, behind its header.
 
         Raises InvalidRequest for a form that cannot be compiled, or not within the bounds;
@@ -76,7 +76,7 @@ class GrammarCache:
         self._matchers.pop(number, None)
         self._bytes.pop(number, None)
 
-    def end(self) -> None:
+    def close_compiler(self) -> None:
         """End the processes that compile. Takes a second at most."""
         self._compiler.end()
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from glm4v.broker.dead_letters import DeadLetters
-from lm_worker.worker import MAX_ISOLATED_FAILURES
+from lm_worker.claimer import MAX_ISOLATED_FAILURES
 from tests.e2e.asking import again, ask, assert_unharmed
 from tests.e2e.fleet import ROOT, Fleet
 from tests.e2e.journals import read_journal

@@ -197,7 +197,7 @@ async def test_a_signal_to_all_ranks_is_rank_0s_to_heed(
         await asyncio.sleep(0.5)  # what a follower's end takes to be seen
         worker.process.terminate()
         assert worker.process.wait(MARGIN_S) == 0
-        assert "handed back 1 requests" in worker.read_log()
+        assert "requeued 1 requests" in worker.read_log()
 
 
 async def test_ranks_placed_by_the_environment_answer_and_end_together(

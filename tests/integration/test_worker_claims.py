@@ -10,19 +10,15 @@ import anyio
 import pytest
 
 from glm4v.broker import Broker, Connection, Keys
-from glm4v.broker.blobs import Blobs
 from glm4v.broker.keys import LM_GROUP
 from glm4v.broker.lm_queue import LmQueue, RequestLease
-from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device.arbiter import NoArbiter
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
-from lm_worker.engine.engine import TokenOutput
 from lm_worker.plan import OutputFormat
 from lm_worker.structured_output.grammar import GrammarCache
-from lm_worker.worker import Worker
 from tests.e2e.journals import read_journal
-from tests.parity.engine_runs import Answers, Layout, Running
+from tests.integration.engine_worker import MODEL, EngineWorker
 
 LEASE_S = 600.0  # leases lapse only when the test says so
 LOOKS_S = 0.1  # how often a worker looks for those
@@ -45,15 +41,14 @@ class Bench:
 
     connection: Connection
     keys: Keys
-    worker: Worker
+    parts: EngineWorker
     arbiter: RecordingArbiter
-    run: Running
     broker: Broker
 
     async def submit(self, name: str, form: str = "") -> None:
         job = pb.Job(
             request_id=name,
-            fingerprint="model",
+            fingerprint=MODEL,
             prompt_ids=[258, 260, 263, 10, 97, 264],
             max_tokens=3,
             timeout_ms=600_000,
@@ -78,57 +73,42 @@ class Bench:
     async def working(self) -> AsyncIterator[None]:
         """The worker at work; it ends by itself when told to stop."""
         stopping = asyncio.Event()
-        await self.run.ranks.start()
+        await self.parts.engine.start()
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self.worker.run, self.run.engine, stopping)
+                group.start_soon(self.parts.worker.run, stopping)
                 yield
                 stopping.set()
         finally:
-            self.run.ranks.close()
-            self.run.grammars.end()
-        assert self.run.engine.check_integrity() == []
+            self.parts.engine.close()
+        assert self.parts.engine.check_integrity() == []
 
 
 @pytest.fixture
 async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[str], Path]) -> Bench:
     folder = checkpoint_dir("micro-glm4v")
-    queue = LmQueue(connection, keys, "model", lease_s=LEASE_S, result_ttl_s=60)
+    queue = LmQueue(connection, keys, MODEL, lease_s=LEASE_S, result_ttl_s=60)
     await queue.ready()
     arbiter = RecordingArbiter()
-    worker = Worker(
-        queue,
-        Blobs(connection, keys),
-        spec=Checkpoint.open(folder).spec,
-        fingerprint="model",
-        max_num_seqs=4,
-        lease_s=4 * LOOKS_S,
-        arbiter=arbiter,
-    )
-
-    class Published(Answers):
-        async def publish(self, tokens: "list[TokenOutput]") -> set[int]:  # type: ignore[override]
-            return await worker.publish(tokens)
-
-    run = Running(folder, Layout(), None, 60.0, Published())
+    parts = EngineWorker(connection, keys, folder, queue, lease_s=4 * LOOKS_S, arbiter=arbiter)
     broker = Broker(connection, keys, max_open_requests=9, result_ttl_s=60)
-    return Bench(connection, keys, worker, arbiter, run, broker)
+    return Bench(connection, keys, parts, arbiter, broker)
 
 
 async def test_no_request_waits_for_another_ones_response_format(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiling, may_go_on = asyncio.Event(), asyncio.Event()
-    open_ = GrammarCache.open
+    compile_for = GrammarCache.compile_for
 
     async def slow(
         self: GrammarCache, number: int, form: OutputFormat, answer: tuple[int, ...]
     ) -> None:
         compiling.set()
         await may_go_on.wait()
-        await open_(self, number, form, answer)
+        await compile_for(self, number, form, answer)
 
-    monkeypatch.setattr(GrammarCache, "open", slow)
+    monkeypatch.setattr(GrammarCache, "compile_for", slow)
     async with bench.working():
         await bench.submit("shaped", "[a-c]+")
         with anyio.fail_after(WITHIN_S):
@@ -150,12 +130,12 @@ async def test_a_worker_that_waits_for_a_response_format_stops_and_hands_it_back
         compiling.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(GrammarCache, "open", for_ever)
+    monkeypatch.setattr(GrammarCache, "compile_for", for_ever)
     await bench.submit("shaped", "[a-c]+")
     with anyio.fail_after(WITHIN_S):
         async with bench.working():
             await compiling.wait()
-    other = LmQueue(bench.connection, bench.keys, "model", lease_s=LEASE_S, result_ttl_s=60)
+    other = LmQueue(bench.connection, bench.keys, MODEL, lease_s=LEASE_S, result_ttl_s=60)
     [lease] = await other.claim(1)
     assert (lease.request_id, lease.prior_attempts) == ("shaped", 0)
 
@@ -164,15 +144,15 @@ async def test_lapsed_leases_are_taken_over_while_a_suspect_is_on_trial(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_trial, may_go_on = asyncio.Event(), asyncio.Event()
-    wait_isolated = bench.run.engine.wait_isolated
+    wait_isolated = bench.parts.engine.wait_isolated
 
     async def long_trial(sequence_id: int) -> None:
         on_trial.set()
         await may_go_on.wait()
         await wait_isolated(sequence_id)
 
-    monkeypatch.setattr(bench.run.engine, "wait_isolated", long_trial)
-    dead = LmQueue(bench.connection, bench.keys, "model", lease_s=LEASE_S, result_ttl_s=60)
+    monkeypatch.setattr(bench.parts.engine, "wait_isolated", long_trial)
+    dead = LmQueue(bench.connection, bench.keys, MODEL, lease_s=LEASE_S, result_ttl_s=60)
     for name in ("first", "second"):
         await bench.submit(name)
     leases = {lease.request_id: lease for lease in await dead.claim(2)}
@@ -190,7 +170,7 @@ async def test_lapsed_leases_are_taken_over_while_a_suspect_is_on_trial(
 async def lapse(bench: Bench, lease: RequestLease) -> None:
     """Make a lease older than a lease may be."""
     await bench.connection.commands.xclaim(
-        bench.keys.jobs_lm("model"),
+        bench.keys.jobs_lm(MODEL),
         LM_GROUP,
         await owner(bench, lease),
         0,
@@ -203,7 +183,7 @@ async def lapse(bench: Bench, lease: RequestLease) -> None:
 async def taken_over(bench: Bench, lease: RequestLease) -> None:
     """Return when the worker has a lease."""
     while True:
-        if await owner(bench, lease) == bench.worker._queue.consumer:
+        if await owner(bench, lease) == bench.parts.queue.consumer:
             return
         await asyncio.sleep(0.01)
 
@@ -211,7 +191,7 @@ async def taken_over(bench: Bench, lease: RequestLease) -> None:
 async def owner(bench: Bench, lease: RequestLease) -> str:
     """The consumer that has a lease."""
     [pending] = await bench.connection.commands.xpending_range(
-        bench.keys.jobs_lm("model"), LM_GROUP, lease.entry, lease.entry, 1
+        bench.keys.jobs_lm(MODEL), LM_GROUP, lease.entry, lease.entry, 1
     )
     consumer: bytes = pending["consumer"]
     return consumer.decode()

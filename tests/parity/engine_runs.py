@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,13 @@ import numpy as np
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import DeviceOptions, open_device
 from glm4v.tensor_bytes import TensorBytes
-from lm_worker.engine.blocks import BlockPool
-from lm_worker.engine.engine import Engine, TokenOutput
+from lm_worker.assembly import EngineConfig, build_engine
+from lm_worker.engine.engine import Engine, OutputSink
 from lm_worker.engine.scheduler import Scheduler
-from lm_worker.engine.sequence import SequenceRequest
-from lm_worker.model.layers import Shard
-from lm_worker.model.runner import Runner
-from lm_worker.parallel.group import RankConfig, init_group
+from lm_worker.engine.sequence import SequenceRequest, TokenOutput
+from lm_worker.parallel.group import RankConfig
 from lm_worker.parallel.ranks import Ranks
 from lm_worker.plan import OutputFormat, SamplingParams
-from lm_worker.structured_output.grammar import GrammarCache
 from tests.parity.golden_plans import Golden, cases
 
 GOLDEN_TOKENS = 20
@@ -111,45 +107,45 @@ def mixed(golden: Golden, boi_id: int, count: int) -> list[Asked]:
     return requests
 
 
-class Running:
-    """An engine at work, and what it answers."""
+def engine_of(
+    folder: Path,
+    layout: Layout,
+    sink: OutputSink,
+    rank: RankConfig | None = None,
+    timeout_s: float = 60.0,
+) -> Engine:
+    """An engine of the checkpoint in `folder`."""
+    config = EngineConfig(
+        blocks=layout.blocks,
+        max_num_seqs=64,
+        max_batched_tokens=layout.max_batched_tokens,
+        block_size=layout.block_size,
+        prefill_slowdown=layout.prefill_slowdown,
+        prefix_cache=layout.prefix_cache,
+        rank=rank,
+        rank_timeout_s=timeout_s,
+    )
+    device = open_device(DeviceOptions("cpu", "float32"))
+    return build_engine(Checkpoint.open(folder), device, config, sink)
 
+
+@dataclass
+class Running:
+    """A running engine and its output."""
+
+    engine: Engine
+    answers: Answers
     stepping: "asyncio.Task[None]"
 
-    def __init__(
-        self,
-        folder: Path,
-        layout: Layout,
-        place: RankConfig | None,
-        timeout_s: float,
-        answers: Answers,
-    ) -> None:
-        checkpoint = Checkpoint.open(folder)
-        device = open_device(DeviceOptions("cpu", "float32"))
-        size = place.size if place else 1
-        self.grammars = GrammarCache(folder, checkpoint.spec)
-        self.answers = answers
-        self.ranks = Ranks(
-            partial(Runner.load, checkpoint, device, Shard(0, size), grammars=self.grammars),
-            blocks=layout.blocks,
-            block_size=layout.block_size,
-            init_group=partial(init_group, place, device, timeout_s) if place else None,
-            timeout_s=timeout_s,
-        )
-        self.scheduler = Scheduler(
-            BlockPool(layout.blocks, layout.block_size),
-            max_num_seqs=64,
-            max_batched_tokens=layout.max_batched_tokens,
-            prefill_slowdown=layout.prefill_slowdown,
-            prefix_cache=layout.prefix_cache,
-        )
-        self.engine = Engine(
-            self.scheduler,
-            self.ranks,
-            self.answers.publish,
-            num_image_tokens=checkpoint.spec.vision.num_image_tokens,
-            grammars=self.grammars,
-        )
+    @property
+    def ranks(self) -> Ranks:
+        """The engine's ranks."""
+        return self.engine.ranks
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The engine's scheduler."""
+        return self.engine.scheduler
 
     async def answer(self, requests: Sequence[Asked]) -> dict[str, list[int]]:
         """The answers to requests that come all at once."""
@@ -173,21 +169,21 @@ class Running:
 async def running(
     folder: Path,
     layout: Layout,
-    place: RankConfig | None = None,
+    rank: RankConfig | None = None,
     timeout_s: float = 60.0,
     answers: Answers | None = None,
 ) -> AsyncIterator[Running]:
-    """An engine that steps until the block ends; every cache block has to be back by then."""
-    run = Running(folder, layout, place, timeout_s, answers or Answers())
-    await run.ranks.start()
-    run.stepping = asyncio.create_task(run.engine.run())
+    """An engine that steps until the block ends; every cache block is free again by then."""
+    answers = answers or Answers()
+    engine = engine_of(folder, layout, answers, rank, timeout_s)
+    await engine.start()
+    run = Running(engine, answers, asyncio.create_task(engine.run()))
     try:
         yield run
-        run.engine.stop()
+        engine.stop()
         await run.stepping
         assert run.scheduler.check_integrity() == []
         assert run.scheduler.pool.available == layout.blocks
     finally:
         run.stepping.cancel()
-        run.ranks.close()
-        run.grammars.end()
+        engine.close()

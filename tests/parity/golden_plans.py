@@ -184,7 +184,9 @@ def play(
     step = 0
     while step_chunks := tuple(work for stream in streams if (work := next(stream, None))):
         step += 1
-        for row, token in enumerate(runner.execute(StepPlan(step, step_chunks)).tokens):
-            tokens[token.sequence_id].append(token)
-            logits[token.sequence_id].append(model.last_logits[row])
+        sampling = [chunk.sequence_id for chunk in step_chunks if chunk.sampling is not None]
+        sampled = runner.execute(StepPlan(step, step_chunks)).tokens
+        for row, (sequence_id, token) in enumerate(zip(sampling, sampled, strict=True)):
+            tokens[sequence_id].append(token)
+            logits[sequence_id].append(model.last_logits[row])
     return [Played(t, torch.stack(x)) for t, x in zip(tokens, logits, strict=True)]

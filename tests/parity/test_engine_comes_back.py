@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from lm_worker.engine.engine import TokenOutput
+from lm_worker.engine.sequence import TokenOutput
 from lm_worker.plan import StepPlan
 from tests.parity.engine_runs import Answers, Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
@@ -45,7 +45,7 @@ async def test_a_request_comes_back_while_a_step_runs(
                 await is_back.wait()
             return result
 
-        monkeypatch.setattr(run.engine, "_publish", refuse_once)
+        monkeypatch.setattr(run.answers, "publish", refuse_once)
         monkeypatch.setattr(run.ranks, "execute", execute_until_it_is_back)
         coming = asyncio.create_task(come_back())
         with anyio.fail_after(20):

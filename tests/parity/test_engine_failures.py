@@ -56,7 +56,7 @@ async def test_a_request_whose_scores_are_no_numbers_fails_alone(
         answers = await run.answer([*broken, *sound])
         assert answers == {"broken 0": [], "broken 1": [], **expected}
         assert sorted(run.answers.errors) == ["broken 0", "broken 1"]
-        assert "scores of token 0 are not finite numbers" in run.answers.errors["broken 0"]
+        assert "non-finite logits at token 0" in run.answers.errors["broken 0"]
         assert await run.answer(sound) == expected  # in blocks that have held what is no number
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from lm_worker.engine.engine import TokenOutput
+from lm_worker.engine.sequence import TokenOutput
 from tests.parity.engine_runs import Answers, Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
 
@@ -25,15 +25,15 @@ async def test_a_request_that_comes_while_the_last_tokens_are_published_is_answe
     publish = Answers.publish
     async with running(checkpoint_dir("micro-glm4v"), Layout()) as run:
 
-        async def publish_and_ask(answers: Answers, tokens: Sequence[TokenOutput]) -> set[int]:
+        async def publish_and_ask(tokens: Sequence[TokenOutput]) -> set[int]:
             if tokens[-1].is_last and tokens[-1].request_id == first.request.request_id:
                 await asyncio.sleep(0.05)  # the engine has found nothing to plan by now
-                answers.ended[second.request.request_id] = asyncio.Event()
+                run.answers.ended[second.request.request_id] = asyncio.Event()
                 await run.engine.add(second.request, (), None)
                 await asyncio.sleep(0)
-            return await publish(answers, tokens)
+            return await publish(run.answers, tokens)
 
-        monkeypatch.setattr(run.engine, "_publish", lambda t: publish_and_ask(run.answers, t))
+        monkeypatch.setattr(run.answers, "publish", publish_and_ask)
         await run.answer([first])
         with anyio.fail_after(20):
             await run.answers.ended[second.request.request_id].wait()

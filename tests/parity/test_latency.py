@@ -23,8 +23,7 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.tiny import write_checkpoint
 from glm4v.process.settings import LmSettings
 from glm4v.tensor_bytes import TensorBytes
-from lm_worker.engine.engine import TokenOutput
-from lm_worker.engine.sequence import SequenceRequest
+from lm_worker.engine.sequence import SequenceRequest, TokenOutput
 from tests.parity.engine_runs import Answers, Asked, Layout, Running, running
 
 DECODING = 8

@@ -10,9 +10,9 @@ import torch
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.checkpoint.weights import Weights
-from lm_worker.engine.engine import TokenOutput
+from lm_worker.engine.sequence import TokenOutput
 from lm_worker.parallel.group import RankProcesses
-from lm_worker.plan import PromptScore
+from lm_worker.plan import PromptLogprob
 from tests.parity.engine_runs import Answers, Asked, Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
 
@@ -25,14 +25,14 @@ HEAD = "transformer.output_layer.weight"
 class Scored(Answers):
     """Answers, and what came with their first tokens."""
 
-    scores: dict[str, tuple[PromptScore, ...]] = field(default_factory=dict)
+    scores: dict[str, tuple[PromptLogprob, ...]] = field(default_factory=dict)
 
     async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
         for token in tokens:
             if token.index == 0:
-                self.scores[token.request_id] = token.prompt_scores
+                self.scores[token.request_id] = token.prompt_logprobs
             else:
-                assert token.prompt_scores == ()
+                assert token.prompt_logprobs == ()
         return await super().publish(tokens)
 
 
@@ -121,7 +121,7 @@ async def test_they_are_the_same_on_two_ranks(
     scored = Scored()
     followers = RankProcesses(2)
     try:
-        async with running(folder, Layout(), place=followers.config, answers=scored) as run:
+        async with running(folder, Layout(), rank=followers.config, answers=scored) as run:
             await run.answer(asked)
     finally:
         followers.stop(told=True)

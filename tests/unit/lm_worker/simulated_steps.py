@@ -98,7 +98,7 @@ class StepRunner:
             if chunk.sampling is not None:
                 is_broken = chunk.sequence_id in self.broken
                 token = NO_TOKEN if is_broken else next_token(contexts[end - 1])
-                sampled.append(SampledToken(chunk.sequence_id, token, None, ()))
+                sampled.append(SampledToken(token))
         return sampled
 
 

@@ -68,7 +68,7 @@ def grammars(folder: Path, spec: ModelSpec, compiler: GrammarCompiler) -> Gramma
 
 
 def open_(grammars: GrammarCache, form: OutputFormat, answer: tuple[int, ...] = ()) -> None:
-    asyncio.run(grammars.open(1, form, answer))
+    asyncio.run(grammars.compile_for(1, form, answer))
 
 
 @dataclass
@@ -301,7 +301,9 @@ def test_a_form_is_compiled_once_and_answers_do_not_share_where_they_stand(
     form = OutputFormat("regex", "abc")
 
     async def both() -> None:
-        await asyncio.gather(grammars.open(1, form, ()), grammars.open(2, form, tuple(b"ab")))
+        await asyncio.gather(
+            grammars.compile_for(1, form, ()), grammars.compile_for(2, form, tuple(b"ab"))
+        )
 
     asyncio.run(both())
     wishes = [
@@ -336,13 +338,13 @@ def test_forms_of_open_answers_take_a_bounded_memory_together(
 
     async def fill() -> None:
         for number in range(5):
-            await grammars.open(number, OutputFormat("regex", "abc"), ())
+            await grammars.compile_for(number, OutputFormat("regex", "abc"), ())
         with pytest.raises(Overloaded, match=r"100 MiB beside the forms of 5 open .* 512 MiB"):
-            await grammars.open(5, OutputFormat("regex", "abc"), ())
+            await grammars.compile_for(5, OutputFormat("regex", "abc"), ())
         grammars.close(4)
         with pytest.raises(InvalidRequest):
-            await grammars.open(4, OutputFormat("regex", "a("), ())
-        await grammars.open(4, OutputFormat("regex", "abc"), ())  # what failed holds nothing
+            await grammars.compile_for(4, OutputFormat("regex", "a("), ())
+        await grammars.compile_for(4, OutputFormat("regex", "abc"), ())  # what failed holds nothing
 
     asyncio.run(fill())
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import PRIORITIES, SequenceRequest, SequenceState
-from lm_worker.plan import NO_TOKEN, OutputFormat
+from lm_worker.parallel.plan_delta import PlanDecoder, PlanEncoder
+from lm_worker.plan import NO_TOKEN, OutputFormat, StepPlan
 from tests.unit.lm_worker.simulated_steps import (
     NUM_IMAGE_TOKENS,
     StepRunner,
@@ -30,6 +31,8 @@ class Crowd:
     rng: random.Random
     scheduler: Scheduler
     device: StepRunner
+    encoder: PlanEncoder = field(default_factory=PlanEncoder)
+    decoder: PlanDecoder = field(default_factory=PlanDecoder)
     live: list[SequenceState] = field(default_factory=list)
     asked: dict[str, SequenceRequest] = field(default_factory=dict)
     answers: dict[str, list[int]] = field(default_factory=dict)
@@ -70,19 +73,33 @@ class Crowd:
         self.scheduler.remove(victim)
         self.asked.pop(victim.request.request_id, None)
 
+    def check_followers(self, plan: StepPlan) -> None:
+        """The other ranks get the plan, but for its sampling."""
+        got = self.decoder.decode(self.encoder.encode(plan))
+        assert len(got.chunks) == len(plan.chunks)
+        for sent, received in zip(plan.chunks, got.chunks, strict=True):
+            assert (sent.sampling is None) == (received.sampling is None)
+            image = sent.image if min(sent.token_ids) < 0 else ""
+            assert replace(sent, image=image, sampling=None) == replace(received, sampling=None)
+        assert self.decoder._tables.keys() <= {one.sequence_id for one in self.live}
+
     def step(self, cancels: float) -> bool:
         """One step, with somebody leaving while it runs; False when there is nothing to do."""
         plan = self.scheduler.plan()
+        if plan is not None:
+            self.check_followers(plan)
         if self.live and self.rng.random() < cancels:
             self.leave()
         if plan is not None:
             # Steps of any length: the budget may change, the answers may not.
             seconds = self.rng.choice([None, 0.0, 0.001, 1.0]) and self.rng.random()
-            for one, token, is_last in self.scheduler.apply(
-                plan, self.device.execute(plan), seconds
-            ):
-                assert is_last == (one.is_over() or token.token_id == NO_TOKEN)
-                if is_last:
+            by_id = {one.sequence_id: one for one in self.live}
+            for output in self.scheduler.apply(plan, self.device.execute(plan), seconds):
+                one = by_id[output.sequence_id]
+                has_token = output.sampled.token_id != NO_TOKEN
+                assert output.index == len(one.token_ids) - has_token
+                assert output.is_last == (one.is_over() or not has_token)
+                if output.is_last:
                     self.live.remove(one)
                     self.answers[one.request.request_id] = one.token_ids
         assert self.scheduler.check_integrity() == []

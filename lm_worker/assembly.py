@@ -1,0 +1,63 @@
+"""Builds an engine for a checkpoint: the worker's, the offline pipeline's, those of benchmarks."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.device import Device
+from lm_worker.engine.blocks import BlockPool
+from lm_worker.engine.engine import Engine, OutputSink
+from lm_worker.engine.scheduler import Scheduler
+from lm_worker.model.layers import Shard
+from lm_worker.model.runner import Runner
+from lm_worker.parallel.group import RankConfig, init_group
+from lm_worker.parallel.ranks import Ranks
+from lm_worker.structured_output.grammar import GrammarCache
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Sizes of an engine; none of them changes a token."""
+
+    blocks: int  # of the KV cache, in each rank
+    max_num_seqs: int
+    max_batched_tokens: int
+    block_size: int = 16  # tokens
+    prefill_slowdown: float = math.inf
+    prefix_cache: bool = True
+    rank: RankConfig | None = None  # None: this process computes alone
+    rank_timeout_s: float = 30.0
+
+
+def build_engine(
+    checkpoint: Checkpoint, device: Device, config: EngineConfig, sink: OutputSink
+) -> Engine:
+    """Rank 0's engine; `start` loads the weights and waits for the other ranks."""
+    spec, rank = checkpoint.spec, config.rank
+    shard = Shard(0, rank.size if rank is not None else 1)
+    grammars = GrammarCache(checkpoint.directory, spec)
+    ranks = Ranks(
+        partial(Runner.load, checkpoint, device, shard, grammars=grammars),
+        blocks=config.blocks,
+        block_size=config.block_size,
+        init_group=None
+        if rank is None or shard.size == 1
+        else partial(init_group, rank, device, config.rank_timeout_s),
+        timeout_s=config.rank_timeout_s,
+        is_out_of_memory=device.is_out_of_memory,
+    )
+    scheduler = Scheduler(
+        BlockPool(config.blocks, config.block_size),
+        max_num_seqs=config.max_num_seqs,
+        max_batched_tokens=config.max_batched_tokens,
+        prefill_slowdown=config.prefill_slowdown,
+        prefix_cache=config.prefix_cache,
+    )
+    return Engine(
+        scheduler,
+        ranks,
+        sink,
+        num_image_tokens=spec.vision.num_image_tokens,
+        grammars=grammars,
+    )
