@@ -2,7 +2,11 @@
 
 import logging
 
-from glm4v.device.base import (
+from glm4v.host.torch_environment import prepare_torch
+
+prepare_torch()  # here, since torch is imported by what follows
+
+from glm4v.device.base import (  # noqa: E402
     Attention,
     AttentionSegment,
     Decoder,
@@ -10,8 +14,8 @@ from glm4v.device.base import (
     Device,
     LayerWeights,
 )
-from glm4v.device.options import DeviceOptions
-from glm4v.errors import ConfigurationError
+from glm4v.device.options import DeviceOptions  # noqa: E402
+from glm4v.errors import ConfigurationError  # noqa: E402
 
 __all__ = [
     "Attention",

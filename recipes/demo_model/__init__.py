@@ -1,0 +1,1 @@
+"""The recipe of the demo model: its images, questions, training and scores."""
