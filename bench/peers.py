@@ -49,11 +49,11 @@ class Load:
         which = "the same" if self.same_image else "a new"
         return f"{text}, {which} {self.image_side} px image in each request"
 
-    def image(self, dice: random.Random) -> bytes | None:
+    def image(self, rng: random.Random) -> bytes | None:
         """A PNG, where the load has one."""
         if not self.image_side:
             return None
-        return _image(random.Random(self.seed) if self.same_image else dice, self.image_side)
+        return _image(random.Random(self.seed) if self.same_image else rng, self.image_side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Server(ABC, Generic[_Request]):
     name: str
 
     @abstractmethod
-    async def request(self, load: Load, dice: random.Random) -> _Request:
+    async def request(self, load: Load, rng: random.Random) -> _Request:
         """A request of a load, complete, so that what is timed is only the answer to it."""
 
     @abstractmethod
@@ -89,11 +89,11 @@ class Ours(Server[api.GenerateRequest]):
         options = [("grpc.max_send_message_length", _MAX_MESSAGE_BYTES)]
         self._stub = InferenceServiceStub(grpc.aio.insecure_channel(target, options=options))
 
-    async def request(self, load: Load, dice: random.Random) -> api.GenerateRequest:
+    async def request(self, load: Load, rng: random.Random) -> api.GenerateRequest:
         """A message of an image, where there is one, and text."""
         empty = await self._stub.CountTokens(api.CountTokensRequest(messages=[_message("a", None)]))
-        text = _letters(dice, max(1, load.prompt_tokens - empty.prompt_tokens + 1))
-        image = load.image(dice)
+        text = _letters(rng, max(1, load.prompt_tokens - empty.prompt_tokens + 1))
+        image = load.image(rng)
         return api.GenerateRequest(
             messages=[_message(text, image)],
             sampling=api.SamplingParams(temperature=0),
@@ -120,9 +120,9 @@ class OpenAi(Server[tuple[str, bytes]]):
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits)
 
-    async def request(self, load: Load, dice: random.Random) -> tuple[str, bytes]:
+    async def request(self, load: Load, rng: random.Random) -> tuple[str, bytes]:
         """Path and body."""
-        path, body = self._body(load, dice)
+        path, body = self._body(load, rng)
         body |= {
             "model": self._model,
             "max_tokens": load.answer_tokens,
@@ -150,16 +150,16 @@ class OpenAi(Server[tuple[str, bytes]]):
                     chunks += 1
                     yield chunks
 
-    def _body(self, load: Load, dice: random.Random) -> tuple[str, dict[str, object]]:
-        image = load.image(dice)
+    def _body(self, load: Load, rng: random.Random) -> tuple[str, dict[str, object]]:
+        image = load.image(rng)
         if image is None:
-            ids = [dice.randrange(97, 123) for _ in range(load.prompt_tokens)]
+            ids = [rng.randrange(97, 123) for _ in range(load.prompt_tokens)]
             return "/v1/completions", {"prompt": ids}
         data = base64.b64encode(image).decode()
         url = {"url": f"data:image/png;base64,{data}"}
         content = [
             {"type": "image_url", "image_url": url},
-            {"type": "text", "text": _letters(dice, load.prompt_tokens)},
+            {"type": "text", "text": _letters(rng, load.prompt_tokens)},
         ]
         return "/v1/chat/completions", {"messages": [{"role": "user", "content": content}]}
 
@@ -204,16 +204,16 @@ def _message(text: str, image: bytes | None) -> api.Message:
     return api.Message(role=api.ROLE_USER, parts=parts)
 
 
-def _letters(dice: random.Random, count: int) -> str:
+def _letters(rng: random.Random, count: int) -> str:
     """Text that a byte vocabulary takes as many tokens for."""
-    return "".join(dice.choices(string.ascii_lowercase, k=count))
+    return "".join(rng.choices(string.ascii_lowercase, k=count))
 
 
-def _image(dice: random.Random, side: int) -> bytes:
+def _image(rng: random.Random, side: int) -> bytes:
     """A PNG of squares."""
     from PIL import Image
 
-    small = Image.frombytes("RGB", (8, 8), dice.randbytes(8 * 8 * 3))
+    small = Image.frombytes("RGB", (8, 8), rng.randbytes(8 * 8 * 3))
     out = io.BytesIO()
     small.resize((side, side), Image.Resampling.NEAREST).save(out, "PNG")
     return out.getvalue()

@@ -51,7 +51,7 @@ def build(settings: GatewaySettings) -> Process:
             tokenizer,
             fingerprint=checkpoint.fingerprint,
             image_tokens=spec.vision.num_image_tokens,
-            silence_s=settings.stream_keepalive_s,
+            keepalive_s=settings.stream_keepalive_s,
         ),
         describe(checkpoint, defaults, limits.images),
     )

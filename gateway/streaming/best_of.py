@@ -10,19 +10,19 @@ from glm4v.v1 import inference_pb2 as api
 
 
 async def run_to_end(
-    candidates: Sequence[ChoiceFollower], silence_s: float
+    candidates: Sequence[ChoiceFollower], keepalive_s: float
 ) -> AsyncGenerator[api.GenerationEvent, None]:
     """Follow all candidates to their ends, and yield only their interim events.
 
-    A stage is repeated after `silence_s` without one, because tokens of candidates are not
+    A stage is repeated after `keepalive_s` without one, because tokens of candidates are not
     reported. Raises the error of the first candidate that fails.
     """
     yielded_at = time.monotonic()
-    async with aclosing(follow_all(candidates, silence_s)) as events:
+    async with aclosing(follow_all(candidates, keepalive_s)) as events:
         async for event in events:
             if is_interim(event):
                 yield event
-            elif time.monotonic() - yielded_at >= silence_s:
+            elif time.monotonic() - yielded_at >= keepalive_s:
                 yield repeated_stage(candidates)
             else:
                 continue

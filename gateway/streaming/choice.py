@@ -50,15 +50,15 @@ class ChoiceFollower:
         self.builder = builder
 
     async def events(
-        self, silence_s: float = math.inf
+        self, keepalive_s: float = math.inf
     ) -> AsyncGenerator[api.GenerationEvent, None]:
-        """Events up to `finished`. The stage is repeated after `silence_s` without an entry.
+        """Events up to `finished`. The stage is repeated after `keepalive_s` without an entry.
 
         Raises the error that ended the request, DeadlinePassed if its end cannot be read, and the
         errors of the journal's reader.
         """
         builder, is_stopping = self.builder, False
-        while not isinstance(entry := await self._next(silence_s), pb.JournalEnd):
+        while not isinstance(entry := await self._next(keepalive_s), pb.JournalEnd):
             if entry is None:
                 yield keepalive(builder.stage)
                 continue
@@ -71,11 +71,11 @@ class ChoiceFollower:
         await self._settle(entry)
         yield builder.finished(entry)
 
-    async def _next(self, silence_s: float) -> Event | None:
-        """The next journal entry; None if none arrives within `silence_s`."""
+    async def _next(self, keepalive_s: float) -> Event | None:
+        """The next journal entry; None if none arrives within `keepalive_s`."""
         left_s = self._time_left()
-        entry = await self._journal.next(min(silence_s, left_s))
-        if entry is None and left_s <= silence_s:
+        entry = await self._journal.next(min(keepalive_s, left_s))
+        if entry is None and left_s <= keepalive_s:
             raise DeadlinePassed(
                 f"request {self._journal.job.request_id!r} did not finish by its deadline, and its "
                 "end cannot be read; attach to it later"
@@ -120,13 +120,14 @@ class ChoiceFollower:
 
 
 async def follow_all(
-    choices: Sequence[ChoiceFollower], silence_s: float
+    choices: Sequence[ChoiceFollower], keepalive_s: float
 ) -> AsyncGenerator[api.GenerationEvent, None]:
-    """Events of several choices as they arrive. A stage is repeated after `silence_s` without one.
+    """Events of several choices as they arrive. The stage is repeated after `keepalive_s`
+    without one.
 
     Raises the error of the first choice that fails.
     """
-    merged = merge([each.events() for each in choices], silence_s=silence_s)
+    merged = merge([each.events() for each in choices], keepalive_s=keepalive_s)
     async with aclosing(merged):
         async for event in merged:
             yield repeated_stage(choices) if event is None else event

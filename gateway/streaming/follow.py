@@ -57,7 +57,7 @@ class RequestFollower:
         tokenizer: Of the model.
         fingerprint: Of the model; requests for another one are refused.
         image_tokens: Tokens that an image takes in the language model's context.
-        silence_s: After this long without an event a stream repeats its stage.
+        keepalive_s: After this long without an event a stream repeats its stage.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class RequestFollower:
         *,
         fingerprint: str,
         image_tokens: int,
-        silence_s: float = 10.0,
+        keepalive_s: float = 10.0,
     ) -> None:
         self._broker = broker
         self._tokenizer = tokenizer
         self._fingerprint = fingerprint
         self._image_tokens = image_tokens
-        self._silence_s = silence_s
+        self._keepalive_s = keepalive_s
 
     async def follow(
         self,
@@ -97,7 +97,7 @@ class RequestFollower:
             journals = opened.pop_all()
         events: _Events
         if candidates(job) == 1:
-            events = self._choice(job, journal, token_offset=offsets[0]).events(self._silence_s)
+            events = self._choice(job, journal, token_offset=offsets[0]).events(self._keepalive_s)
         elif is_ranked(job):
             events = self._best(journal, caller, offsets, journals)
         else:
@@ -113,7 +113,7 @@ class RequestFollower:
             self._choice(journal.job, each, choice, offsets[choice])
             for choice, each in enumerate([journal, *others])
         ]
-        async with aclosing(follow_all(choices, self._silence_s)) as events:
+        async with aclosing(follow_all(choices, self._keepalive_s)) as events:
             async for event in events:
                 yield event
 
@@ -124,14 +124,14 @@ class RequestFollower:
         job = journal.job
         others = await self._open_choices(job, caller, range(1, candidates(job)), journals)
         ranked = [self._choice(job, each) for each in [journal, *others]]
-        async with aclosing(run_to_end(ranked, self._silence_s)) as events:
+        async with aclosing(run_to_end(ranked, self._keepalive_s)) as events:
             async for event in events:
                 yield event
         again = await self._open_choices(job, caller, best(ranked, len(offsets)), journals)
         choices = [
             self._choice(job, each, choice, offsets[choice]) for choice, each in enumerate(again)
         ]
-        async with aclosing(follow_all(choices, self._silence_s)) as events:
+        async with aclosing(follow_all(choices, self._keepalive_s)) as events:
             async for event in events:
                 if not is_interim(event) or event.progress.unchanged:
                     yield event

@@ -8,9 +8,9 @@ _Item = TypeVar("_Item")
 
 
 async def merge(
-    streams: Sequence[AsyncGenerator[_Item, None]], *, silence_s: float
+    streams: Sequence[AsyncGenerator[_Item, None]], *, keepalive_s: float
 ) -> AsyncGenerator[_Item | None, None]:
-    """Yield the items of all streams as they arrive, and None after every `silence_s` without one.
+    """Yield the items of all streams as they arrive, and None after each `keepalive_s` of silence.
 
     At most one item of each stream is read ahead. The first error of a stream ends the merged
     stream. Its end closes all streams.
@@ -26,7 +26,7 @@ async def merge(
         while pending:
             # The streams have deadlines of their own.
             done, _ = await asyncio.wait(
-                pending, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED
+                pending, timeout=keepalive_s, return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
                 yield None

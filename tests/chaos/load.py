@@ -35,19 +35,19 @@ class Load:
 
     async def client(self, reader: Reader, number: int) -> None:
         """One client, until `stop`."""
-        dice = Random(f"{self.seed}:{number}")
+        rng = Random(f"{self.seed}:{number}")
         while not self._is_over:
-            await self.ask_next(reader, dice)
+            await self.ask_next(reader, rng)
 
-    async def ask_next(self, reader: Reader, dice: Random) -> None:
+    async def ask_next(self, reader: Reader, rng: Random) -> None:
         """One request, to its end."""
-        name = self._choose(dice)
+        name = self._choose(rng)
         reading = Reading(again(self.questions[name]))
         self.asked += 1
         self.readings.append((name, reading))
         at = -1
-        if dice.random() < _CANCELLED:
-            at = dice.randrange(reading.request.max_tokens)
+        if rng.random() < _CANCELLED:
+            at = rng.randrange(reading.request.max_tokens)
         await _read(reader, reading, cancel_at=at)
 
     async def answer_undisturbed(self, reader: Reader) -> dict[str, list[int]]:
@@ -70,26 +70,26 @@ class Load:
         """Of the image that was encoded most often."""
         return max((encodes(fleet, image) for image in self.images.values()), default=0)
 
-    def _choose(self, dice: Random) -> str:
+    def _choose(self, rng: Random) -> str:
         """The name of a question; questions are the same for the same name."""
-        if dice.random() < 0.5:
-            name = f"text {dice.randrange(_TEXTS)}"
+        if rng.random() < 0.5:
+            name = f"text {rng.randrange(_TEXTS)}"
         else:
             image = self.asked // _REQUESTS_PER_IMAGE
-            name = f"image {image} {dice.randrange(2)}"
+            name = f"image {image} {rng.randrange(2)}"
         if name not in self.questions:
             self.questions[name] = self._question(name)
         return name
 
     def _question(self, name: str) -> api.GenerateRequest:
-        dice = Random(f"{self.seed}:{name}")
+        rng = Random(f"{self.seed}:{name}")
         image = None
         if name.startswith("image"):
             key = name.rpartition(" ")[0]
             image = self.images.setdefault(key, draw(f"{self.seed}:{key}"))
-        seed = dice.getrandbits(63) if dice.random() < 0.5 else None
-        text = "".join(dice.choices("what is 图片里有什么", k=dice.randint(1, 60)))
-        return ask(text, image, seed=seed, max_tokens=dice.randint(5, _MOST_TOKENS))
+        seed = rng.getrandbits(63) if rng.random() < 0.5 else None
+        text = "".join(rng.choices("what is 图片里有什么", k=rng.randint(1, 60)))
+        return ask(text, image, seed=seed, max_tokens=rng.randint(5, _MOST_TOKENS))
 
 
 async def _read(reader: Reader, reading: Reading, cancel_at: int) -> None:

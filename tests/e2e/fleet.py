@@ -23,7 +23,7 @@ from glm4v.internal.v1.metrics_pb2_grpc import MetricsServiceStub
 from glm4v.local.cluster import is_serving
 from glm4v.local.pdeathsig import with_pdeathsig
 from glm4v.local.redis_server import RedisServer
-from tests.e2e.nursery import SERVICES
+from tests.e2e.fork_server import SERVICES
 from tests.queues import streams
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ MODULES = {
     **{name: name for name in SERVICES},
     "slow_lm_worker": "tests.e2e.slow_lm_worker",
     "slow_vision_worker": "tests.e2e.slow_vision_worker",
-    "mortal_lm_worker": "tests.e2e.mortal_lm_worker",
+    "crashing_lm_worker": "tests.e2e.crashing_lm_worker",
 }
 START_S = 60.0
 METRICS_TIMEOUT_S = 20.0
@@ -71,7 +71,7 @@ class Fleet:
     async def __aenter__(self) -> "Fleet":
         self.redis.start()
         self._nursery = await asyncio.create_subprocess_exec(
-            *with_pdeathsig([sys.executable, "-m", "tests.e2e.nursery"]),
+            *with_pdeathsig([sys.executable, "-m", "tests.e2e.fork_server"]),
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,

@@ -10,13 +10,13 @@ import pytest
 from glm4v.broker.dead_letters import DeadLetters
 from lm_worker.claimer import MAX_ISOLATED_FAILURES
 from tests.e2e.asking import again, ask, assert_unharmed
+from tests.e2e.crashing_lm_worker import POISON
 from tests.e2e.fleet import ROOT, Fleet
 from tests.e2e.journals import read_journal
-from tests.e2e.mortal_lm_worker import POISON
 from tests.e2e.reading import Reader, Reading
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
-WORKER = "mortal_lm_worker"
+WORKER = "crashing_lm_worker"
 
 
 async def glm4v(fleet: Fleet, *words: str) -> str:

@@ -41,7 +41,7 @@ class RunningGateway:
         await self.server.stop(0)
 
 
-def gateway_of(broker: Broker, checkpoint: Checkpoint, *, silence_s: float = 10.0) -> Gateway:
+def gateway_of(broker: Broker, checkpoint: Checkpoint, *, keepalive_s: float = 10.0) -> Gateway:
     """A gateway with small limits."""
     spec = checkpoint.spec
     tokenizer = Tokenizer.read(checkpoint.directory, spec)
@@ -56,7 +56,7 @@ def gateway_of(broker: Broker, checkpoint: Checkpoint, *, silence_s: float = 10.
             tokenizer,
             fingerprint=checkpoint.fingerprint,
             image_tokens=spec.vision.num_image_tokens,
-            silence_s=silence_s,
+            keepalive_s=keepalive_s,
         ),
         describe(checkpoint, defaults, images),
     )
@@ -79,13 +79,13 @@ async def running_broker(
 
 @asynccontextmanager
 async def running_gateway(
-    connection: Connection, keys: Keys, checkpoint: Checkpoint, *, silence_s: float = 10.0
+    connection: Connection, keys: Keys, checkpoint: Checkpoint, *, keepalive_s: float = 10.0
 ) -> AsyncIterator[RunningGateway]:
     """A gateway with small limits on a port of its own."""
     size = ("grpc.max_receive_message_length", 2 * MAX_IMAGE_BYTES + 8 * 2**20)
     server = aio.server(interceptors=[ErrorInterceptor()], options=[size])
     async with running_broker(connection, keys, checkpoint.fingerprint) as broker:
-        register(server, gateway_of(broker, checkpoint, silence_s=silence_s))
+        register(server, gateway_of(broker, checkpoint, keepalive_s=keepalive_s))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:

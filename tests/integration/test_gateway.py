@@ -100,7 +100,7 @@ async def test_events_come_in_the_order_of_the_contract(
 async def test_a_quiet_stream_repeats_its_stage(
     connection: Connection, keys: Keys, checkpoint: Checkpoint, worker: ScriptedWorker
 ) -> None:
-    async with running_gateway(connection, keys, checkpoint, silence_s=0.05) as quick:
+    async with running_gateway(connection, keys, checkpoint, keepalive_s=0.05) as quick:
         call = quick.stub.Generate(ask())
         queued = await read_reminders(call, 2)
         lease = await worker.claim()
@@ -120,7 +120,7 @@ async def test_candidates_at_work_are_no_silence(
     connection: Connection, keys: Keys, checkpoint: Checkpoint, worker: ScriptedWorker
 ) -> None:
     """Their tokens are not told, so the stream is quiet though its journals are not."""
-    async with running_gateway(connection, keys, checkpoint, silence_s=0.2) as quick:
+    async with running_gateway(connection, keys, checkpoint, keepalive_s=0.2) as quick:
         call = quick.stub.Generate(ask(best_of=2))
         lease = await worker.claim()
         reading = asyncio.create_task(read_reminders(call, 2))

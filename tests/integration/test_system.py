@@ -59,10 +59,10 @@ def draw(seed: int) -> bytes:
 
 def a_request(seed: int) -> tuple[list[api.Message], int]:
     """Messages of some length, with an image or not, and a number of tokens."""
-    dice = random.Random(seed)
-    text = "".join(dice.choice("abc 图片里有什么") for _ in range(dice.randint(1, 60)))
-    image = draw(seed) if dice.random() < 0.7 else None
-    return [user(text, image)], dice.randint(1, 40)
+    rng = random.Random(seed)
+    text = "".join(rng.choice("abc 图片里有什么") for _ in range(rng.randint(1, 60)))
+    image = draw(seed) if rng.random() < 0.7 else None
+    return [user(text, image)], rng.randint(1, 40)
 
 
 async def test_many_clients_at_once_get_what_each_gets_alone(system: System) -> None:

@@ -41,7 +41,9 @@ class World:
     owner: dict[str, str] = field(default_factory=dict)  # request -> consumer
     accepted: dict[str, pb.Job] = field(default_factory=dict)
     encodes: dict[str, int] = field(default_factory=dict)
-    excuses: dict[str, int] = field(default_factory=dict)  # reasons to encode an image once more
+    allowed_reencodes: dict[str, int] = field(
+        default_factory=dict
+    )  # reasons to encode an image once more
     evicted: set[str] = field(default_factory=set)
     readers: list[Reader] = field(default_factory=list)
 
@@ -175,7 +177,7 @@ class VisionWorker:
         self.queue = self._new_life()
 
     def _excuse(self, digest: str) -> None:
-        self.world.excuses[digest] = self.world.excuses.get(digest, 0) + 1
+        self.world.allowed_reencodes[digest] = self.world.allowed_reencodes.get(digest, 0) + 1
 
     async def advance(self) -> None:
         """The next step: claim, begin, encode, store, release."""

@@ -18,9 +18,9 @@ class JudgedLoad(Load):
         self._answers: dict[str, list[int]] = {}
         self.verdict = Verdict(faults=0)
 
-    async def ask_next(self, reader: Reader, dice: Random) -> None:
+    async def ask_next(self, reader: Reader, rng: Random) -> None:
         """One request, to its end, and what is to be said of it."""
-        await super().ask_next(reader, dice)
+        await super().ask_next(reader, rng)
         ended = [(name, reading) for name, reading in self.readings if reading.terminal]
         self.readings = [(name, reading) for name, reading in self.readings if not reading.terminal]
         for name, reading in ended:

@@ -129,11 +129,11 @@ def waiting_time(spec: SamplingState, token: int) -> float:
 def test_a_choice_is_the_one_of_the_definition(
     spec: SamplingState, seed: int, closed: float
 ) -> None:
-    dice = np.random.default_rng(seed)
-    logits = dice.normal(size=PADDED).astype(np.float32) * 3
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=PADDED).astype(np.float32) * 3
     logits[TOKENS:] += 50  # padding is the most probable
-    allowed = dice.random(TOKENS) >= closed
-    allowed[dice.integers(TOKENS)] = True
+    allowed = rng.random(TOKENS) >= closed
+    allowed[rng.integers(TOKENS)] = True
     spec = replace(spec, grammar=1)
     scores = shaped(logits.astype(np.float64), spec, allowed)
     if not np.isfinite(scores).any():

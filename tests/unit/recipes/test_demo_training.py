@@ -114,7 +114,7 @@ def test_topics_apart_are_conversations_of_their_own(spec: ModelSpec, tokenizer:
 
 def batch_of(spec: ModelSpec, tokenizer: Tokenizer, seed: int) -> Batch:
     """Two noisy pictures with the same conversation."""
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     taught = lesson(EXCHANGES, tokenizer, has_image=True)
     side, cells = spec.vision.image_size, spec.vision.grid**2
 
@@ -128,10 +128,10 @@ def batch_of(spec: ModelSpec, tokenizer: Tokenizer, seed: int) -> Batch:
         twice(taught.targets),
         twice(taught.owners),
         [[exchange.skill for exchange in EXCHANGES]] * 2,
-        torch.randint(256, (2, side, side, 3), dtype=torch.uint8, generator=dice),
+        torch.randint(256, (2, side, side, 3), dtype=torch.uint8, generator=rng),
         torch.stack(
             [
-                torch.randint(low, high, (2, cells), generator=dice)
+                torch.randint(low, high, (2, cells), generator=rng)
                 for low, high in ((0, len(KINDS)), (-1, len(COLOURS)), (0, 2))
             ],
             dim=-1,

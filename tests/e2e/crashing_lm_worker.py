@@ -12,7 +12,7 @@ _MARK = tuple(b"\a\a\a")  # the smallest checkpoint's vocabulary is the bytes
 _execute = Runner.execute
 
 
-def _mortally(self: Runner, plan: StepPlan) -> StepResult:
+def _crash(self: Runner, plan: StepPlan) -> StepResult:
     for chunk in plan.chunks:
         ids = tuple(chunk.token_ids)
         if any(ids[at : at + 3] == _MARK for at in range(len(ids))):
@@ -21,5 +21,5 @@ def _mortally(self: Runner, plan: StepPlan) -> StepResult:
 
 
 if __name__ == "__main__":
-    Runner.execute = _mortally  # type: ignore[method-assign]
+    Runner.execute = _crash  # type: ignore[method-assign]
     run()
