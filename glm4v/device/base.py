@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from glm4v.device.arbiter import Arbiter, NoArbiter
-from glm4v.device.candidates import Candidates, Int64Array, find_candidates
+from glm4v.device.candidates import Candidates, find_candidates
 from glm4v.device.collectives import Collective, ProcessGroup
+from glm4v.device.inputs import DeviceInputs, Int64Array, StepInputs, upload_at_once
 from glm4v.device.linear import Epilogue, Linear, PlainLinear
 from glm4v.host.out_of_memory import is_out_of_memory
 
@@ -147,6 +148,13 @@ class Device(ABC):
     def embedding_table(self, weight: torch.Tensor) -> torch.Tensor:
         """The embedding table in the dtype it is stored in; takes ownership of `weight`."""
         return weight
+
+    def upload(self, inputs: StepInputs) -> DeviceInputs:
+        """Move a step's integers to the device, in one transfer.
+
+        A device that captures graphs may give the same memory in every step.
+        """
+        return upload_at_once(inputs, self.torch_device)
 
     @abstractmethod
     def paged_attention(self) -> Attention:

@@ -1,7 +1,6 @@
 """Executes step plans on one rank: embeds tokens, runs the model, samples."""
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 
 import torch
 
@@ -9,9 +8,11 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.loading import Loading
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.checkpoint.weights import Weights
-from glm4v.device import Attention, AttentionSegment, Device
+from glm4v.device import Attention, Device
 from glm4v.device.collectives import Collective
+from glm4v.device.inputs import DeviceInputs
 from glm4v.tensor_bytes import TensorBytes
+from lm_worker.model.inputs import attention_segments, image_spans, step_inputs
 from lm_worker.model.layers import Shard
 from lm_worker.model.model import LanguageModel
 from lm_worker.plan import (
@@ -115,54 +116,49 @@ class Runner:
 
         Raises KeyError if a chunk's image was not added.
         """
-        hidden = self._forward(plan)
-        scores = tuple(self._prompt_logprobs(hidden, plan))
+        inputs = self._device.upload(step_inputs(plan))
+        hidden = self._forward(plan, inputs)
+        scores = tuple(self._prompt_logprobs(hidden, plan, inputs))
         states = [chunk.sampling for chunk in plan.chunks if chunk.sampling is not None]
         if not states:
             return StepResult((), scores)
-        logits = self._next_token_logits(hidden, plan)
+        logits = self._model.logits(hidden[inputs.sample_indices])
         with self._timer.time("sample"):
             return StepResult(self._sample(logits, states), scores)
 
     @torch.inference_mode()
     def follow(self, plan: StepPlan) -> None:
         """The part of `execute` that all ranks compute; rank 0 samples. Raises KeyError."""
-        hidden = self._forward(plan)
-        for _ in self._prompt_logits(hidden, plan):
+        inputs = self._device.upload(step_inputs(plan))
+        hidden = self._forward(plan, inputs)
+        for _ in self._prompt_logits(hidden, plan, inputs):
             pass
-        if any(chunk.sampling is not None for chunk in plan.chunks):
-            self._next_token_logits(hidden, plan)
+        if len(inputs.sample_indices):
+            self._model.logits(hidden[inputs.sample_indices])
 
-    def _forward(self, plan: StepPlan) -> torch.Tensor:
+    def _forward(self, plan: StepPlan, inputs: DeviceInputs) -> torch.Tensor:
         """Hidden states [tokens, hidden] of the step's tokens."""
-        self._attention.prepare(
-            [AttentionSegment(len(c.token_ids), c.context_len, c.block_table) for c in plan.chunks]
-        )
-        positions = self._tensor([p for chunk in plan.chunks for p in chunk.positions])
-        return self._model.forward(self._embed(plan), positions, self._attention)
-
-    def _next_token_logits(self, hidden: torch.Tensor, plan: StepPlan) -> torch.Tensor:
-        """Logits after the last token of each chunk that samples, [chunks, vocabulary]."""
-        ends = accumulate(len(chunk.token_ids) for chunk in plan.chunks)
-        chunks = zip(plan.chunks, ends, strict=True)
-        last = [end - 1 for chunk, end in chunks if chunk.sampling is not None]
-        return self._model.logits(hidden[self._tensor(last)])
+        self._attention.prepare(attention_segments(plan))
+        embedded = self._embed(plan, inputs)
+        return self._model.forward(embedded, inputs.positions, self._attention)
 
     def _prompt_logits(
-        self, hidden: torch.Tensor, plan: StepPlan
+        self, hidden: torch.Tensor, plan: StepPlan, inputs: DeviceInputs
     ) -> Iterator[tuple[Chunk, slice, torch.Tensor]]:
         """Chunks with the parts of their scoring, and the logits of each, [part, vocabulary]."""
         first = 0
         for chunk in plan.chunks:
-            offsets = chunk.scoring.offsets if chunk.scoring is not None else ()
-            for start in range(0, len(offsets), _LOGPROB_TOKENS):
+            count = len(chunk.scoring.offsets) if chunk.scoring is not None else 0
+            indices = inputs.logprob_indices[first : first + count]
+            for start in range(0, count, _LOGPROB_TOKENS):
                 part = slice(start, start + _LOGPROB_TOKENS)
-                at = self._tensor([first + offset for offset in offsets[part]])
-                yield chunk, part, self._model.logits(hidden[at])
-            first += len(chunk.token_ids)
+                yield chunk, part, self._model.logits(hidden[indices[part]])
+            first += count
 
-    def _prompt_logprobs(self, hidden: torch.Tensor, plan: StepPlan) -> Iterator[PromptLogprob]:
-        for chunk, part, logits in self._prompt_logits(hidden, plan):
+    def _prompt_logprobs(
+        self, hidden: torch.Tensor, plan: StepPlan, inputs: DeviceInputs
+    ) -> Iterator[PromptLogprob]:
+        for chunk, part, logits in self._prompt_logits(hidden, plan, inputs):
             assert chunk.scoring is not None
             _, indices, token_ids, top = chunk.scoring
             scores = token_logprobs(logits, token_ids[part], top)
@@ -184,23 +180,12 @@ class Runner:
                 sampled[index] = sampled[index]._replace(is_complete=is_complete, failure=failure)
         return tuple(sampled)
 
-    def _embed(self, plan: StepPlan) -> torch.Tensor:
-        """[tokens, hidden]: word embeddings, and image embeddings where ids are negative."""
-        ids = [token_id for chunk in plan.chunks for token_id in chunk.token_ids]
-        hidden = self._model.embed(self._tensor([max(token_id, 0) for token_id in ids]))
-        first = 0
-        for chunk in plan.chunks:
-            image_tokens = [
-                at for at, token_id in enumerate(chunk.token_ids, first) if token_id < 0
-            ]
-            if image_tokens:
-                patches = self._tensor([-1 - ids[at] for at in image_tokens])
-                hidden[self._tensor(image_tokens)] = self._images[chunk.image][patches]
-            first += len(chunk.token_ids)
+    def _embed(self, plan: StepPlan, inputs: DeviceInputs) -> torch.Tensor:
+        """[tokens, hidden]: word embeddings, and image embeddings in their places."""
+        hidden = self._model.embed(inputs.token_ids)
+        for span in image_spans(plan):
+            hidden[span.tokens] = self._images[span.image][span.embedding]
         return hidden
-
-    def _tensor(self, values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self._device.torch_device)
 
 
 def to_tensor(packed: TensorBytes) -> torch.Tensor:

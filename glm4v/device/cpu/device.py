@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
-from glm4v.device.candidates import Int64Array
 from glm4v.device.collectives import Collective, ProcessGroup, init_gloo_group
 from glm4v.device.cpu.arbiter import CpuArbiter
 from glm4v.device.cpu.attention import CpuAttention
@@ -24,6 +23,7 @@ from glm4v.device.cpu.kernels import (
     open_kernels,
 )
 from glm4v.device.cpu.threads import use_threads
+from glm4v.device.inputs import Int64Array
 from glm4v.device.linear import Epilogue, Linear, PlainLinear
 from glm4v.device.options import DeviceOptions, parse_dtype
 from glm4v.errors import ConfigurationError
