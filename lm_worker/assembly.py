@@ -13,7 +13,7 @@ from lm_worker.model.layers import Shard
 from lm_worker.model.runner import Runner
 from lm_worker.parallel.group import RankConfig, init_group
 from lm_worker.parallel.ranks import Ranks
-from lm_worker.structured_output.grammar import GrammarCache
+from lm_worker.structured_output.grammar_cache import GrammarCache
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from lm_worker.plan import OutputFormat
-from lm_worker.structured_output.forms import compile_form
+from lm_worker.structured_output.grammar import compile_grammar
 
 _END = 256
 _MOST_DIGITS = 100
@@ -39,7 +39,7 @@ def byte_vocabulary() -> LLTokenizer:
 def compiled(schema: Any) -> LLMatcher:
     """A schema's matcher, as the worker has it. Raises InvalidRequest."""
     text = schema if isinstance(schema, str) else json.dumps(schema)
-    return compile_form(OutputFormat("json_schema", text), byte_vocabulary())
+    return compile_grammar(OutputFormat("json_schema", text), byte_vocabulary())
 
 
 def lets_through(matcher: LLMatcher, answer: str) -> bool:

@@ -22,7 +22,7 @@ from lm_worker.engine.sequence import SequenceRequest, SequenceState, TokenOutpu
 from lm_worker.parallel.ranks import Ranks
 from lm_worker.plan import PromptLogprob, StepPlan, after_header
 from lm_worker.step_timer import StepSeconds, StepTimer
-from lm_worker.structured_output.grammar import GrammarCache
+from lm_worker.structured_output.grammar_cache import GrammarCache
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from lm_worker.plan import (
 )
 from lm_worker.sampling.sampler import sample, token_logprobs
 from lm_worker.step_timer import StepTimer
-from lm_worker.structured_output.grammar import GrammarCache
+from lm_worker.structured_output.grammar_cache import GrammarCache
 
 _LOGPROB_TOKENS = 64  # prompt tokens scored at a time: 39 MB of float32 logits
 NO_MEMORY = (

@@ -1,7 +1,7 @@
-"""Finds out whether a form can be compiled, in processes that may be killed for it.
+"""Tries response formats in processes that may crash, before the worker compiles them.
 
-What was proven here the worker compiles again for itself: the library gives nothing that could be
-sent, and the same form takes the same time, memory and less than the stack it has.
+The worker compiles a format again after it passed, because the library's grammars cannot be sent
+between processes. The second time takes the same time and memory, and less stack than it has.
 docs/decisions/0009 has the figures.
 """
 
@@ -30,173 +30,175 @@ from lm_worker.structured_output.compile_server import READY
 
 log = logging.getLogger(__name__)
 
-_START_S = 60.0  # for an interpreter and the vocabulary, on a busy machine
-_GRACE_S = 10.0  # the server's answer behind the bound of a form
-_KNOWN = 4096  # forms whose outcome is kept
-_END_S = 1.0
-_MAX_ANSWER = 2**16  # bytes
+_START_TIMEOUT_S = 60.0  # interpreter and vocabulary, on a busy machine
+_GRACE_S = 10.0  # for the reply, beyond a format's time limit
+_MAX_OUTCOMES = 4096  # formats whose outcome is kept
+_STOP_TIMEOUT_S = 1.0
+_MAX_REPLY = 2**16  # bytes
 
 
 class Lane(NamedTuple):
-    """A bound of processor time, and how many forms are compiled at once under it."""
+    """A CPU time limit, and how many formats are compiled at once under it."""
 
     cpu_s: float
     at_once: int
 
 
-class Bounds(NamedTuple):
-    """What a form may cost. All but the slowest pass the first lane and never wait for those."""
+class Limits(NamedTuple):
+    """What a format may cost. All but the slowest pass the first lane, and never wait for those."""
 
     quick: Lane = Lane(cpu_s=0.5, at_once=2)
     slow: Lane = Lane(cpu_s=5.0, at_once=1)
     bytes: int = 128 * 2**20
-    wall_s: float = 60.0  # beyond this the machine is to blame, not the form
+    wall_s: float = 60.0  # beyond this the machine is too busy; the format is not to blame
 
 
 def server_command(model_dir: Path) -> list[str]:
-    """What starts the server of a checkpoint's forms; the number of its socket goes behind it."""
+    """Command of a checkpoint's compile server; the descriptor of its socket is appended."""
     return [sys.executable, "-m", "lm_worker.structured_output.compile_server", str(model_dir)]
 
 
 class GrammarCompiler:
-    """One server of forms, started when the first form comes, and what it found out."""
+    """One compile server, started for the first format, and the outcomes so far."""
 
-    def __init__(self, command: Sequence[str], bounds: Bounds | None = None) -> None:
+    def __init__(self, command: Sequence[str], limits: Limits | None = None) -> None:
         self._command = command
-        self._bounds = bounds or Bounds()
+        self._limits = limits or Limits()
         self._lanes = {
-            lane: anyio.Semaphore(lane.at_once) for lane in (self._bounds.quick, self._bounds.slow)
+            lane: anyio.Semaphore(lane.at_once) for lane in (self._limits.quick, self._limits.slow)
         }
-        self._known: OrderedDict[bytes, int | InvalidRequest] = OrderedDict()
-        self._asking: dict[bytes, asyncio.Event] = {}
-        self._starting = threading.Lock()  # of the two below
+        self._outcomes: OrderedDict[bytes, int | InvalidRequest] = OrderedDict()
+        self._running: dict[bytes, asyncio.Event] = {}
+        self._starting = threading.Lock()  # guards the two below
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self.counts: Counter[str] = Counter()  # compiled, refused, crashed, cpu, memory, wall, lost
 
-    async def prove(self, form: OutputFormat) -> int:
-        """Return when `form` is known to compile: the bytes that it took.
+    async def check(self, output_format: OutputFormat) -> int:
+        """Compile a format once; returns the bytes of memory that it took.
 
-        Raises InvalidRequest when it does not, or not within the bounds; Overloaded when nothing
-        could be found out.
+        Raises InvalidRequest if it does not compile within the limits, Overloaded if the outcome is
+        unknown.
         """
-        digest = hashlib.sha256(f"{form.kind}\0{form.text}".encode()).digest()
-        while digest not in self._known and digest in self._asking:
-            await self._asking[digest].wait()
-        if digest not in self._known:
-            await self._find_out(form, digest)
-        self._known.move_to_end(digest)
-        found = self._known[digest]
+        digest = hashlib.sha256(f"{output_format.kind}\0{output_format.text}".encode()).digest()
+        while digest not in self._outcomes and digest in self._running:
+            await self._running[digest].wait()
+        if digest not in self._outcomes:
+            await self._compile(output_format, digest)
+        self._outcomes.move_to_end(digest)
+        found = self._outcomes[digest]
         if isinstance(found, InvalidRequest):
             raise InvalidRequest(str(found))
         return found
 
-    def end(self) -> None:
-        """End the server, and what it has under way. The next form starts another."""
+    def close(self) -> None:
+        """Stop the server and its compilers. The next format starts another one."""
         with self._starting:
             self._end_server()
         if self.counts:
-            log.info("forms: %s", ", ".join(f"{n} {what}" for what, n in self.counts.items()))
+            log.info(
+                "response formats: %s", ", ".join(f"{n} {what}" for what, n in self.counts.items())
+            )
 
-    async def _find_out(self, form: OutputFormat, digest: bytes) -> None:
-        self._asking[digest] = asyncio.Event()
+    async def _compile(self, output_format: OutputFormat, digest: bytes) -> None:
+        self._running[digest] = asyncio.Event()
         try:
-            answer = await self._in_lane(self._bounds.quick, form)
-            if answer["outcome"] == "cpu":
-                answer = await self._in_lane(self._bounds.slow, form)
-            self._known[digest] = self._resolve_mismatch(form, digest, answer)
-            while len(self._known) > _KNOWN:
-                self._known.popitem(last=False)
+            reply = await self._in_lane(self._limits.quick, output_format)
+            if reply["outcome"] == "cpu":
+                reply = await self._in_lane(self._limits.slow, output_format)
+            self._outcomes[digest] = self._verdict(output_format, digest, reply)
+            while len(self._outcomes) > _MAX_OUTCOMES:
+                self._outcomes.popitem(last=False)
         finally:
-            self._asking.pop(digest).set()  # who waits looks again, and asks itself
+            self._running.pop(digest).set()  # waiters look again, and compile themselves
 
-    def _resolve_mismatch(
-        self, form: OutputFormat, digest: bytes, answer: dict[str, Any]
+    def _verdict(
+        self, output_format: OutputFormat, digest: bytes, reply: dict[str, Any]
     ) -> int | InvalidRequest:
-        outcome = answer["outcome"]
+        outcome = reply["outcome"]
         self.counts[outcome] += 1
         if outcome == "compiled":
-            return int(answer["bytes"])
+            return int(reply["bytes"])
         if outcome == "refused":
-            return InvalidRequest(answer["message"])
+            return InvalidRequest(reply["message"])
         log.warning(
-            "form=%s of %d characters: %s %s (%d times so far)",
+            "response format %s of %d characters: %s %s (%d so far)",
             digest.hex()[:16],
-            len(form.text),
+            len(output_format.text),
             outcome,
-            answer.get("message", ""),
+            reply.get("message", ""),
             self.counts[outcome],
         )
-        name = f"response_format.{form.kind}"
+        name = f"response_format.{output_format.kind}"
         if outcome == "wall":
             raise Overloaded(
-                f"{name} was not compiled within {self._bounds.wall_s:g} s, "
-                "as the machine is busy; ask again"
+                f"{name} was not compiled within {self._limits.wall_s:g} s, "
+                "because the server is busy; try again"
             )
         reason = {
-            "cpu": f"it takes more than {self._bounds.slow.cpu_s:g} s of processor time",
-            "memory": f"it takes more than {self._bounds.bytes // 2**20} MiB",
-            "crashed": f"the compiler was ended by {answer.get('message')}",
+            "cpu": f"it takes more than {self._limits.slow.cpu_s:g} s of CPU time",
+            "memory": f"it takes more than {self._limits.bytes // 2**20} MiB",
+            "crashed": f"the compiler crashed ({reply.get('message')})",
         }[outcome]
         return InvalidRequest(f"{name} could not be compiled: {reason}; simplify it")
 
-    async def _in_lane(self, lane: Lane, form: OutputFormat) -> dict[str, Any]:
-        order = {
-            "kind": form.kind,
-            "text": form.text,
+    async def _in_lane(self, lane: Lane, output_format: OutputFormat) -> dict[str, Any]:
+        request = {
+            "kind": output_format.kind,
+            "text": output_format.text,
             "cpu_s": lane.cpu_s,
-            "wall_s": self._bounds.wall_s,
-            "bytes": self._bounds.bytes,
+            "wall_s": self._limits.wall_s,
+            "bytes": self._limits.bytes,
         }
         async with self._lanes[lane]:
             ours, theirs = socket.socketpair()
-            ours.settimeout(self._bounds.wall_s + _GRACE_S)
-            given_up = threading.Event()
+            ours.settimeout(self._limits.wall_s + _GRACE_S)
+            cancelled = threading.Event()
             try:
                 return await anyio.to_thread.run_sync(
-                    partial(self._ask, ours, theirs, order, given_up), abandon_on_cancel=True
+                    partial(self._request, ours, theirs, request, cancelled), abandon_on_cancel=True
                 )
             finally:
-                given_up.set()
-                with suppress(OSError):  # the thread ends, and what works for it
+                cancelled.set()
+                with suppress(OSError):  # ends the thread and the compiler
                     ours.shutdown(socket.SHUT_RDWR)
 
-    # What follows runs in threads of its own.
+    # The methods below run in other threads.
 
-    def _ask(
+    def _request(
         self,
         ours: socket.socket,
         theirs: socket.socket,
-        order: dict[str, Any],
-        given_up: threading.Event,
+        request: dict[str, Any],
+        cancelled: threading.Event,
     ) -> dict[str, Any]:
-        """Raises Overloaded when there is no answer: then the next order finds another server."""
+        """Raises Overloaded without a reply; the next request then starts another server."""
         server: subprocess.Popen[bytes] | None = None
         try:
             with ours, theirs:
                 server, control = self._running_server()
                 socket.send_fds(control, [b"f"], [theirs.fileno()])
                 theirs.close()
-                ours.sendall(json.dumps(order).encode() + b"\n")
-                answer = json.loads(_read(ours))
-                assert isinstance(answer, dict)
-                return answer
+                ours.sendall(json.dumps(request).encode() + b"\n")
+                reply = json.loads(_read(ours))
+                assert isinstance(reply, dict)
+                return reply
         except (OSError, ValueError) as error:
-            if given_up.is_set():
+            if cancelled.is_set():
                 return {}
             self.counts["lost"] += 1
-            log.error("the server of forms does not answer: %s", error or type(error).__name__)
+            log.error("no reply from the compile server: %s", error or type(error).__name__)
             with self._starting:
                 if server is not None and server is self._server:
                     self._end_server()
             raise Overloaded(
-                "response_format could not be compiled, as the compiler does not answer; ask again"
+                "response_format could not be compiled: the compiler does not reply; try again"
             ) from None
 
     def _running_server(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         with self._starting:
             if self._server is not None and self._server.poll() is not None:
-                log.error("the server of forms had ended with %d", self._server.returncode)
+                log.error("compile server exited with code %d", self._server.returncode)
                 self._end_server()
             if self._server is None or self._control is None:
                 self._server, self._control = self._start()
@@ -215,9 +217,9 @@ class GrammarCompiler:
                 )
             unless_it_starts.callback(server.wait)
             unless_it_starts.callback(server.kill)
-            ours.settimeout(_START_S)
+            ours.settimeout(_START_TIMEOUT_S)
             if ours.recv(1) != READY:
-                raise OSError("it ended while it started")
+                raise OSError("the compile server exited during startup")
             unless_it_starts.pop_all()
         return server, ours
 
@@ -227,25 +229,25 @@ class GrammarCompiler:
             control.close()
         if server is not None:
             try:
-                server.wait(_END_S)
+                server.wait(_STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
 
 
 def _environment() -> dict[str, str]:
-    """Ours without settings: the URL of Redis may hold a password, and the library reads texts of
-    strangers. More arenas would count as memory of a form that it never uses.
+    """The environment without settings: the URL of Redis may hold a password, and the library
+    parses input of clients. More malloc arenas would count as memory of a format.
     """
-    ours = {
+    environment = {
         name: value for name, value in os.environ.items() if not name.upper().startswith("GLM4V_")
     }
-    return ours | {"MALLOC_ARENA_MAX": "1"}
+    return environment | {"MALLOC_ARENA_MAX": "1"}
 
 
 def _read(connection: socket.socket) -> bytes:
-    """Everything until the other side closes."""
+    """Everything until the other end closes."""
     parts = []
-    while part := connection.recv(_MAX_ANSWER):
+    while part := connection.recv(_MAX_REPLY):
         parts.append(part)
     return b"".join(parts)

@@ -16,7 +16,7 @@ from glm4v.device.arbiter import NoArbiter
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
 from lm_worker.plan import OutputFormat
-from lm_worker.structured_output.grammar import GrammarCache
+from lm_worker.structured_output.grammar_cache import GrammarCache
 from tests.e2e.journals import read_journal
 from tests.integration.engine_worker import MODEL, EngineWorker
 

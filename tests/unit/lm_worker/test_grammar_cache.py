@@ -18,9 +18,9 @@ from glm4v.device import DeviceOptions, open_device
 from glm4v.errors import InvalidRequest, Overloaded
 from lm_worker.plan import NO_TOKEN, OutputFormat, SamplingParams, SamplingState
 from lm_worker.sampling.sampler import sample
-from lm_worker.structured_output import grammar
+from lm_worker.structured_output import grammar_cache
 from lm_worker.structured_output.compiler import GrammarCompiler, server_command
-from lm_worker.structured_output.grammar import GrammarCache
+from lm_worker.structured_output.grammar_cache import GrammarCache
 
 CPU = open_device(DeviceOptions("cpu", "float32"))
 PERSON = {
@@ -59,7 +59,7 @@ def compiler(folder: Path) -> Iterator[GrammarCompiler]:
     """One server for all tests: it takes a second to start."""
     compiler = GrammarCompiler(server_command(folder))
     yield compiler
-    compiler.end()
+    compiler.close()
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_a_stop_token_that_is_all_that_fits_ends_the_request_with_the_reason(
     open_(grammars, OutputFormat("regex", "abc"))
     written = write(grammars, spec, 1, stop_ids=(ord("b"),))
     assert bytes(written.tokens) == b"a"
-    assert "nothing fits at token 1 but stop_token_ids" in written.failure
+    assert "only stop_token_ids fit at token 1" in written.failure
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_a_stop_token_that_is_all_that_fits_ends_the_request_with_the_reason(
     [
         (OutputFormat("regex", "a("), "regex: .*unclosed group"),
         (OutputFormat("regex", "(?=a)b"), "regex: .*look-around"),
-        (OutputFormat("regex", ""), "regex fits the empty answer only"),
+        (OutputFormat("regex", ""), "regex matches only the empty output"),
         (OutputFormat("regex", r"[^\s\S]"), "regex: cannot be followed at token 0"),
         (OutputFormat("regex", "(" * 4000 + "a" + ")" * 4000), "regex: .*nest"),
         (OutputFormat("json_schema", '{"type": "objekt"}'), "json_schema: .*objekt"),
@@ -327,7 +327,7 @@ class Heavy(GrammarCompiler):
         super().__init__([])
         self._size = size
 
-    async def prove(self, form: OutputFormat) -> int:
+    async def check(self, output_format: OutputFormat) -> int:
         return self._size
 
 
@@ -339,7 +339,7 @@ def test_forms_of_open_answers_take_a_bounded_memory_together(
     async def fill() -> None:
         for number in range(5):
             await grammars.compile_for(number, OutputFormat("regex", "abc"), ())
-        with pytest.raises(Overloaded, match=r"100 MiB beside the forms of 5 open .* 512 MiB"):
+        with pytest.raises(Overloaded, match=r"100 MiB; with those of 5 running .* 512 MiB"):
             await grammars.compile_for(5, OutputFormat("regex", "abc"), ())
         grammars.close(4)
         with pytest.raises(InvalidRequest):
@@ -353,7 +353,7 @@ def test_what_is_not_proven_is_not_compiled_here(
     folder: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, compiler: GrammarCompiler
 ) -> None:
     compiled = []
-    monkeypatch.setattr(grammar, "compile_form", lambda form, _: compiled.append(form))
+    monkeypatch.setattr(grammar_cache, "compile_grammar", lambda form, _: compiled.append(form))
     grammars = GrammarCache(folder, spec, compiler)
     with pytest.raises(InvalidRequest, match="unclosed group"):
         open_(grammars, OutputFormat("regex", "a("))
