@@ -219,7 +219,6 @@ def _error(end: pb.JournalEnd, job: pb.Job) -> Glm4vError:
         )
     if end.kind == pb.END_KIND_EXPIRED:
         allowed_s = (job.deadline_ms - job.accepted_ms) / 1000
-        return DeadlinePassed(
-            f"{name} did not finish within {allowed_s:g} s; set a longer deadline"
-        )
+        advice = end.message or "set a longer deadline"
+        return DeadlinePassed(f"{name} did not finish within {allowed_s:g} s; {advice}")
     return by_code(end.code, end.message)

@@ -49,6 +49,7 @@ _SCRIPTS = (
     "prune_image",
     "drop_queue",
     "adopt",
+    "adopt_rest",
     "time",
 )
 _UNAVAILABLE = (

@@ -56,11 +56,11 @@ async def adopt_former_keys(
     async with map_redis_errors():
         images = await commands.xrange(former.jobs_vision)
         waiting = [former.flight(*image) for image in _images(images)]
-        await commands.delete(former.readers, former.jobs_lm, former.jobs_vision, *waiting)
-        if await commands.exists(former.dead) and not await commands.renamenx(
-            former.dead, keys.dead_letters
-        ):
-            log.warning("dead letters of the previous release stay in %s", former.dead)
+    rest = [former.readers, former.jobs_lm, former.jobs_vision, *waiting]
+    if not await connection.run(
+        "adopt_rest", [former.open, former.dead, keys.dead_letters, *rest], []
+    ):
+        log.warning("dead letters of the previous release stay in %s", former.dead)
     log.info("queued %d open requests of the previous release again", len(ids))
 
 

@@ -77,11 +77,12 @@ class JobStream(Generic[_L]):
     async def ready(self) -> None:
         """Create the queue unless it exists."""
         await self._connection.ensure_group(self.name, self.group)
-        await self._note_seen()
+        await self.report()
 
     async def claim(self, capacity: int, wait_s: float = BLOCK_S) -> list[_L]:
         """Claim at most `capacity` new jobs; waits for up to `wait_s` when there are none."""
         try:
+            await self.report()
             return await self._leases(await self._claim_new(capacity, wait_s))
         except QueueLost as error:
             await self._create_again(error)
@@ -90,7 +91,7 @@ class JobStream(Generic[_L]):
     async def claim_expired(self, capacity: int) -> list[_L]:
         """Claim at most `capacity` jobs whose lease has lapsed."""
         try:
-            await self._note_seen()
+            await self.report()
             await self._forget_consumers()
             await self._redate()
             return await self._leases(await self._claim_lapsed(capacity))
@@ -126,8 +127,8 @@ class JobStream(Generic[_L]):
         self._seen_at = -_SEEN_EVERY_S
         await self.ready()
 
-    async def _note_seen(self) -> None:
-        """Tell gateways that this queue has a worker."""
+    async def report(self) -> None:
+        """Tell gateways every 5 s that this queue has a worker."""
         now = time.monotonic()
         if now - self._seen_at < _SEEN_EVERY_S:
             return

@@ -166,6 +166,7 @@ class LmQueue(JobStream[RequestLease]):
 
         Returns "ok", "closed" (the request has ended) or "lost" for each.
         """
+        await self.report()
         if not leases:
             return []
         answers = await self._connection.run(

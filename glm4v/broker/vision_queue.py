@@ -55,6 +55,7 @@ class VisionQueue(JobStream[ImageLease]):
 
     async def renew(self, lease: ImageLease) -> int:
         """Renew the lease. Returns the number of waiting requests, -1 when the lease is lost."""
+        await self.report()
         return await self._run("renew_image", lease, [], [])
 
     async def finish(self, lease: ImageLease, embedding: TensorBytes | None) -> int:

@@ -46,7 +46,7 @@ _GAINS = (
 )
 
 
-def write_tiny(out: Path) -> None:
+def write_tiny(out: Path, *, seed: int = TINY_SEED) -> None:
     """Write half a megabyte of checkpoint: bytes as vocabulary, 112 pixels, 16 image rows.
 
     Raises InvalidRequest when `out` holds a checkpoint already or cannot be written.
@@ -54,7 +54,7 @@ def write_tiny(out: Path) -> None:
     config = json.loads(
         resources.files("glm4v.checkpoint").joinpath("tiny_config.json").read_bytes()
     )
-    write_checkpoint(config, TINY_SEED, None, out)
+    write_checkpoint(config, seed, None, out)
 
 
 def write_checkpoint(config: dict[str, Any], seed: int, tokenizer: bytes | None, out: Path) -> None:

@@ -1,5 +1,6 @@
 """Options of the subcommands that talk to a gateway."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,17 @@ def unicode_text(argument: str) -> str:
         argument.encode()
     except UnicodeEncodeError as error:
         raise typer.BadParameter(f"not UTF-8 text at character {error.start}") from None
+    return argument
+
+
+def namespace(argument: str) -> str:
+    """As GLM4V_NAMESPACE."""
+    from glm4v.process.settings import NAMESPACE  # slow to import, and few subcommands need it
+
+    if not re.fullmatch(NAMESPACE, argument):
+        raise typer.BadParameter(
+            f"{argument!r} is not a namespace: up to 32 letters, digits, '.', '_' and '-'"
+        )
     return argument
 
 

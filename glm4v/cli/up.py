@@ -27,6 +27,7 @@ def up(
     max_num_seqs: opt.MaxNumSeqs = None,
     max_open_requests: opt.MaxOpenRequests = None,
     redis_url: opt.RedisUrl = None,
+    namespace: opt.Namespace = None,
     dtype: opt.DtypeName = None,
     weight_dtype: opt.WeightDtypeName = None,
     data_dir: opt.DataDir = None,
@@ -41,6 +42,7 @@ def up(
         "GLM4V_TENSOR_PARALLEL": tensor_parallel,
         "GLM4V_MAX_NUM_SEQS": max_num_seqs,
         "GLM4V_MAX_OPEN_REQUESTS": max_open_requests,
+        "GLM4V_NAMESPACE": namespace,
         "GLM4V_DTYPE": dtype and dtype.value,
         "GLM4V_WEIGHT_DTYPE": weight_dtype and weight_dtype.value,
         "GLM4V_LOG_LEVEL": log_level and log_level.value,
@@ -68,7 +70,7 @@ async def _until_stopped(log: Log, cluster: LocalCluster) -> None:
     with ExitStack() as stack:
         if cluster.own_redis_url is not None:
             try:
-                system = Instance(cluster.target, cluster.own_redis_url)
+                system = Instance(cluster.target, cluster.own_redis_url, cluster.namespace)
                 stack.enter_context(register_instance(system))
             except Unavailable as error:
                 log.show("glm4v", f"`glm4v dead` cannot find this Redis: {error}")

@@ -56,6 +56,14 @@ MaxOpenRequests = Annotated[
     int | None,
     typer.Option(min=1, show_default="1024", help="Accepted requests; more are rejected."),
 ]
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default="glm4v",
+        help="Prefix of all keys in Redis; deployments that share a Redis need one each.",
+    ),
+]
 RedisUrl = Annotated[
     str | None,
     typer.Option(

@@ -31,6 +31,7 @@ from glm4v.local.redis_server import RedisServer
 from glm4v.local.runtime_folder import RuntimeFolder
 from glm4v.local.supervisor import Supervisor
 from glm4v.process.extras import require
+from glm4v.process.settings import ServiceSettings, variable_of
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # to connect to a wildcard address
 _HEALTH_TIMEOUT_S = 1.0
@@ -91,6 +92,13 @@ class LocalCluster:
         """Address of the gateway for clients on this machine, HOST:PORT."""
         host = _LOOPBACK.get(self._settings.host, self._settings.host)
         return _address(host, self._port)
+
+    @property
+    def namespace(self) -> str:
+        """The prefix of all keys in Redis."""
+        variable = variable_of("namespace")
+        default: str = ServiceSettings.model_fields["namespace"].default
+        return self._settings.environment.get(variable) or os.environ.get(variable) or default
 
     def process(self, name: str) -> Child:
         """The current process of that name. Raises KeyError if there is none."""

@@ -25,6 +25,7 @@ class Instance:
 
     target: str  # the gateway, HOST:PORT
     redis_url: str
+    namespace: str = "glm4v"
 
 
 @contextmanager

@@ -44,8 +44,8 @@ class Fleet:
     `data_dir` is where Redis keeps its file; nobody guards the disk that it is on. `redis` makes
     the server, from that and the path of its socket.
 
-    Names are "redis" and "lm_worker", "lm_worker-2", "gateway" …: one of `MODULES`, and a number
-    when there are several.
+    Names are "redis" and "lm_worker", "lm_worker-2", "gateway" …: one of `MODULES`, and a suffix
+    when there are several. `variants` has variables for the services with a suffix.
     """
 
     def __init__(
@@ -53,12 +53,14 @@ class Fleet:
         model: Path,
         *,
         environment: Mapping[str, str] | None = None,
+        variants: Mapping[str, Mapping[str, str]] | None = None,
         listen: Mapping[str, str] | None = None,
         data_dir: Path | None = None,
         redis: Callable[[Path, Path], RedisServer] = RedisServer,
     ) -> None:
         self._model = model
         self._extra = dict(environment or {})
+        self._variants = dict(variants or {})
         self._listen_at = dict(listen or {})
         self._temporary = TemporaryDirectory(prefix="glm4v-")
         self._folder = Path(self._temporary.name)
@@ -233,6 +235,7 @@ class Fleet:
             "GLM4V_DTYPE": "float32",  # 16-bit weights round differently in batches of other sizes
             **({} if name.startswith("gateway") else {"GLM4V_THREADS": "1"}),
             **self._extra,
+            **self._variants.get(name.partition("-")[2], {}),
         }
 
     async def _listen(self) -> None:

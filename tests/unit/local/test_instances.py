@@ -10,7 +10,7 @@ import pytest
 from glm4v.errors import ConfigurationError, Unavailable
 from glm4v.local.instances import Instance, register_instance, running_instances
 
-ONE = Instance("127.0.0.1:8330", "unix:///tmp/one/redis.sock")
+ONE = Instance("127.0.0.1:8330", "unix:///tmp/one/redis.sock", "one")
 TWO = Instance("127.0.0.1:8331", "unix:///tmp/two/redis.sock")
 ANNOUNCE = (
     "import time; from glm4v.local.instances import Instance, register_instance\n"
@@ -79,11 +79,11 @@ def test_a_file_of_somebody_else_is_passed_over(folder: Path) -> None:
 def test_dead_asks_which_when_several_run(folder: Path) -> None:
     from glm4v.cli import dead
 
-    assert dead._find_redis() == "redis://127.0.0.1:6379/0"
+    assert dead._find_instance().redis_url == "redis://127.0.0.1:6379/0"
     with register_instance(ONE):
-        assert dead._find_redis() == ONE.redis_url
+        assert dead._find_instance() == ONE
         with (
             register_instance(TWO),
             pytest.raises(ConfigurationError, match=r"2 systems .*8330.*8331"),
         ):
-            dead._find_redis()
+            dead._find_instance()

@@ -1,0 +1,149 @@
+"""Two models, or two deployments of one, share a Redis while their processes are killed."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from random import Random
+
+import anyio
+import pytest
+import pytest_asyncio
+
+from glm4v.broker import Keys
+from glm4v.checkpoint.tiny import write_tiny
+from glm4v.v1 import inference_pb2 as api
+from tests.e2e.asking import TOKENS, again, ask, draw
+from tests.e2e.fleet import Fleet
+from tests.e2e.journals import read_journal
+from tests.e2e.reading import Reader, Reading
+from tests.queues import left_behind
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]
+SERVICES = ("gateway", "vision_worker", "lm_worker")
+NAMESPACE = "other"
+KILLED_FOR_S = 12.0
+CLIENTS = 4
+
+
+@dataclass
+class Side:
+    """One of the two: its services, and what it answers when the other does not run."""
+
+    suffix: str
+    has_ids_of_other: bool
+    keys: Keys = field(default_factory=Keys)
+    undisturbed: dict[str, Reading] = field(default_factory=dict)
+    readings: list[tuple[str, Reading]] = field(default_factory=list)
+
+    @property
+    def services(self) -> list[str]:
+        return [name + self.suffix for name in SERVICES]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def fleet(
+    checkpoint_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Fleet]:
+    other = tmp_path_factory.mktemp("other") / "model"
+    write_tiny(other, seed=7)
+    variants = {
+        "model": {"GLM4V_MODEL": str(other)},
+        "namespace": {"GLM4V_NAMESPACE": NAMESPACE},
+    }
+    async with Fleet(checkpoint_dir("micro-glm4v"), variants=variants) as fleet:
+        yield fleet
+
+
+@pytest.mark.parametrize("difference", ["model", "namespace"])
+async def test_both_answer_as_if_alone_while_processes_of_both_are_killed(
+    fleet: Fleet, difference: str
+) -> None:
+    image = draw(difference)  # both are asked about the same image
+    questions = {
+        "greedy": ask("why", max_tokens=2 * TOKENS),
+        "sampled": ask("why", seed=7, max_tokens=2 * TOKENS),
+        "image": ask("what", image),
+        "sampled image": ask("what", image, seed=9),
+    }
+    keys = Keys(NAMESPACE) if difference == "namespace" else Keys()
+    has_ids_of_other = difference == "namespace"
+    sides = (
+        Side("", has_ids_of_other),
+        Side(f"-{difference}", has_ids_of_other, keys),
+    )
+    for side in sides:
+        await fleet.only(*side.services)
+        async with Reader([fleet.target(side.services[0])]) as reader:
+            for name, question in questions.items():
+                side.undisturbed[name] = await reader.read(again(question))
+    answers = [[each.token_ids for each in side.undisturbed.values()] for side in sides]
+    assert (answers[0] != answers[1]) == (difference == "model")
+
+    await fleet.only(*sides[0].services, *sides[1].services)
+    stopping = asyncio.Event()
+    async with anyio.create_task_group() as group:
+        for side in sides:
+            for number in range(CLIENTS):
+                group.start_soon(client, fleet, side, questions, number, stopping)
+        await kill_at_random(fleet, [name for side in sides for name in side.services])
+        stopping.set()
+    for side in sides:
+        assert len(side.readings) >= 2 * CLIENTS
+        for name, reading in side.readings:
+            await assert_as_alone(fleet, side, reading, side.undisturbed[name])
+        await settled(fleet, side)
+
+
+async def client(
+    fleet: Fleet,
+    side: Side,
+    questions: dict[str, api.GenerateRequest],
+    number: int,
+    stopping: asyncio.Event,
+) -> None:
+    """Asks one question after the other. In two namespaces both sides use the same request ids."""
+    dice, ids = Random(number), count()
+    async with Reader([fleet.target(side.services[0])]) as reader:
+        while not stopping.is_set():
+            name = dice.choice(sorted(questions))
+            reading = Reading(again(questions[name]))
+            if side.has_ids_of_other:
+                reading.request.request_id = f"{number}-{next(ids)}"
+            side.readings.append((name, reading))
+            await reader.read_on(reading)
+
+
+async def kill_at_random(fleet: Fleet, names: list[str]) -> None:
+    """SIGKILL one service after the other, and start it again."""
+    dice = Random(1)
+    with anyio.move_on_after(KILLED_FOR_S):
+        while True:
+            name = dice.choice(names)
+            await fleet.kill(name)
+            await fleet.start(name)
+            await asyncio.sleep(dice.uniform(0, 0.3))
+    for name in names:
+        if name not in fleet.running:
+            await fleet.start(name)
+
+
+async def assert_as_alone(fleet: Fleet, side: Side, reading: Reading, undisturbed: Reading) -> None:
+    """Each token once and one end, for the client and in the journal."""
+    assert reading.terminal == ["finished"], reading.details
+    assert (reading.duplicated, reading.missing) == (0, 0)
+    assert (reading.token_ids, reading.text) == (undisturbed.token_ids, undisturbed.text)
+    journal = await read_journal(fleet.connection, side.keys, reading.request_id)
+    assert journal is not None
+    assert (len(journal.ends), journal.duplicated, journal.missing) == (1, 0, 0)
+    assert journal.token_ids == undisturbed.token_ids
+
+
+async def settled(fleet: Fleet, side: Side) -> None:
+    """Nothing is left once a killed worker's leases have lapsed."""
+    deadline = time.monotonic() + 30
+    while left := await left_behind(fleet.connection, side.keys):
+        assert time.monotonic() < deadline, left
+        await asyncio.sleep(0.1)
