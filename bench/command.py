@@ -1,4 +1,4 @@
-"""`glm4v bench`; of it `engine`: how fast the language engine is here, and what limits it."""
+"""`glm4v bench`, and `glm4v bench engine`: the language engine's speed and what limits it."""
 
 import asyncio
 import dataclasses
@@ -36,9 +36,7 @@ def engine(
         Path | None,
         typer.Option(metavar="DIR", help="A checkpoint; else a random one of 138 M weights."),
     ] = None,
-    dtype: Annotated[
-        list[str] | None, typer.Option(help="One after the other; may be repeated. Default: auto.")
-    ] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="May be repeated. Default: auto.")] = None,
     weight_dtype: Annotated[
         list[str] | None, typer.Option(help="Each with each dtype; may be repeated. Default: auto.")
     ] = None,
@@ -51,7 +49,7 @@ def engine(
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Decode steps at each point.")] = 64,
     rounds: Annotated[
-        int, typer.Option(min=1, help="Times each point is measured; the middle one is shown.")
+        int, typer.Option(min=1, help="Times each point is measured; the median is shown.")
     ] = 1,
     threads: Annotated[int, typer.Option(help="Arithmetic threads; 0: one for each core.")] = 0,
     plot: Annotated[
@@ -59,11 +57,11 @@ def engine(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
-    """Prefill and decode speed by batch size and context, and where a step's time goes.
+    """Prefill and decode speed by batch size and context, and the parts of a step.
 
-    One process, no Redis. "roofline" is the share of the memory bandwidth that decode steps reach,
-    of what a loop that only reads reaches right before and after; "neighbours" are the cores that
-    other processes used meanwhile.
+    One process, no Redis. "roofline" is the memory bandwidth of decode steps as a share of that of
+    a loop that only reads, measured right before and after; "host load" is the number of cores
+    that other processes used meanwhile.
     """
     if plot is not None:
         require("matplotlib", "bench")
@@ -99,23 +97,23 @@ def _measure_all(
     rounds: int,
     threads: int,
 ) -> tuple[list["Figures"], str]:
-    """All points, and what they were measured on."""
+    """All points, and a title that names model and threads."""
     import torch
 
     from bench.machine import SideProcess
-    from bench.model import write_middle
+    from bench.model import write_medium
     from glm4v.device import DeviceOptions, open_device
 
     open_device(DeviceOptions(threads=threads))  # sets torch's number of threads
     used = torch.get_num_threads()
     with (
         TemporaryFolder("bench") as folder,
-        SideProcess(used) as aside,
+        SideProcess(used) as helper,
     ):
         if model is None:
-            model = folder / "middle"
-            aside.call(write_middle, model)
-        figures = asyncio.run(_sweep(model, dtypes, loads, rounds, threads, aside))
+            model = folder / "medium"
+            helper.call(write_medium, model)
+        figures = asyncio.run(_sweep(model, dtypes, loads, rounds, threads, helper))
     return figures, f"{model.name}, {used} threads"
 
 
@@ -125,7 +123,7 @@ async def _sweep(
     loads: Sequence["Load"],
     rounds: int,
     threads: int,
-    aside: "SideProcess",
+    helper: "SideProcess",
 ) -> list["Figures"]:
     from rich.console import Console
     from rich.progress import Progress
@@ -148,7 +146,7 @@ async def _sweep(
             is_bfloat16 = checkpoint.is_bfloat16(vision=False)
             device = open_device(DeviceOptions("auto", dtype, weight_dtype, threads, is_bfloat16))
             name = dtype if weight_dtype == "auto" else f"{dtype}, weights {weight_dtype}"
-            async with Bench(checkpoint, device, name, loads, aside).running() as running:
+            async with Bench(checkpoint, device, name, loads, helper).running() as running:
                 for load in loads:
                     what = f"{device.description}: {load.batch} x {load.context}"
                     progress.update(task, description=what)

@@ -1,4 +1,4 @@
-"""Runs the engine at one batch size and context after the other, and measures."""
+"""Measures the engine at one batch size and context after the other."""
 
 import asyncio
 import itertools
@@ -20,7 +20,7 @@ from lm_worker.step_timer import StepSeconds
 
 _BLOCK_SIZE = 16
 _MAX_BATCHED_TOKENS = 512
-_ALONE = Shard(0, 1)
+_SINGLE = Shard(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +28,18 @@ class Load:
     """One point of a sweep."""
 
     batch: int  # sequences decoded together
-    context: int  # rows of each prompt
-    steps: int  # decode steps that are measured
+    context: int  # tokens of each prompt
+    steps: int  # measured decode steps
 
     @property
     def max_tokens(self) -> int:
-        """Long enough that `steps` steps have all sequences, though prefills end one by one."""
+        """Enough for `steps` steps with all sequences, although prefills end one by one."""
         return self.steps + 2 + -(-self.batch * self.context // _MAX_BATCHED_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured at one point."""
+    """The measurements at one point."""
 
     dtype: str
     batch: int
@@ -47,20 +47,20 @@ class Figures:
     prefill_tokens_s: float
     decode_tokens_s: float
     step_s: float  # median of the decode steps
-    parts: StepSeconds  # of it, medians too
-    step_bytes: int  # that a step has to read: weights once, and the cache
-    read_bytes_s: float  # the machine's, before and after
-    neighbours: float | None  # cores that other processes used meanwhile
+    parts: StepSeconds  # of step_s, medians too
+    step_bytes: int  # read by a step: the weights once, and the cache
+    read_bytes_s: float  # memory bandwidth, before and after
+    host_load: float | None  # cores that other processes used meanwhile
 
     @property
     def roofline_share(self) -> float:
-        """Shortest possible time of a step by its reads alone, over the measured one."""
+        """The time of a step's reads at full bandwidth, over its measured time."""
         return self.step_bytes / self.read_bytes_s / self.step_s
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A step that gave tokens."""
+    """A step that sampled tokens."""
 
     at: float
     tokens: int
@@ -68,7 +68,7 @@ class _Step:
 
 
 class Bench:
-    """An engine that measures itself; its tokens go nowhere, so publishing costs nothing."""
+    """An engine under measurement; its output is dropped."""
 
     def __init__(
         self,
@@ -76,16 +76,17 @@ class Bench:
         device: Device,
         dtype: str,
         loads: Sequence[Load],
-        aside: SideProcess,
+        helper: SideProcess,
     ) -> None:
         self._spec = checkpoint.spec
         self._device = device
         self._dtype = dtype
         words = self._spec.vocab_size * self._spec.hidden_size  # looked up, not read
         self._weight_bytes = (checkpoint.values(vision=False) - words) * device.weight_bytes
-        rows = [load.context + load.max_tokens for load in loads]
+        lengths = [load.context + load.max_tokens for load in loads]
         blocks = max(
-            load.batch * -(-count // _BLOCK_SIZE) for load, count in zip(loads, rows, strict=True)
+            load.batch * -(-length // _BLOCK_SIZE)
+            for load, length in zip(loads, lengths, strict=True)
         )
         config = EngineConfig(
             blocks=blocks,
@@ -98,11 +99,11 @@ class Bench:
         self._left = 0
         self._done = asyncio.Event()
         self._numbers = itertools.count()
-        self._aside = aside
+        self._helper = helper
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Bench"]:
-        """Weights loaded and the engine running inside; an error of the engine comes out."""
+        """The engine runs inside, its weights loaded; raises its errors."""
         try:
             await self._engine.start()
             running = asyncio.create_task(self._engine.run())
@@ -114,27 +115,27 @@ class Bench:
             self._engine.close()
 
     async def measure(self, load: Load) -> Figures:
-        """All prompts at once, prefilled, then decoded together."""
+        """Prefill all prompts at once, then decode them together."""
         self._steps.clear()
         self._left = load.batch
         self._done.clear()
-        rates = self._aside.call(read_rates)
-        neighbours = HostLoad()
+        rates = self._helper.call(read_rates)
+        host_load = HostLoad()
         start = time.perf_counter()
         for _ in range(load.batch):
             await self._engine.add(self._request(load), (), None)
         await self._done.wait()
-        busy = neighbours.cores()
-        rates += self._aside.call(read_rates)
+        busy = host_load.cores()
+        rates += self._helper.call(read_rates)
         return self._figures(load, start, statistics.median(rates), busy)
 
     def _figures(
-        self, load: Load, start: float, read_bytes_s: float, neighbours: float | None
+        self, load: Load, start: float, read_bytes_s: float, host_load: float | None
     ) -> Figures:
         full = [step for step in self._steps if step.tokens == load.batch][: load.steps + 1]
         step_s = statistics.median(b.at - a.at for a, b in itertools.pairwise(full))
         parts = [b.seconds.since(a.seconds) for a, b in itertools.pairwise(full)]
-        rows = load.batch * (load.context + load.steps // 2)
+        cached = load.batch * (load.context + load.steps // 2)
         return Figures(
             dtype=self._dtype,
             batch=load.batch,
@@ -144,9 +145,9 @@ class Bench:
             step_s=step_s,
             parts=StepSeconds(*map(statistics.median, zip(*parts, strict=True))),
             step_bytes=self._weight_bytes
-            + rows * kv_bytes_per_token(self._spec, _ALONE, self._device),
+            + cached * kv_bytes_per_token(self._spec, _SINGLE, self._device),
             read_bytes_s=read_bytes_s,
-            neighbours=neighbours,
+            host_load=host_load,
         )
 
     async def publish(self, outputs: Sequence[TokenOutput]) -> set[int]:
@@ -158,7 +159,7 @@ class Bench:
         return set()
 
     def _request(self, load: Load) -> SequenceRequest:
-        """Greedy, with a prompt of its own, so that no rows are found in the cache."""
+        """A greedy request with a new prompt, so that the prefix cache does not help."""
         number = next(self._numbers)
         words = random.Random(number)
         return SequenceRequest(

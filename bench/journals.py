@@ -28,12 +28,12 @@ def journals(
 ) -> None:
     """Output tokens/s with journals in Redis and of the engine alone, measured in turns."""
 
-    from bench.model import write_middle
+    from bench.model import write_medium
 
     with TemporaryFolder("bench") as folder:
         if model is None:
-            model = folder / "middle"
-            write_middle(model)
+            model = folder / "medium"
+            write_medium(model)
         pairs = asyncio.run(_measure(model, dtype, folder, requests, tokens, rounds))
     alone, journaled = (statistics.median(side) for side in zip(*pairs, strict=True))
     share = statistics.median(one / other for other, one in pairs)

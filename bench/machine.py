@@ -1,4 +1,4 @@
-"""What the machine gives while something is measured: how fast it reads, who else uses it."""
+"""The machine during a measurement: memory bandwidth, and the load of other processes."""
 
 import multiprocessing
 import os
@@ -12,7 +12,7 @@ import torch
 
 _T = TypeVar("_T")
 
-_READ_BYTES = 256 * 2**20  # far beyond any cache
+_READ_BYTES = 256 * 2**20  # larger than any CPU cache
 _READS = 5
 _PROC_STAT = Path("/proc/stat")
 
@@ -20,8 +20,8 @@ _PROC_STAT = Path("/proc/stat")
 class SideProcess:
     """Runs functions in a process of its own, one at a time.
 
-    OpenMP's threads wait without sleeping only while all that the process has fit on the cores.
-    Parallel work beside the engine's thread would add some, and every step would be slower.
+    OpenMP threads spin only while all threads of their process fit on the cores. Parallel work
+    outside the engine's thread would add more threads, and slow every step down.
     """
 
     def __init__(self, threads: int) -> None:
@@ -37,12 +37,12 @@ class SideProcess:
         self._executor.shutdown()
 
     def call(self, function: Callable[..., _T], *values: object) -> _T:
-        """What `function`, which a module has by name, returns or raises."""
+        """Call a function of a module; returns or raises what it does."""
         return self._executor.submit(function, *values).result()
 
 
 def read_rates() -> list[float]:
-    """Bytes a second that all arithmetic threads read of a large array, several times."""
+    """Bytes per second that all threads read from a large array, several times."""
     array = torch.ones(_READ_BYTES // 4)
     array.sum()
     rates = []
@@ -54,14 +54,14 @@ def read_rates() -> list[float]:
 
 
 class HostLoad:
-    """Cores that other processes used since this was made; figures beside busy ones are too low."""
+    """Cores that other processes used since this was created; they lower the measurements."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._before = _foreign_seconds()
 
     def cores(self) -> float | None:
-        """Cores' worth of time; None where the system does not tell."""
+        """Cores, on average; None where the system does not tell."""
         now = _foreign_seconds()
         if now is None or self._before is None:
             return None
@@ -69,7 +69,7 @@ class HostLoad:
 
 
 def _foreign_seconds() -> float | None:
-    """Processor time of all processes but this one. Source: /proc/stat in proc(5)."""
+    """CPU time of all other processes. Source: /proc/stat in proc(5)."""
     if not _PROC_STAT.exists():
         return None
     names = _PROC_STAT.read_text(encoding="ascii").partition("\n")[0].split()[1:]

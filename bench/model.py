@@ -1,4 +1,4 @@
-"""A checkpoint of middle size with random weights, to measure with when there is no real one."""
+"""A medium checkpoint with random weights, for measurements without a real one."""
 
 import json
 from importlib import resources
@@ -7,7 +7,7 @@ from pathlib import Path
 from glm4v.checkpoint.tiny import write_checkpoint
 
 _SEED = 0
-# 112.5 million weights are read for each token: beyond the caches, quick to make and to load.
+# 112.5 million weights are read per token: larger than CPU caches, and quick to load.
 _LANGUAGE = {
     "hidden_size": 768,
     "num_layers": 12,
@@ -31,8 +31,8 @@ _VISION = {
 }
 
 
-def write_middle(out: Path) -> None:
-    """Write it to `out`; its words are the 256 bytes. Raises as `write_checkpoint`."""
+def write_medium(out: Path) -> None:
+    """Write it to `out`; its vocabulary is the 256 bytes. Raises as `write_checkpoint`."""
     config = json.loads(
         resources.files("glm4v.checkpoint").joinpath("tiny_config.json").read_bytes()
     )

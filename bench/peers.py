@@ -1,7 +1,7 @@
-"""Servers beside each other under one load: ours over gRPC, others over OpenAI's HTTP.
+"""Servers under the same load: this one over gRPC, others over OpenAI's HTTP API.
 
-Closed loop: `concurrency` callers, each asking again when its answer is complete. Greedy, without
-an early end, so that every server computes the same number of tokens.
+Closed loop: `concurrency` callers, each sending a request when its last one is complete. Greedy
+and without stop tokens, so that every server computes the same number of tokens.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ _Request = TypeVar("_Request")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What every server is asked."""
+    """The load on every server."""
 
     prompt_tokens: int
     answer_tokens: int
     image_side: int  # pixels of an image in each request; 0 for none
-    same_image: bool  # in all requests, else a new one in each
-    seed: int  # of prompts and images: another one is unknown to the servers' caches
+    same_image: bool  # in all requests; else a new one in each
+    seed: int  # of prompts and images; a new one misses the servers' caches
 
     @property
     def name(self) -> str:
-        """In a few words."""
+        """A short description."""
         text = f"{self.prompt_tokens} prompt + {self.answer_tokens} answer tokens"
         if not self.image_side:
             return text
@@ -50,7 +50,7 @@ class Load:
         return f"{text}, {which} {self.image_side} px image in each request"
 
     def image(self, rng: random.Random) -> bytes | None:
-        """A PNG, where the load has one."""
+        """A PNG, if the load has images."""
         if not self.image_side:
             return None
         return _image(random.Random(self.seed) if self.same_image else rng, self.image_side)
@@ -58,27 +58,27 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One server under one load, once."""
+    """One measurement of one server."""
 
     server: str
     concurrency: int
     tokens_s: float
     time_to_first_token_s: float  # median
-    pause_s: float  # between two tokens of an answer: 99 of 100 are shorter
+    pause_s: float  # between two tokens of one request, 99th percentile
 
 
 class Server(ABC, Generic[_Request]):
-    """Something that answers."""
+    """A server under measurement."""
 
     name: str
 
     @abstractmethod
     async def request(self, load: Load, rng: random.Random) -> _Request:
-        """A request of a load, complete, so that what is timed is only the answer to it."""
+        """Prepare a request, so that only the response is timed."""
 
     @abstractmethod
     def ask(self, request: _Request) -> AsyncIterator[int]:
-        """Send it; yields the number of tokens so far, as they come."""
+        """Send it; yields the number of tokens received so far."""
 
 
 class Ours(Server[api.GenerateRequest]):
@@ -90,7 +90,7 @@ class Ours(Server[api.GenerateRequest]):
         self._stub = InferenceServiceStub(grpc.aio.insecure_channel(target, options=options))
 
     async def request(self, load: Load, rng: random.Random) -> api.GenerateRequest:
-        """A message of an image, where there is one, and text."""
+        """A message with text and an image, if there is one."""
         empty = await self._stub.CountTokens(api.CountTokensRequest(messages=[_message("a", None)]))
         text = _letters(rng, max(1, load.prompt_tokens - empty.prompt_tokens + 1))
         image = load.image(rng)
@@ -111,12 +111,12 @@ class Ours(Server[api.GenerateRequest]):
 
 
 class OpenAi(Server[tuple[str, bytes]]):
-    """A server with OpenAI's HTTP interface; prompts go as token ids where there is no image."""
+    """A server with OpenAI's HTTP API; prompts without images are sent as token ids."""
 
     def __init__(self, name: str, url: str, model: str) -> None:
         self.name = name
         self._model = model
-        # A connection for each request: servers close idle ones while it is another one's turn.
+        # A connection per request: servers close idle ones during the others' turns.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits)
 
@@ -144,7 +144,7 @@ class OpenAi(Server[tuple[str, bytes]]):
                 if not line.startswith("data:") or line.endswith("[DONE]"):
                     continue
                 event = json.loads(line.removeprefix("data:"))
-                if event.get("usage"):  # of the whole answer, in the last event
+                if event.get("usage"):  # of the whole response, in the last event
                     yield event["usage"]["completion_tokens"]
                 elif event["choices"] and _says_something(event["choices"][0]):
                     chunks += 1
@@ -167,7 +167,7 @@ class OpenAi(Server[tuple[str, bytes]]):
 async def measure(
     server: Server[Any], load: Load, concurrency: int, requests: int, round_number: int
 ) -> Round:
-    """One round of `requests` requests; raises Unavailable when an answer is not complete."""
+    """One round of `requests` requests; raises Unavailable if a response is incomplete."""
     seed = f"{load.seed}:{concurrency}:{round_number}"
     left = [random.Random(f"{seed}:{number}") for number in range(requests)]
     first_s: list[float] = []
@@ -205,7 +205,7 @@ def _message(text: str, image: bytes | None) -> api.Message:
 
 
 def _letters(rng: random.Random, count: int) -> str:
-    """Text that a byte vocabulary takes as many tokens for."""
+    """Text of as many tokens in a byte vocabulary."""
     return "".join(rng.choices(string.ascii_lowercase, k=count))
 
 

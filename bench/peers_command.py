@@ -1,4 +1,4 @@
-"""`glm4v bench peers`: this system beside others, in turns, so that the machine's drift cancels."""
+"""`glm4v bench peers`: this server and others, measured in turns to cancel the machine's drift."""
 
 import asyncio
 import json as json_format
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from bench.peers import Load, Round, Server
 
 _ROUNDS_HELP = "Rounds of each server, in turns."
-# Between turns: threads of the last server spin for a while after its last answer.
+# Between turns: a server's threads spin for a while after its last response.
 _SETTLE_S = 1.0
-_FEWEST = 4  # requests of a turn, so that the median is none of its first or last
+_MIN_REQUESTS = 4  # per turn, so that the median is not its first or last
 
 
 def peers(
@@ -29,10 +29,11 @@ def peers(
     ] = None,
     model: Annotated[str, typer.Option(help="Name the peers serve the model under.")] = "m",
     concurrency: Annotated[
-        list[int] | None, typer.Option(min=1, help="Callers; may be repeated. Default: 1 4 10.")
+        list[int] | None,
+        typer.Option(min=1, help="Concurrent requests; may be repeated. Default: 1 4 10."),
     ] = None,
     prompt: Annotated[int, typer.Option(min=8, help="Prompt tokens.")] = 64,
-    tokens: Annotated[int, typer.Option(min=2, help="Answer tokens.")] = 128,
+    tokens: Annotated[int, typer.Option(min=2, help="Output tokens.")] = 128,
     image: Annotated[
         int, typer.Option(min=0, help="Side of a new image in each request, pixels; 0: none.")
     ] = 0,
@@ -41,7 +42,7 @@ def peers(
         bool, typer.Option("--same-image", help="One image for all requests of a server.")
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(help="Of prompts and images; else what no cache knows yet.")
+        int | None, typer.Option(help="Of prompts and images. Default: new ones.")
     ] = None,
     report: Annotated[
         Path | None,
@@ -49,9 +50,9 @@ def peers(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
-    """Tokens a second and time to the first token of running servers, measured in turns.
+    """Tokens per second and time to first token of running servers, measured in turns.
 
-    All have to serve the same weights. A peer that does not answer is left out, by name.
+    All must serve the same weights. A peer that does not respond is skipped with a message.
     """
     from rich.console import Console
 
@@ -88,29 +89,29 @@ def _split(text: str) -> tuple[str, str]:
 async def _compare(
     servers: list["Server[Any]"], load: "Load", concurrencies: list[int], rounds: int
 ) -> list["Round"]:
-    """Rounds in the order A B A B; the first of each server warms it up and does not count."""
+    """Rounds in the order A B A B, after a warm-up round of each server."""
     import httpx
     from rich.console import Console
     from rich.progress import Progress
 
     from bench.peers import measure
 
-    there: list[Server[Any]] = []
+    available: list[Server[Any]] = []
     results = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("warming up", total=len(concurrencies) * rounds)
         for server in servers:
             try:
                 await measure(server, load, max(concurrencies), max(concurrencies), round_number=-1)
-                there.append(server)
+                available.append(server)
             except (Unavailable, httpx.HTTPError) as error:
-                typer.echo(f"{server.name} is left out: {error!r}", err=True)
+                typer.echo(f"{server.name} skipped: {error!r}", err=True)
         for concurrency in concurrencies:
             for number in range(rounds):
-                progress.update(task, description=f"{concurrency} callers")
-                for server in there:
+                progress.update(task, description=f"{concurrency} concurrent requests")
+                for server in available:
                     await asyncio.sleep(_SETTLE_S)
-                    requests = max(_FEWEST, 2 * concurrency)
+                    requests = max(_MIN_REQUESTS, 2 * concurrency)
                     results.append(await measure(server, load, concurrency, requests, number))
                 progress.advance(task)
     return results

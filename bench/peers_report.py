@@ -1,4 +1,4 @@
-"""What a comparison of servers found, for people: a table on the terminal, a page with a plot."""
+"""Reports of a comparison of servers: a table for the terminal, a page with a plot."""
 
 import platform
 import shlex
@@ -17,7 +17,7 @@ COLUMNS = ("callers", "server", "tokens/s", "first token", "pauses", "ours / the
 
 
 def rows(results: Sequence[Round]) -> Iterator[tuple[str, ...]]:
-    """Medians of each server under each number of callers, in the order of COLUMNS."""
+    """Medians per server and concurrency, in the order of COLUMNS."""
     for concurrency in sorted({one.concurrency for one in results}):
         for name, (rate, first_s, pause_s, ratio) in medians(results, concurrency).items():
             times = f"{first_s:.2f} s", f"{pause_s:.2f} s"
@@ -45,7 +45,7 @@ def medians(
 
 
 def table(results: Sequence[Round], load: Load) -> Table:
-    """For the terminal."""
+    """The table for the terminal."""
     shown = Table(title=load.name)
     for column in COLUMNS:
         shown.add_column(column, justify="left" if column == "server" else "right")
@@ -100,7 +100,7 @@ def _plot(results: Sequence[Round], load: Load, path: Path) -> None:
 
 
 def _machine() -> str:
-    """The processor, as far as the system tells."""
+    """The CPU's name, where the system tells."""
     names = [
         line.partition(":")[2].strip()
         for line in _cpuinfo().splitlines()

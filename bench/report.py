@@ -1,4 +1,4 @@
-"""What was measured, for people: a table and a plot."""
+"""Reports of measurements: a table and a plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ _PARTS = ("plan", "device", "sample", "publish")
 
 
 def table(figures: Sequence[Figures], title: str) -> Table:
-    """One line for each point; the parts of a step are in milliseconds."""
-    made = Table(title=title)
+    """One row per point; the parts of a step are in milliseconds."""
+    report = Table(title=title)
     for heading in ("dtype", "batch", "context", "prefill tok/s", "decode tok/s", "step ms"):
-        made.add_column(heading, justify="left" if heading == "dtype" else "right")
-    for heading in (*_PARTS, "read GB/s", "roofline", "neighbours"):
-        made.add_column(heading, justify="right")
+        report.add_column(heading, justify="left" if heading == "dtype" else "right")
+    for heading in (*_PARTS, "read GB/s", "roofline", "host load"):
+        report.add_column(heading, justify="right")
     for at in figures:
-        made.add_row(
+        report.add_row(
             at.dtype,
             str(at.batch),
             str(at.context),
@@ -29,15 +29,15 @@ def table(figures: Sequence[Figures], title: str) -> Table:
             *(f"{1e3 * part:.2f}" for part in at.parts),
             f"{at.read_bytes_s / 1e9:.1f}",
             f"{at.roofline_share:.0%}",
-            "-" if at.neighbours is None else f"{at.neighbours:.2f}",
+            "-" if at.host_load is None else f"{at.host_load:.2f}",
         )
-    return made
+    return report
 
 
 def plot(figures: Sequence[Figures], title: str, path: Path) -> None:
-    """Write a PNG: decode speed by batch size, and where a step's time goes.
+    """Write a PNG: decode speed by batch size, and the parts of a step.
 
-    Needs matplotlib. Raises InvalidRequest when the file cannot be written.
+    Needs matplotlib. Raises InvalidRequest if the file cannot be written.
     """
     from matplotlib.figure import Figure  # of the extra `bench`
 

@@ -1,4 +1,4 @@
-"""Where the time of steps goes."""
+"""Time of steps, by part."""
 
 import time
 from collections import defaultdict
@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 
 class StepSeconds(NamedTuple):
-    """Seconds since the start; the difference of two is what happened between."""
+    """Total seconds since the start."""
 
-    plan: float  # deciding what to compute, and taking in what was
+    plan: float  # planning steps and applying their results
     device: float  # the forward pass
-    sample: float  # choosing tokens from its logits
-    publish: float  # waited for, beyond the step that ran meanwhile
+    sample: float  # sampling
+    publish: float  # waiting for publication, beyond the step that ran meanwhile
 
     def since(self, earlier: "StepSeconds") -> "StepSeconds":
-        """What was spent after `earlier`."""
-        return StepSeconds(*(now - then for now, then in zip(self, earlier, strict=True)))
+        """Seconds spent after `earlier`."""
+        return StepSeconds(*(now - before for now, before in zip(self, earlier, strict=True)))
 
 
 class StepTimer:
-    """Sums up seconds by name."""
+    """Sums seconds by name."""
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -31,7 +31,7 @@ class StepTimer:
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
-        """Add what the block takes, waiting included, to `name`."""
+        """Add the duration of the block to `name`."""
         start = time.perf_counter()
         try:
             yield

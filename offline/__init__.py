@@ -1,5 +1,5 @@
-"""Vision and language in one process: what stands above both services."""
+"""Vision and language in one process."""
 
 from glm4v.host.torch_environment import prepare_torch
 
-prepare_torch()  # here, since torch is imported by what follows
+prepare_torch()  # before any module here imports torch

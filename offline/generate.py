@@ -1,4 +1,4 @@
-"""`glm4v generate`: one answer, vision and language in this process, no server."""
+"""`glm4v generate`: one response from vision and language in this process, without a server."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -27,19 +27,17 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="An image for the first user message.")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Keep this much probability.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling; 1 is off.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Keep this many tokens; 0 keeps all.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="1 is off.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Makes the answer repeatable.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes the output repeatable.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most output tokens.")] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="S", parser=unicode_text, help="A text that ends the answer; may be repeated."
-        ),
+        typer.Option(metavar="S", parser=unicode_text, help="A stop string; may be repeated."),
     ] = None,
     ignore_eos: Annotated[
-        bool, typer.Option("--ignore-eos", help="Go on past the model's own end.")
+        bool, typer.Option("--ignore-eos", help="Ignore the model's end tokens.")
     ] = False,
     dtype: Annotated[
         str, typer.Option(help="Of activations and KV cache: float32 is the reference.")
@@ -51,7 +49,7 @@ def command(
     threads: Annotated[int, typer.Option(help="Arithmetic threads; 0: one for each core.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Answer once without a server: vision and language in one process, to check exactness."""
+    """Generate one response without a server, to check exactness."""
     conversation = read_messages(messages)
     if image is not None:
         attach_image(conversation, read_file(image, "image"))

@@ -1,4 +1,4 @@
-"""Vision and language in one process: the same admission, models, engine and replies, no Redis."""
+"""Vision and language in one process: the services' admission, models, engine and events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -28,7 +28,7 @@ _DEADLINE_S = 3600.0
 
 
 class Pipeline:
-    """Answers one request at a time; a journal in memory joins the parts."""
+    """Serves one request at a time, without Redis."""
 
     def __init__(self, checkpoint: Checkpoint, device: Device, limits: ImageLimits) -> None:
         self._model = model = checkpoint.directory
@@ -46,7 +46,7 @@ class Pipeline:
         )
 
     async def answer(self, request: api.GenerateRequest) -> AsyncIterator[api.GenerationEvent]:
-        """Events as a gateway would stream them; raises what it would refuse the request with."""
+        """The events that a gateway would stream; raises the errors of admission."""
         admitted = await self._admission.admit(request, Caller(), None)
         job = admitted.job
         job.accepted_ms = now_ms()
@@ -65,7 +65,7 @@ class Pipeline:
         embedding = None
         if job.image_digest:
             if image is None:
-                raise InvalidRequest("an image by its digest needs a server; give the file")
+                raise InvalidRequest("an image by digest needs a server; send the file")
             yield _stage(api.STAGE_ENCODING)
             embedding = await self._encode(image)
             yield _stage(api.STAGE_QUEUED)

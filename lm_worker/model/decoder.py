@@ -1,4 +1,4 @@
-"""The decoder's layers in plain torch: what every device is compared with.
+"""The decoder layers in plain PyTorch: the reference for every device.
 
 Source of the arithmetic: modeling_chatglm.py of THUDM/glm-4v-9b.
 """
@@ -13,7 +13,7 @@ from lm_worker.model.layers import RmsNorm
 
 
 class TorchDecoder(Decoder):
-    """One rank's part of all layers; the ranks' results are summed twice a layer."""
+    """One rank's shard of all layers; the ranks' results are summed twice per layer."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class TorchDecoder(Decoder):
     def run(
         self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
     ) -> torch.Tensor:
-        """[rows, hidden] -> the same."""
+        """[tokens, hidden] -> the same."""
         shape = self._shape
         angles = (shape.cosine[positions][:, None], shape.sine[positions][:, None])
         for number in layers:
@@ -47,13 +47,13 @@ class TorchDecoder(Decoder):
 
 
 def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> None:
-    """Rotate the leading dimensions of `heads` [rows, heads, head_dim] in place.
+    """Rotate the leading dimensions of `heads` [tokens, heads, head_dim] in place.
 
-    Cosines and sines [rows, 1, pairs]. HostLoad are pairs: (a, b) -> (a cos - b sin, b cos + a
-    sin).
+    Cosines and sines [tokens, 1, pairs]. Adjacent dimensions form a pair:
+    (a, b) -> (a cos - b sin, b cos + a sin).
     """
-    turned = heads[..., : 2 * cosine.shape[-1]]
-    even, odd = turned[..., 0::2], turned[..., 1::2]
+    rotary = heads[..., : 2 * cosine.shape[-1]]
+    even, odd = rotary[..., 0::2], rotary[..., 1::2]
     new_even = even * cosine - odd * sine
     new_odd = odd * cosine + even * sine
     even.copy_(new_even)
@@ -61,9 +61,7 @@ def rotate(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> Non
 
 
 class _Layer:
-    """Attention with grouped keys and values, and a gated MLP, each behind a norm and added to what
-    came in.
-    """
+    """Grouped-query attention and a gated MLP, each after a norm, with residual connections."""
 
     def __init__(
         self,
@@ -90,7 +88,7 @@ class _Layer:
         angles: tuple[torch.Tensor, torch.Tensor],
         attention: Attention,
     ) -> torch.Tensor:
-        """[rows, hidden] -> the same."""
+        """[tokens, hidden] -> the same."""
         attended = self._attend(self._attention_norm(hidden), angles, attention)
         hidden = hidden + self._reduce(self._out(attended))
         gated = self._gate_up(self._mlp_norm(hidden))
@@ -98,12 +96,12 @@ class _Layer:
 
     def _attend(
         self,
-        rows: torch.Tensor,
+        hidden: torch.Tensor,
         angles: tuple[torch.Tensor, torch.Tensor],
         attention: Attention,
     ) -> torch.Tensor:
-        """[rows, hidden] -> [rows, heads * head_dim]."""
-        heads = self._qkv(rows).view(len(rows), -1, self._head_dim)
+        """[tokens, hidden] -> [tokens, heads * head_dim]."""
+        heads = self._qkv(hidden).view(len(hidden), -1, self._head_dim)
         rotate(heads[:, : -self._counts[2]], *angles)  # queries and keys
         query, key, value = torch.split(heads, self._counts, dim=1)
         return attention.forward(self._number, query, key, value).flatten(1)

@@ -1,8 +1,8 @@
 """The layers of the language model, each reading only its own rank's part of its weights.
 
-Sharding, with R ranks: query heads and the MLP are split R ways, the word table and the head by
-vocabulary rows. A rank has the kv heads its query heads use; beyond as many ranks as there are kv
-heads, ranks share copies.
+Sharding, with R ranks: query heads and the MLP are split R ways, the embedding table and the output
+head by vocabulary. A rank has the KV heads of its query heads; with more ranks than KV heads,
+ranks hold copies.
 """
 
 import math
@@ -69,7 +69,7 @@ def layer_weights(layer: int, spec: ModelSpec, weights: Weights, shard: Shard) -
 
 
 class VocabParallelEmbedding:
-    """The word table; a rank knows the ids of its rows, the sum knows all."""
+    """The embedding table; each rank looks up its own ids, and the ranks' results are summed."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class VocabParallelEmbedding:
         self._collective = collective
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-        """[rows] -> [rows, hidden]."""
+        """[tokens] -> [tokens, hidden]."""
         foreign = (ids < self._start) | (ids >= self._end)
         own = (ids - self._start).masked_fill(foreign, 0)
         hidden = functional.embedding(own, self._table).masked_fill(foreign[:, None], 0)
@@ -93,7 +93,7 @@ class VocabParallelEmbedding:
 
 
 class VocabParallelHead:
-    """Scores of the whole vocabulary, joined from the ranks' parts."""
+    """Logits of the whole vocabulary, gathered from the ranks' shards."""
 
     def __init__(
         self,
@@ -106,9 +106,9 @@ class VocabParallelHead:
         self._linear = device.linear(weights.read(name, rows=[span]))
         self._collective = collective
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """[rows, hidden] -> [rows, vocabulary]."""
-        return self._collective.all_gather(self._linear(rows), dim=-1)
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[tokens, hidden] -> [tokens, vocabulary]."""
+        return self._collective.all_gather(self._linear(hidden), dim=-1)
 
 
 def rotary_angles(
@@ -137,8 +137,8 @@ class RmsNorm:
         self._scaled = weight * math.sqrt(len(weight))
         self._least = torch.tensor(math.sqrt(len(weight) * eps), device=weight.device)
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """[rows, hidden] -> the same."""
-        exact = rows.float()
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[tokens, hidden] -> the same."""
+        exact = hidden.float()
         length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
-        return (exact / torch.hypot(length, self._least) * self._scaled).to(rows.dtype)
+        return (exact / torch.hypot(length, self._least) * self._scaled).to(hidden.dtype)

@@ -1,4 +1,4 @@
-"""The language model of GLM-4V: 40 decoder layers over word rows and image rows."""
+"""The language model of GLM-4V: 40 decoder layers over word and image embeddings."""
 
 import torch
 
@@ -57,15 +57,15 @@ class LanguageModel:
     def forward(
         self, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
     ) -> torch.Tensor:
-        """All layers: [rows, hidden] from `embed`, image rows put in, -> the same.
+        """All layers: [tokens, hidden] from `embed`, with image embeddings inserted, -> the same.
 
-        positions [rows]. `attention` has been prepared for these rows and takes their keys and
+        positions [tokens]. `attention` is prepared for these tokens and takes their keys and
         values into its cache.
         """
         return self.decoder.run(self._layers, hidden, positions, attention)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Scores of the next token: [rows, hidden] from `forward` -> [rows, vocabulary]."""
+        """Logits of the next token: [tokens, hidden] from `forward` -> [tokens, vocabulary]."""
         return self._score(self.norm(hidden))
 
 

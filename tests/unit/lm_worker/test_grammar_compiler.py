@@ -152,7 +152,9 @@ def test_a_machine_too_busy_is_not_the_forms_fault(counts: Path) -> None:
         [sys.executable, str(PRETENDED), str(counts)], LIMITS._replace(wall_s=0.3)
     ) as compiler:
         for _ in range(2):
-            with pytest.raises(Overloaded, match=r"not compiled within 0\.3 s, because the server is"):
+            with pytest.raises(
+                Overloaded, match=r"not compiled within 0\.3 s, because the server is"
+            ):
                 prove(compiler, "sleep 30")
         assert compiler.counts == {"wall": 2}  # asked again, compiled again
 
