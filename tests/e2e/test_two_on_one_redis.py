@@ -105,10 +105,10 @@ async def client(
     stopping: asyncio.Event,
 ) -> None:
     """Asks one question after the other. In two namespaces both sides use the same request ids."""
-    dice, ids = Random(number), count()
+    rng, ids = Random(number), count()
     async with Reader([fleet.target(side.services[0])]) as reader:
         while not stopping.is_set():
-            name = dice.choice(sorted(questions))
+            name = rng.choice(sorted(questions))
             reading = Reading(again(questions[name]))
             if side.has_ids_of_other:
                 reading.request.request_id = f"{number}-{next(ids)}"
@@ -118,13 +118,13 @@ async def client(
 
 async def kill_at_random(fleet: Fleet, names: list[str]) -> None:
     """SIGKILL one service after the other, and start it again."""
-    dice = Random(1)
+    rng = Random(1)
     with anyio.move_on_after(KILLED_FOR_S):
         while True:
-            name = dice.choice(names)
+            name = rng.choice(names)
             await fleet.kill(name)
             await fleet.start(name)
-            await asyncio.sleep(dice.uniform(0, 0.3))
+            await asyncio.sleep(rng.uniform(0, 0.3))
     for name in names:
         if name not in fleet.running:
             await fleet.start(name)
