@@ -45,7 +45,7 @@ def build(settings: VisionSettings) -> Process:
         Blobs(connection, keys),
         encoder,
         fingerprint=checkpoint.fingerprint,
-        room=_DECODERS + 2,  # one on the device, one being stored
+        max_in_flight=_DECODERS + 2,  # one on the device, one being stored
         lease_s=settings.lease_s,
     )
 
@@ -57,7 +57,7 @@ def build(settings: VisionSettings) -> Process:
         await encoder.started.wait()
 
     async def close() -> None:
-        await anyio.to_thread.run_sync(encoder.close)  # signals are still heard meanwhile
+        await anyio.to_thread.run_sync(encoder.close)  # a thread, so signals are still handled
         await connection.close()
 
     process = Process(

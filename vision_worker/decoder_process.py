@@ -1,4 +1,4 @@
-"""One process that decodes for us, made anew whenever it ends."""
+"""A process that decodes images, restarted whenever it ends."""
 
 import logging
 import os
@@ -22,18 +22,18 @@ from glm4v.images.decoder import (
 log = logging.getLogger(__name__)
 
 _END_S = 1.0
-_DOES_NOT_START = "the decoder of images does not start; try again later"
+_DOES_NOT_START = "the image decoder does not start; try again later"
 
 
-class OutOfTime(Exception):
-    """The image took all the processor time that it was given."""
+class OutOfCpuTime(Exception):
+    """The image exceeded its CPU time."""
 
 
 class DecoderProcess:
-    """Decodes one image at a time, called from a thread; `kill` may come from another one.
+    """Decodes one image at a time in the calling thread; another thread may call `kill`.
 
-    An image that crashes its process, or takes too much, is refused alone: the next one finds a new
-    process.
+    Only the image that crashes the process, or exceeds a limit, is refused: a new process decodes
+    the next one.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class DecoderProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._is_ready = False
-        self._since: float | None = None  # when the image at hand came
-        self._worked_s = 0.0  # before it
-        self._is_wanted = True  # unless it was killed
+        self._since: float | None = None  # start of the current image
+        self._worked_s = 0.0  # on earlier images
+        self._was_killed = False
 
     def start(self) -> None:
-        """Begin to start the process; it is not waited for. One that cannot be made is missing."""
+        """Start the process without waiting for it; logs an error if the system cannot."""
         self.end()
         ours, theirs = socket.socketpair()
         try:
@@ -67,46 +67,46 @@ class DecoderProcess:
                 },
             )
         except OSError as error:
-            log.error("no decoder of images can be started: %s", error)
+            log.error("cannot start an image decoder: %s", error)
             ours.close()
         else:
             self._socket, self._is_ready = ours, False
-            self._give_way(self._process.pid)
+            self._lower_priority(self._process.pid)
         finally:
             theirs.close()
 
-    def _give_way(self, process: int) -> None:
+    def _lower_priority(self, process: int) -> None:
         if self._niceness:
             niceness = os.getpriority(os.PRIO_PROCESS, process) + self._niceness
             os.setpriority(os.PRIO_PROCESS, process, min(niceness, 19))
 
     @property
     def busy_s(self) -> float:
-        """For how long the image at hand has been decoded; 0 without one."""
+        """Seconds spent on the current image; 0 without one."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
     @property
     def worked_s(self) -> float:
-        """For how long images have been decoded in all."""
+        """Seconds spent on all images."""
         return self._worked_s + self.busy_s
 
-    def decode(self, data: bytes, processor_s: float, within_s: float) -> bytearray:
+    def decode(self, data: bytes, cpu_s: float, within_s: float) -> bytearray:
         """The file as RGB, [size, size, 3].
 
-        Raises InvalidRequest for a file that cannot be decoded, OutOfTime when it takes more than
-        `processor_s`, Overloaded when the process does not answer in time or was killed.
+        Raises InvalidRequest for a file that cannot be decoded, OutOfCpuTime if it takes more than
+        `cpu_s`, Overloaded if the process does not answer in time or was killed.
         """
         if self._process is None or self._process.poll() is not None:
             self.start()
         if self._socket is None:
             raise Overloaded(_DOES_NOT_START)
-        self._is_wanted = True
+        self._was_killed = False
         self._since = time.monotonic()
         try:
             self._socket.settimeout(within_s)
             self._await_start(self._socket)
-            self._socket.sendall(REQUEST.pack(processor_s, len(data)))
+            self._socket.sendall(REQUEST.pack(cpu_s, len(data)))
             self._socket.sendall(data)
             return self._reply(self._socket)
         except TimeoutError as error:
@@ -123,7 +123,7 @@ class DecoderProcess:
 
     def _await_start(self, decoder: socket.socket) -> None:
         if not self._is_ready and receive(decoder, len(READY)) != READY:
-            log.error("a decoder of images ends before it is ready")
+            log.error("an image decoder ended before it was ready")
             raise Overloaded(_DOES_NOT_START)
         self._is_ready = True
 
@@ -136,7 +136,7 @@ class DecoderProcess:
         if len(answer) < length:
             raise EOFError
         if lines:
-            log.info("libraries wrote %d lines on an image, the first: %s", lines, _printable(note))
+            log.info("image libraries logged %d lines, the first: %s", lines, _printable(note))
         if status == Status.REFUSED:
             raise InvalidRequest(answer.decode())
         if status == Status.OUT_OF_MEMORY:
@@ -147,26 +147,26 @@ class DecoderProcess:
         return answer
 
     def _ended(self, size: int) -> Exception:
-        """What the end of the process means for the image; starts the next process."""
+        """The error that the end of the process means for its image; starts the next process."""
         assert self._process is not None
         try:
             code = self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:  # it closed the socket and lives on
+        except subprocess.TimeoutExpired:  # it closed the socket but is running
             code = 0
         self.start()
         if code == -OUT_OF_TIME:
-            return OutOfTime()
-        if self._is_wanted:
-            log.warning("a decoder ended with %d on an image of %d bytes", code, size)
-        if code == -9:  # not by the image, as far as anybody can tell: the system lacks memory
+            return OutOfCpuTime()
+        if not self._was_killed:
+            log.warning("an image decoder exited with code %d on %d bytes", code, size)
+        if code == -9:  # probably by the system, for want of memory
             return Overloaded("the image's decoder was killed; try again later")
         return InvalidRequest(
             f"the image ({size} bytes) ends its decoder (status {code}); send it written anew"
         )
 
     def kill(self) -> None:
-        """End the decoding at hand, if any; nobody waits for it."""
-        self._is_wanted = False
+        """Abort the current image, which was cancelled."""
+        self._was_killed = True
         if self._process is not None:
             self._process.kill()
 

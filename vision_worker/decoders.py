@@ -1,13 +1,13 @@
-"""Decodes images in processes of their own, so that slow ones leave room for the others.
+"""Decodes images in separate processes, so that slow ones do not hold up the others.
 
 ```
-         ┌ quick: `quick` processes, for as much processor time as the pixels explain
+         ┌ quick lane: `quick` processes, CPU time in proportion to the pixels
 image ───┤
-         └ slow: one process of low priority, for images that are large or took longer: `slow_s`
+         └ slow lane: one process of low priority, for images that are large or took longer
 ```
 
-An image that takes longer is begun again in the slow lane, once. So files whose decoding costs far
-more than their size says hold up each other, and ordinary images little.
+An image that exceeds its CPU time starts again in the slow lane, once. So files that are far more
+expensive than their size suggests hold up each other, and ordinary images little.
 """
 
 import asyncio
@@ -23,35 +23,35 @@ from glm4v.errors import InvalidRequest, Overloaded
 from glm4v.images import ImageLimits
 from glm4v.images.decoder import DecoderSettings
 from glm4v.images.inspection import read_header
-from vision_worker.decoder_process import DecoderProcess, OutOfTime
+from vision_worker.decoder_process import DecoderProcess, OutOfCpuTime
 from vision_worker.preprocess import normalised
 
 Pixels = npt.NDArray[np.float32]  # [3, size, size], normalised
 
 _SLOW_NICENESS = 10  # of 19
-_KILL_AFTER_S = 0.1  # of decoding for nobody; a process that ends by itself needs no successor
+_KILL_AFTER_S = 0.1  # of decoding a cancelled image; killing costs a new process
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingBounds:
-    """What one image may take; the memory follows from the most pixels an image may have."""
+    """Limits of one image; the memory limit follows from the largest number of pixels."""
 
-    quick_pixels: int = 16_000_000  # more go to the slow lane at once
-    quick_s: float = 0.2  # of processor time, and for each pixel, which takes half of it at most:
+    quick_pixels: int = 16_000_000  # larger images go to the slow lane at once
+    quick_s: float = 0.2  # CPU time, plus for each pixel (ordinary files take half of it):
     quick_pixel_s: float = 60e-9
     slow_s: float = 20.0
-    slow_waiting: int = 8  # in the slow lane, the one at hand included
-    stopped_s: float = 60.0  # beside the processor time, for a machine that has none to give
-    bytes_per_pixel: int = 20  # Pillow's copies of four bytes each, and a JPEG's coefficients
-    base_bytes: int = 2**28  # the file, and the libraries' own
+    slow_waiting: int = 8  # images in the slow lane, the current one included
+    stopped_s: float = 60.0  # wall time added to the CPU time, for a busy machine
+    bytes_per_pixel: int = 20  # Pillow's copies of 4 bytes each, and a JPEG's coefficients
+    base_bytes: int = 2**28  # the file and the libraries
 
 
-class TakesLong(Exception):
-    """The image belongs in the slow lane."""
+class NeedsSlowLane(Exception):
+    """The image has to be decoded in the slow lane."""
 
 
 class Decoders:
-    """The two lanes; every call ends in pixels, a refusal, or an error of the caller's own."""
+    """The two lanes of decoder processes."""
 
     def __init__(
         self,
@@ -79,8 +79,10 @@ class Decoders:
         self._size = size
 
     def start(self) -> None:
-        """Have the quick processes ready for the first images, and all threads: `Thread.start` may
-        wait for ever once memory is out (seen with CPython 3.11.7).
+        """Start the quick processes and all threads.
+
+        Threads start now because `Thread.start` may wait for ever once memory is out (seen with
+        CPython 3.11.7).
         """
         together = threading.Barrier(self.quick + 1)
         for _ in range(self.quick + 1):
@@ -90,37 +92,37 @@ class Decoders:
 
     @property
     def progress(self) -> int:
-        """Grows while an image is in the slow lane's process, which ends within its bounds."""
+        """Grows while the slow lane decodes an image, which is bounded in time."""
         return int(10 * self._slow.worked_s)
 
     @property
-    def aside(self) -> int:
-        """How many images are in the slow lane."""
+    def slow_images(self) -> int:
+        """Images in the slow lane."""
         return self._in_slow_lane
 
-    async def quickly(self, data: bytes) -> Pixels:
-        """The file as the tower sees it; raises TakesLong, InvalidRequest, Overloaded."""
+    async def decode_quick(self, data: bytes) -> Pixels:
+        """Normalised pixels of an image file; raises NeedsSlowLane, InvalidRequest, Overloaded."""
         header = read_header(data, self._limits)
         pixels, bounds = header.width * header.height, self._bounds
         if pixels > bounds.quick_pixels:
-            raise TakesLong
+            raise NeedsSlowLane
         try:
-            processor_s = bounds.quick_s + bounds.quick_pixel_s * pixels
-            return await self._decode(self._idle, data, processor_s)
-        except OutOfTime as error:
-            raise TakesLong from error
+            cpu_s = bounds.quick_s + bounds.quick_pixel_s * pixels
+            return await self._decode(self._idle, data, cpu_s)
+        except OutOfCpuTime as error:
+            raise NeedsSlowLane from error
 
-    async def slowly(self, data: bytes) -> Pixels:
+    async def decode_slow(self, data: bytes) -> Pixels:
         """The same in the slow lane; raises InvalidRequest, Overloaded."""
         if self._in_slow_lane >= self._bounds.slow_waiting:
             raise Overloaded(
-                f"{self._in_slow_lane} images that take long to decode are waiting; "
+                f"{self._in_slow_lane} images that are slow to decode are waiting; "
                 "send this one scaled down, or try again later"
             )
         self._in_slow_lane += 1
         try:
             return await self._decode(self._idle_slow, data, self._bounds.slow_s)
-        except OutOfTime as error:
+        except OutOfCpuTime as error:
             raise InvalidRequest(
                 f"the image ({len(data)} bytes) takes more than {self._bounds.slow_s:g} s to "
                 "decode; send it scaled down or written anew"
@@ -129,7 +131,7 @@ class Decoders:
             self._in_slow_lane -= 1
 
     async def _decode(
-        self, idle: "asyncio.LifoQueue[DecoderProcess]", data: bytes, processor_s: float
+        self, idle: "asyncio.LifoQueue[DecoderProcess]", data: bytes, cpu_s: float
     ) -> Pixels:
         process = await idle.get()
         loop = asyncio.get_running_loop()
@@ -139,8 +141,8 @@ class Decoders:
                 loop.call_soon_threadsafe(idle.put_nowait, process)
 
         def pixels() -> Pixels:
-            within_s = processor_s + self._bounds.stopped_s
-            return normalised(process.decode(data, processor_s, within_s), self._size)
+            within_s = cpu_s + self._bounds.stopped_s
+            return normalised(process.decode(data, cpu_s, within_s), self._size)
 
         try:
             decoding = self._threads.submit(pixels)
@@ -156,7 +158,7 @@ class Decoders:
             raise
 
     def close(self) -> None:
-        """End all processes; images at hand in the quick lane are decoded before."""
+        """End all processes, after the current images of the quick lane."""
         self._slow.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
         for process in (*self._quick, self._slow):

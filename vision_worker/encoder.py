@@ -1,12 +1,13 @@
-"""Images through the vision model, one on the device while the next ones are decoded.
+"""Encodes images: one is on the device while the next ones are decoded.
 
 decoders  | image 1 | image 2 | image 3 |
 device                | 1         | 2         | 3         |
 
-Decoding is done in other processes; an image that takes long there goes aside (see `decoders`).
+Other processes decode; an image that takes long to decode moves to their slow lane (see
+`decoders`).
 
-A caller that goes (its task is cancelled) takes its image along: before the device stage it is
-skipped, in it the device stops at the next layer.
+Cancelling a caller's task cancels its image: before the device stage it is skipped, in it the
+device stops after the current layer.
 """
 
 import asyncio
@@ -27,13 +28,13 @@ from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.device_thread import DeviceThread
 from glm4v.host.out_of_memory import out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
-from vision_worker.decoders import Decoders, Pixels, TakesLong
+from vision_worker.decoders import Decoders, NeedsSlowLane, Pixels
 from vision_worker.model import VisionModel
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_END_S = 10.0
+_CLOSE_TIMEOUT_S = 10.0
 _NO_MEMORY = "the vision worker has not enough memory for its weights; free some"
 _NO_MEMORY_FOR_IMAGE = (
     "the vision worker has not enough memory left for this image; send it scaled down, or try "
@@ -42,10 +43,11 @@ _NO_MEMORY_FOR_IMAGE = (
 
 
 class Encoder:
-    """One device and the model on it; an error reaches the caller it belongs to, nobody else.
+    """One device and the vision model on it; an error is raised to its own caller only.
 
-    Memory stays bounded however many callers there are: one image is on the device, and at most
-    `quick` others are being decoded or wait for it, those aside left out.
+    Memory is bounded for any number of callers: one image is on the device, and at most as many
+    others as there are quick decoders are being decoded or wait for it. Images in the slow lane
+    do not count.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Encoder:
         self._decoders = decoders
         self._arbiter = arbiter or NoArbiter()
         self._device_thread = DeviceThread()
-        self._room = asyncio.Semaphore(decoders.quick + 1)
+        self._in_flight = asyncio.Semaphore(decoders.quick + 1)
         self._model: VisionModel | None = None
         self.images_decoded = 0  # written by the event loop
         self.images_encoded = 0
@@ -69,7 +71,7 @@ class Encoder:
         self.started = asyncio.Event()
 
     async def start(self) -> None:
-        """Read the weights; raises CheckpointError, Overloaded without memory for them."""
+        """Read the weights; raises CheckpointError, or Overloaded if memory does not suffice."""
         with out_of_memory_as_overloaded(_NO_MEMORY, self._device.is_out_of_memory):
             self._decoders.start()
             await self._device_thread.call(self._load)
@@ -77,37 +79,37 @@ class Encoder:
 
     @property
     def progress(self) -> int:
-        """Grows with every image decoded and every layer computed, and while one is aside."""
+        """Grows with every image decoded, every layer computed, and while the slow lane works."""
         return self.images_decoded + self._layers_done + self._decoders.progress
 
     @property
-    def aside(self) -> int:
-        """How many images are aside, in nobody's way."""
-        return self._decoders.aside
+    def slow_images(self) -> int:
+        """Images in the slow lane of the decoders."""
+        return self._decoders.slow_images
 
     async def encode(self, data: bytes) -> TensorBytes:
-        """An image file -> its rows in the language model, [embedding rows, hidden] on the host.
+        """An image file -> its embedding [image tokens, hidden] on the host.
 
-        Raises InvalidRequest for an image that cannot be decoded, Overloaded when there is not
-        enough memory.
+        Raises InvalidRequest for an image that cannot be decoded, Overloaded if memory
+        does not suffice.
         """
-        gone = threading.Event()
+        cancelled = threading.Event()
         try:
-            async with self._room:
-                with suppress(TakesLong):
+            async with self._in_flight:
+                with suppress(NeedsSlowLane):
                     return await self._on_device(
-                        await self._translate_oom(self._decoders.quickly(data)), gone
+                        await self._translate_oom(self._decoders.decode_quick(data)), cancelled
                     )
-            pixels = await self._translate_oom(self._decoders.slowly(data))
-            async with self._room:
-                return await self._on_device(pixels, gone)
+            pixels = await self._translate_oom(self._decoders.decode_slow(data))
+            async with self._in_flight:
+                return await self._on_device(pixels, cancelled)
         finally:
-            gone.set()
+            cancelled.set()
 
-    async def _on_device(self, pixels: Pixels, gone: threading.Event) -> TensorBytes:
+    async def _on_device(self, pixels: Pixels, cancelled: threading.Event) -> TensorBytes:
         self.images_decoded += 1
         embedding = await self._translate_oom(
-            self._device_thread.call(partial(self._encode, pixels, gone))
+            self._device_thread.call(partial(self._encode, pixels, cancelled))
         )
         self.images_encoded += 1
         return embedding
@@ -117,15 +119,15 @@ class Encoder:
             return await result
 
     def close(self) -> None:
-        """Let the images at hand end, but for those aside and those whose caller has gone.
+        """Finish the current images, but not cancelled ones and those in the slow lane.
 
-        A device that hangs, or still reads its weights, is left so after ten seconds.
+        Gives up after ten seconds on a device that hangs or still reads its weights.
         """
         self._decoders.close()
-        if not self._device_thread.end(_END_S):
-            log.error("the device is still busy after %g s and is left so", _END_S)
+        if not self._device_thread.end(_CLOSE_TIMEOUT_S):
+            log.error("device did not finish within %g s; exiting anyway", _CLOSE_TIMEOUT_S)
 
-    # What follows runs in the threads.
+    # The methods below run in the device thread.
 
     def _load(self) -> None:
         loading = Loading(self._checkpoint.stored_bytes(vision=True))
@@ -133,34 +135,34 @@ class Encoder:
         with torch.inference_mode():
             self._model = VisionModel(self._checkpoint.spec, weights, self._device)
 
-    def _encode(self, pixels: Pixels, gone: threading.Event) -> TensorBytes:
-        assert self._model is not None, "start() comes first"
+    def _encode(self, pixels: Pixels, cancelled: threading.Event) -> TensorBytes:
+        assert self._model is not None, "start() was not called"
 
-        def stop_if_gone() -> None:
-            if gone.is_set():
-                raise _CallerGone
+        def stop_if_cancelled() -> None:
+            if cancelled.is_set():
+                raise _Cancelled
 
         def layer_done() -> None:
             self._layers_done += 1
-            stop_if_gone()
+            stop_if_cancelled()
 
         self._arbiter.wait_for_prefills()
-        stop_if_gone()
+        stop_if_cancelled()
         batch = torch.from_numpy(pixels)[None]
-        rows = self._model.encode(
+        embeddings = self._model.encode(
             batch.to(self._device.torch_device, self._device.dtype), layer_done
         )
-        embedding = _to_host(rows[0])
+        embedding = _to_host(embeddings[0])
         self._arbiter.encode_done()
         return embedding
 
 
-class _CallerGone(Exception):
-    """Ends the work on an image; there is nobody to see it."""
+class _Cancelled(Exception):
+    """Ends the work on a cancelled image."""
 
 
 def _to_host(tensor: torch.Tensor) -> TensorBytes:
-    """Waits for the device; the bytes are the tensor's own memory, not a copy."""
+    """The tensor on the host, once the device has computed it; bytes without a copy."""
     host = tensor.cpu().contiguous()
     data = host.flatten().view(torch.uint8).numpy().data
     return TensorBytes(str(host.dtype).removeprefix("torch."), tuple(host.shape), data)

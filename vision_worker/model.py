@@ -1,7 +1,7 @@
 """The vision tower of GLM-4V (EVA2-CLIP) and the adapter to the language model.
 
-Source of the arithmetic: visual.py of THUDM/glm-4v-9b. Rows of the tower are the class token and
-the patches, row by row of the image; it has no rotary positions and no final norm.
+Source of the arithmetic: visual.py of THUDM/glm-4v-9b. The tower's tokens are the class token and
+the patches of the image in row-major order; it has no rotary positions and no final norm.
 """
 
 from collections.abc import Callable
@@ -26,13 +26,13 @@ class LayerNorm:
         self._bias = weights.read(name + ".bias")
         self._eps = eps
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[..., width] -> the same."""
-        return functional.layer_norm(rows, self._weight.shape, self._weight, self._bias, self._eps)
+        return functional.layer_norm(x, self._weight.shape, self._weight, self._bias, self._eps)
 
 
 class PatchEmbedding:
-    """Patches as rows behind the class token, each with its position added."""
+    """The class token and the patches, each with its position embedding added."""
 
     def __init__(self, spec: VisionSpec, weights: Weights) -> None:
         name = _ROOT + "patch_embedding."
@@ -51,7 +51,7 @@ class PatchEmbedding:
 
 
 class SelfAttention:
-    """Every row attends to every row."""
+    """Every token attends to every token."""
 
     def __init__(self, name: str, spec: VisionSpec, weights: Weights, device: Device) -> None:
         self._heads = spec.heads
@@ -59,9 +59,9 @@ class SelfAttention:
         self._qkv = _linear(weights, name + "query_key_value", device)
         self._out = _linear(weights, name + "dense", device)
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """[batch, rows, width] -> the same."""
-        heads = self._qkv(rows).view(*rows.shape[:2], 3, self._heads, -1)
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, tokens, width] -> the same."""
+        heads = self._qkv(x).view(*x.shape[:2], 3, self._heads, -1)
         return self._out(self._device.full_attention(heads).flatten(2))
 
 
@@ -72,13 +72,13 @@ class Mlp:
         self._up = _linear(weights, name + "fc1", device, epilogue="gelu")
         self._down = _linear(weights, name + "fc2", device)
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """[batch, rows, width] -> the same."""
-        return self._down(self._up(rows))
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, tokens, width] -> the same."""
+        return self._down(self._up(x))
 
 
 class Block:
-    """Attention and MLP, each normalised *behind*, before it is added to what came in."""
+    """Attention and MLP with post-norm: each is normalised before the residual is added."""
 
     def __init__(self, layer: int, spec: VisionSpec, weights: Weights, device: Device) -> None:
         name = f"{_ROOT}transformer.layers.{layer}."
@@ -87,23 +87,23 @@ class Block:
         self._mlp = Mlp(name + "mlp.", weights, device)
         self._mlp_norm = LayerNorm(weights, name + "post_attention_layernorm", spec.norm_eps)
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """[batch, rows, width] -> the same."""
-        rows = rows + self._attention_norm(self._attention(rows))
-        return rows + self._mlp_norm(self._mlp(rows))
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, tokens, width] -> the same."""
+        x = x + self._attention_norm(self._attention(x))
+        return x + self._mlp_norm(self._mlp(x))
 
 
 class Downsample:
-    """Every 2 x 2 patches become one, as wide as the language model; the class token goes."""
+    """Merges 2 x 2 patches to the width of the language model; drops the class token."""
 
     def __init__(self, spec: VisionSpec, weights: Weights) -> None:
         self._grid = spec.grid
         self._weight = weights.read(_ROOT + "conv.weight")
         self._bias = weights.read(_ROOT + "conv.bias")
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[batch, 1 + grid * grid, width] -> [batch, hidden, grid / 2, grid / 2]."""
-        grid = rows[:, 1:].transpose(1, 2).reshape(len(rows), -1, self._grid, self._grid)
+        grid = x[:, 1:].transpose(1, 2).reshape(len(x), -1, self._grid, self._grid)
         return functional.conv2d(grid, self._weight, self._bias, stride=2)
 
 
@@ -118,14 +118,14 @@ class Adapter:
         self._gate_up = device.linear(torch.cat(tuple(gate_up)), epilogue="silu_gate")
         self._down = _linear(weights, name + "dense_4h_to_h", device, bias=False)
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """[batch, rows, hidden] -> the same."""
-        rows = functional.gelu(self._norm(self._project(rows)))
-        return self._down(self._gate_up(rows))
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, tokens, hidden] -> the same."""
+        x = functional.gelu(self._norm(self._project(x)))
+        return self._down(self._gate_up(x))
 
 
 class VisionModel:
-    """Images to rows of the language model; the stages are public to be compared one by one."""
+    """Encodes images for the language model; tests compare its public stages one by one."""
 
     def __init__(self, spec: ModelSpec, weights: Weights, device: Device) -> None:
         self.patch_embedding = PatchEmbedding(spec.vision, weights)
@@ -140,15 +140,15 @@ class VisionModel:
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor, on_layer: Callable[[], None]) -> torch.Tensor:
-        """[batch, 3, size, size] -> [batch, embedding rows, hidden]: begin, patches, end.
+        """[batch, 3, size, size] -> [batch, image tokens, hidden]: begin, patches, end.
 
-        `on_layer` is called after each of the tower's layers; what it raises ends the work.
+        `on_layer` is called after each layer of the tower; an exception from it ends the work.
         """
-        rows = self.patch_embedding(pixels)
+        x = self.patch_embedding(pixels)
         for block in self.blocks:
-            rows = block(rows)
+            x = block(x)
             on_layer()
-        patches = self.adapter(self.downsample(rows).flatten(2).transpose(1, 2))
+        patches = self.adapter(self.downsample(x).flatten(2).transpose(1, 2))
         begin = self._begin.expand(len(pixels), 1, -1)
         end = self._end.expand(len(pixels), 1, -1)
         return torch.cat((begin, patches, end), dim=1) / self._scaling_factor

@@ -1,4 +1,4 @@
-"""From an image file to what the vision tower sees."""
+"""Turns image files into the input of the vision tower."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,7 +6,7 @@ import numpy.typing as npt
 from glm4v.images import ImageLimits
 from glm4v.images.pixels import square
 
-# Of the red, green and blue channels. Source: tokenization_chatglm.py of THUDM/glm-4v-9b (CLIP's).
+# Per channel: red, green, blue. Source: tokenization_chatglm.py of THUDM/glm-4v-9b (CLIP's).
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 

@@ -1,4 +1,4 @@
-"""Between the broker and the encoder: claims images, stores embeddings, releases who waits."""
+"""Claims images, encodes them, stores the embeddings, and releases the waiting requests."""
 
 import asyncio
 import logging
@@ -14,14 +14,14 @@ from vision_worker.encoder import Encoder
 log = logging.getLogger(__name__)
 
 _IDLE_S = 0.02
-MAX_ATTEMPTS = 5  # times an image may be taken over before it is given up
+MAX_ATTEMPTS = 5  # times a worker may start an image before it fails
 
 
 class Worker:
-    """Stateless: everything it knows is in Redis, so it can be killed, added or scaled to zero.
+    """Stateless: all state is in Redis, so workers can be killed, added or scaled to zero.
 
-    `room` images are under way at once: one on the device, one being decoded, one being stored;
-    those that take long to decode are aside and take no room.
+    At most `max_in_flight` images are held at once: on the device, being decoded, being stored.
+    Images in the decoders' slow lane do not count.
     """
 
     def __init__(
@@ -31,78 +31,80 @@ class Worker:
         encoder: Encoder,
         *,
         fingerprint: str,
-        room: int,
+        max_in_flight: int,
         lease_s: float,
     ) -> None:
         self._queue = queue
         self._blobs = blobs
         self._encoder = encoder
         self._fingerprint = fingerprint
-        self._room = room
+        self._max_in_flight = max_in_flight
         self._lease_s = lease_s
-        self._held: dict[str, ImageLease] = {}  # by entry
-        self._scopes: dict[str, anyio.CancelScope] = {}  # of those being encoded
+        self._leases: dict[str, ImageLease] = {}  # by entry
+        self._scopes: dict[str, anyio.CancelScope] = {}  # of images being encoded, by entry
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Encode images until `stopping` is set, then hand back what is unfinished.
+        """Encode images until `stopping` is set, then requeue the unfinished ones.
 
-        A claim that waits in Redis ends within a second; what it still brings is handed back too.
+        A claim that is waiting in Redis returns within a second; its images are requeued too.
         """
         log.info("consumer=%s", self._queue.consumer)
         async with anyio.create_task_group() as claiming:
             async with anyio.create_task_group() as encoding:
                 encoding.start_soon(self._renew_forever)
                 claiming.start_soon(self._claim, encoding, stopping)
-                claiming.start_soon(self._take_over, encoding, stopping)
+                claiming.start_soon(self._reclaim, encoding, stopping)
                 await stopping.wait()
                 encoding.cancel_scope.cancel()
-            await self._hand_back()
-        await self._hand_back()
+            await self._requeue()
+        await self._requeue()
 
-    async def _hand_back(self) -> None:
-        leases = list(self._held.values())
-        self._held.clear()
+    async def _requeue(self) -> None:
+        leases = list(self._leases.values())
+        self._leases.clear()
         for lease in leases:
             await retry_until_available(self._queue.requeue, lease)
         if leases:
-            log.info("handed back %d images", len(leases))
+            log.info("requeued %d images", len(leases))
 
-    def _take(self, group: anyio.abc.TaskGroup, lease: ImageLease) -> None:
-        self._held[lease.entry] = lease
+    def _start(self, group: anyio.abc.TaskGroup, lease: ImageLease) -> None:
+        self._leases[lease.entry] = lease
         if not group.cancel_scope.cancel_called:
             group.start_soon(self._encode, lease)
 
-    def _free_room(self) -> int:
-        return self._room + self._encoder.aside - len(self._held)
+    def _capacity(self) -> int:
+        return self._max_in_flight + self._encoder.slow_images - len(self._leases)
 
     async def _claim(self, group: anyio.abc.TaskGroup, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
-            room = self._free_room()
-            if room <= 0:
+            capacity = self._capacity()
+            if capacity <= 0:
                 await asyncio.sleep(_IDLE_S)
                 continue
-            for lease in await retry_until_available(self._queue.claim, room):
-                self._take(group, lease)
+            for lease in await retry_until_available(self._queue.claim, capacity):
+                self._start(group, lease)
 
-    async def _take_over(self, group: anyio.abc.TaskGroup, stopping: asyncio.Event) -> None:
+    async def _reclaim(self, group: anyio.abc.TaskGroup, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
-            room = self._free_room()
+            capacity = self._capacity()
             for lease in (
-                await retry_until_available(self._queue.claim_expired, room) if room > 0 else []
+                await retry_until_available(self._queue.claim_expired, capacity)
+                if capacity > 0
+                else []
             ):
-                if lease.entry in self._held:  # our own, lapsed while we were held up
+                if lease.entry in self._leases:  # our own, expired while this process was slow
                     continue
                 log.warning(
                     "image=%s lease expired; reclaimed (attempt %d)",
                     lease.job.image_digest,
                     lease.delivery_count,
                 )
-                self._take(group, lease)
+                self._start(group, lease)
             with anyio.move_on_after(self._lease_s / 4):
                 await stopping.wait()
 
     async def _encode(self, lease: ImageLease) -> None:
-        """One image from claim to release; an image that cannot be encoded fails its waiters."""
+        """Process one image; if it cannot be encoded, the requests that wait for it fail."""
         with anyio.CancelScope() as scope:
             self._scopes[lease.entry] = scope
             try:
@@ -111,7 +113,7 @@ class Worker:
                 log.warning("image=%s not encoded: %s", lease.job.image_digest, error)
                 await retry_until_available(self._queue.fail, lease, error.code, str(error))
         self._scopes.pop(lease.entry, None)
-        self._held.pop(lease.entry, None)
+        self._leases.pop(lease.entry, None)
 
     async def _encode_and_store(self, lease: ImageLease) -> None:
         digest, fingerprint = lease.job.image_digest, lease.job.fingerprint
@@ -139,21 +141,21 @@ class Worker:
             log.info("image=%s released=%d", digest, released)
 
     async def _renew_forever(self) -> None:
-        """Keep leases while there is progress: an encoder that hangs loses its images."""
+        """Renew leases while the encoder makes progress; one that hangs loses its images."""
         progress = -1
         while True:
             if self._encoder.progress != progress:
                 progress = self._encoder.progress
-                for lease in list(self._held.values()):
+                for lease in list(self._leases.values()):
                     await self._renew(lease)
-            elif self._held:
-                log.warning("no progress since the last renewal: leases are left to lapse")
+            elif self._leases:
+                log.warning("encoder stalled since the last renewal; not renewing leases")
             await asyncio.sleep(self._lease_s / 4)
 
     async def _renew(self, lease: ImageLease) -> None:
         """Renew one lease; an image without waiters, or of another worker, is cancelled."""
         waiting = await retry_until_available(self._queue.renew, lease)
-        if waiting == 0:  # `begin` drops the job, unless somebody has come to wait for it since
+        if waiting == 0:  # `begin` drops the job, unless a request started to wait meanwhile
             waiting = await retry_until_available(self._queue.begin, lease)
         scope = self._scopes.get(lease.entry)
         if waiting > 0 or scope is None:

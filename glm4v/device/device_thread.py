@@ -1,4 +1,4 @@
-"""The one thread in which a worker's device computes."""
+"""The thread in which a worker's device computes."""
 
 import asyncio
 import threading
@@ -12,10 +12,10 @@ _T = TypeVar("_T")
 
 
 class DeviceThread:
-    """Runs one call after the other, so that the event loop stays free.
+    """Runs calls one after another, so that the event loop is not blocked.
 
-    A daemon: a device or a group that hangs does not keep the process from ending, which an
-    executor's thread would.
+    A daemon thread: unlike an executor's, it does not keep the process alive when a device or a
+    group hangs.
     """
 
     def __init__(self) -> None:
@@ -24,17 +24,17 @@ class DeviceThread:
         self._thread.start()
 
     async def call(self, function: Callable[[], _T]) -> _T:
-        """The result of `function`, or what it raised."""
+        """The result of `function`; raises its exception."""
         return await asyncio.wrap_future(self.submit(function))
 
     def submit(self, function: Callable[[], _T]) -> "Future[_T]":
-        """Let `function` be called when those before it are done."""
+        """Queue `function` behind the earlier calls."""
         future: Future[_T] = Future()
         self._calls.put(partial(_fulfil, future, function))
         return future
 
     def end(self, within_s: float) -> bool:
-        """Let the calls so far be made; whether they were, in that time."""
+        """Finish the queued calls; returns whether that took no longer than `within_s`."""
         self._calls.put(None)
         self._thread.join(within_s)
         return not self._thread.is_alive()

@@ -16,7 +16,7 @@ def groups_of(controller: str, proc: Path, cgroups: Path) -> Iterator[tuple[Path
     try:
         lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return  # a kernel without cgroups sets no limits
+        return  # no cgroups, no limits
     for line in lines:
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:

@@ -70,7 +70,7 @@ async def bench(
     encoder = Encoder(checkpoint, CpuDevice(torch.float32), decoders)
     queue = VisionQueue(connection, keys, "model", lease_s=LEASE_S, result_ttl_s=60)
     blobs = Blobs(connection, keys)
-    worker = Worker(queue, blobs, encoder, fingerprint="model", room=3, lease_s=LEASE_S)
+    worker = Worker(queue, blobs, encoder, fingerprint="model", max_in_flight=3, lease_s=LEASE_S)
     stopping = asyncio.Event()
     await queue.ready()
     await encoder.start()
@@ -94,7 +94,7 @@ async def test_slow_images_take_no_place_and_end_with_their_callers(bench: Bench
     """More of them than the worker has room; an honest image comes last."""
 
     async def aside(count: int) -> bool:
-        return bench.encoder.aside == count
+        return bench.encoder.slow_images == count
 
     slow = [f"slow-{number}" for number in range(4)]
     for number, name in enumerate(slow):
@@ -103,7 +103,7 @@ async def test_slow_images_take_no_place_and_end_with_their_callers(bench: Bench
     await until(lambda: bench.encoded(honest))
     await until(lambda: aside(4))
     await asyncio.sleep(2 * LEASE_S)
-    assert bench.encoder.aside == 4, "they keep their leases while they are decoded"
+    assert bench.encoder.slow_images == 4, "they keep their leases while they are decoded"
     for name in slow:
         await bench.broker.end_choices(
             await bench.broker.job(name), pb.JournalEnd(kind=pb.END_KIND_CANCELLED)

@@ -19,7 +19,7 @@ from PIL import Image
 from glm4v.errors import InvalidRequest, Overloaded
 from glm4v.images import ImageLimits
 from tests.unit.vision_worker import odd_decoder
-from vision_worker.decoders import Decoders, DecodingBounds, TakesLong
+from vision_worker.decoders import Decoders, DecodingBounds, NeedsSlowLane
 from vision_worker.preprocess import pixel_values
 
 SIZE = 24
@@ -63,9 +63,9 @@ def decoders(make: Make) -> Decoders:
 async def decoded(decoders: Decoders, data: bytes) -> None:
     """The way an encoder takes, and the pixels it must end with."""
     try:
-        pixels = await decoders.quickly(data)
-    except TakesLong:
-        pixels = await decoders.slowly(data)
+        pixels = await decoders.decode_quick(data)
+    except NeedsSlowLane:
+        pixels = await decoders.decode_slow(data)
     np.testing.assert_array_equal(pixels, pixel_values(data, SIZE, LIMITS))
 
 
@@ -102,7 +102,7 @@ async def test_pixels_are_those_of_this_process(decoders: Decoders) -> None:
 
 async def test_a_refusal_comes_with_its_text(decoders: Decoders) -> None:
     with pytest.raises(InvalidRequest, match=r"PNG image .* is damaged or truncated"):
-        await decoders.quickly(image(HONEST)[:100])
+        await decoders.decode_quick(image(HONEST)[:100])
 
 
 async def test_an_image_that_burns_time_is_refused_and_holds_up_no_other(
@@ -134,7 +134,7 @@ async def test_an_image_that_ends_its_decoder_is_refused_alone(
 ) -> None:
     async def refused() -> None:
         with pytest.raises(error, match=text):
-            await decoders.quickly(image(kind))
+            await decoders.decode_quick(image(kind))
 
     others = [decoded(decoders, image(HONEST + each)) for each in range(4)]
     await asyncio.gather(refused(), *others, refused())
@@ -144,7 +144,7 @@ async def test_an_image_that_ends_its_decoder_is_refused_alone(
 async def test_a_decoder_that_hangs_without_working_is_given_up(make: Make) -> None:
     decoders = make(replace(BOUNDS, quick_s=0.1, stopped_s=0.5), quick=1)
     with pytest.raises(Overloaded, match=r"not decoded within 0\.6 s"):
-        await decoders.quickly(image(odd_decoder.STOPS))
+        await decoders.decode_quick(image(odd_decoder.STOPS))
     decoders.close()
     assert not children()
 
@@ -154,7 +154,7 @@ async def test_a_decoder_that_does_not_start_is_no_fault_of_the_image(command: s
     with closing(Decoders(LIMITS, SIZE, quick=1, command=(command,))) as decoders:
         for _ in range(2):
             with pytest.raises(Overloaded, match="does not start"):
-                await decoders.quickly(image(HONEST))
+                await decoders.decode_quick(image(HONEST))
 
 
 async def test_what_libraries_write_becomes_one_line(
@@ -164,39 +164,41 @@ async def test_what_libraries_write_becomes_one_line(
     await decoded(decoders, image(odd_decoder.WARNS))
     await decoded(decoders, image(HONEST))
     (record,) = (each for each in caplog.records if each.name.startswith("vision_worker"))
-    assert "lines on an image, the first: library:0: UserWarning: tag 0" in record.getMessage()
+    assert "lines, the first: library:0: UserWarning: tag 0" in record.getMessage()
     assert not capfd.readouterr().err
 
 
-async def test_large_images_go_aside_at_once(make: Make) -> None:
+async def test_large_images_go_to_the_slow_lane_at_once(make: Make) -> None:
     decoders = make(replace(BOUNDS, quick_pixels=1000))
-    with pytest.raises(TakesLong):
-        await decoders.quickly(image(HONEST, 40))
+    with pytest.raises(NeedsSlowLane):
+        await decoders.decode_quick(image(HONEST, 40))
     await decoded(decoders, image(HONEST, 40))
 
 
-async def test_few_wait_aside(decoders: Decoders) -> None:
-    waiting = [asyncio.create_task(decoders.slowly(image(odd_decoder.BURNS))) for _ in range(3)]
+async def test_few_images_wait_in_the_slow_lane(decoders: Decoders) -> None:
+    waiting = [
+        asyncio.create_task(decoders.decode_slow(image(odd_decoder.BURNS))) for _ in range(3)
+    ]
     await asyncio.sleep(0)
-    assert decoders.aside == 3
-    with pytest.raises(Overloaded, match="3 images that take long to decode are waiting"):
-        await decoders.slowly(image(HONEST))
+    assert decoders.slow_images == 3
+    with pytest.raises(Overloaded, match="3 images that are slow to decode are waiting"):
+        await decoders.decode_slow(image(HONEST))
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert decoders.aside == 0
+    assert decoders.slow_images == 0
 
 
 async def test_a_caller_that_goes_ends_the_decoding(make: Make) -> None:
     decoders = make(replace(BOUNDS, slow_s=1000))
-    decoding = asyncio.create_task(decoders.slowly(image(odd_decoder.BURNS)))
+    decoding = asyncio.create_task(decoders.decode_slow(image(odd_decoder.BURNS)))
     await until(lambda: decoders.progress > 0)  # which tells that it is still being decoded
     (process,) = children()
     decoding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await decoding
     await until(lambda: process not in children())
-    await decoders.slowly(image(HONEST))
+    await decoders.decode_slow(image(HONEST))
 
 
 async def test_a_decoder_that_is_gone_before_an_image_comes_is_replaced(
@@ -228,7 +230,7 @@ async def test_no_setting_of_the_worker_reaches_a_decoder(
 
 
 async def test_close_ends_all_processes(decoders: Decoders) -> None:
-    burning = asyncio.create_task(decoders.slowly(image(odd_decoder.BURNS)))
+    burning = asyncio.create_task(decoders.decode_slow(image(odd_decoder.BURNS)))
     await decoded(decoders, image(HONEST))
     assert children()
     await asyncio.to_thread(decoders.close)

@@ -285,10 +285,10 @@ async def test_close_leaves_a_device_that_hangs(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(vision_worker.encoder, "_END_S", 0.1)
+    monkeypatch.setattr(vision_worker.encoder, "_CLOSE_TIMEOUT_S", 0.1)
     encoding = asyncio.create_task(encoder.encode(image(1)))
     await device.at_layer.acquire()
     encoding.cancel()
     await asyncio.to_thread(encoder.close)
-    assert "the device is still busy after 0.1 s" in caplog.text
+    assert "device did not finish within 0.1 s" in caplog.text
     device.free_run()
