@@ -17,6 +17,7 @@ from glm4v.cli.attach import attach
 from glm4v.cli.cancel import cancel
 from glm4v.cli.dead import app as dead
 from glm4v.cli.demo import demo
+from glm4v.cli.doctor import doctor
 from glm4v.cli.examples import examples
 from glm4v.cli.settings import settings
 from glm4v.cli.tiny import tiny
@@ -31,6 +32,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "attach": attach,
     "cancel": cancel,
     "demo": demo,
+    "doctor": doctor,
     "examples": examples,
     "settings": settings,
     "tiny": tiny,

@@ -101,6 +101,10 @@ class Device(ABC):
     description: str  # for people: stored and computed in which dtypes, by which kernels
     weight_bytes: int  # per stored weight
 
+    def details(self) -> dict[str, str]:
+        """Versions and abilities for `glm4v doctor`, one short text each."""
+        return {}
+
     @abstractmethod
     def free_memory_bytes(self) -> int:
         """Memory that is free for weights and cache."""

@@ -22,6 +22,7 @@ from glm4v.device.cpu.kernels import (
     kv_bytes_per_head,
     open_kernels,
 )
+from glm4v.device.cpu.kernels.variants import fitting, prebuilt
 from glm4v.device.cpu.threads import use_threads
 from glm4v.device.inputs import Int64Array
 from glm4v.device.linear import Epilogue, Linear, PlainLinear
@@ -125,6 +126,14 @@ class CpuDevice(Device):
         if self._kernels is None:
             return None
         return KernelDecoder(self._kernels, layers, shape, collective, bits=self._bits)
+
+    def details(self) -> dict[str, str]:
+        """The processor's level, and where its kernels come from."""
+        level = next((variant.name for variant in fitting()), "below x86-64-v3 and armv8.2-a")
+        if self._kernels is None:
+            return {"level": level, "kernels": "no kernels"}
+        source = "prebuilt" if next(prebuilt(), None) else "compiled on this machine"
+        return {"level": level, "kernels": f"kernels {source}"}
 
     def free_memory_bytes(self) -> int:
         """This process's share of the host memory that is still free."""

@@ -1,0 +1,49 @@
+"""Opens a device as a worker does, computes on it, and prints one JSON object about it.
+
+`glm4v doctor` runs this in a process of its own: a broken driver may hang, end the process, or
+print on standard output.
+"""
+
+import json
+import os
+import sys
+
+import torch
+
+from glm4v.device import DeviceOptions, open_device
+from glm4v.errors import Glm4vError
+
+
+def probe(name: str) -> dict[str, str]:
+    """Texts about the device `name`, or about why it cannot be used ("error")."""
+    found = {"torch": torch.__version__, "torch_cuda": torch.version.cuda or ""}
+    try:
+        device = open_device(DeviceOptions(name))
+        ones = torch.ones(2, 2, device=device.torch_device, dtype=device.dtype)
+        if (ones @ ones).tolist() != [[2.0, 2.0], [2.0, 2.0]]:
+            return {**found, "error": f"{device.name} computes wrong products"}
+        return {
+            **found,
+            "name": device.name,
+            "description": device.description,
+            "free_memory": f"{device.free_memory_bytes() / 1e9:.1f} GB free",
+            **device.details(),
+        }
+    except Glm4vError as error:
+        return {**found, "error": str(error)}
+    except Exception as error:
+        text = next(iter(str(error).splitlines()), "")
+        return {**found, "error": f"{type(error).__name__}: {text}"}
+
+
+def main() -> None:
+    """Print the object; whatever else prints goes to standard error."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+        json.dump(probe(sys.argv[1]), out)
+        out.flush()
+        os._exit(0)  # a device that hangs when it is closed, say
+
+
+if __name__ == "__main__":
+    main()
