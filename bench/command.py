@@ -136,8 +136,8 @@ async def _sweep(
     longest = max(load.context + load.max_tokens for load in loads)
     if longest > checkpoint.spec.context_tokens:
         raise InvalidRequest(
-            f"{longest} tokens of context and answer are asked for, the model takes "
-            f"{checkpoint.spec.context_tokens}; ask for a shorter --context or fewer --steps"
+            f"{longest} tokens of context and output requested, the model takes "
+            f"{checkpoint.spec.context_tokens}; use a shorter --context or fewer --steps"
         )
     figures = []
     with Progress(console=Console(stderr=True), transient=True) as progress:

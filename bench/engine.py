@@ -81,8 +81,8 @@ class Bench:
         self._spec = checkpoint.spec
         self._device = device
         self._dtype = dtype
-        words = self._spec.vocab_size * self._spec.hidden_size  # looked up, not read
-        self._weight_bytes = (checkpoint.values(vision=False) - words) * device.weight_bytes
+        embeddings = self._spec.vocab_size * self._spec.hidden_size  # looked up, not read
+        self._weight_bytes = (checkpoint.values(vision=False) - embeddings) * device.weight_bytes
         lengths = [load.context + load.max_tokens for load in loads]
         blocks = max(
             load.batch * -(-length // _BLOCK_SIZE)
@@ -161,11 +161,11 @@ class Bench:
     def _request(self, load: Load) -> SequenceRequest:
         """A greedy request with a new prompt, so that the prefix cache does not help."""
         number = next(self._numbers)
-        words = random.Random(number)
+        rng = random.Random(number)
         return SequenceRequest(
             request_id=f"bench-{number}",
             prompt_ids=tuple(
-                words.randrange(self._spec.first_special_id) for _ in range(load.context)
+                rng.randrange(self._spec.first_special_id) for _ in range(load.context)
             ),
             image="",
             image_offset=-1,

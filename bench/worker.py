@@ -39,7 +39,7 @@ class Bench:
         self._fingerprint = checkpoint.fingerprint
         self._requests = requests
         self._tokens = tokens
-        self._words = random.Random(0)
+        self._rng = random.Random(0)
         self._left = 0
         self._done = asyncio.Event()
         self._is_journaled = False
@@ -124,12 +124,12 @@ class Bench:
     def _jobs(self) -> list[pb.Job]:
         self._left = self._requests
         self._done.clear()
-        words = self._spec.first_special_id
+        num_words = self._spec.first_special_id
         return [
             pb.Job(
                 request_id=uuid.uuid4().hex,
                 fingerprint=self._fingerprint,
-                prompt_ids=[self._words.randrange(words) for _ in range(_PROMPT_TOKENS)],
+                prompt_ids=[self._rng.randrange(num_words) for _ in range(_PROMPT_TOKENS)],
                 sampling=api.SamplingParams(),
                 max_tokens=self._tokens,
                 timeout_ms=_DEADLINE_MS,

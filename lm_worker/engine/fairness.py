@@ -1,6 +1,6 @@
-"""Clients share the engine: whoever has fewest sequences running comes first, and may take a place.
+"""Fair sharing between clients: the one with fewest running sequences is served first.
 
-Within one client, and among clients with as many running sequences, the scheduler's order counts.
+Within one client, and between clients with equally many, the scheduler's order applies.
 """
 
 from collections import Counter, deque
@@ -10,11 +10,11 @@ from lm_worker.engine.sequence import SequenceState
 
 
 class FairOrder:
-    """Sequences in the order in which they are to be prefilled.
+    """Sequences in the order of their prefills.
 
     Args:
         sequences: In the scheduler's order.
-        running: All that run, whether they are among `sequences` or not.
+        running: All running sequences, in `sequences` or not.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class FairOrder:
         self._unserved = set(self._queues)
 
     def pop(self) -> SequenceState | None:
-        """The next one; None behind the last."""
+        """The next sequence; None after the last."""
         if not self._queues:
             return None
         client = min(self._queues, key=self._key)
@@ -40,23 +40,23 @@ class FairOrder:
 
     @property
     def unserved(self) -> int:
-        """Clients of whom none was popped yet."""
+        """Clients without a popped sequence so far."""
         return len(self._unserved)
 
     def admitted(self, sequence: SequenceState) -> None:
-        """One that was popped, and did not run, runs now."""
+        """Count a popped sequence that was started."""
         self._running[sequence.request.client] += 1
 
     def _key(self, client: str) -> tuple[int, tuple[int, int]]:
-        """How many others of the client run beside its next one; then by the scheduler's order."""
+        """Other running sequences of the client, then the scheduler's order of its next one."""
         first = self._queues[client][0]
         return self._running[client] - bool(first.block_table), first.sort_key
 
 
 def last_of_most(running: Sequence[SequenceState]) -> SequenceState:
-    """Which of the sequences that run, sorted, is preempted when there are too few blocks.
+    """The sequence to preempt when blocks run out; `running` is sorted.
 
-    The last one of the clients with most of them; the first of all only where it is alone.
+    The last one of the clients with most of them; the first of all only if it is alone.
     """
     counts = Counter(sequence.request.client for sequence in running)
     most = max(counts.values())
@@ -65,19 +65,19 @@ def last_of_most(running: Sequence[SequenceState]) -> SequenceState:
 
 
 def to_preempt(running: Sequence[SequenceState], client: str) -> SequenceState | None:
-    """The same, to make place for another one of a client: if it keeps as many as that then has."""
+    """The sequence to preempt for another one of `client`, unless that would turn the tables."""
     counts = Counter(sequence.request.client for sequence in running)
     is_more = max(counts.values(), default=0) > counts[client] + 1
     return last_of_most(running) if is_more else None
 
 
-def underserved(clients: Iterable[str], held: Iterable[str]) -> list[str]:
-    """Those of the clients that wait who have less here than their part.
+def underserved(clients: Iterable[str], leased: Iterable[str]) -> list[str]:
+    """Waiting clients that have less than their share here.
 
     Args:
-        clients: Whose requests wait elsewhere.
-        held: The client of each request that is here.
+        clients: Clients with requests in the queue.
+        leased: The client of each request of this worker.
     """
-    counts = Counter(held)
+    counts = Counter(leased)
     most = max(counts.values(), default=0)
     return [client for client in clients if counts[client] + 1 < most]

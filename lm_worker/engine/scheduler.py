@@ -18,9 +18,9 @@ class Scheduler:
 
     Sequences are ordered by the step of their arrival plus `AGEING_STEPS` for each priority below
     the first. So a request of priority 5 goes before one of priority 1 that arrives
-    4 * AGEING_STEPS steps later, and no request starves. That order counts within a client;
-    of several clients, the one with fewest running sequences is served first (`fairness`), and
-    where there is no place for it, a client with more running sequences loses one.
+    4 * AGEING_STEPS steps later, and no request starves. That order applies
+    within a client; the client with fewest running sequences is served first (`fairness`), and in a
+    full batch or cache a sequence of a client with more is preempted for it.
 
     When blocks run out, the last running sequence of the client with most of them is preempted: it
     gives its blocks back, waits, and is recomputed from its tokens. The first sequence is never
@@ -179,7 +179,7 @@ class Scheduler:
     ) -> Iterator[tuple[SequenceState, int]]:
         """Unfinished prefills in order, admitting waiting sequences while blocks last.
 
-        With each the number of clients who share what is left of the step, its own one included.
+        Each comes with the number of clients that share the rest of the step, its own included.
 
         A sequence whose image is being prefilled by another one is skipped, to reuse that one's
         cache blocks later.

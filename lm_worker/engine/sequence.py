@@ -40,7 +40,7 @@ class SequenceRequest:
     stop_ids: frozenset[int]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     priority: int = 3  # one of PRIORITIES
-    client: str = ""  # who shares the engine with others
+    client: str = ""  # requests of one client share its part of the engine
     cache_salt: str = ""  # requests share cached blocks only within one salt
     min_tokens: int = 0  # no stop id is sampled before
     output_format: OutputFormat | None = None  # None: free text

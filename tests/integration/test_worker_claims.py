@@ -95,7 +95,7 @@ async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[st
     return Bench(connection, keys, parts, arbiter, broker)
 
 
-async def test_no_request_waits_for_another_ones_response_format(
+async def test_no_request_waits_for_the_response_format_of_another(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiling, may_go_on = asyncio.Event(), asyncio.Event()
@@ -121,7 +121,7 @@ async def test_no_request_waits_for_another_ones_response_format(
         assert (await bench.ended("shaped")).kind == pb.END_KIND_LENGTH
 
 
-async def test_a_worker_that_waits_for_a_response_format_stops_and_hands_it_back(
+async def test_a_draining_worker_requeues_a_request_whose_format_compiles(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiling = asyncio.Event()
@@ -140,7 +140,7 @@ async def test_a_worker_that_waits_for_a_response_format_stops_and_hands_it_back
     assert (lease.request_id, lease.prior_attempts) == ("shaped", 0)
 
 
-async def test_lapsed_leases_are_taken_over_while_a_suspect_is_on_trial(
+async def test_expired_leases_are_claimed_while_a_request_is_isolated(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_trial, may_go_on = asyncio.Event(), asyncio.Event()

@@ -106,7 +106,7 @@ async def bench(connection: Connection, keys: Keys, checkpoint_dir: Callable[[st
     return Bench(connection, keys, queue, folder, golden[f"{text}/greedy_tokens"].tolist())
 
 
-async def test_a_late_token_of_the_old_sequence_is_nobodys(
+async def test_a_late_token_of_the_old_sequence_is_dropped(
     bench: Bench, connection: Connection, keys: Keys
 ) -> None:
     late = Late(connection, keys)
@@ -128,7 +128,7 @@ async def test_a_late_token_of_the_old_sequence_is_nobodys(
     assert parts.engine.check_integrity() == []
 
 
-async def test_a_rank_that_is_lost_while_a_request_comes_in_ends_the_worker_and_not_the_request(
+async def test_a_rank_lost_during_an_admission_ends_the_worker_not_the_request(
     bench: Bench, connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def add(*_: object, **__: object) -> int:
@@ -148,7 +148,7 @@ async def test_a_rank_that_is_lost_while_a_request_comes_in_ends_the_worker_and_
     assert not journal.ends, "others can answer it"
 
 
-async def test_a_worker_that_stops_hands_back_the_newest_lease(
+async def test_a_draining_worker_requeues_the_newest_lease(
     bench: Bench, connection: Connection, keys: Keys
 ) -> None:
     [old] = await bench.queue.claim(1)

@@ -1,4 +1,4 @@
-"""Requests through a whole engine: scheduler, ranks, runner, sampler; all but Redis."""
+"""Requests through a whole engine, without Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -26,7 +26,7 @@ FORM = OutputFormat("regex", "[a-z]{2,9}( [0-9]{1,3})*")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request, with its image's rows."""
+    """A request with its image embedding."""
 
     request: SequenceRequest
     image: TensorBytes | None
@@ -34,7 +34,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How an engine is set up; nothing here may change an answer."""
+    """Sizes of an engine; none may change its output."""
 
     max_batched_tokens: int = 64
     block_size: int = 16
@@ -45,14 +45,14 @@ class Layout:
 
 @dataclass
 class Answers:
-    """What came out of an engine, by request."""
+    """A sink: output by request."""
 
     tokens: dict[str, list[int]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     ended: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
-        """Keep tokens in the order they come in."""
+        """Keep the tokens in order."""
         for token in tokens:
             if token.error is None:
                 answer = self.tokens.setdefault(token.request_id, [])
@@ -148,7 +148,7 @@ class Running:
         return self.engine.scheduler
 
     async def answer(self, requests: Sequence[Asked]) -> dict[str, list[int]]:
-        """The answers to requests that come all at once."""
+        """The output of requests that are added together."""
         for one in requests:
             self.answers.ended[one.request.request_id] = asyncio.Event()
             await self.engine.add(one.request, (), one.image)

@@ -1,4 +1,4 @@
-"""Golden cases as step plans: the whole prompt at once, or in pieces, and the steps after it."""
+"""Golden cases as step plans: a prefill in chunks, then decode steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -77,7 +77,7 @@ def read_case(golden: Golden, name: str, spec: ModelSpec) -> GoldenCase:
 
 
 def positions(ids: list[int], spec: ModelSpec, with_image: bool) -> tuple[int, ...]:
-    """Rotary positions of the expanded rows: all patches share the one of their placeholder."""
+    """Rotary positions of the tokens: all patches share that of their placeholder."""
     if not with_image:
         return tuple(range(len(ids)))
     patch = ids.index(spec.boi_id) + 1
@@ -88,9 +88,9 @@ def positions(ids: list[int], spec: ModelSpec, with_image: bool) -> tuple[int, .
 def chunks(
     case: GoldenCase, number: int, block_table: tuple[int, ...], size: int
 ) -> Iterator[Chunk]:
-    """The prompt in chunks of `size` rows, then the golden tokens one by one.
+    """The prompt in chunks of `size` tokens, then the golden tokens one by one.
 
-    Rows come from the golden file, not from what was sampled, so that every step is compared even
+    Tokens come from the golden file, not from sampling, so that every step is compared even
     after a difference.
     """
     token_ids = case.token_ids + case.tokens
@@ -150,7 +150,7 @@ def allocated_attention(
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a runner made of one case."""
+    """The output of a runner for one case."""
 
     tokens: list[SampledToken]  # 21
     logits: torch.Tensor  # [21, vocabulary]

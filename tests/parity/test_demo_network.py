@@ -32,7 +32,7 @@ def plain(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("case", ["text", "text_multi"])
 @torch.no_grad()
-def test_logits_behind_text(network: Network, case: str) -> None:
+def test_logits_after_text(network: Network, case: str) -> None:
     golden = open_golden("bundled")
     ids = torch.from_numpy(golden[f"{case}/input_ids"]).long().view(1, -1)
     logits = network(ids, None, 0, *plain(ids))[0][0, -1]
@@ -42,7 +42,7 @@ def test_logits_behind_text(network: Network, case: str) -> None:
 
 @pytest.mark.parametrize("case", ["image", "image_multi", "image_tall_small"])
 @torch.no_grad()
-def test_images_and_logits_behind_them(network: Network, case: str) -> None:
+def test_images_and_the_logits_after_them(network: Network, case: str) -> None:
     golden = open_golden("bundled")
     ids = torch.from_numpy(golden[f"{case}/input_ids"]).long().view(1, -1)
     side = network.spec.vision.image_size

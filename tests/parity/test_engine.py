@@ -1,4 +1,4 @@
-"""Whatever runs beside it, and however it is cut up, a request gets the answer it gets alone."""
+"""A request gets the same output alone, in any batch, in any chunks, on any number of ranks."""
 
 import asyncio
 import re
@@ -51,14 +51,16 @@ def alone(folder: Path, requests: list[Asked]) -> dict[str, list[int]]:
     return asyncio.run(answer())
 
 
-def test_alone_they_are_the_original_implementations(alone: dict[str, list[int]]) -> None:
+def test_output_alone_is_that_of_the_original(alone: dict[str, list[int]]) -> None:
     golden = open_golden("bundled")
     for number in range(0, 64, 2):  # the greedy ones
         case = cases(golden)[number % len(cases(golden))]
         assert alone[f"{number}:{case}"] == golden[f"{case}/greedy_tokens"].tolist()
 
 
-def test_those_with_a_form_have_it(requests: list[Asked], alone: dict[str, list[int]]) -> None:
+def test_formatted_output_matches_its_format(
+    requests: list[Asked], alone: dict[str, list[int]]
+) -> None:
     formed = [one.request for one in requests if one.request.output_format is not None]
     assert len(formed) > 5
     for request in formed:
@@ -77,7 +79,7 @@ def test_those_with_a_form_have_it(requests: list[Asked], alone: dict[str, list[
     ],
     ids=str,
 )
-async def test_together_they_are_as_alone(
+async def test_output_in_a_batch_is_that_alone(
     layout: Layout, folder: Path, requests: list[Asked], alone: dict[str, list[int]]
 ) -> None:
     async with running(folder, layout) as run:
@@ -89,7 +91,7 @@ async def test_together_they_are_as_alone(
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
 @pytest.mark.parametrize(("block_size", "blocks"), [(4, FEW), (16, 12)])
-async def test_those_that_give_way_are_as_alone(
+async def test_output_after_preemption_is_that_alone(
     block_size: int,
     blocks: int,
     prefix_cache: bool,
@@ -104,7 +106,7 @@ async def test_those_that_give_way_are_as_alone(
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
-async def test_on_several_ranks_they_are_as_alone(
+async def test_output_of_several_ranks_is_that_alone(
     size: int,
     folder: Path,
     requests: list[Asked],

@@ -1,4 +1,4 @@
-"""What goes wrong in a step: one request's scores, or the device itself."""
+"""Failures in a step: of one request's logits, or of the device."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +42,7 @@ def with_a_broken_image(one: Asked, name: str, temperature: float) -> Asked:
 
 
 @pytest.mark.parametrize("max_batched_tokens", [10, 10_000])
-async def test_a_request_whose_scores_are_no_numbers_fails_alone(
+async def test_a_request_with_non_finite_logits_fails_alone(
     max_batched_tokens: int, folder: Path, golden: Golden
 ) -> None:
     sound = greedy(golden, folder)

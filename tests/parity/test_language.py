@@ -71,7 +71,7 @@ def compare(case: GoldenCase, played: Played) -> None:
     torch.testing.assert_close(top, case.top_logits, atol=TOLERANCE, rtol=0)
 
 
-def test_positions_are_those_of_the_original(model: Model) -> None:
+def test_positions_match_the_original(model: Model) -> None:
     for case in model.cases:
         expected = tuple(model.golden[f"{case.name}/rope_positions"].tolist())
         ids = model.golden[f"{case.name}/input_ids"].tolist()
@@ -104,7 +104,7 @@ def test_every_layer_of_micro(micro: Model) -> None:
 
 
 @pytest.mark.needs_reference
-def test_every_row_of_micro_has_the_logits(checkpoint_dir: Callable[[str], Path]) -> None:
+def test_every_token_of_micro_has_the_logits(checkpoint_dir: Callable[[str], Path]) -> None:
     micro = Model("micro-glm4v", checkpoint_dir)
     for case in micro.cases:
         logits = micro.model.logits(layer_outputs(micro, case)[-1])
@@ -130,7 +130,7 @@ def layer_outputs(model: Model, case: GoldenCase) -> list[torch.Tensor]:
     return outputs
 
 
-def test_image_rows_stand_where_the_placeholders_stood(micro: Model) -> None:
+def test_image_embeddings_replace_the_placeholders(micro: Model) -> None:
     case = next(case for case in micro.cases if case.image is not None)
     swapped = replace(case, image=case.image.flip(0) if case.image is not None else None)
     played = micro.play([swapped], chunk=WHOLE, block_size=16)[0]

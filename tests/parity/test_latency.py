@@ -1,4 +1,4 @@
-"""What others notice of a long prompt, and what a second question about an image costs.
+"""The delay that a long prompt causes, and the cost of a second request about an image.
 
 Measured as ratios within one run, on a small model whose images have as many rows as those of the
 published one.
@@ -121,7 +121,7 @@ async def disturbed_turns(folder: Path, layout: Layout) -> list[tuple[float, flo
         return [await disturb(run, answers, folder, str(turn)) for turn in range(REPEATS)]
 
 
-async def test_a_long_prompt_hardly_slows_those_who_are_being_answered(folder: Path) -> None:
+async def test_a_long_prompt_hardly_slows_running_requests(folder: Path) -> None:
     prefill_slowdown = float(LmSettings.model_fields["prefill_slowdown"].default)
     chunked = Layout(
         max_batched_tokens=512, blocks=600, prefix_cache=False, prefill_slowdown=prefill_slowdown
@@ -136,7 +136,7 @@ async def test_a_long_prompt_hardly_slows_those_who_are_being_answered(folder: P
     assert median(disturbed for _, disturbed in without) > 2.0 * shorter
 
 
-async def test_a_second_question_about_an_image_starts_soon(folder: Path) -> None:
+async def test_a_second_request_about_an_image_starts_soon(folder: Path) -> None:
     answers = TimedAnswers()
     first_s, second_s = [], []
     async with running(folder, Layout(max_batched_tokens=512, blocks=600), answers=answers) as run:

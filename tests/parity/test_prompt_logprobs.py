@@ -1,4 +1,4 @@
-"""Log-probabilities of prompts are those of the original implementation's last layer."""
+"""Prompt log-probabilities match those of the original implementation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,7 +88,7 @@ def predicted(one: Asked, spec: ModelSpec) -> dict[int, int]:
 @pytest.mark.parametrize(
     "layout", [Layout(max_batched_tokens=10_000), Layout(max_batched_tokens=7)], ids=str
 )
-async def test_they_are_the_originals_however_prompts_are_cut(
+async def test_logprobs_match_the_original_in_any_chunks(
     layout: Layout, folder: Path, asked: list[Asked]
 ) -> None:
     scored = Scored()
@@ -100,7 +100,7 @@ async def test_they_are_the_originals_however_prompts_are_cut(
         check(folder, asked, scored)
 
 
-async def test_they_survive_preemption(folder: Path, asked: list[Asked]) -> None:
+async def test_logprobs_survive_preemption(folder: Path, asked: list[Asked]) -> None:
     scored = Scored()
     requests = [replace(one, request=replace(one.request, max_tokens=30)) for one in asked]
     async with running(
@@ -111,7 +111,7 @@ async def test_they_survive_preemption(folder: Path, asked: list[Asked]) -> None
     check(folder, asked, scored)
 
 
-async def test_they_are_the_same_on_two_ranks(
+async def test_logprobs_match_on_two_ranks(
     folder: Path, asked: list[Asked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLM4V_MODEL", str(folder))

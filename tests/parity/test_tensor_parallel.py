@@ -1,4 +1,4 @@
-"""Several ranks together give what one rank gives."""
+"""Several ranks give the logits of one."""
 
 from collections.abc import Callable
 from pathlib import Path

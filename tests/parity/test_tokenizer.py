@@ -69,7 +69,7 @@ def test_special_tokens_have_the_original_ids(golden: Any, tokenizer: Tokenizer)
     assert {name: tokenizer.special_id(name) for name in SPECIAL_TOKENS} == golden["specials"]
 
 
-def test_every_case_of_the_original_is_looked_at(golden: Any) -> None:
+def test_every_case_of_the_original_is_tested(golden: Any) -> None:
     assert set(golden["chat"]) == set(CASES)
 
 

@@ -102,7 +102,7 @@ def test_each_layer_is_that_of_the_original(kept: Tower) -> None:
             torch.testing.assert_close(output[0], expected, atol=TOLERANCE, rtol=0)
 
 
-def test_images_of_a_batch_do_not_touch_one_another(kept: Tower) -> None:
+def test_images_of_a_batch_are_independent(kept: Tower) -> None:
     pixels = torch.stack([torch.from_numpy(kept.pixels(case)) for case in kept.cases])
     for case, rows in zip(kept.cases, kept.model.encode(pixels, lambda: None), strict=True):
         expected = torch.from_numpy(kept.golden[f"{case}/vision_embeddings"])

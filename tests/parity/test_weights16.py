@@ -53,7 +53,7 @@ def test_a_bfloat16_checkpoint_gives_what_float32_weights_give(
         assert torch.equal(half.logits, full.logits)
 
 
-def test_without_kernels_the_original_outputs_are_met_too(
+def test_outputs_match_the_original_without_kernels(
     checkpoint_dir: Callable[[str], Path],
 ) -> None:
     checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))

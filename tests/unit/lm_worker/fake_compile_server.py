@@ -1,4 +1,4 @@
-"""A server of forms whose compiler does what the form's text says: `… COUNTS CONTROL`.
+"""A compile server whose compiler does what the format's text says: `… COUNTS CONTROL`.
 
 Each compilation adds a line to the file COUNTS.
 """
@@ -17,11 +17,11 @@ COUNTS = Path(sys.argv[1])
 KEPT: list[bytes] = []
 
 
-def compile_(form: OutputFormat) -> None:
+def compile_(output_format: OutputFormat) -> None:
     """`WHAT` or `WHAT NUMBER`, and anything behind a `#`."""
     with COUNTS.open("a") as file:
-        file.write(f"{form.text}\n")
-    what, _, number = form.text.partition("#")[0].strip().partition(" ")
+        file.write(f"{output_format.text}\n")
+    what, _, number = output_format.text.partition("#")[0].strip().partition(" ")
     if what == "refuse":
         raise InvalidRequest("response_format.regex: no")
     if what == "environment":

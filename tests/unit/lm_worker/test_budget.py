@@ -1,4 +1,4 @@
-"""The rows that a step gets for prefills, on devices of several speeds."""
+"""The prefill tokens of a step, on devices of several speeds."""
 
 import math
 
@@ -35,7 +35,7 @@ FAST = Clock(step=0.01, decode=1e-5, row=1e-5)
 
 
 @pytest.mark.parametrize("clock", [SLOW, Clock(0.0, 0.003, 0.002), Clock(0.02, 0.001, 3e-4, 0.004)])
-def test_one_prompt_makes_steps_as_much_longer_as_is_allowed(clock: Clock) -> None:
+def test_one_prompt_slows_steps_by_the_allowed_factor(clock: Clock) -> None:
     budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
     budget.observe(0, MAX_BATCHED_TOKENS, clock.seconds(0, MAX_BATCHED_TOKENS))
     settled = [rows for rows in run(budget, clock, decodes=8, prefills=1, steps=60)[20:] if rows]
@@ -43,34 +43,34 @@ def test_one_prompt_makes_steps_as_much_longer_as_is_allowed(clock: Clock) -> No
     assert 1.5 < longest <= 1.80
 
 
-def test_where_rows_cost_nothing_a_step_is_full() -> None:
+def test_steps_are_full_where_prefill_tokens_are_free() -> None:
     budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
     budget.observe(0, 40, FAST.seconds(0, 40))
     assert run(budget, FAST, decodes=8, prefills=1, steps=20)[-1] == MAX_BATCHED_TOKENS - 8
 
 
-def test_many_prompts_get_as_much_time_each_as_an_answer() -> None:
+def test_many_prompts_get_as_much_time_each_as_a_decode() -> None:
     few, many = (StepBudget(MAX_BATCHED_TOKENS, 1.2) for _ in range(2))
     alone = run(few, SLOW, decodes=10, prefills=1, steps=30)[-1]
     beside = run(many, SLOW, decodes=10, prefills=6, steps=30)[-1]
     assert beside == pytest.approx(0.6 / 0.2 * alone, rel=0.3)
 
 
-def test_when_many_wait_prefills_go_first() -> None:
+def test_prefills_get_the_whole_budget_when_many_requests_wait() -> None:
     budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
     run(budget, SLOW, decodes=4, prefills=1, steps=30)
     assert budget.prefill_tokens(decodes=4, prefills=3) < 50
     assert budget.prefill_tokens(decodes=4, prefills=4) == MAX_BATCHED_TOKENS - 4
 
 
-def test_a_step_that_something_held_up_is_soon_forgotten() -> None:
+def test_an_outlier_step_is_soon_forgotten() -> None:
     budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
     before = run(budget, SLOW, decodes=8, prefills=1, steps=60)[-1]
     budget.observe(8, 0, 5.0)
     assert budget.prefill_tokens(8, 1) < 3 * before
 
 
-def test_a_chunk_that_is_too_dear_at_any_length_still_comes_forward() -> None:
+def test_a_prefill_progresses_however_expensive_its_tokens_are() -> None:
     budget = StepBudget(MAX_BATCHED_TOKENS, 1.1)
     dear = Clock(0.001, 0.0, 1e-5, chunk=0.1)
     planned = run(budget, dear, decodes=8, prefills=1, steps=40)
@@ -78,7 +78,7 @@ def test_a_chunk_that_is_too_dear_at_any_length_still_comes_forward() -> None:
     assert sorted(planned)[2] == 8
 
 
-def test_what_decodes_take_alone_is_measured_again_now_and_then() -> None:
+def test_decode_only_steps_are_measured_now_and_then() -> None:
     budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
     run(budget, SLOW, decodes=8, prefills=1, steps=100)
     slower = Clock(step=0.05, decode=0.002, row=0.001)  # contexts have grown
@@ -87,7 +87,7 @@ def test_what_decodes_take_alone_is_measured_again_now_and_then() -> None:
     assert slower.seconds(8, planned[-1]) == pytest.approx(1.75 * slower.seconds(8, 0), rel=0.1)
 
 
-def test_without_a_limit_prefills_have_what_is_left() -> None:
+def test_prefills_get_the_rest_of_the_step_without_a_limit() -> None:
     assert (
         run(StepBudget(MAX_BATCHED_TOKENS, math.inf), SLOW, decodes=8, prefills=1, steps=3)
         == [504] * 3

@@ -1,4 +1,4 @@
-"""A client with many requests delays nobody who has few, whatever the requests ask for."""
+"""A client with many requests does not delay one with few."""
 
 from collections import Counter
 from dataclasses import replace
@@ -46,7 +46,7 @@ class Bench:
         return Counter(each.request.client for each in running)
 
 
-def test_who_has_one_request_goes_before_those_of_one_who_has_many() -> None:
+def test_a_client_with_one_request_goes_before_one_with_many() -> None:
     bench = Bench(max_num_seqs=8)
     for _ in range(30):
         bench.ask("many", most=50, priority=1)
@@ -55,7 +55,7 @@ def test_who_has_one_request_goes_before_those_of_one_who_has_many() -> None:
     assert one.sequence_id in bench.step()
 
 
-def test_it_gets_a_place_where_there_is_none() -> None:
+def test_a_client_with_one_request_preempts_in_a_full_batch() -> None:
     bench = Bench(max_num_seqs=4)
     many = [bench.ask("many", most=50) for _ in range(6)]
     for _ in range(3):
@@ -70,7 +70,7 @@ def test_it_gets_a_place_where_there_is_none() -> None:
     assert bench.scheduler.preemptions == 2
 
 
-def test_it_gets_blocks_where_there_are_none() -> None:
+def test_a_client_with_one_request_preempts_in_a_full_cache() -> None:
     bench = Bench(max_num_seqs=8, blocks=30)
     for _ in range(4):
         bench.ask("many", prompt=6, most=20)
@@ -120,7 +120,7 @@ def test_equal_clients_are_served_alike_and_answers_stay_the_same() -> None:
         ([*["many"] * 3, "one", "one"], [""]),
     ],
 )
-def test_more_than_there_is_room_for_is_claimed_of_those_who_have_less(
+def test_underserved_clients_are_claimed_for_beyond_the_capacity(
     held: list[str], expected: list[str]
 ) -> None:
     assert underserved(["many", "one", ""], held) == expected

@@ -1,4 +1,4 @@
-"""Answers keep the form that was asked for, whoever goes on with them; hostile forms do no harm."""
+"""Output matches its format, also after a resume; hostile formats do no harm."""
 
 import asyncio
 import json
@@ -136,7 +136,7 @@ def fits(form: OutputFormat, text: str) -> bool:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.kind)
-def test_answers_have_the_form(
+def test_output_matches_the_format(
     grammars: GrammarCache, spec: ModelSpec, form: OutputFormat, temperature: float
 ) -> None:
     texts = set()
@@ -150,7 +150,7 @@ def test_answers_have_the_form(
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.kind)
-def test_an_answer_goes_on_the_same_after_a_resume_at_any_token(
+def test_output_is_the_same_after_a_resume_at_any_token(
     folder: Path, spec: ModelSpec, compiler: GrammarCompiler, form: OutputFormat
 ) -> None:
     grammars = GrammarCache(folder, spec, compiler)
@@ -167,9 +167,7 @@ def test_an_answer_goes_on_the_same_after_a_resume_at_any_token(
         assert resumed.allowed == whole.allowed[known:end]
 
 
-def test_a_matcher_follows_whatever_answer_it_is_asked_about(
-    grammars: GrammarCache, spec: ModelSpec
-) -> None:
+def test_a_matcher_follows_any_output(grammars: GrammarCache, spec: ModelSpec) -> None:
     open_(grammars, OutputFormat("regex", "a+b|c"))
 
     def allowed(answer: bytes) -> bytes:
@@ -186,7 +184,7 @@ def test_a_matcher_follows_whatever_answer_it_is_asked_about(
 
 
 @pytest.mark.parametrize("pattern", ["a+b|c", "\n(a+b|c)"])
-def test_a_form_begins_behind_the_token_that_ends_the_header(
+def test_a_format_begins_after_the_header_token(
     grammars: GrammarCache, spec: ModelSpec, pattern: str
 ) -> None:
     open_(grammars, OutputFormat("regex", pattern))
@@ -210,7 +208,9 @@ def test_a_form_begins_behind_the_token_that_ends_the_header(
         assert allowed(b"aa") == b"ab"
 
 
-def test_stop_tokens_only_where_the_answer_can_end(grammars: GrammarCache, spec: ModelSpec) -> None:
+def test_stop_tokens_are_allowed_only_where_the_output_can_end(
+    grammars: GrammarCache, spec: ModelSpec
+) -> None:
     open_(grammars, OutputFormat("regex", "ab*"))
     stops = (*spec.eos_ids, ord("c"), spec.vocab_size - 1)
 
@@ -225,7 +225,7 @@ def test_stop_tokens_only_where_the_answer_can_end(grammars: GrammarCache, spec:
     assert allowed(b"a") == sorted([ord("b"), ord("c"), *spec.eos_ids])
 
 
-def test_an_answer_ends_where_nothing_can_follow_without_any_stop_token(
+def test_output_completes_without_a_stop_token_where_nothing_can_follow(
     grammars: GrammarCache, spec: ModelSpec
 ) -> None:
     open_(grammars, OutputFormat("regex", "abc"))
@@ -233,7 +233,7 @@ def test_an_answer_ends_where_nothing_can_follow_without_any_stop_token(
     assert (bytes(written.tokens), written.is_complete) == (b"abc", True)
 
 
-def test_special_and_padding_ids_are_never_chosen(grammars: GrammarCache, spec: ModelSpec) -> None:
+def test_special_and_padding_ids_are_never_sampled(grammars: GrammarCache, spec: ModelSpec) -> None:
     for temperature in (0.0, 2.0):
         for seed in range(10):
             open_(grammars, OutputFormat("regex", r"[\s\S]{30}"))
@@ -241,7 +241,7 @@ def test_special_and_padding_ids_are_never_chosen(grammars: GrammarCache, spec: 
             assert max(tokens) < 256
 
 
-def test_a_stop_token_that_is_all_that_fits_ends_the_request_with_the_reason(
+def test_a_request_fails_with_the_reason_where_only_a_stop_token_fits(
     grammars: GrammarCache, spec: ModelSpec
 ) -> None:
     open_(grammars, OutputFormat("regex", "abc"))
@@ -275,7 +275,7 @@ def test_a_stop_token_that_is_all_that_fits_ends_the_request_with_the_reason(
         ),
     ],
 )
-def test_what_cannot_be_compiled_is_refused_in_one_line(
+def test_an_invalid_format_is_refused_in_one_line(
     grammars: GrammarCache, form: OutputFormat, said: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=said) as refused:
@@ -284,7 +284,7 @@ def test_what_cannot_be_compiled_is_refused_in_one_line(
     assert len(str(refused.value)) < 400
 
 
-def test_a_form_that_gets_too_complex_on_the_way_ends_that_request_alone(
+def test_a_format_that_grows_too_complex_fails_its_request_only(
     grammars: GrammarCache, spec: ModelSpec
 ) -> None:
     open_(grammars, OutputFormat("regex", "(a{1,1000}){1,1000}"))
@@ -295,7 +295,7 @@ def test_a_form_that_gets_too_complex_on_the_way_ends_that_request_alone(
     assert fits(FORMS[1], write(grammars, spec, 1).text(spec))
 
 
-def test_a_form_is_compiled_once_and_answers_do_not_share_where_they_stand(
+def test_a_format_is_compiled_once_and_matchers_are_independent(
     grammars: GrammarCache,
 ) -> None:
     form = OutputFormat("regex", "abc")
@@ -331,9 +331,7 @@ class Heavy(GrammarCompiler):
         return self._size
 
 
-def test_forms_of_open_answers_take_a_bounded_memory_together(
-    folder: Path, spec: ModelSpec
-) -> None:
+def test_grammars_of_running_requests_share_a_memory_limit(folder: Path, spec: ModelSpec) -> None:
     grammars = GrammarCache(folder, spec, Heavy(100 * 2**20))
 
     async def fill() -> None:
@@ -349,7 +347,7 @@ def test_forms_of_open_answers_take_a_bounded_memory_together(
     asyncio.run(fill())
 
 
-def test_what_is_not_proven_is_not_compiled_here(
+def test_an_unchecked_format_is_not_compiled_in_this_process(
     folder: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, compiler: GrammarCompiler
 ) -> None:
     compiled = []

@@ -1,4 +1,4 @@
-"""A form that takes for ever, takes all memory, or ends its compiler harms its own request only."""
+"""A format that takes too long, too much memory, or crashes its compiler fails alone."""
 
 import asyncio
 import logging
@@ -65,7 +65,7 @@ def prove(compiler: GrammarCompiler, text: str) -> int:
         ("refuse", "response_format.regex: no", "refused"),
     ],
 )
-def test_what_cannot_be_compiled_is_refused_once_and_for_all(
+def test_a_failed_format_is_refused_without_compiling_it_again(
     compiler: GrammarCompiler, counts: Path, text: str, said: str, outcome: str
 ) -> None:
     for _ in range(3):
@@ -76,9 +76,7 @@ def test_what_cannot_be_compiled_is_refused_once_and_for_all(
     assert prove(compiler, "fine") >= 0  # the server is there for others
 
 
-def test_what_compiles_is_compiled_once_for_all_who_ask(
-    compiler: GrammarCompiler, counts: Path
-) -> None:
+def test_concurrent_checks_compile_once(compiler: GrammarCompiler, counts: Path) -> None:
     async def all_at_once() -> None:
         await asyncio.gather(*(compiler.check(form("sleep 0.3")) for _ in range(8)))
 
@@ -88,19 +86,17 @@ def test_what_compiles_is_compiled_once_for_all_who_ask(
     assert compiler.counts == {"compiled": 1}
 
 
-def test_memory_that_a_form_takes_is_told(compiler: GrammarCompiler) -> None:
+def test_the_memory_of_a_format_is_reported(compiler: GrammarCompiler) -> None:
     assert prove(compiler, "allocate 30") >= 29 * 2**20
     assert prove(compiler, "fine") < 5 * 2**20
 
 
-def test_a_form_that_takes_longer_passes_the_slow_lane(
-    compiler: GrammarCompiler, counts: Path
-) -> None:
+def test_a_slow_format_moves_to_the_slow_lane(compiler: GrammarCompiler, counts: Path) -> None:
     assert prove(compiler, "compute 0.35") >= 0
     assert counts.read_text() == "compute 0.35\n" * 2
 
 
-def test_forms_wait_for_no_slow_ones(compiler: GrammarCompiler) -> None:
+def test_quick_formats_do_not_wait_for_slow_ones(compiler: GrammarCompiler) -> None:
     """Eight forms that compute for ever hold the slow lane; others are through before them."""
 
     async def beside() -> tuple[int, int]:
@@ -123,7 +119,7 @@ def test_forms_wait_for_no_slow_ones(compiler: GrammarCompiler) -> None:
     assert done_after < 8
 
 
-def test_who_gives_up_takes_nothing_along(
+def test_a_cancelled_check_does_not_affect_others(
     compiler: GrammarCompiler, counts: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Those who wait for the same form ask for themselves; the compiler that was killed is gone."""
@@ -147,7 +143,7 @@ def test_who_gives_up_takes_nothing_along(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def test_a_machine_too_busy_is_not_the_forms_fault(counts: Path) -> None:
+def test_a_timeout_of_a_busy_machine_is_not_remembered(counts: Path) -> None:
     with started(
         [sys.executable, str(PRETENDED), str(counts)], LIMITS._replace(wall_s=0.3)
     ) as compiler:
@@ -159,7 +155,7 @@ def test_a_machine_too_busy_is_not_the_forms_fault(counts: Path) -> None:
         assert compiler.counts == {"wall": 2}  # asked again, compiled again
 
 
-def test_a_server_that_was_killed_is_started_again(compiler: GrammarCompiler) -> None:
+def test_a_killed_server_is_restarted(compiler: GrammarCompiler) -> None:
     assert prove(compiler, "fine") >= 0
     server = compiler._server
     assert server is not None
@@ -169,7 +165,7 @@ def test_a_server_that_was_killed_is_started_again(compiler: GrammarCompiler) ->
 
 
 @pytest.mark.parametrize("program", [sys.executable, "/no/such/program"])
-def test_a_server_that_cannot_start_is_no_end_of_the_worker(
+def test_a_server_that_cannot_start_fails_the_request_only(
     program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, made = socket.socketpair, list[socket.socket]()
@@ -188,7 +184,7 @@ def test_a_server_that_cannot_start_is_no_end_of_the_worker(
     assert [each for each in made if each.fileno() >= 0] == [], "none is left open"
 
 
-def test_a_server_that_hangs_holds_up_no_end(compiler: GrammarCompiler) -> None:
+def test_a_hanging_server_does_not_delay_the_shutdown(compiler: GrammarCompiler) -> None:
     async def hang() -> None:
         await compiler.check(form("fine"))
         assert compiler._server is not None
@@ -264,7 +260,7 @@ def test_the_server_has_no_torch_and_one_thread_and_the_real_vocabulary(tmp_path
         assert len(os.listdir(process / "task")) == 1
 
 
-def test_the_processes_that_compile_know_no_settings(
+def test_compiler_processes_get_no_settings(
     compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("GLM4V_REDIS_URL", "glm4v_redis_url"):  # settings are read in either case

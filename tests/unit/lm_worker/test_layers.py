@@ -1,4 +1,4 @@
-"""The layers against their definitions, whole and in the parts of several ranks."""
+"""The layers against their definitions, whole and sharded."""
 
 import math
 from dataclasses import replace
@@ -89,7 +89,7 @@ def test_ranks_split_query_heads_and_share_kv_heads(
     ("size", "reason"),
     [(3, "32 attention heads do not divide into 3 ranks"), (128, "32 attention heads")],
 )
-def test_a_number_of_ranks_that_does_not_fit_is_refused(size: int, reason: str) -> None:
+def test_an_invalid_number_of_ranks_is_refused(size: int, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason):
         SPEC.check_ranks(size)
 
@@ -100,7 +100,7 @@ def test_a_token_takes_the_documented_bytes_of_cache(size: int, expected: int) -
     assert kv_bytes_per_token(SPEC, Shard(0, size), device) == expected
 
 
-def test_fused_weights_are_cut_section_by_section(tmp_path: Path) -> None:
+def test_fused_weights_are_sharded_by_section(tmp_path: Path) -> None:
     """Every value tells its row and column, so that each rank's part can be read off."""
     spec = replace(
         SPEC, layers=1, hidden_size=3, heads=4, kv_heads=2, head_dim=4, ffn_size=8, vocab_size=4
@@ -128,7 +128,7 @@ def test_fused_weights_are_cut_section_by_section(tmp_path: Path) -> None:
     assert part.attention_norm.tolist() == part.mlp_norm.tolist() == [0, 1, 2]
 
 
-def test_each_id_is_known_to_one_rank(tmp_path: Path) -> None:
+def test_each_id_is_in_one_rank(tmp_path: Path) -> None:
     table = torch.randn(8, 3)
     weights = weights_of({"table": table, "head": table.clone()}, tmp_path)
     ids = torch.tensor([7, 0, 3, 4, 4])
@@ -141,7 +141,7 @@ def test_each_id_is_known_to_one_rank(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.cat(scores, -1), table[:2] @ table.T, atol=1e-5, rtol=0)
 
 
-def test_the_norm_is_taken_in_single_precision_weight_included() -> None:
+def test_the_norm_and_its_weight_are_float32() -> None:
     weight = torch.randn(64)
     norm = RmsNorm(weight, 1e-3)
     x = (torch.randn(5, 64) * 0.05).bfloat16()  # small, so that eps counts
@@ -151,7 +151,7 @@ def test_the_norm_is_taken_in_single_precision_weight_included() -> None:
     assert (norm(x) == exact.bfloat16()).float().mean() > 0.99
 
 
-def test_neighbours_are_rotated_and_the_second_half_of_a_head_is_not() -> None:
+def test_adjacent_pairs_of_the_first_half_of_a_head_are_rotated() -> None:
     cosine, sine = rotary_angles(SPEC, torch.float32, torch.device("cpu"))
     positions = torch.tensor([0, 1, 63])
     heads = torch.randn(3, 2, SPEC.head_dim)
@@ -165,7 +165,7 @@ def test_neighbours_are_rotated_and_the_second_half_of_a_head_is_not() -> None:
     assert torch.equal(rotated[..., 64:], heads[..., 64:])
 
 
-def test_angles_are_computed_in_single_precision_and_then_rounded() -> None:
+def test_angles_are_computed_in_float32_and_then_rounded() -> None:
     rough = rotary_angles(SPEC, torch.bfloat16, torch.device("cpu"))
     exact = rotary_angles(SPEC, torch.float32, torch.device("cpu"))
     for part, whole in zip(rough, exact, strict=True):

@@ -1,4 +1,4 @@
-"""Ranks that something else starts, as torchrun does."""
+"""Ranks that are started from outside, as by torchrun."""
 
 import pytest
 

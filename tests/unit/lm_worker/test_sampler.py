@@ -1,4 +1,4 @@
-"""What is chosen, from what, and that nothing but seed, index and logits decides."""
+"""Sampled tokens depend on seed, index and logits only, and on the right candidates."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -51,7 +51,7 @@ def tokens_of(logits: torch.Tensor, wishes: list[SamplingState], tokens: int) ->
 
 
 def kept(logits: torch.Tensor, spec: SamplingState) -> set[int]:
-    """Which tokens a drawn one may be, by the definitions, one after the other."""
+    """Tokens that may be sampled, by the definitions."""
     scores = logits.double()
     for token in spec.penalized_ids:
         factor = spec.params.repetition_penalty
@@ -70,7 +70,7 @@ def kept(logits: torch.Tensor, spec: SamplingState) -> set[int]:
 
 @settings(max_examples=300, deadline=None)
 @given(logits=rows_of_logits, spec=specs)
-def test_a_drawn_token_is_one_of_the_kept(logits: torch.Tensor, spec: SamplingState) -> None:
+def test_a_sampled_token_is_among_the_kept(logits: torch.Tensor, spec: SamplingState) -> None:
     token = tokens_of(logits[None].clone(), [spec], TOKENS)[0]
     if spec.params.temperature > 0:
         assert token < TOKENS
@@ -98,7 +98,7 @@ def test_the_rest_of_the_batch_does_not_matter(
         DRAWN,
     ],
 )
-def test_large_vocabularies_draw_the_same_in_every_batch(asked: SamplingState) -> None:
+def test_large_vocabularies_sample_the_same_in_every_batch(asked: SamplingState) -> None:
     logits = torch.randn(6, 20000, generator=torch.Generator().manual_seed(0)) * 4
     wishes = [wish(asked, seed=7, index=row) for row in range(6)]
     alone = [tokens_of(logits[row : row + 1], [wishes[row]], 19000)[0] for row in range(6)]
@@ -106,7 +106,7 @@ def test_large_vocabularies_draw_the_same_in_every_batch(asked: SamplingState) -
     assert len(set(alone)) > 1
 
 
-def test_padding_is_never_drawn_however_probable() -> None:
+def test_padding_is_never_sampled_however_probable() -> None:
     logits = torch.zeros(1, PADDED)
     logits[:, TOKENS:] = 50.0
     drawn = {tokens_of(logits, [wish(DRAWN, index=i)], TOKENS)[0] for i in range(300)}
@@ -114,13 +114,13 @@ def test_padding_is_never_drawn_however_probable() -> None:
     assert len(drawn) > 30
 
 
-def test_greedy_takes_the_best_of_all_columns_padding_included() -> None:
+def test_greedy_argmax_includes_padding() -> None:
     logits = torch.zeros(1, PADDED)
     logits[0, TOKENS + 3] = 1.0
     assert tokens_of(logits, [GREEDY], TOKENS) == [TOKENS + 3]
 
 
-def test_a_penalty_counts_in_greedy_choice_too() -> None:
+def test_a_penalty_applies_to_greedy_sampling() -> None:
     logits = torch.tensor([[2.0, 1.5, -1.0], [-1.0, -2.0, -1.2]])
     asked = wish(GREEDY, repetition_penalty=2.0, penalized_ids=(0,))
     assert tokens_of(logits, [asked, asked], 3) == [1, 2]
@@ -128,7 +128,7 @@ def test_a_penalty_counts_in_greedy_choice_too() -> None:
     assert logits.tolist() == [[2.0, 1.5, -1.0], [-1.0, -2.0, pytest.approx(-1.2)]]
 
 
-def test_the_penalty_comes_before_the_temperature_and_the_cuts() -> None:
+def test_the_penalty_applies_before_temperature_and_top_k() -> None:
     logits = torch.tensor([[3.0, 2.0, -9.0, -9.0]])
     asked = wish(DRAWN, top_k=1, repetition_penalty=2.0, penalized_ids=(0,))
     assert tokens_of(logits, [asked], 4) == [1]
@@ -171,7 +171,7 @@ def test_seed_and_index_both_matter() -> None:
     assert len(by_index) > 15
 
 
-def test_draws_stay_what_they_were() -> None:
+def test_sampled_tokens_are_pinned() -> None:
     """A resumed request goes on as it began, also after an upgrade."""
     logits = torch.linspace(-3.0, 3.0, 500)[None]
     wishes = [wish(DRAWN, seed=2**63 + 5, index=index) for index in range(6)]
@@ -179,7 +179,7 @@ def test_draws_stay_what_they_were() -> None:
     assert drawn == [428, 300, 312, 452, 288, 470]
 
 
-def test_log_probabilities_are_those_of_the_model_before_penalty_and_temperature() -> None:
+def test_logprobs_are_taken_before_penalty_and_temperature() -> None:
     logits = torch.randn(3, PADDED, generator=torch.Generator().manual_seed(3))
     wishes = [
         wish(DRAWN, top_k=2, repetition_penalty=3.0, penalized_ids=(1, 2), want_logprobs=True),
@@ -198,7 +198,7 @@ def test_log_probabilities_are_those_of_the_model_before_penalty_and_temperature
 
 
 @pytest.mark.parametrize("top_k", [100, CANDIDATES + 44])
-def test_top_p_is_a_share_of_what_top_k_kept(top_k: int) -> None:
+def test_top_p_applies_to_what_top_k_keeps(top_k: int) -> None:
     weights = 1.0 / torch.arange(1.0, 20001.0)
     reached = weights[:top_k].cumsum(0) >= 0.5 * weights[:top_k].sum()
     wishes = [wish(DRAWN, top_k=top_k, top_p=0.5, index=index) for index in range(200)]
@@ -207,7 +207,7 @@ def test_top_p_is_a_share_of_what_top_k_kept(top_k: int) -> None:
 
 
 @pytest.mark.parametrize("top_k", [50, CANDIDATES + 44])
-def test_all_of_top_k_and_no_others_are_drawn(top_k: int) -> None:
+def test_top_k_samples_all_of_its_tokens_and_no_others(top_k: int) -> None:
     logits = (torch.arange(1000.0) * -1e-4).expand(4000, -1)
     wishes = [wish(DRAWN, top_k=top_k, index=index) for index in range(4000)]
     assert set(tokens_of(logits, wishes, 1000)) == set(range(top_k))

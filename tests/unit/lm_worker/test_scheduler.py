@@ -26,7 +26,7 @@ from tests.unit.lm_worker.simulated_steps import (
 
 @dataclass
 class Crowd:
-    """Requests that come and go at random, and what becomes of them."""
+    """Requests that arrive and leave at random, and their output."""
 
     rng: random.Random
     scheduler: Scheduler
@@ -68,7 +68,7 @@ class Crowd:
             self.live.append(sequence)
 
     def leave(self) -> None:
-        """One of them is cancelled."""
+        """Cancel one."""
         victim = self.live.pop(self.rng.randrange(len(self.live)))
         self.scheduler.remove(victim)
         self.asked.pop(victim.request.request_id, None)
@@ -84,7 +84,7 @@ class Crowd:
         assert self.decoder._tables.keys() <= {one.sequence_id for one in self.live}
 
     def step(self, cancels: float) -> bool:
-        """One step, with somebody leaving while it runs; False when there is nothing to do."""
+        """One step, with a cancellation while it runs; False if there is nothing to do."""
         plan = self.scheduler.plan()
         if plan is not None:
             self.check_followers(plan)
@@ -115,7 +115,7 @@ class Crowd:
     prefill_slowdown=st.sampled_from([1.0, 1.75, math.inf]),
     prefix_cache=st.booleans(),
 )
-def test_every_answer_is_that_of_a_lone_run_and_every_block_comes_back(
+def test_output_is_that_of_a_run_alone_and_every_block_is_freed(
     seed: int,
     block_size: int,
     blocks: int,
@@ -138,7 +138,7 @@ def test_every_answer_is_that_of_a_lone_run_and_every_block_comes_back(
     steps = 0
     while crowd.step(cancels=0.0):
         steps += 1
-        assert steps < 5000, "somebody never finishes"
+        assert steps < 5000, "a request never finishes"
     assert crowd.live == []
     for name, request in crowd.asked.items():
         assert crowd.answers[name] == alone(request)
@@ -156,7 +156,7 @@ def rows_computed(scheduler: Scheduler, device: StepRunner, sequence: SequenceSt
 
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
-def test_a_second_question_about_the_same_image_computes_only_what_is_new(
+def test_a_second_request_about_an_image_computes_only_new_tokens(
     prefix_cache: bool,
 ) -> None:
     scheduler = Scheduler(
@@ -180,7 +180,7 @@ def test_a_second_question_about_the_same_image_computes_only_what_is_new(
 
 
 @pytest.mark.parametrize("max_batched_tokens", [7, 1000])
-def test_those_who_ask_about_an_image_at_once_have_it_computed_once(
+def test_concurrent_requests_about_an_image_prefill_it_once(
     max_batched_tokens: int,
 ) -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=max_batched_tokens)
@@ -198,7 +198,7 @@ def test_those_who_ask_about_an_image_at_once_have_it_computed_once(
     assert computed == {0: whole, 1: new, 2: whole, 3: new}
 
 
-def test_nobody_builds_on_rows_that_gave_no_numbers() -> None:
+def test_blocks_with_non_finite_values_are_not_reused() -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=1000)
     device = StepRunner(4, 1000, broken={0, 1})
     prompt = tuple(range(10, 22))
@@ -209,7 +209,7 @@ def test_nobody_builds_on_rows_that_gave_no_numbers() -> None:
     assert scheduler.pool.available == 64
 
 
-def test_nobody_builds_on_rows_of_an_answer_that_broke_later() -> None:
+def test_blocks_are_not_reused_after_a_later_non_finite_value() -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=1000)
     device = StepRunner(4, 1000)
     prompt = tuple(range(10, 22))
@@ -222,7 +222,7 @@ def test_nobody_builds_on_rows_of_an_answer_that_broke_later() -> None:
     assert rows_computed(scheduler, device, again) == len(prompt)
 
 
-def test_nobody_builds_on_rows_before_they_gave_a_number() -> None:
+def test_blocks_are_not_reused_before_a_finite_logit() -> None:
     scheduler = Scheduler(BlockPool(64, 4), max_num_seqs=4, max_batched_tokens=8)
     device = StepRunner(4, 8, broken={0})
     prompt = tuple(range(10, 22))
@@ -240,7 +240,7 @@ HEADER = 9
 
 
 @pytest.mark.parametrize("form", [None, OutputFormat("regex", "a")])
-def test_the_token_that_ends_the_header_ends_no_answer(form: OutputFormat | None) -> None:
+def test_the_header_token_is_no_stop_token(form: OutputFormat | None) -> None:
     request = replace(
         make_request("r", (1, 2), most=3),
         stop_ids=frozenset({7, HEADER}),
@@ -260,7 +260,7 @@ def test_the_token_that_ends_the_header_ends_no_answer(form: OutputFormat | None
     assert sequence.is_over()
 
 
-def test_a_next_turn_computes_only_what_is_behind_the_answer() -> None:
+def test_a_next_chat_turn_computes_only_new_tokens() -> None:
     scheduler = Scheduler(BlockPool(64, 1), max_num_seqs=4, max_batched_tokens=1000)
     device = StepRunner(1, 1000)
     asked = make_request("first", (1, 2, 3, 4, 5), most=6)

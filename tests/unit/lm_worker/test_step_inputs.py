@@ -1,4 +1,4 @@
-"""What a plan becomes before it goes to the device."""
+"""The inputs of a plan for the device."""
 
 import numpy as np
 import torch
@@ -31,14 +31,14 @@ def test_indices_count_from_the_beginning_of_the_step() -> None:
     assert inputs.logprob_indices.tolist() == [0, 2, 4]
 
 
-def test_images_go_where_the_ids_say() -> None:
+def test_image_embeddings_replace_their_ids() -> None:
     assert list(image_spans(PLAN)) == [
         ImageSpan("a", slice(0, 2), slice(1, 3)),
         ImageSpan("b", slice(7, 8), slice(0, 1)),
     ]
 
 
-def test_one_upload_moves_all_of_them() -> None:
+def test_one_upload_moves_all_inputs() -> None:
     inputs = step_inputs(PLAN)
     moved = open_device(DeviceOptions("cpu", "bfloat16")).upload(inputs)
     memory = set()

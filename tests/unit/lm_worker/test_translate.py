@@ -1,4 +1,4 @@
-"""Jobs as the engine gets them, those of the release before this one included."""
+"""Jobs become requests of the engine, also those of older releases."""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""Who comes first, who gives way, and what it takes to decide that."""
+"""Scheduling order, preemption and capacity."""
 
 import time
 from dataclasses import replace
@@ -14,7 +14,7 @@ from tests.unit.lm_worker.simulated_steps import StepRunner, alone, make_request
 
 
 @pytest.mark.parametrize("steps", [AGEING_STEPS * 4 - 1, AGEING_STEPS * 4])
-def test_a_request_of_the_last_priority_becomes_one_of_the_first_by_waiting(steps: int) -> None:
+def test_waiting_outweighs_priority(steps: int) -> None:
     scheduler = Scheduler(BlockPool(400, 1), max_num_seqs=1, max_batched_tokens=8)
     device = StepRunner(1, 8)
     request = make_request("busy", (1, 2), most=300)
@@ -33,7 +33,7 @@ def test_a_request_of_the_last_priority_becomes_one_of_the_first_by_waiting(step
     assert chunk.sequence_id == (last if has_aged else first).sequence_id
 
 
-def test_the_least_urgent_and_youngest_gives_way_first() -> None:
+def test_the_last_priority_is_preempted_first() -> None:
     scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=8)
     device = StepRunner(1, 8)
     for number, priority in enumerate([2, 4, 4, 3]):
@@ -45,7 +45,7 @@ def test_the_least_urgent_and_youngest_gives_way_first() -> None:
     assert scheduler.waiting == 2
 
 
-def test_more_are_taken_while_fewer_wait_than_run_and_there_is_room() -> None:
+def test_has_capacity_while_fewer_wait_than_run() -> None:
     scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=8)
     device = StepRunner(1, 8)
     sequences = [
@@ -61,7 +61,7 @@ def test_more_are_taken_while_fewer_wait_than_run_and_there_is_room() -> None:
     assert taken == [True, False, True, False]
 
 
-def test_prefills_are_there_until_the_last_row_of_a_prompt_is_computed() -> None:
+def test_is_prefilling_until_the_last_prompt_token() -> None:
     scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=2)
     device = StepRunner(1, 8)
     seen = [scheduler.is_prefilling]
@@ -73,7 +73,7 @@ def test_prefills_are_there_until_the_last_row_of_a_prompt_is_computed() -> None
     assert seen == [False, True, True, False]
 
 
-def test_none_are_taken_while_the_cache_is_full() -> None:
+def test_no_capacity_while_the_cache_is_full() -> None:
     scheduler = Scheduler(BlockPool(8, 1), max_num_seqs=4, max_batched_tokens=8)
     device = StepRunner(1, 8)
     for number in range(3):
@@ -89,7 +89,7 @@ def test_none_are_taken_while_the_cache_is_full() -> None:
     assert (when_full, scheduler.has_capacity) == (False, True)
 
 
-def test_the_youngest_gives_way_when_blocks_run_out() -> None:
+def test_the_newest_sequence_is_preempted_when_blocks_run_out() -> None:
     scheduler = Scheduler(BlockPool(6, 2), max_num_seqs=4, max_batched_tokens=100)
     device = StepRunner(2, 100)
     old = SequenceState(0, make_request("old", (1, 2, 3, 4), most=6), 0, ())
@@ -103,7 +103,7 @@ def test_the_youngest_gives_way_when_blocks_run_out() -> None:
     assert young.token_ids == alone(young.request)
 
 
-def test_a_suspect_has_its_steps_alone_until_it_has_a_token() -> None:
+def test_a_quarantined_sequence_runs_alone_until_it_has_a_token() -> None:
     scheduler = Scheduler(BlockPool(16, 2), max_num_seqs=2, max_batched_tokens=3)
     device = StepRunner(2, 3)
     for number in range(2):

@@ -1,4 +1,4 @@
-"""An engine that is about to sleep notices what comes just then."""
+"""An engine that is about to sleep notices a new request."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from tests.parity.engine_runs import Answers, Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
 
 
-async def test_a_request_that_comes_while_the_last_tokens_are_published_is_answered(
+async def test_a_request_added_during_the_last_publication_runs(
     checkpoint_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     golden = open_golden("bundled")

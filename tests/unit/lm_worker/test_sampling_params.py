@@ -1,4 +1,4 @@
-"""Every rule against its definition, written down plainly in double precision."""
+"""Every parameter against its definition in float64."""
 
 import math
 from dataclasses import replace
@@ -48,7 +48,7 @@ specs = st.builds(
 
 
 def shaped(logits: Floats, spec: SamplingState, allowed: npt.NDArray[np.bool_]) -> Floats:
-    """The scores to choose from; -inf where nothing can be."""
+    """The processed logits; -inf where a token is masked."""
     rule = spec.params
     scores: Floats = logits.copy()
     for token, bias in rule.logit_bias:
@@ -126,7 +126,7 @@ def waiting_time(spec: SamplingState, token: int) -> float:
 
 @settings(max_examples=400, deadline=None)
 @given(spec=specs, seed=st.integers(0, 2**31), closed=st.sampled_from([0.0, 0.5, 0.98]))
-def test_a_choice_is_the_one_of_the_definition(
+def test_a_sampled_token_is_that_of_the_definition(
     spec: SamplingState, seed: int, closed: float
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -176,7 +176,7 @@ def spec_of(
         (spec_of(output_ids=(0, 0, 0), presence_penalty=0.4), 0),
     ],
 )
-def test_greedy_choice_follows_the_rules_and_then_never_takes_padding(
+def test_greedy_sampling_with_logit_processors_ignores_padding(
     spec: SamplingState, chosen: int
 ) -> None:
     logits = torch.tensor([[2.0, 1.5, 1.0, 9.0]])
@@ -185,7 +185,7 @@ def test_greedy_choice_follows_the_rules_and_then_never_takes_padding(
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_logits_that_are_no_numbers_give_no_token(bad: float, temperature: float) -> None:
+def test_non_finite_logits_give_no_token(bad: float, temperature: float) -> None:
     logits = torch.zeros(2, 8)
     logits[0, 5] = bad
     spec = spec_of(temperature=temperature, want_logprobs=True)
@@ -194,7 +194,7 @@ def test_logits_that_are_no_numbers_give_no_token(bad: float, temperature: float
     assert sound.logprob == pytest.approx(-np.log(8))
 
 
-def test_a_free_request_beside_one_with_rules_is_chosen_from_untouched_logits() -> None:
+def test_logit_processors_of_one_request_do_not_touch_another() -> None:
     logits = torch.tensor([[2.0, 1.5, 1.0, 9.0]] * 2)
     ruled = spec_of(logit_bias=((1, 5.0),))
     assert [choice.token_id for choice in sample(CPU, logits, [spec_of(), ruled], 3)] == [3, 1]

@@ -1,4 +1,4 @@
-"""A request that others own may come back; it is not taken for the one that was refused."""
+"""A request whose lease was lost and regained is not mistaken for its old sequence."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ FIRST = 0  # sequence of an engine
 KNOWN = 3  # tokens that were published before the lease lapsed
 
 
-async def test_a_request_comes_back_while_a_step_runs(
+async def test_a_request_is_added_again_while_a_step_runs(
     checkpoint_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     golden = open_golden("bundled")

@@ -1,4 +1,4 @@
-"""Sequences that share an image, or a last step, and leave while the engine waits."""
+"""Sequences that share an image or a last step are removed while the engine waits."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tests.parity.engine_runs import Layout, ask, running
 from tests.parity.golden_plans import cases, open_golden
 
 
-async def test_a_request_is_removed_while_another_ones_image_is_dropped(
+async def test_a_request_is_removed_while_the_image_of_another_is_dropped(
     checkpoint_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     golden, folder = open_golden("bundled"), checkpoint_dir("micro-glm4v")
@@ -53,7 +53,7 @@ async def test_a_request_is_removed_while_another_ones_image_is_dropped(
     assert sorted(dropped) == sorted(["another image", first.request.image, "another image"])
 
 
-async def test_an_image_others_count_on_is_sent_though_who_sent_it_leaves(
+async def test_a_shared_image_is_sent_although_its_first_request_is_cancelled(
     checkpoint_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     golden, folder = open_golden("bundled"), checkpoint_dir("micro-glm4v")
