@@ -125,6 +125,8 @@ class Admission:
             want_prompt_logprobs=request.HasField("prompt_logprobs"),
             prompt_logprobs=request.prompt_logprobs,
             header_id=header_id(self._tokenizer),
+            tokenizer_digest=self._tokenizer.digest,
+            image_tokens=self._spec.vision.num_image_tokens if image_digest else 0,
             owner=caller.owner,
             client=caller.share,
         )

@@ -55,7 +55,7 @@ class RequestFollower:
     Args:
         broker: Reads journals and ends requests.
         tokenizer: Of the model.
-        fingerprint: Of the model; requests for another one are refused.
+        fingerprint: Of the model; requests for a model with another tokenizer are refused.
         image_tokens: Tokens that an image takes in the language model's context.
         keepalive_s: After this long without an event a stream repeats its stage.
     """
@@ -87,7 +87,7 @@ class RequestFollower:
 
         `token_offsets` has the tokens of each choice that were received before and are not reported
         again; missing values are 0. Raises UnknownReference for a request that `caller` does not
-        own or that was made for another model, InvalidRequest for too many offsets, RequestFailed
+        own or whose model has another tokenizer, InvalidRequest for too many offsets, RequestFailed
         and Unavailable. The stream raises InvalidRequest for an offset that exceeds the answer.
         """
         with ExitStack() as opened:
@@ -142,7 +142,7 @@ class RequestFollower:
         builder = EventBuilder(
             journal.job,
             self._tokenizer,
-            image_tokens=self._image_tokens,
+            image_tokens=journal.job.image_tokens or self._image_tokens,
             choice=choice,
             token_offset=token_offset,
         )
@@ -160,10 +160,12 @@ class RequestFollower:
         """Open a journal; `opened` closes it."""
         journal = await self._broker.follow_journal(request_id, caller.owner)
         opened.enter_context(closing(journal))
-        if journal.job.fingerprint != self._fingerprint:
+        job = journal.job
+        # With the same tokenizer the model does not matter: as after a rolling update.
+        if job.fingerprint != self._fingerprint and job.tokenizer_digest != self._tokenizer.digest:
             raise UnknownReference(
-                f"request {journal.job.request_id!r} was made for model {journal.job.fingerprint}, "
-                f"this gateway serves {self._fingerprint}"
+                f"request {job.request_id!r} was made for model {job.fingerprint}, "
+                f"this gateway serves {self._fingerprint}, which has another tokenizer"
             )
         return journal
 

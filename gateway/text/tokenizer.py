@@ -3,8 +3,9 @@
 Source of the pattern: tokenization_chatglm.py of THUDM/glm-4v-9b.
 """
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tiktoken
@@ -25,7 +26,10 @@ _SPACES = re.compile(r"\s+")
 
 
 class Tokenizer:
-    """Byte-pair encoding with one vocabulary. Text never becomes special tokens."""
+    """Byte-pair encoding with one vocabulary. Text never becomes special tokens.
+
+    `digest` is equal for tokenizers that turn token ids into the same bytes.
+    """
 
     def __init__(self, ranks: dict[bytes, int], spec: ModelSpec) -> None:
         # No token is registered as special: "<|user|>" in a text is ordinary text.
@@ -38,6 +42,7 @@ class Tokenizer:
         }
         self._max_tokens = spec.context_tokens
         self._longest_token = max(map(len, ranks))  # bytes
+        self.digest = _digest(self._bytes, self._special)
 
     @classmethod
     def read(cls, model_dir: Path, spec: ModelSpec) -> "Tokenizer":
@@ -75,6 +80,13 @@ class Tokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token adds to an answer; none for special tokens and padding."""
         return self._bytes[token_id] if token_id < len(self._bytes) else b""
+
+
+def _digest(tokens: Sequence[bytes], special: Mapping[str, int]) -> bytes:
+    digest = hashlib.sha256(repr(sorted(special.items())).encode())
+    for token in tokens:
+        digest.update(len(token).to_bytes(4, "little") + token)
+    return digest.digest()
 
 
 def _longest_run_of_spaces(text: str) -> int:

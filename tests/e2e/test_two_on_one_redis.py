@@ -1,8 +1,9 @@
 """Two models, or two deployments of one, share a Redis while their processes are killed."""
 
 import asyncio
+import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -147,3 +148,39 @@ async def settled(fleet: Fleet, side: Side) -> None:
     while left := await left_behind(fleet.connection, side.keys):
         assert time.monotonic() < deadline, left
         await asyncio.sleep(0.1)
+
+
+async def test_a_rolling_update_to_other_weights_finishes_what_is_in_flight(fleet: Fleet) -> None:
+    """The former gateway drains, and clients go on through one of the new model."""
+    former, updated = ("gateway", "vision_worker", "slow_lm_worker"), Side("-model", False).services
+    await fleet.only(*former)
+    questions = [ask("why", seed=number, max_tokens=3 * TOKENS) for number in range(3)]
+    questions.append(ask("what", draw("update"), max_tokens=3 * TOKENS))
+    async with Reader([fleet.target("gateway")]) as reader:
+        undisturbed = [await reader.read(again(question)) for question in questions]
+    readings = [Reading(again(question)) for question in questions]
+    async with anyio.create_task_group() as group:
+        for reading in readings:
+            group.start_soon(read_through, fleet, ["gateway", updated[0]], reading)
+        while min(len(reading.token_ids) for reading in readings) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await fleet.start(*updated)
+        fleet.signal("gateway", signal.SIGTERM)
+    side = Side("", has_ids_of_other=False)
+    for reading, expected in zip(readings, undisturbed, strict=True):
+        assert reading.interruptions > 0
+        await assert_as_alone(fleet, side, reading, expected)
+    for name in former[1:]:
+        fleet.signal(name, signal.SIGTERM)
+        assert await fleet.ended(name) == 0
+    async with Reader([fleet.target(updated[0])]) as reader:
+        after = await reader.read(again(questions[0]))
+    assert after.terminal == ["finished"]
+    assert after.token_ids != undisturbed[0].token_ids
+    await settled(fleet, side)
+
+
+async def read_through(fleet: Fleet, gateways: Sequence[str], reading: Reading) -> None:
+    """Read to the end, through the first gateway for as long as it runs."""
+    async with Reader([fleet.target(name) for name in gateways]) as reader:
+        await reader.read_on(reading)

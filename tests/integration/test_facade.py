@@ -17,6 +17,7 @@ from gateway.facade import Gateway
 from gateway.streaming.follow import EventStream
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.tiny import write_tiny
 from glm4v.errors import Cancelled, Glm4vError, IdTaken, UnknownReference
 from glm4v.v1 import inference_pb2 as api
 from tests.integration.gateway_bench import (
@@ -158,3 +159,30 @@ async def test_a_stream_holds_neither_the_request_nor_its_image(gateway: Gateway
     assert sys.getrefcount(request) == references
     assert most_bytes > 3 * 2**20 > 3 * held_bytes
     await stream.aclose()
+
+
+@pytest.fixture
+def updated(broker: Broker, tmp_path: Path) -> Gateway:
+    """A gateway of other weights with the same tokenizer, as after a rolling update."""
+    write_tiny(tmp_path / "updated", seed=7)
+    return gateway_of(broker, Checkpoint.open(tmp_path / "updated"))
+
+
+async def test_a_gateway_of_other_weights_goes_on_with_a_request_of_the_former(
+    gateway: Gateway, updated: Gateway, worker: ScriptedWorker
+) -> None:
+    stream = await start(gateway, ANN, ask("r", stop=["wer"]))
+    attached = await updated.attach(ANN, attach("r"))
+    lease = await worker.claim()
+    assert await worker.say(lease, "answer") == "ok"
+    assert await rest(attached) == await rest(stream)
+
+
+async def test_a_gateway_with_another_tokenizer_does_not_follow(
+    gateway: Gateway, updated: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(updated._follower._tokenizer, "digest", b"another")
+    await start(gateway, ANN, ask("r"))
+    error = await error_of(updated.attach(ANN, attach("r")))
+    assert isinstance(error, UnknownReference)
+    assert "another tokenizer" in str(error)

@@ -102,6 +102,8 @@ class Job(_message.Message):
     FORMER_DIGEST_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    TOKENIZER_DIGEST_FIELD_NUMBER: _builtins.int
+    IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request and its journal."""
     fingerprint: _builtins.str
@@ -156,6 +158,10 @@ class Job(_message.Message):
     """Client that shares the queue and the limits with other clients: a digest of the owner or, of anonymous callers, of
     the host. Empty: unknown, without a limit of its own.
     """
+    tokenizer_digest: _builtins.bytes
+    """Digest of the tokenizer: a gateway of another model with the same tokenizer can turn the answer into text."""
+    image_tokens: _builtins.int
+    """Tokens that the image takes in the context; 0 without an image."""
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Prompt, the image as its 3 placeholder tokens."""
@@ -209,10 +215,12 @@ class Job(_message.Message):
         former_digest: _builtins.bytes = ...,
         owner: _builtins.str = ...,
         client: _builtins.str = ...,
+        tokenizer_digest: _builtins.bytes = ...,
+        image_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "header_id", b"header_id", "response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "client", b"client", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "former_digest", b"former_digest", "header_id", b"header_id", "image_digest", b"image_digest", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "orphan_timeout_ms", b"orphan_timeout_ms", "owner", b"owner", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "timeout_ms", b"timeout_ms", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "client", b"client", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "former_digest", b"former_digest", "header_id", b"header_id", "image_digest", b"image_digest", "image_tokens", b"image_tokens", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "orphan_timeout_ms", b"orphan_timeout_ms", "owner", b"owner", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "timeout_ms", b"timeout_ms", "tokenizer_digest", b"tokenizer_digest", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__header_id: _TypeAlias = _typing.Literal["header_id"]  # noqa: Y015
     _WhichOneofArgType__header_id: _TypeAlias = _typing.Literal["_header_id", b"_header_id"]  # noqa: Y015
