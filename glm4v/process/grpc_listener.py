@@ -63,7 +63,7 @@ class GrpcListener:
             options=server_options(self._limits),
         )
         services = [*self._register(self._server)] if self._register else []
-        await health.register(self._server, services)
+        health.register(self._server, services)
         reflection.enable_server_reflection(
             [process_health.SERVICE, *services, reflection.SERVICE_NAME], self._server
         )

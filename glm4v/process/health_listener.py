@@ -29,7 +29,7 @@ class HealthListener:
         self._server = aio.server(
             interceptors=[ErrorInterceptor()], options=server_options(_LIMITS)
         )
-        await health.register(self._server, [])
+        health.register(self._server, [])
         register_metrics(MetricsServicer(self._metrics), self._server)
         bind(self._server, self._address, variable_of("health_listen"))
         await self._server.start()

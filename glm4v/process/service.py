@@ -130,10 +130,11 @@ class _Host:
 
     async def _drain(self) -> None:
         timeout_s, listeners = self._settings.drain_timeout_s, self._process.listeners
-        await self._health.set_serving(False)
+        self._health.set_serving(False)
         for listener in listeners:
             await listener.refuse()
         await asyncio.sleep(min(_REFUSING_S, timeout_s / 4))
+        self._health.end_watches()
         with anyio.CancelScope(shield=True):  # gRPC's own task does not survive a cancellation
             await asyncio.gather(*(listener.stop(timeout_s / 2) for listener in listeners))
         if self._running_tasks:
@@ -155,7 +156,7 @@ class _Host:
         await self._wait_until_ready()
         if self._process.stopping.is_set():
             return
-        await self._health.set_serving(True)
+        self._health.set_serving(True)
         log.info("ready on %s", self._settings.listen)
         self._running_tasks = len(self._process.tasks)
         async with anyio.create_task_group() as group:
