@@ -45,9 +45,10 @@ SECONDS ?= 60
 SEED ?= 1
 CLIENTS ?= 32
 ERASE ?=
+TWO_MODELS ?=
 
-chaos: setup ## Break every process while clients use the system (SECONDS, SEED, CLIENTS, ERASE=1)
-	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS) $(if $(ERASE),--erase)
+chaos: setup ## Break every process while clients use the system (SECONDS, SEED, CLIENTS, ERASE=1, TWO_MODELS=1)
+	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS) $(if $(ERASE),--erase) $(if $(TWO_MODELS),--two-models)
 
 REPORT ?= docs/benchmarks/soak
 

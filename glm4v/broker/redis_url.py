@@ -1,4 +1,4 @@
-"""What a Redis URL stands for: one server, the master that Sentinels know, or a cluster.
+"""Opens clients for Redis URLs: one server, a master that Sentinels watch, or a cluster.
 
 redis://[user:password@]host:port/0           also rediss:// (TLS)
 unix:///path                                  a unix socket
@@ -25,59 +25,59 @@ _SENTINEL_PORT = 26379
 
 
 class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Connections to the master that Sentinels know; callers wait for one of them."""
+    """A bounded pool of connections to the master that Sentinels name; callers wait for one."""
 
 
 class _BoundedCluster(RedisCluster):
-    """A cluster's client that makes callers wait, where the library's own bound raises."""
+    """A client for a cluster whose callers wait at the limit; the library's own limit raises."""
 
-    def __init__(self, *args: Any, turns: int, **options: Any) -> None:
+    def __init__(self, *args: Any, max_calls: int, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._turns = asyncio.Semaphore(turns)
+        self._slots = asyncio.Semaphore(max_calls)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with self._turns:
+        async with self._slots:
             return await super().execute_command(*args, **options)
 
 
 def open_redis(url: str, *, connections: int, socket_timeout_s: float) -> Any:
-    """A client for one kind of call; it connects when it is first used.
+    """A client for one kind of call; it connects on first use.
 
-    At most `connections` to one server; more callers wait for their turn. Any: the library's
-    annotations mix its synchronous and asynchronous answers. Raises ConfigurationError, without the
-    URL, as it may hold a password.
+    It opens at most `connections` to one server; further callers wait. The type is Any because the
+    library's annotations mix synchronous and asynchronous results. Raises ConfigurationError,
+    without the URL, which may contain a password.
     """
     options: dict[str, Any] = {
         "socket_connect_timeout": CALL_TIMEOUT_S,
         "socket_timeout": socket_timeout_s,
-        "protocol": 2,  # answers of one shape with every version of the library
+        "protocol": 2,  # the same reply types with every version of the library
     }
     pool: dict[str, Any] = {
         "max_connections": connections,
         "timeout": socket_timeout_s,
-        # A call that timed out is not tried again here: who calls knows how long it is worth.
+        # A call that timed out is not retried here: the caller knows how long to try.
         "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, (ConnectionError,)),
         "retry_on_error": [ConnectionError, BusyLoadingError],
     }
-    scheme, _, place = url.partition("://")
+    scheme, _, address = url.partition("://")
     match scheme:
-        case "redis" | "rediss" | "unix" if place:
+        case "redis" | "rediss" | "unix" if address:
             return _server(url, options | pool)
         case "redis+sentinel":
-            return _master(place, options, pool)
+            return _master(address, options, pool)
         case "redis+cluster" | "rediss+cluster":
-            return _cluster(f"{scheme.removesuffix('+cluster')}://{place}", connections, options)
-    raise ConfigurationError(f"the Redis URL must begin with {KINDS}")
+            return _cluster(f"{scheme.removesuffix('+cluster')}://{address}", connections, options)
+    raise ConfigurationError(f"the Redis URL must start with {KINDS}")
 
 
 def address_of(url: str) -> str:
-    """Where a URL points, without what may be secret: neither account nor options."""
-    scheme, _, place = url.partition("?")[0].partition("://")
-    return f"{scheme}://{place.rpartition('@')[2]}"
+    """The address in a URL, without credentials and options, which may be secret."""
+    scheme, _, address = url.partition("?")[0].partition("://")
+    return f"{scheme}://{address.rpartition('@')[2]}"
 
 
 async def close_redis(client: Any) -> None:
-    """Give the connections back, those to Sentinels too."""
+    """Close the connections, including those to Sentinels."""
     await client.aclose()
     pool = getattr(client, "connection_pool", None)  # a cluster's client has several
     if isinstance(pool, SentinelConnectionPool):
@@ -88,27 +88,27 @@ async def close_redis(client: Any) -> None:
 def _server(url: str, options: dict[str, Any]) -> Any:
     try:
         return Redis.from_pool(BlockingConnectionPool.from_url(url, **options))
-    except ValueError:  # its words may show a password
+    except ValueError:  # its message may contain a password
         raise ConfigurationError(
-            f"the Redis URL at {address_of(url)} cannot be read; "
+            f"the Redis URL at {address_of(url)} is invalid; "
             "it is redis://HOST:PORT/0, rediss://HOST:PORT/0 or unix:///PATH"
         ) from None
 
 
 def _cluster(url: str, connections: int, options: dict[str, Any]) -> Any:
     try:
-        # A node that a redirection leads to may need one more than its turns.
-        return _BoundedCluster.from_url(url, turns=connections, **options)
+        # A redirection may need one connection more than the limit.
+        return _BoundedCluster.from_url(url, max_calls=connections, **options)
     except (RedisClusterException, ValueError):
         raise ConfigurationError(
-            "the Redis URL of a cluster is redis+cluster://HOST:PORT of any node"
+            "the Redis URL of a cluster is redis+cluster://HOST:PORT, with any of its nodes"
         ) from None
 
 
-def _master(place: str, options: dict[str, Any], pool: dict[str, Any]) -> Any:
-    """Asks the Sentinels for the master at every new connection, so that it follows a failover."""
-    account, _, place = place.rpartition("@")
-    hosts, _, name = place.partition("/")
+def _master(address: str, options: dict[str, Any], pool: dict[str, Any]) -> Any:
+    """Each new connection asks the Sentinels for the master, so the client follows a failover."""
+    account, _, address = address.rpartition("@")
+    hosts, _, name = address.partition("/")
     service, _, database = name.partition("/")
     try:
         nodes = [_node(host) for host in hosts.split(",")]

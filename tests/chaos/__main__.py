@@ -9,8 +9,8 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ import anyio
 from glm4v.checkpoint.tiny import write_tiny
 from glm4v.local.redis_server import RedisServer
 from tests.chaos.checker import Verdict, check, count_leaks
-from tests.chaos.faults import NAMES, Faults
+from tests.chaos.faults import NAMES, OTHER, OTHER_NAMES, Faults
 from tests.chaos.load import Load
 from tests.e2e.fleet import Fleet
 from tests.e2e.reading import Reader
@@ -28,32 +28,55 @@ from tests.shifted_redis import LIBRARIES, ShiftedRedis
 from tests.small_disk import SmallDisk
 
 _ENVIRONMENT = {"GLM4V_RESULT_TTL_S": "7200"}  # the checker reads every journal at the end
+_SEEDS = 10**6  # a second model, and what is asked of it, have other seeds
 _LAST_REQUESTS_S = 120.0  # how long the requests under way at the end may take
 
 
 async def run(
-    model: Path, seconds: float, seed: int, clients: int, disk: SmallDisk | None, *, erases: bool
+    models: Sequence[Path],
+    seconds: float,
+    seed: int,
+    clients: int,
+    disk: SmallDisk | None,
+    *,
+    erases: bool,
 ) -> Verdict:
-    """One run; writes the table."""
+    """One run, with one model or with two on the same Redis; writes the table."""
     started = time.monotonic()
     data_dir = None if disk is None else disk.folder / "data"
     redis = ShiftedRedis if LIBRARIES else RedisServer
-    async with Fleet(model, environment=_ENVIRONMENT, data_dir=data_dir, redis=redis) as fleet:
-        await fleet.start(*NAMES)
-        load, faults = Load(seed), Faults(fleet, seed, disk=disk, erases=erases)
-        async with Reader(fleet.targets, timeout_s=seconds + _LAST_REQUESTS_S) as reader:
+    names = (NAMES, OTHER_NAMES)[: len(models)]
+    async with Fleet(
+        models[0],
+        environment=_ENVIRONMENT,
+        variants={OTHER: {"GLM4V_MODEL": str(models[-1])}},
+        data_dir=data_dir,
+        redis=redis,
+    ) as fleet:
+        services = [name for each in names for name in each]
+        await fleet.start(*services)
+        faults = Faults(fleet, seed, names=services, disk=disk, erases=erases)
+        loads = [Load(seed + _SEEDS * number) for number in range(len(models))]
+        async with AsyncExitStack() as stack:
+            timeout_s = seconds + _LAST_REQUESTS_S
+            readers = [
+                await stack.enter_async_context(Reader(_gateways(fleet, each), timeout_s))
+                for each in names
+            ]
             async with anyio.create_task_group() as group:
                 for number in range(clients):
-                    group.start_soon(load.client, reader, number)
+                    side = number % len(models)
+                    group.start_soon(loads[side].client, readers[side], number)
                 await faults.run(seconds)
-                load.stop()
+                for load in loads:
+                    load.stop()
                 group.cancel_scope.deadline = anyio.current_time() + _LAST_REQUESTS_S
-            undisturbed = await load.answer_undisturbed(reader)
             verdict = Verdict(
                 sum(faults.counts.values()), faults.erasures, crashes=len(faults.crashes)
             )
-            await check(fleet, load, undisturbed, verdict)
-        for name in ("lm_worker", "lm_worker-2"):
+            for load, reader in zip(loads, readers, strict=True):
+                await check(fleet, load, await load.answer_undisturbed(reader), verdict)
+        for name in (name for name in services if name.startswith("lm_worker")):
             verdict.blocks_leaked += await count_leaks(fleet, name)
             fleet.signal(name, signal.SIGTERM)
             verdict.crashes += await fleet.ended(name) != 0  # 1: its cache is inconsistent
@@ -62,6 +85,10 @@ async def run(
     for crash in faults.crashes:
         sys.stderr.write(crash + "\n")
     return verdict
+
+
+def _gateways(fleet: Fleet, names: Sequence[str]) -> list[str]:
+    return [fleet.target(name) for name in names if name.startswith("gateway")]
 
 
 def _show(figures: Mapping[str, float], title: str) -> None:
@@ -79,6 +106,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32, help="that ask at the same time")
     parser.add_argument("--erase", action="store_true", help="also empty Redis now and then")
     parser.add_argument("--model", type=Path, help="a checkpoint; a tiny one by default")
+    parser.add_argument(
+        "--two-models", action="store_true", help="serve a second model on the same Redis"
+    )
     arguments = parser.parse_args()
     with TemporaryDirectory(prefix="glm4v-") as folder, ExitStack() as stack:
         try:
@@ -92,9 +122,13 @@ def main() -> None:
         if model is None:
             model = Path(folder) / "tiny"
             write_tiny(model)
+        models = [model.absolute()]
+        if arguments.two_models:
+            models.append(Path(folder) / "other")
+            write_tiny(models[-1], seed=_SEEDS)
         verdict = asyncio.run(
             run(
-                model.absolute(),
+                models,
                 arguments.seconds,
                 arguments.seed,
                 arguments.clients,

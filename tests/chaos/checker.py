@@ -70,13 +70,16 @@ async def check(
         journal = await read_journal(fleet.connection, fleet.keys, reading.request_id)
         judge(verdict, reading, journal, undisturbed[name])
     pauses = sorted(reading.longest_pause_s for _, reading in load.readings if reading.token_ids)
-    verdict.pause_p99_s = round(pauses[math.ceil(0.99 * len(pauses)) - 1], 3) if pauses else 0.0
+    if pauses:
+        p99_s = round(pauses[math.ceil(0.99 * len(pauses)) - 1], 3)
+        verdict.pause_p99_s = max(verdict.pause_p99_s, p99_s)
     await check_end(fleet, load, verdict)
 
 
 async def check_end(fleet: Fleet, load: Load, verdict: Verdict) -> None:
     """Fill in what does not depend on single requests."""
-    verdict.encodes_per_image_max = load.most_encodes(fleet)
+    most = load.most_encodes(fleet)
+    verdict.encodes_per_image_max = max(verdict.encodes_per_image_max, most)
     verdict.left_in_redis += len(await left_behind(fleet.connection, fleet.keys))
 
 

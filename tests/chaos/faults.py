@@ -21,6 +21,8 @@ NAMES = (
     *("vision_worker", "vision_worker-2"),
     *("lm_worker", "lm_worker-2"),
 )
+OTHER = "other"  # suffix of the services of a second model
+OTHER_NAMES = (f"gateway-{OTHER}", f"vision_worker-{OTHER}", f"lm_worker-{OTHER}")
 _KINDS = {  # with how often each is chosen
     ("kill", "lm_worker"): 5,
     ("pause", "lm_worker"): 3,
@@ -59,8 +61,8 @@ class Faults:
 
     `counts` are the faults by kind and process; `crashes` the ends that nobody asked for. `disk`
     is what Redis lies on, where that can be filled. Its clock is set where it is one that can be.
-    With `erases` Redis also loses everything it holds, now and then. Those `spared` are never
-    broken.
+    `names` are the services. With `erases` Redis also loses everything it holds, now and then.
+    Those `spared` are never broken.
     """
 
     def __init__(
@@ -70,9 +72,11 @@ class Faults:
         *,
         disk: SmallDisk | None = None,
         erases: bool = False,
+        names: Sequence[str] = NAMES,
         spared: Sequence[str] = (),
     ) -> None:
         self._fleet = fleet
+        self._names = names
         self._disk = disk
         has_clock = isinstance(fleet.redis, ShiftedRedis)
         self._kinds = (
@@ -109,7 +113,7 @@ class Faults:
     def _break_something(self, group: anyio.abc.TaskGroup) -> None:
         kinds, weights = zip(*self._kinds.items(), strict=True)
         [(kind, module)] = self._dice.choices(kinds, weights)
-        names = [name for name in (*NAMES, "redis") if name.startswith(module)]
+        names = [name for name in (*self._names, "redis") if name.startswith(module)]
         name = self._dice.choice(names)
         pause_s = self._dice.uniform(0.2, 2.5) * LEASE_S
         if name in self._broken | self._spared or name not in (*self._fleet.running, "redis"):
@@ -196,7 +200,7 @@ class Faults:
         while True:
             await asyncio.sleep(0.2)
             running = self._fleet.running
-            for name in NAMES:
+            for name in self._names:
                 if name not in running and name not in self._broken:
                     self.crashes.append(f"{name}: {self._fleet.log(name)[-2000:]}")
                     await self._fleet.start(name, wait=False)
@@ -206,9 +210,9 @@ class Faults:
         if "redis" in self._broken:
             self._fleet.signal("redis", signal.SIGKILL)
             self._fleet.start_redis()
-        for name in NAMES:
-            if name in self._fleet.running:
+        for name in self._names:
+            with contextlib.suppress(ProcessLookupError, KeyError):  # it has ended meanwhile
                 self._fleet.signal(name, signal.SIGCONT)
         await asyncio.sleep(LEASE_S)  # one that was being drained is gone by now
         running = self._fleet.running
-        await self._fleet.start(*(name for name in NAMES if name not in running))
+        await self._fleet.start(*(name for name in self._names if name not in running))

@@ -1,5 +1,5 @@
--- Renew, for their owners, the leases that were renewed later than now: the clock was set back since, and
--- they would not lapse before it is where it was. Redis says of these that no time has passed.
+-- Renew, for their owners, the leases that were renewed later than now: the clock was set back since, so they would
+-- not lapse until it reaches that time again. Redis reports an idle time of 0 for them.
 -- KEYS jobs
 -- ARGV group
 local jobs, group, PAGE = KEYS[1], ARGV[1], 100
