@@ -37,18 +37,30 @@ def open_device(options: DeviceOptions) -> Device:
     Raises ConfigurationError for options that are unknown or that the device cannot satisfy.
     """
     device: Device
-    match options.device:
-        case "auto" | "cpu":
+    name = best_device() if options.device == "auto" else options.device
+    match name:
+        case "cpu":
             from glm4v.device.cpu.device import CpuDevice
 
             device = CpuDevice.open(options)
+        case "cuda":
+            from glm4v.device.cuda.device import CudaDevice
+
+            device = CudaDevice.open(options)
         case "simulated":
             from glm4v.device.simulated.device import SimulatedDevice
 
             device = SimulatedDevice.open(options)
         case _:
             raise ConfigurationError(
-                f"unknown device {options.device!r}; use one of auto, cpu, simulated"
+                f"unknown device {name!r}; use one of auto, cpu, cuda, simulated"
             )
     log.info("device %s: %s", device.name, device.description)
     return device
+
+
+def best_device() -> str:
+    """What "auto" chooses: a GPU if there is one, else the CPU."""
+    from glm4v.device.cuda.device import is_available
+
+    return "cuda" if is_available() else "cpu"

@@ -149,6 +149,10 @@ class Device(ABC):
         """The device's own decoder layers; None to run them one by one in torch."""
         return None
 
+    def capture(self, decoder: Decoder) -> Decoder:
+        """`decoder`, which runs layers one by one in torch, sped up where the device can."""
+        return decoder
+
     def embedding_table(self, weight: torch.Tensor) -> torch.Tensor:
         """The embedding table in the dtype it is stored in; takes ownership of `weight`."""
         return weight

@@ -126,8 +126,8 @@ class DeviceSettings(ServiceSettings):
 
     device: str = Field(
         "auto",
-        description="device to compute on: auto, cpu, or simulated, which hashes and computes "
-        "nothing",
+        description="device to compute on: auto, cpu, cuda, or simulated, which hashes and "
+        "computes nothing",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="dtype of activations and KV cache; auto is the device's best"

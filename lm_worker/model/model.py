@@ -85,4 +85,6 @@ def _decoder(
     )
     layers = (layer_weights(layer, spec, weights, shard) for layer in range(spec.layers))
     own = device.decoder(layers, shape, collective)
-    return own if own is not None else TorchDecoder(layers, shape, device, collective)
+    if own is not None:
+        return own
+    return device.capture(TorchDecoder(layers, shape, device, collective))

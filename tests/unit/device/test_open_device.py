@@ -8,6 +8,12 @@ from glm4v.device.cpu import device as cpu
 from glm4v.errors import ConfigurationError
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere "auto" is a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.mark.parametrize(
     ("options", "dtype", "weight_bytes"),
     [
@@ -37,7 +43,7 @@ def test_the_cpu_stores_weights_in_16_bits_if_asked_or_if_nothing_is_lost(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (DeviceOptions("tpu"), "unknown device 'tpu'; use one of auto, cpu, simulated"),
+        (DeviceOptions("tpu"), "unknown device 'tpu'; use one of auto, cpu, cuda, simulated"),
         (DeviceOptions("cpu", "int8"), "unknown dtype 'int8'; use one of auto, float32"),
         (DeviceOptions("cpu", "float32", "int8"), "unknown dtype 'int8'"),
         (DeviceOptions("cpu", "auto", "float16"), "in float32 from weights in float16"),

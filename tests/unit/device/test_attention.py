@@ -1,4 +1,4 @@
-"""Paged attention on the CPU, by kernels and by torch, against attention written out."""
+"""Paged attention on the CPU, with the operators for GPUs too, against attention written out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm4v.device import Attention, AttentionSegment
+from glm4v.device import Attention, AttentionSegment, Device
 from glm4v.device.cpu.attention import _QUERY_BLOCK, _SHORT
 from glm4v.device.cpu.device import CpuDevice
 from glm4v.device.cpu.kernels import open_kernels
+from glm4v.device.cuda.device import CudaDevice
 
 HEADS, KV_HEADS, HEAD_DIM, LAYERS = 4, 2, 8, 2
 
@@ -19,15 +20,18 @@ HEADS, KV_HEADS, HEAD_DIM, LAYERS = 4, 2, 8, 2
 class Means:
     """What attends."""
 
-    device = CpuDevice(torch.float32)
+    device: Device = CpuDevice(torch.float32)
 
 
 @pytest.fixture(
     scope="module",
     autouse=True,
-    params=[pytest.param("kernels", marks=pytest.mark.needs_compiler), "torch"],
+    params=[pytest.param("kernels", marks=pytest.mark.needs_compiler), "torch", "cuda"],
 )
 def means(request: pytest.FixtureRequest) -> None:
+    if request.param == "cuda":
+        Means.device = CudaDevice(torch.device("cpu"), torch.float32)
+        return
     kernels = open_kernels() if request.param == "kernels" else None
     assert (kernels is not None) == (request.param == "kernels")
     Means.device = CpuDevice(torch.float32, kernels)

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs, with PyTorch's own operators, CUDA graphs and NCCL."""

@@ -1,0 +1,154 @@
+"""The code for GPUs, on the CPU, against the outputs of the original implementation.
+
+Decode steps run as on a GPU: padded, from tensors that keep their places. Instead of a graph, the
+recorded function is called again.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.weights import Weights
+from glm4v.device.cuda import captured_decoder
+from glm4v.device.cuda.captured_decoder import CapturedDecoder
+from glm4v.device.cuda.device import CudaDevice
+from glm4v.device.cuda.graph import RepeatedCalls
+from glm4v.images import ImageLimits
+from tests.parity.golden_plans import GoldenCase, cases, load_model, open_golden, play, read_case
+from tests.parity.test_language import TOLERANCE, WHOLE, compare
+from vision_worker.model import VisionModel
+from vision_worker.preprocess import pixel_values
+
+CPU = torch.device("cpu")
+
+
+class Model:
+    """A checkpoint as a GPU would run it, with its golden outputs."""
+
+    def __init__(
+        self, folder: Path, dtype: torch.dtype = torch.float32, golden_name: str = "bundled"
+    ) -> None:
+        checkpoint = Checkpoint.open(folder)
+        golden = open_golden(golden_name)
+        self.spec = checkpoint.spec
+        self.device = CudaDevice(CPU, dtype)
+        self.model = load_model(checkpoint, self.device)
+        self.cases = [read_case(golden, case, checkpoint.spec) for case in cases(golden)]
+
+    def compare(self, played: list[GoldenCase], *, chunk: int, block_size: int = 16) -> None:
+        """Run cases side by side; logits and tokens are those of the original."""
+        ended = play(self.model, self.device, self.spec, played, chunk=chunk, block_size=block_size)
+        for case, one in zip(played, ended, strict=True):
+            compare(case, one)
+
+
+@pytest.fixture(scope="module")
+def micro(checkpoint_dir: Callable[[str], Path]) -> Model:
+    return Model(checkpoint_dir("micro-glm4v"))
+
+
+@pytest.fixture(
+    scope="module",
+    params=["bundled", pytest.param("tiny-glm4v", marks=pytest.mark.needs_reference)],
+)
+def model(request: pytest.FixtureRequest, checkpoint_dir: Callable[[str], Path]) -> Model:
+    name = "micro-glm4v" if request.param == "bundled" else request.param
+    return Model(checkpoint_dir(name), golden_name=request.param)
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of rows of each replay."""
+    sizes: list[int] = []
+    replay = RepeatedCalls.replay
+
+    def counted(recording: RepeatedCalls) -> torch.Tensor:
+        output = replay(recording)
+        sizes.append(len(output))
+        return output
+
+    monkeypatch.setattr(RepeatedCalls, "replay", counted)
+    return sizes
+
+
+def test_each_case_alone(model: Model, replays: list[int]) -> None:
+    for case in model.cases:
+        replays.clear()
+        model.compare([case], chunk=WHOLE)
+        assert replays == [1] * len(case.tokens)
+
+
+@pytest.mark.parametrize(("chunk", "block_size"), [(1, 16), (3, 2), (7, 16), (WHOLE, 5)])
+def test_all_cases_together(micro: Model, replays: list[int], chunk: int, block_size: int) -> None:
+    micro.compare(micro.cases, chunk=chunk, block_size=block_size)
+    assert len(replays) >= 20
+    assert all(size & (size - 1) == 0 for size in replays)  # padded to a power of two
+
+
+def test_rows_of_an_earlier_step_do_not_show(micro: Model, replays: list[int]) -> None:
+    """Five sequences, then the three that are left, in the same eight rows or fewer."""
+    several = (micro.cases * 5)[:5]
+    ended = play(micro.model, micro.device, micro.spec, several, chunk=WHOLE, block_size=16)
+    assert 8 in replays
+    for case, one in zip(several, ended, strict=True):
+        compare(case, one)
+
+
+def test_more_sequences_than_a_graph_takes(
+    micro: Model, replays: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captured_decoder, "LARGEST_BATCH", 1)
+    micro.compare(micro.cases[:2] * 2, chunk=WHOLE)
+    assert set(replays) <= {1}
+
+
+def test_progress_counts_each_layer_once(micro: Model) -> None:
+    before = micro.model.layers_done
+    case = micro.cases[0]
+    micro.compare([case], chunk=WHOLE)
+    assert micro.model.layers_done - before == micro.spec.layers * (1 + len(case.tokens))
+
+
+def test_a_recording_that_ignored_new_inputs_would_fail(
+    micro: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a graph would whose inputs moved: each replay repeats the first one's output."""
+
+    class Frozen(RepeatedCalls):
+        def __init__(self, compute: Callable[[], torch.Tensor]) -> None:
+            first = compute()
+            super().__init__(lambda: first)
+
+    assert isinstance(micro.model.decoder, CapturedDecoder)
+    monkeypatch.setattr(micro.model.decoder, "_record", Frozen)
+    with pytest.raises(AssertionError):
+        micro.compare(micro.cases[:1], chunk=WHOLE)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near(
+    checkpoint_dir: Callable[[str], Path], dtype: torch.dtype
+) -> None:
+    model = Model(checkpoint_dir("micro-glm4v"), dtype)
+    case = model.cases[0]
+    (ended,) = play(model.model, model.device, model.spec, [case], chunk=WHOLE, block_size=16)
+    got, expected = ended.logits[0].float(), case.last_logits
+    assert ended.logits.dtype == dtype
+    assert (got - expected).norm() < 0.05 * expected.norm()
+
+
+def test_the_vision_tower(checkpoint_dir: Callable[[str], Path]) -> None:
+    checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))
+    device, golden = CudaDevice(CPU, torch.float32), open_golden("bundled")
+    model = VisionModel(checkpoint.spec, Weights(checkpoint, device.dtype, CPU), device)
+    names = sorted({key.split("/")[0] for key in golden if key.endswith("/image_file")})
+    assert names
+    for name in names:
+        file = golden[f"files/{golden[f'{name}/image_file']}"].tobytes()
+        pixels = pixel_values(file, checkpoint.spec.vision.image_size, ImageLimits())
+        rows = model.encode(torch.from_numpy(pixels)[None], lambda: None)[0]
+        expected = torch.from_numpy(golden[f"{name}/vision_embeddings"])
+        torch.testing.assert_close(rows, expected, atol=TOLERANCE, rtol=0)
