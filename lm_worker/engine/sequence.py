@@ -48,7 +48,7 @@ class SequenceRequest:
     header_id: int = NO_TOKEN  # ends the turn's header; as first token no stop id, no format
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as in `plan`: a step creates one for every sequence
 class TokenOutput:
     """One step's token of a sequence, or the error that ends the request."""
 
