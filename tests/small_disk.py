@@ -6,10 +6,11 @@ from pathlib import Path
 
 _BYTES = 2**30  # it takes no memory before something lies in it
 _PAGE_BYTES = 4096
+_TRIES = 100
 # A mount namespace of this process; others find its tmpfs by way of /proc.
 _HOLD = """
 mount -t tmpfs -o size="$1" none /mnt && echo ready
-while read -r size; do mount -o remount,size="$size" none /mnt && echo ready; done
+while read -r size; do mount -o remount,size="$size" none /mnt && echo ready || echo failed; done
 """
 _IN_A_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 
@@ -24,7 +25,8 @@ class SmallDisk:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._wait()
+        if not self._is_done():
+            raise OSError("no file system could be mounted")
         self.folder = Path(f"/proc/{self._holder.pid}/root/mnt")
         return self
 
@@ -33,23 +35,25 @@ class SmallDisk:
 
     def fill(self, room_bytes: int) -> None:
         """Leave so much room, rounded up to pages."""
-        pages = -(-(shutil.disk_usage(self.folder).used + room_bytes) // _PAGE_BYTES)
-        self._resize(pages * _PAGE_BYTES)
+        for _ in range(_TRIES):  # refused when more was written since its use was read
+            pages = -(-(shutil.disk_usage(self.folder).used + room_bytes) // _PAGE_BYTES)
+            if self._resize(pages * _PAGE_BYTES):
+                return
+        raise OSError("the size of the file system could not be changed")
 
     def empty(self) -> None:
         """Make room again."""
-        self._resize(_BYTES)
+        assert self._resize(_BYTES)
 
-    def _resize(self, size: int) -> None:
+    def _resize(self, size: int) -> bool:
         assert self._holder.stdin is not None  # it was opened as a pipe
         self._holder.stdin.write(f"{size}\n")
         self._holder.stdin.flush()
-        self._wait()
+        return self._is_done()
 
-    def _wait(self) -> None:
+    def _is_done(self) -> bool:
         assert self._holder.stdout is not None  # it was opened as a pipe
-        if self._holder.stdout.readline() != "ready\n":
-            raise OSError("no file system could be mounted, or its size could not be changed")
+        return self._holder.stdout.readline() == "ready\n"
 
 
 def can_mount() -> bool:
