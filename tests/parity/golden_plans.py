@@ -188,5 +188,5 @@ def play(
         sampled = runner.execute(StepPlan(step, step_chunks)).tokens
         for row, (sequence_id, token) in enumerate(zip(sampling, sampled, strict=True)):
             tokens[sequence_id].append(token)
-            logits[sequence_id].append(model.last_logits[row])
+            logits[sequence_id].append(model.last_logits[row].cpu())
     return [Played(t, torch.stack(x)) for t, x in zip(tokens, logits, strict=True)]

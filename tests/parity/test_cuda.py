@@ -12,6 +12,7 @@ import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.weights import Weights
+from glm4v.device import DeviceOptions, open_device
 from glm4v.device.cuda import captured_decoder
 from glm4v.device.cuda.captured_decoder import CapturedDecoder
 from glm4v.device.cuda.device import CudaDevice
@@ -29,12 +30,16 @@ class Model:
     """A checkpoint as a GPU would run it, with its golden outputs."""
 
     def __init__(
-        self, folder: Path, dtype: torch.dtype = torch.float32, golden_name: str = "bundled"
+        self,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        golden_name: str = "bundled",
+        on: torch.device = CPU,
     ) -> None:
         checkpoint = Checkpoint.open(folder)
         golden = open_golden(golden_name)
         self.spec = checkpoint.spec
-        self.device = CudaDevice(CPU, dtype)
+        self.device = CudaDevice(on, dtype)
         self.model = load_model(checkpoint, self.device)
         self.cases = [read_case(golden, case, checkpoint.spec) for case in cases(golden)]
 
@@ -152,3 +157,11 @@ def test_the_vision_tower(checkpoint_dir: Callable[[str], Path]) -> None:
         rows = model.encode(torch.from_numpy(pixels)[None], lambda: None)[0]
         expected = torch.from_numpy(golden[f"{name}/vision_embeddings"])
         torch.testing.assert_close(rows, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("chunk", [1, 7, WHOLE])
+def test_graphs_on_a_gpu(checkpoint_dir: Callable[[str], Path], chunk: int) -> None:
+    device = open_device(DeviceOptions("cuda", "float32"))
+    model = Model(checkpoint_dir("micro-glm4v"), on=device.torch_device)
+    model.compare(model.cases, chunk=chunk)

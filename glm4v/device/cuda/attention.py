@@ -155,13 +155,14 @@ def _attend_single(cache: torch.Tensor, group: _Decodes, query: torch.Tensor) ->
 
 def _attend_prefill(cache: torch.Tensor, part: _Prefill, query: torch.Tensor) -> torch.Tensor:
     """query [tokens, heads, head_dim] -> the same; the last token attends to the whole context."""
-    context = cache.index_select(0, part.slots).transpose(0, 1)[None]
-    key, value = context.chunk(2, dim=1)  # [1, kv_heads, context, head_dim]
+    context = cache.index_select(0, part.slots).transpose(0, 1)
+    # A copy for each query head: not every kernel that knows this mask knows groups of heads.
+    group = 2 * query.shape[1] // len(context)
+    key, value = context.repeat_interleave(group, dim=0)[None].chunk(2, dim=1)
     attended = functional.scaled_dot_product_attention(
         query.transpose(0, 1)[None],
-        key,
+        key,  # [1, heads, context, head_dim]
         value,
         attn_mask=causal_lower_right(len(query), len(part.slots)),
-        enable_gqa=True,
     )
     return attended[0].transpose(0, 1)
