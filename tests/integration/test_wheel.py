@@ -86,7 +86,7 @@ def target(command: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_the_sources_of_the_kernels_are_in_the_wheel(wheel: Path) -> None:
-    sources = ROOT / "glm4v" / "device" / "kernels" / "source"
+    sources = ROOT / "glm4v" / "device" / "cpu" / "kernels" / "source"
     packed = zipfile.ZipFile(wheel).namelist()
     assert {str(file.relative_to(ROOT)) for file in sources.iterdir()} <= set(packed)
 
