@@ -158,13 +158,13 @@ async def test_a_rolling_update_to_other_weights_finishes_what_is_in_flight(flee
     questions.append(ask("what", draw("update"), max_tokens=3 * TOKENS))
     async with Reader([fleet.target("gateway")]) as reader:
         undisturbed = [await reader.read(again(question)) for question in questions]
+    await fleet.start(*updated)
     readings = [Reading(again(question)) for question in questions]
     async with anyio.create_task_group() as group:
         for reading in readings:
             group.start_soon(read_through, fleet, ["gateway", updated[0]], reading)
         while min(len(reading.token_ids) for reading in readings) < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        await fleet.start(*updated)
         fleet.signal("gateway", signal.SIGTERM)
     side = Side("", has_ids_of_other=False)
     for reading, expected in zip(readings, undisturbed, strict=True):
