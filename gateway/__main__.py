@@ -15,6 +15,7 @@ with extra("gateway"):
     from glm4v.broker import Broker, Connection, Keys
     from glm4v.broker.queue_lengths import queue_lengths
     from glm4v.checkpoint.checkpoint import Checkpoint
+    from glm4v.host.allocator import limit_arenas
     from glm4v.images import ImageLimits
     from glm4v.process.call_limits import CallLimits
     from glm4v.process.grpc_listener import GrpcListener
@@ -25,6 +26,7 @@ with extra("gateway"):
 
 def build(settings: GatewaySettings) -> Process:
     """Wire one gateway."""
+    limit_arenas()
     checkpoint = Checkpoint.open(settings.model)
     spec = checkpoint.spec
     tokenizer = Tokenizer.read(settings.model, spec)
