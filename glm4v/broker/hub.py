@@ -18,6 +18,7 @@ from glm4v.internal.v1 import journal_pb2 as pb
 
 log = logging.getLogger(__name__)
 
+_AT_ONCE = 8  # journals dispatched in one iteration of the event loop
 _WAKEUP_TTL_S = 60
 _RETRY_S = 0.2
 
@@ -151,12 +152,14 @@ class JournalHub:
                 )
         finally:
             self._is_blocked = False
-        for name, entries in answer:
+        for number, (name, entries) in enumerate(answer, start=1):
             key = name.decode()
             if key == self._wakeup:
                 self._wakeup_read = entries[-1][0]
             else:
                 self.waiters.dispatch(key, positions[key], entries)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # other tasks of the gateway run in between
         await asyncio.sleep(0)  # readers that want more join the next read
 
     async def _skip_foreign_keys(self) -> None:
