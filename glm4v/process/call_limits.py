@@ -28,7 +28,7 @@ class CallLimits:
     """
 
     max_calls: int = 4096
-    max_calls_per_connection: int = 512
+    max_calls_per_connection: int = 128
     max_message_bytes: int = 4 * 2**20
     max_receiving_bytes: int = 256 * 2**20
     receive_timeout_s: float = 60.0

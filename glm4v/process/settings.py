@@ -100,7 +100,7 @@ class GatewaySettings(ImageSettings):
     )
     max_deadline_s: Seconds = Field(3600.0, gt=0, le=3600, description="longest deadline")
     max_calls_per_connection: int = Field(
-        512,
+        128,
         gt=0,
         description="concurrent calls on one connection; further calls wait in the client",
         json_schema_extra={"unit": "calls"},
