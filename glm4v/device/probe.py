@@ -7,9 +7,11 @@ print on standard output.
 import json
 import os
 import sys
+from pathlib import Path
 
 import torch
 
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import DeviceOptions, open_device
 from glm4v.errors import Glm4vError
 
@@ -18,7 +20,7 @@ def probe(name: str) -> dict[str, str]:
     """Texts about the device `name`, or about why it cannot be used ("error")."""
     found = {"torch": torch.__version__, "torch_cuda": torch.version.cuda or ""}
     try:
-        device = open_device(DeviceOptions(name))
+        device = open_device(_options(name))
         ones = torch.ones(2, 2, device=device.torch_device, dtype=device.dtype)
         if (ones @ ones).tolist() != [[2.0, 2.0], [2.0, 2.0]]:
             return {**found, "error": f"{device.name} computes wrong products"}
@@ -26,7 +28,8 @@ def probe(name: str) -> dict[str, str]:
             **found,
             "name": device.name,
             "description": device.description,
-            "free_memory": f"{device.free_memory_bytes() / 1e9:.1f} GB free",
+            "free_bytes": str(device.free_memory_bytes()),
+            "weight_bytes": str(device.weight_bytes),
             **device.details(),
         }
     except Glm4vError as error:
@@ -34,6 +37,17 @@ def probe(name: str) -> dict[str, str]:
     except Exception as error:
         text = next(iter(str(error).splitlines()), "")
         return {**found, "error": f"{type(error).__name__}: {text}"}
+
+
+def _options(name: str) -> DeviceOptions:
+    """As a worker's, by the same variables; raises CheckpointError."""
+    folder = os.environ.get("GLM4V_MODEL")
+    return DeviceOptions(
+        name,
+        os.environ.get("GLM4V_DTYPE", "auto"),
+        os.environ.get("GLM4V_WEIGHT_DTYPE", "auto"),
+        is_bfloat16=folder is not None and Checkpoint.open(Path(folder)).is_bfloat16(vision=False),
+    )
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from glm4v.doctor import ascend, nvidia
 from glm4v.doctor.children import import_error, probe_device
 from glm4v.doctor.host import examine_cpu, examine_redis
+from glm4v.doctor.model import examine_model
 from glm4v.doctor.report import EVERY_PROCESS, GATEWAY, LANGUAGE, VISION, WORKERS, Missing, Report
 from glm4v.doctor.system import System
 from glm4v.errors import ConfigurationError
@@ -19,7 +20,8 @@ _MODULES = {
     VISION: "vision_worker.__main__",
     LANGUAGE: "lm_worker.__main__",
 }
-_AREAS = ("cpu", "torch", "redis", nvidia.AREA, ascend.AREA)  # in the order of the screen
+_AREAS = ("cpu", "torch", "model", "redis", nvidia.AREA, ascend.AREA)  # in the order of the screen
+_NOT_SHOWN = ("torch", "torch_cuda", "name", "free_bytes", "weight_bytes")  # of a probe, as it is
 _AT_ONCE = 3  # children; each takes a core and 300 MB
 _SETTINGS = "glm4v settings lists the variables"
 
@@ -52,6 +54,8 @@ def examine(
         nvidia.check_build(report, probed[nvidia.KIND])
     for name, found in probed.items():
         _note_device(report, name, found, is_configured=name == configured)
+    kinds = {name: found for name, found in probed.items() if name != "auto"}
+    examine_model(system, report, kinds, tensor_parallel)
     _merge_equal(report)
     return report
 
@@ -62,7 +66,7 @@ def _check_settings(system: System, report: Report) -> int:
         from glm4v.process.settings import PROCESSES, LmSettings, read_settings
     except ModuleNotFoundError:
         return 1  # which the imports of the processes report
-    model = {} if "GLM4V_MODEL" in system.environment else {"GLM4V_MODEL": "."}
+    model = {"GLM4V_MODEL": system.environment.get("GLM4V_MODEL", ".")}
     for process, kind in PROCESSES.items():
         try:
             settings = read_settings(kind, model)
@@ -83,7 +87,9 @@ def _note_device(report: Report, name: str, probed: dict[str, str], *, is_config
     if name == "auto":
         return  # one of the others
     report.devices[kind] = report.devices.get(kind, False) or bool(opened)
-    texts = [text for key, text in probed.items() if not key.startswith("torch") and key != "name"]
+    texts = [text for key, text in probed.items() if key not in _NOT_SHOWN]
+    if "free_bytes" in probed:
+        texts.append(f"{int(probed['free_bytes']) / 1e9:.1f} GB free")
     area = {ascend.KIND: ascend.AREA}.get(kind, kind)
     if opened:
         report.add(area, ", ".join(texts))

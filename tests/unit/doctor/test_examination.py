@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.doctor import children
 from glm4v.doctor.children import import_error, probe_device
 from glm4v.doctor.examination import examine
@@ -75,6 +76,29 @@ def test_workers_without_torch_cannot_serve(machine: Machine) -> None:
     assert not report.can_serve
     assert report.missing[0].processes == ("vision worker", "language worker")
     assert report.can_run("gateway", "cpu")
+
+
+def test_weights_that_do_not_fit_are_missing_on_that_device(machine: Machine) -> None:
+    machine.program("nvidia-smi", GPUS)
+    machine.environment["GLM4V_MODEL"] = str(DEMO_MODEL)
+    full = {**GPU, "free_bytes": "1000000", "weight_bytes": "2"}
+    roomy = {**CPU, "free_bytes": "8000000000", "weight_bytes": "4"}
+    report = examined(machine, auto=full, cpu=roomy, cuda=full)
+    assert report.can_run("language worker", "cpu")
+    assert not report.can_serve
+    vision, language = report.missing
+    assert (vision.processes, language.processes) == (("vision worker",), ("language worker",))
+    assert vision.what.endswith(" GB of weights, 0.0 GB free")
+    assert language.fix.endswith("or raise GLM4V_TENSOR_PARALLEL")
+    assert report.facts["model"][0].startswith(str(DEMO_MODEL))
+
+
+def test_a_checkpoint_that_cannot_be_served(machine: Machine) -> None:
+    machine.environment["GLM4V_MODEL"] = str(machine.root)
+    report = examined(machine, auto=CPU, cpu=CPU)
+    (missing,) = report.missing
+    assert "config.json: no such file" in missing.what
+    assert not report.can_run("gateway", "cpu")
 
 
 def test_the_imports_of_a_process_are_tried_in_another() -> None:
