@@ -18,7 +18,6 @@ from lm_worker.model.layers import Shard
 from lm_worker.model.model import kv_bytes_per_token
 from lm_worker.step_timer import StepSeconds
 
-_BLOCK_SIZE = 16
 _MAX_BATCHED_TOKENS = 512
 _SINGLE = Shard(0, 1)
 
@@ -85,14 +84,13 @@ class Bench:
         self._weight_bytes = (checkpoint.values(vision=False) - embeddings) * device.weight_bytes
         lengths = [load.context + load.max_tokens for load in loads]
         blocks = max(
-            load.batch * -(-length // _BLOCK_SIZE)
+            load.batch * -(-length // device.block_size)
             for load, length in zip(loads, lengths, strict=True)
         )
         config = EngineConfig(
             blocks=blocks,
             max_num_seqs=max(load.batch for load in loads),
             max_batched_tokens=_MAX_BATCHED_TOKENS,
-            block_size=_BLOCK_SIZE,
         )
         self._engine = build_engine(checkpoint, device, config, self)
         self._steps: list[_Step] = []

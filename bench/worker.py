@@ -23,7 +23,6 @@ from lm_worker.publisher import Publisher
 from lm_worker.translate import sequence_request
 from lm_worker.worker import Worker
 
-_BLOCK_SIZE = 16
 _MAX_BATCHED_TOKENS = 512
 _PROMPT_TOKENS = 64
 _LEASE_S = 10.0
@@ -52,10 +51,9 @@ class Bench:
         is_bfloat16 = checkpoint.is_bfloat16(vision=False)
         device = open_device(DeviceOptions(dtype=dtype, is_bfloat16=is_bfloat16))
         config = EngineConfig(
-            blocks=requests * -(-(_PROMPT_TOKENS + tokens) // _BLOCK_SIZE),
+            blocks=requests * -(-(_PROMPT_TOKENS + tokens) // device.block_size),
             max_num_seqs=requests,
             max_batched_tokens=_MAX_BATCHED_TOKENS,
-            block_size=_BLOCK_SIZE,
             prefix_cache=False,
         )
         self._engine = build_engine(checkpoint, device, config, self)

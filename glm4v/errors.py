@@ -10,6 +10,7 @@ Glm4vError
 ├── Overloaded          retry later, or request less           RESOURCE_EXHAUSTED   exit 6
 ├── DeadlinePassed      give it more time                      DEADLINE_EXCEEDED    exit 6
 ├── Cancelled           none: it was ended on purpose          CANCELLED            exit 7
+├── DeviceFailed        none: the process ends, others go on   (never sent)         exit 5
 └── RequestFailed       retry, or report it                    ABORTED              exit 1
 
 A message is one line that says what was found, with numbers, and what to change. Every other
@@ -84,6 +85,12 @@ class Cancelled(Glm4vError):
 
     code = "CANCELLED"
     exit_code = 7
+
+
+class DeviceFailed(Glm4vError):
+    """The accelerator failed for good; the process ends, and another one takes over its work."""
+
+    exit_code = 5
 
 
 class RequestFailed(Glm4vError):

@@ -42,6 +42,7 @@ def build(settings: LmSettings) -> Process:
             is_bfloat16=checkpoint.is_bfloat16(vision=False),
             local_rank=rank.local_rank if rank else 0,
             local_size=rank.local_size if rank else 1,
+            group_size=size,
         )
     )
     connection = Connection(settings.redis_url.get_secret_value())

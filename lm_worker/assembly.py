@@ -23,7 +23,7 @@ class EngineConfig:
     blocks: int  # of the KV cache, in each rank
     max_num_seqs: int
     max_batched_tokens: int
-    block_size: int = 16  # tokens
+    block_size: int = 0  # tokens; 0 is the device's own size
     prefill_slowdown: float = math.inf
     prefix_cache: bool = True
     rank: RankConfig | None = None  # None: this process computes alone
@@ -37,18 +37,19 @@ def build_engine(
     spec, rank = checkpoint.spec, config.rank
     shard = Shard(0, rank.size if rank is not None else 1)
     grammars = GrammarCache(checkpoint.directory, spec)
+    block_size = config.block_size or device.block_size
     ranks = Ranks(
         partial(Runner.load, checkpoint, device, shard, grammars=grammars),
         blocks=config.blocks,
-        block_size=config.block_size,
+        block_size=block_size,
         init_group=None
         if rank is None or shard.size == 1
         else partial(init_group, rank, device, config.rank_timeout_s),
         timeout_s=config.rank_timeout_s,
-        is_out_of_memory=device.is_out_of_memory,
+        device_errors=device.errors,
     )
     scheduler = Scheduler(
-        BlockPool(config.blocks, config.block_size),
+        BlockPool(config.blocks, block_size),
         max_num_seqs=config.max_num_seqs,
         max_batched_tokens=config.max_batched_tokens,
         prefill_slowdown=config.prefill_slowdown,

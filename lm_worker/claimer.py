@@ -12,7 +12,7 @@ from glm4v.broker.resume import ResumeState
 from glm4v.broker.retry import retry_until_available
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.device.arbiter import Arbiter
-from glm4v.errors import CheckpointError, Glm4vError, RequestFailed, Unavailable
+from glm4v.errors import CheckpointError, DeviceFailed, Glm4vError, RequestFailed, Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.v1 import inference_pb2 as api
@@ -168,7 +168,7 @@ class Claimer:
                 await self._run_isolated(leased, resumed, image)
             else:
                 await self._start(leased, resumed, image, is_quarantined=False)
-        except Unavailable:  # a rank is lost: the group stops, and another worker resumes
+        except (Unavailable, DeviceFailed):  # a rank is lost: the group stops, another resumes
             raise
         except Glm4vError as error:
             await self._publisher.fail(leased, len(resumed.token_ids), error)

@@ -22,7 +22,6 @@ from lm_worker.translate import journal_entries, now_ms, sequence_request
 from vision_worker.decoders import Decoders
 from vision_worker.encoder import Encoder
 
-_BLOCK_SIZE = 16
 _MAX_BATCHED_TOKENS = 2048
 _DEADLINE_S = 3600.0
 
@@ -85,10 +84,9 @@ class Pipeline:
     async def _generate(self, job: pb.Job, embedding: TensorBytes | None) -> AsyncIterator[Event]:
         num_tokens = len(job.prompt_ids) + self._spec.vision.num_image_tokens + job.max_tokens
         config = EngineConfig(
-            blocks=-(-num_tokens // _BLOCK_SIZE),
+            blocks=-(-num_tokens // self._device.block_size),
             max_num_seqs=1,
             max_batched_tokens=_MAX_BATCHED_TOKENS,
-            block_size=_BLOCK_SIZE,
         )
         outputs = _Outputs()
         engine = build_engine(self._checkpoint, self._device, config, outputs)

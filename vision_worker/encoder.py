@@ -26,7 +26,6 @@ from glm4v.checkpoint.weights import Weights
 from glm4v.device import Device
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.device_thread import DeviceThread
-from glm4v.host.out_of_memory import out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
 from vision_worker.decoders import Decoders, NeedsSlowLane, Pixels
 from vision_worker.model import VisionModel
@@ -72,7 +71,7 @@ class Encoder:
 
     async def start(self) -> None:
         """Read the weights; raises CheckpointError, or Overloaded if memory does not suffice."""
-        with out_of_memory_as_overloaded(_NO_MEMORY, self._device.is_out_of_memory):
+        with self._device.errors(_NO_MEMORY):
             self._decoders.start()
             await self._device_thread.call(self._load)
         self.started.set()
@@ -115,7 +114,7 @@ class Encoder:
         return embedding
 
     async def _translate_oom(self, result: Awaitable[_T]) -> _T:
-        with out_of_memory_as_overloaded(_NO_MEMORY_FOR_IMAGE, self._device.is_out_of_memory):
+        with self._device.errors(_NO_MEMORY_FOR_IMAGE):
             return await result
 
     def close(self) -> None:

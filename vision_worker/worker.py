@@ -8,7 +8,7 @@ import anyio
 from glm4v.broker.blobs import Blobs
 from glm4v.broker.retry import retry_until_available
 from glm4v.broker.vision_queue import ImageLease, VisionQueue
-from glm4v.errors import CheckpointError, Glm4vError, RequestFailed, UnknownReference
+from glm4v.errors import CheckpointError, DeviceFailed, Glm4vError, RequestFailed, UnknownReference
 from vision_worker.encoder import Encoder
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,8 @@ class Worker:
             self._scopes[lease.entry] = scope
             try:
                 await self._encode_and_store(lease)
+            except DeviceFailed:
+                raise  # this process ends, and another takes the image over
             except Glm4vError as error:
                 log.warning("image=%s not encoded: %s", lease.job.image_digest, error)
                 await retry_until_available(self._queue.fail, lease, error.code, str(error))

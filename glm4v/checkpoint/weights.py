@@ -59,7 +59,8 @@ class Weights:
             raise CheckpointError(f"{place.file}: {name} cannot be read: {error}") from error
         if self._loading is not None:
             self._loading.add(tensor.nbytes)
-        return tensor.to(device=self._device, dtype=self._dtype).contiguous()
+        # Converted on the host: a device may lack the dtype of the file.
+        return tensor.to(self._dtype).to(self._device).contiguous()
 
     def _file(self, file: Path) -> Any:
         if file not in self._files:

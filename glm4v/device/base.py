@@ -1,7 +1,8 @@
 """The seam between the models and the hardware: a device, and attention in its own layout."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from glm4v.device.candidates import Candidates, find_candidates
 from glm4v.device.collectives import Collective, ProcessGroup
 from glm4v.device.inputs import DeviceInputs, Int64Array, StepInputs, upload_at_once
 from glm4v.device.linear import Epilogue, Linear, PlainLinear
-from glm4v.host.out_of_memory import is_out_of_memory
+from glm4v.device.norm import PlainRmsNorm, RmsNorm
+from glm4v.host.out_of_memory import is_out_of_memory, out_of_memory_as_overloaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Device(ABC):
     dtype: torch.dtype  # of activations and cache, and of weights unless `linear` packs them
     description: str  # for people: stored and computed in which dtypes, by which kernels
     weight_bytes: int  # per stored weight
+    block_size: int = 16  # tokens per block of the KV cache, unless the settings say otherwise
 
     def details(self) -> dict[str, str]:
         """Versions and abilities for `glm4v doctor`, one short text each."""
@@ -116,6 +119,15 @@ class Device(ABC):
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether this device or the host ran out of memory."""
         return is_out_of_memory(error)
+
+    @contextmanager
+    def errors(self, no_memory: str) -> Iterator[None]:
+        """Raise Overloaded(no_memory) for errors inside that mean out of memory.
+
+        Raise DeviceFailed for those that mean the device is lost; the process should end.
+        """
+        with out_of_memory_as_overloaded(no_memory, self.is_out_of_memory):
+            yield
 
     @abstractmethod
     def init_group(
@@ -142,6 +154,10 @@ class Device(ABC):
         Takes ownership of the weight. With "silu_gate" its first half of rows is the gate.
         """
         return PlainLinear(weight, bias, epilogue=epilogue)
+
+    def rms_norm(self, weight: torch.Tensor, eps: float) -> RmsNorm:
+        """The norm with `weight` [hidden]."""
+        return PlainRmsNorm(weight, eps)
 
     def decoder(
         self, layers: Iterable[LayerWeights], shape: DecoderShape, collective: Collective

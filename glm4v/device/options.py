@@ -34,10 +34,17 @@ class DeviceOptions:
     is_bfloat16: bool = False  # the checkpoint's weights are bfloat16
     local_rank: int = 0  # of this process among those of its group on this host: its device index
     local_size: int = 1  # processes of its group on this host
+    group_size: int = 1  # processes of its group on all hosts
 
     @classmethod
     def from_settings(
-        cls, settings: _Settings, *, is_bfloat16: bool, local_rank: int = 0, local_size: int = 1
+        cls,
+        settings: _Settings,
+        *,
+        is_bfloat16: bool,
+        local_rank: int = 0,
+        local_size: int = 1,
+        group_size: int = 1,
     ) -> "DeviceOptions":
         """The options of one process of a worker."""
         return cls(
@@ -48,6 +55,7 @@ class DeviceOptions:
             is_bfloat16,
             local_rank,
             local_size,
+            group_size,
         )
 
 

@@ -126,7 +126,7 @@ class DeviceSettings(ServiceSettings):
 
     device: str = Field(
         "auto",
-        description="device to compute on: auto, cpu, cuda, or simulated, which hashes and "
+        description="device to compute on: auto, cpu, cuda, npu, or simulated, which hashes and "
         "computes nothing",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -169,7 +169,9 @@ class LmSettings(DeviceSettings):
     rank_timeout_s: Seconds = Field(
         30.0, ge=1, description="time after which an unresponsive rank ends the group"
     )
-    block_size: Tokens = Field(16, ge=1, le=1024, description="tokens per KV cache block")
+    block_size: Tokens = Field(
+        0, ge=0, le=1024, description="tokens per KV cache block; 0 is the device's own size"
+    )
     kv_cache_bytes: Bytes = Field(
         0, ge=0, description="memory for the KV cache; 0 takes a share of free memory"
     )

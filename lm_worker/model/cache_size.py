@@ -28,9 +28,10 @@ def cache_blocks(
     length can use.
     Raises Overloaded if not even one block fits.
     """
-    block = settings.block_size * kv_bytes_per_token(spec, shard, device)
+    block_size = settings.block_size or device.block_size
+    block = block_size * kv_bytes_per_token(spec, shard, device)
     longest = spec.context_tokens + spec.vision.num_image_tokens
-    useful = settings.max_num_seqs * -(-longest // settings.block_size)
+    useful = settings.max_num_seqs * -(-longest // block_size)
     free = device.free_memory_bytes() - weights / shard.size * device.weight_bytes
     budget = settings.kv_cache_bytes or int(max(0.0, free) * _SHARE_OF_FREE)
     blocks = min(useful, budget // block)
@@ -42,7 +43,7 @@ def cache_blocks(
     log.info(
         "kv cache: %d blocks of %d tokens, %.1f MiB",
         blocks,
-        settings.block_size,
+        block_size,
         blocks * block / 2**20,
     )
     return blocks

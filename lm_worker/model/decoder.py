@@ -9,7 +9,6 @@ import torch
 
 from glm4v.device import Attention, Decoder, DecoderShape, Device, LayerWeights
 from glm4v.device.collectives import Collective
-from lm_worker.model.layers import RmsNorm
 
 
 class TorchDecoder(Decoder):
@@ -75,10 +74,10 @@ class _Layer:
         self._head_dim = shape.head_dim
         self._counts = [shape.heads, shape.kv_heads, shape.kv_heads]
         self._reduce = collective.all_reduce
-        self._attention_norm = RmsNorm(weights.attention_norm, shape.norm_eps)
+        self._attention_norm = device.rms_norm(weights.attention_norm, shape.norm_eps)
         self._qkv = device.linear(weights.qkv, weights.qkv_bias)
         self._out = device.linear(weights.out)
-        self._mlp_norm = RmsNorm(weights.mlp_norm, shape.norm_eps)
+        self._mlp_norm = device.rms_norm(weights.mlp_norm, shape.norm_eps)
         self._gate_up = device.linear(weights.gate_up, epilogue="silu_gate")
         self._down = device.linear(weights.down)
 

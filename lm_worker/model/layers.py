@@ -5,7 +5,6 @@ head by vocabulary. A rank has the KV heads of its query heads; with more ranks 
 ranks hold copies.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -122,23 +121,3 @@ def rotary_angles(
     positions = torch.arange(spec.context_tokens, dtype=torch.float32)
     angles = torch.outer(positions, 1.0 / spec.rope_base**pairs)
     return angles.cos().to(device, dtype), angles.sin().to(device, dtype)
-
-
-class RmsNorm:
-    """x / rms(x) * weight, in single precision up to the last step.
-
-    The weight is multiplied before rounding to the model's dtype, as modeling_chatglm.py does. With
-    n columns, rms(x) = sqrt(|x|^2 / n + eps) = hypot(|x|, sqrt(n eps)) / sqrt(n): four operations
-    on the device where torch's own norm takes seven.
-    """
-
-    def __init__(self, weight: torch.Tensor, eps: float) -> None:
-        weight = weight.float()
-        self._scaled = weight * math.sqrt(len(weight))
-        self._least = torch.tensor(math.sqrt(len(weight) * eps), device=weight.device)
-
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[tokens, hidden] -> the same."""
-        exact = hidden.float()
-        length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
-        return (exact / torch.hypot(length, self._least) * self._scaled).to(hidden.dtype)

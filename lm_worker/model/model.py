@@ -8,7 +8,6 @@ from glm4v.device import Attention, Decoder, DecoderShape, Device
 from glm4v.device.collectives import Collective
 from lm_worker.model.decoder import TorchDecoder
 from lm_worker.model.layers import (
-    RmsNorm,
     Shard,
     VocabParallelEmbedding,
     VocabParallelHead,
@@ -38,16 +37,17 @@ class LanguageModel:
     ) -> None:
         spec.check_ranks(shard.size)
         vocabulary = shard.span(spec.vocab_size)
+        # The largest matrix first: while a device changes its layout there are two copies of it.
+        self._score = VocabParallelHead(
+            weights, "transformer.output_layer.weight", vocabulary, device, collective
+        )
         self.embed = VocabParallelEmbedding(
             weights, "transformer.embedding.word_embeddings.weight", vocabulary, device, collective
         )
         self._layers = range(spec.layers)
         self.decoder = _decoder(spec, weights, device, collective, shard)
         norm = weights.read("transformer.encoder.final_layernorm.weight")
-        self.norm = RmsNorm(norm, spec.norm_eps)
-        self._score = VocabParallelHead(
-            weights, "transformer.output_layer.weight", vocabulary, device, collective
-        )
+        self.norm = device.rms_norm(norm, spec.norm_eps)
 
     @property
     def layers_done(self) -> int:

@@ -10,7 +10,6 @@ import threading
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import DeviceOptions, open_device
 from glm4v.device.collectives import ProcessGroup
-from glm4v.host.out_of_memory import out_of_memory_as_overloaded
 from glm4v.process.exit import run_and_exit
 from glm4v.process.settings import LmSettings, read_settings
 from glm4v.telemetry.log import start_log
@@ -35,9 +34,10 @@ def follow(settings: LmSettings, config: RankConfig) -> None:
             is_bfloat16=checkpoint.is_bfloat16(vision=False),
             local_rank=config.local_rank,
             local_size=config.local_size,
+            group_size=config.size,
         )
     )
-    with out_of_memory_as_overloaded(NO_MEMORY, device.is_out_of_memory):
+    with device.errors(NO_MEMORY):
         group = init_group(config, device, settings.rank_timeout_s)
         cache = json.loads(group.receive())
         shard = Shard(config.rank, config.size)

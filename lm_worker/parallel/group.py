@@ -19,6 +19,7 @@ from glm4v.host.temporary_folder import TemporaryFolder
 
 log = logging.getLogger(__name__)
 
+MASTER_PORT = "20030"
 JOIN_TIMEOUT_S = 120.0  # for all ranks to join
 LOAD_TIMEOUT_S = 1800.0  # for all ranks to read their weights
 # A silent rank is noticed when the call after the next heartbeat fails, so the shares sum to 1.
@@ -43,16 +44,17 @@ def rank_from_env(environment: Mapping[str, str], tensor_parallel: int) -> RankC
     """This process's rank if it was started from outside, else None.
 
     LOCAL_RANK and LOCAL_WORLD_SIZE say which of a host's devices is its own; without them it has
-    the host for itself.
+    the host for itself. Without MASTER_PORT the port is 20030: groups that share the host of their
+    rank 0 need one each.
     Raises ConfigurationError if the variables contradict each other or `tensor_parallel`.
     """
-    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
     given = [name for name in names if environment.get(name)]
     if not given:
         return None
     if len(given) < len(names):
         missing = ", ".join(name for name in names if name not in given)
-        raise ConfigurationError(f"{', '.join(given)} set, but not {missing}; set all four or none")
+        raise ConfigurationError(f"{', '.join(given)} set, but not {missing}; set all or none")
     try:
         rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
         local_rank = int(environment.get("LOCAL_RANK") or 0)
@@ -67,7 +69,7 @@ def rank_from_env(environment: Mapping[str, str], tensor_parallel: int) -> RankC
         raise ConfigurationError(
             f"LOCAL_RANK={local_rank} LOCAL_WORLD_SIZE={local_size} do not match WORLD_SIZE={size}"
         )
-    host, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
+    host, port = environment["MASTER_ADDR"], environment.get("MASTER_PORT") or MASTER_PORT
     return RankConfig(rank, size, f"tcp://{host}:{port}", local_rank, local_size)
 
 

@@ -9,13 +9,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Protocol, TypeVar
 
 from glm4v.device.collectives import Collective, ProcessGroup, SingleRank
 from glm4v.device.device_thread import DeviceThread
 from glm4v.errors import Unavailable
-from glm4v.host.out_of_memory import is_out_of_memory, out_of_memory_as_overloaded
+from glm4v.host.out_of_memory import out_of_memory_as_overloaded
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.model.runner import NO_MEMORY, Runner, to_tensor
 from lm_worker.parallel.commands import (
@@ -45,7 +46,7 @@ class Ranks:
     """Runs one command at a time in the device thread.
 
     `init_group` joins the other ranks; None for a single rank. `timeout_s` is how long a rank may
-    be silent. `is_out_of_memory` is the device's test of errors.
+    be silent. `device_errors` is `Device.errors` of the device.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Ranks:
         block_size: int,
         init_group: Callable[[], ProcessGroup] | None = None,
         timeout_s: float = 30.0,
-        is_out_of_memory: Callable[[Exception], bool] = is_out_of_memory,
+        device_errors: Callable[[str], AbstractContextManager[None]] = out_of_memory_as_overloaded,
     ) -> None:
         self._thread = DeviceThread()
         self._commands = CommandEncoder()
@@ -64,7 +65,7 @@ class Ranks:
         self._cache = {"blocks": blocks, "block_size": block_size}
         self._init_group = init_group
         self._timeout_s = timeout_s
-        self._is_out_of_memory = is_out_of_memory
+        self._device_errors = device_errors
         self._group: ProcessGroup | None = None
         self._runner: Runner | None = None
         self._broken = False  # a call failed; the state of the other ranks is unknown
@@ -130,7 +131,7 @@ class Ranks:
 
     async def _call(self, function: Callable[[], _T]) -> _T:
         try:
-            with out_of_memory_as_overloaded(NO_MEMORY, self._is_out_of_memory):
+            with self._device_errors(NO_MEMORY):
                 return await self._thread.call(function)
         except Exception:
             self._broken = True

@@ -425,9 +425,9 @@ def test_up_without_the_packages_of_workers_starts_nothing(folder: Path) -> None
 
 
 def test_up_reads_the_variables_before_anything_starts(folder: Path) -> None:
-    done = run(folder, "up", GLM4V_BLOCK_SIZE="0")
+    done = run(folder, "up", GLM4V_BLOCK_SIZE="-1")
     assert done.returncode == 2
-    assert done.stderr.startswith("glm4v: GLM4V_BLOCK_SIZE is '0': ")
+    assert done.stderr.startswith("glm4v: GLM4V_BLOCK_SIZE is '-1': ")
 
 
 @pytest.mark.parametrize("words", [("ask", "x"), ("attach", "x"), ("cancel", "x")])

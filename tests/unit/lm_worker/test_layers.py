@@ -13,10 +13,10 @@ from glm4v.checkpoint.spec import ModelSpec, VisionSpec
 from glm4v.checkpoint.weights import Weights
 from glm4v.device import DeviceOptions, open_device
 from glm4v.device.collectives import SingleRank
+from glm4v.device.norm import PlainRmsNorm
 from glm4v.errors import ConfigurationError
 from lm_worker.model.decoder import rotate
 from lm_worker.model.layers import (
-    RmsNorm,
     Shard,
     VocabParallelEmbedding,
     VocabParallelHead,
@@ -143,7 +143,7 @@ def test_each_id_is_in_one_rank(tmp_path: Path) -> None:
 
 def test_the_norm_and_its_weight_are_float32() -> None:
     weight = torch.randn(64)
-    norm = RmsNorm(weight, 1e-3)
+    norm = PlainRmsNorm(weight, 1e-3)
     x = (torch.randn(5, 64) * 0.05).bfloat16()  # small, so that eps counts
     exact = x.double()
     exact = exact / (exact.square().mean(-1, keepdim=True) + 1e-3).sqrt() * weight.double()

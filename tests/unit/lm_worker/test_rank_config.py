@@ -23,10 +23,15 @@ def test_ranks_on_one_host_say_which_device_is_theirs() -> None:
     assert rank_from_env({**GROUP, **local, "RANK": "3"}, 4) == expected
 
 
+def test_the_port_has_a_default() -> None:
+    expected = RankConfig(3, 4, "tcp://10.0.0.1:20030", local_rank=0, local_size=1)
+    assert rank_from_env({**GROUP, "MASTER_PORT": "", "RANK": "3"}, 4) == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"MASTER_PORT": ""}, "but not MASTER_PORT"),
+        ({"MASTER_ADDR": ""}, "but not MASTER_ADDR"),
         ({"RANK": "one"}, "must be numbers"),
         ({"LOCAL_RANK": "one"}, "must be numbers"),
         ({"RANK": "4"}, "RANK=4 WORLD_SIZE=4 do not match"),

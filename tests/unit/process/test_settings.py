@@ -155,7 +155,7 @@ def test_no_setting_has_a_name_that_a_platform_may_set() -> None:
 @pytest.mark.parametrize("name", OTHER_VARIABLES)
 def test_variables_of_our_own_tools_pass(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "1")
-    assert read_settings(LmSettings).block_size == 16
+    assert read_settings(LmSettings).block_size == 0
 
 
 def test_settings_of_other_processes_may_share_the_environment(
@@ -169,7 +169,7 @@ def test_settings_of_other_processes_may_share_the_environment(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("GLM4V_BLOCK_SIZE", "0", r"GLM4V_BLOCK_SIZE is '0': .*greater than or equal to 1"),
+        ("GLM4V_BLOCK_SIZE", "-1", r"GLM4V_BLOCK_SIZE is '-1': .*greater than or equal to 0"),
         ("GLM4V_DRAIN_TIMEOUT_S", "inf", "GLM4V_DRAIN_TIMEOUT_S is 'inf': .*finite"),
         ("GLM4V_DTYPE", "fp8", "GLM4V_DTYPE is 'fp8': .*'bfloat16' or 'float16'$"),
         (
