@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-floors chaos soak hostile simulation bench-peers demo-model demo-model-scores release-protos kernels protos clean
+.PHONY: help setup demo check test test-all test-npu test-floors chaos soak hostile simulation bench-peers demo-model demo-model-scores release-protos kernels protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -37,6 +37,9 @@ test: setup ## The tests that this machine can run; the others say what they nee
 test-all: setup ## All tests, after installing what they need; only accelerators may be missing
 	@tools/test-needs.sh
 	$(TESTS) --no-skips
+
+test-npu: ## Run the NPU code as both chips on a pretend device, in an environment of its own
+	@tools/test-npu.sh
 
 test-floors: setup ## The short form of the tests with the oldest versions that pyproject.toml allows
 	@tools/test-floors.sh
@@ -97,4 +100,4 @@ protos: setup ## Generate the stubs again
 	tools/protos.sh
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .venv-floors build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-floors .venv-npu build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

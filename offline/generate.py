@@ -45,7 +45,7 @@ def command(
     weight_dtype: Annotated[
         str, typer.Option(help="Of stored weights: auto is that of activations.")
     ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or simulated.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, npu or simulated.")] = "auto",
     threads: Annotated[int, typer.Option(help="Arithmetic threads; 0: one for each core.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:

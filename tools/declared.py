@@ -40,7 +40,8 @@ class DeclaredContract(Contract):
         undeclared = [
             f"{importer} imports {package}"
             for importer, package in sorted(outside_imports(graph, self.source_modules))
-            if not declared & {normalized(name) for name in providers.get(package, ())}
+            # What is not installed is taken to be called as its module: torch_npu, torch-npu.
+            if not declared & {normalized(name) for name in providers.get(package, [package])}
         ]
         return ContractCheck(kept=not undeclared, metadata={"undeclared": undeclared})
 

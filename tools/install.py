@@ -1,4 +1,6 @@
-"""Installs the project and all its extras into the environment that runs this, as setup.sh does.
+"""Installs packages into the environment that runs this: `tools/install.py [REQUIREMENT...]`.
+
+Without requirements they are the project with all its extras, as setup.sh wants it.
 
 PyPI's torch for Linux brings CUDA along, several gigabytes that a machine without an NVIDIA GPU
 never loads. There the CPU build is installed first, where pip's own sources do not have it already:
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, url2pathname, urlopen
 
-PROJECT = ["-e", ".[dev]"]
+REQUIREMENTS = sys.argv[1:] or ["-e", ".[dev]"]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 UV = [sys.executable, "-m", "uv"]
 LOOK_S = 60.0  # for uv to say whether there is a CPU build
@@ -117,7 +119,7 @@ def main() -> None:
         else:
             say("the CPU build cannot be had from here: the one with CUDA works as well")
     say(summary(plan))
-    subprocess.run([*PIP, "install", *PROJECT], check=True)
+    subprocess.run([*PIP, "install", *REQUIREMENTS], check=True)
 
 
 def look() -> list[Download]:
@@ -125,7 +127,7 @@ def look() -> list[Download]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         dry = ["install", "-q", "--dry-run", "--report", str(report)]
-        subprocess.run([*PIP, *dry, *PROJECT], check=True)
+        subprocess.run([*PIP, *dry, *REQUIREMENTS], check=True)
         return planned(json.loads(report.read_bytes()))
 
 

@@ -47,20 +47,30 @@ def open_device(options: DeviceOptions) -> Device:
             from glm4v.device.cuda.device import CudaDevice
 
             device = CudaDevice.open(options)
+        case "npu":
+            from glm4v.device.npu.package import load_torch_npu
+
+            load_torch_npu()
+            from glm4v.device.npu.device import NpuDevice
+
+            device = NpuDevice.open(options)
         case "simulated":
             from glm4v.device.simulated.device import SimulatedDevice
 
             device = SimulatedDevice.open(options)
         case _:
             raise ConfigurationError(
-                f"unknown device {name!r}; use one of auto, cpu, cuda, simulated"
+                f"unknown device {name!r}; use one of auto, cpu, cuda, npu, simulated"
             )
     log.info("device %s: %s", device.name, device.description)
     return device
 
 
 def best_device() -> str:
-    """What "auto" chooses: a GPU if there is one, else the CPU."""
+    """What "auto" chooses: a GPU if there is one, else an NPU, else the CPU."""
     from glm4v.device.cuda.device import is_available
+    from glm4v.device.npu.package import has_npu
 
-    return "cuda" if is_available() else "cpu"
+    if is_available():
+        return "cuda"
+    return "npu" if has_npu() else "cpu"

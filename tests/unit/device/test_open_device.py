@@ -43,7 +43,7 @@ def test_the_cpu_stores_weights_in_16_bits_if_asked_or_if_nothing_is_lost(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (DeviceOptions("tpu"), "unknown device 'tpu'; use one of auto, cpu, cuda, simulated"),
+        (DeviceOptions("tpu"), "unknown device 'tpu'; use one of auto, cpu, cuda, npu, simulated"),
         (DeviceOptions("cpu", "int8"), "unknown dtype 'int8'; use one of auto, float32"),
         (DeviceOptions("cpu", "float32", "int8"), "unknown dtype 'int8'"),
         (DeviceOptions("cpu", "auto", "float16"), "in float32 from weights in float16"),

@@ -1,0 +1,144 @@
+"""One NPU: a 910B, or one of the two dies of a 300I Duo."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch_npu
+
+from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
+from glm4v.device.collectives import Collective, ProcessGroup
+from glm4v.device.linear import Epilogue, Linear
+from glm4v.device.norm import RmsNorm
+from glm4v.device.npu.attention import FusedAttention
+from glm4v.device.npu.chip import BLOCK_SIZE, HEAD_DIM, Chip, chip_of, choose_dtype
+from glm4v.device.npu.decoder import NpuDecoder
+from glm4v.device.npu.environment import hccl_buffer_bytes
+from glm4v.device.npu.failures import device_failure, first_line
+from glm4v.device.npu.full_attention import attend_all_atb, attend_all_fused
+from glm4v.device.npu.linear import NpuLinear, NzLinear
+from glm4v.device.npu.norm import NpuRmsNorm
+from glm4v.device.npu.nz_attention import NzAttention
+from glm4v.device.options import DeviceOptions, parse_dtype
+from glm4v.errors import ConfigurationError, DeviceFailed
+
+
+class NpuDevice(Device):
+    """The NPU with number `index` among the visible ones; this process uses no other.
+
+    `group_size` ranks form its tensor-parallel group.
+    """
+
+    def __init__(self, chip: Chip, index: int, dtype: torch.dtype, *, group_size: int = 1) -> None:
+        self.name = f"npu:{index}"
+        self.torch_device = torch.device(self.name)
+        self.dtype = dtype
+        self.weight_bytes = dtype.itemsize
+        self.block_size = BLOCK_SIZE
+        self.description = f"{chip.soc}, {str(dtype).removeprefix('torch.')}"
+        self._chip = chip
+        self._group_size = group_size
+
+    @classmethod
+    def open(cls, options: DeviceOptions) -> "NpuDevice":
+        """This rank's NPU, made the process's own; raises ConfigurationError."""
+        index = _visible_index(options)
+        chip = chip_of(torch_npu.npu.get_device_name(index))
+        asked, weights = parse_dtype(options.dtype), parse_dtype(options.weight_dtype)
+        dtype = choose_dtype(chip, asked, is_bfloat16=options.is_bfloat16)
+        if weights not in (None, dtype):
+            raise ConfigurationError(
+                f"the NPU stores weights in the dtype it computes in, {options.weight_dtype} was "
+                "asked for; leave GLM4V_WEIGHT_DTYPE out"
+            )
+        # Without it a cast to NZ would be ignored.
+        torch_npu.npu.config.allow_internal_format = chip.is_310p
+        return cls(chip, index, dtype, group_size=options.group_size)
+
+    def free_memory_bytes(self) -> int:
+        """Free memory of the NPU, less what HCCL will take for a group."""
+        free: int = torch_npu.npu.mem_get_info(self.torch_device)[0]
+        return free - (hccl_buffer_bytes(os.environ) if self._group_size > 1 else 0)
+
+    def kv_bytes_per_token(self, *, layers: int, kv_heads: int, head_dim: int) -> int:
+        """Bytes of one token in the cache, whose heads have 128 values each."""
+        return super().kv_bytes_per_token(layers=layers, kv_heads=kv_heads, head_dim=HEAD_DIM)
+
+    @contextmanager
+    def errors(self, no_memory: str) -> Iterator[None]:
+        """Overloaded(no_memory) out of memory; DeviceFailed when the NPU or HCCL failed."""
+        with super().errors(no_memory):
+            try:
+                yield
+            except RuntimeError as error:
+                if (reason := device_failure(error)) is None:
+                    raise
+                raise DeviceFailed(f"{self.name} failed: {reason}") from error
+
+    def init_group(
+        self, address: str, *, rank: int, size: int, timeout_s: float, join_timeout_s: float
+    ) -> ProcessGroup:
+        """Join a group over HCCL."""
+        return ProcessGroup(
+            "hccl",
+            address,
+            rank=rank,
+            size=size,
+            timeout_s=timeout_s,
+            join_timeout_s=join_timeout_s,
+        )
+
+    def linear(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        *,
+        epilogue: Epilogue = "none",
+    ) -> Linear:
+        """The product with `weight` [out, in], followed by `epilogue`."""
+        kind = NzLinear if self._chip.is_310p else NpuLinear
+        return kind(weight, bias, epilogue=epilogue)
+
+    def rms_norm(self, weight: torch.Tensor, eps: float) -> RmsNorm:
+        """The norm with `weight` [hidden], one fused operator."""
+        return NpuRmsNorm(weight, eps)
+
+    def decoder(
+        self, layers: Iterable[LayerWeights], shape: DecoderShape, collective: Collective
+    ) -> Decoder:
+        """The layers in fused operators, decode steps in graphs on the 910B."""
+        graphs = not self._chip.is_310p
+        return NpuDecoder(layers, shape, self, collective, graphs=graphs)
+
+    def paged_attention(self) -> Attention:
+        """A new attention with a cache of its own."""
+        kind = NzAttention if self._chip.is_310p else FusedAttention
+        return kind(self.dtype, self.torch_device)
+
+    def full_attention(self, qkv: torch.Tensor) -> torch.Tensor:
+        """[batch, tokens, 3, heads, head_dim] -> [batch, tokens, heads, head_dim]."""
+        return attend_all_atb(qkv) if self._chip.is_310p else attend_all_fused(qkv)
+
+
+def _visible_index(options: DeviceOptions) -> int:
+    """This rank's device, made current; raises ConfigurationError when there are too few."""
+    count = torch_npu.npu.device_count()
+    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
+    among = "" if visible is None else f" with ASCEND_RT_VISIBLE_DEVICES={visible}"
+    if count == 0:
+        raise ConfigurationError(
+            f"no NPU is visible{among}; look with npu-smi info, and at the container's devices"
+        )
+    if options.local_size > count:
+        raise ConfigurationError(
+            f"{options.local_size} ranks need an NPU each, {count} are visible{among}; a 300I Duo "
+            "card has two"
+        )
+    try:
+        torch_npu.npu.set_device(options.local_rank)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"NPU {options.local_rank} does not start: {first_line(error)}"
+        ) from error
+    return options.local_rank

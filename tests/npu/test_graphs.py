@@ -1,0 +1,85 @@
+"""Captured decode steps on the pretend device, which computes nothing while it captures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.device import Device
+from tests.npu.pretend.emulation import Emulation
+from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
+
+pytestmark = pytest.mark.chip("Ascend910B")  # the 310P captures nothing
+
+Tokens = list[list[int]]
+
+
+def greedy(device: Device, folder: Path) -> Tokens:
+    """21 tokens of every case, all in one batch; each step is given the golden tokens."""
+    checkpoint = Checkpoint.open(folder)
+    golden = open_golden("bundled")
+    every = [read_case(golden, case, checkpoint.spec) for case in cases(golden)]
+    with torch.inference_mode():
+        model = load_model(checkpoint, device)
+    played = play(model, device, checkpoint.spec, every[:5], chunk=10_000, block_size=128)
+    return [[token.token_id for token in one.tokens] for one in played]
+
+
+@pytest.fixture
+def folder(checkpoint_dir: Callable[[str], Path]) -> Path:
+    return checkpoint_dir("micro-glm4v")
+
+
+def test_replays_give_the_tokens_of_single_operators(
+    npu: Device, emulation: Emulation, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from glm4v.device.npu import graphs
+
+    captured = greedy(npu, folder)  # five sequences in a graph for eight
+    updates = emulation.calls["npu::npu_fused_infer_attention_score.out"]
+    assert updates == (1 + 20) * 2  # of two layers: the capture, and an update for each step
+    monkeypatch.setattr(graphs, "MAX_BATCH", 0)
+    assert greedy(npu, folder) == captured
+    assert emulation.calls["npu::npu_fused_infer_attention_score.out"] == updates
+
+
+def test_a_replay_without_new_lengths_gives_other_tokens(
+    npu: Device, emulation: Emulation, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch_npu
+
+    right = greedy(npu, folder)
+    monkeypatch.setattr(torch_npu.npu.NPUGraph, "update", lambda graph, cpu_update_input: None)
+    assert greedy(npu, folder) != right
+
+
+def test_a_replay_reads_the_tensors_of_its_capture(emulation: Emulation) -> None:
+    import torch_npu
+
+    x = torch.zeros(4, dtype=torch.float16, device="npu")
+    graph = torch_npu.npu.NPUGraph()
+    with torch_npu.npu.graph(graph, auto_dispatch_capture=True):
+        y = x + 1
+    assert y.isnan().any().item() or y.abs().max().item() > 1, "nothing was computed so far"
+    x.fill_(3)
+    graph.replay()
+    assert y.tolist() == [4.0] * 4
+    x = x + 1  # another tensor: the graph knows nothing of it
+    graph.replay()
+    assert y.tolist() == [4.0] * 4
+
+
+def test_a_capture_that_reads_on_the_host_is_refused(emulation: Emulation) -> None:
+    import torch_npu
+
+    x = torch.zeros(4, dtype=torch.float16, device="npu")
+
+    def read() -> Any:
+        with torch_npu.npu.graph(torch_npu.npu.NPUGraph(), auto_dispatch_capture=True):
+            return (x + 1).max().item()
+
+    with pytest.raises(RuntimeError, match="cannot read what it computes"):
+        read()

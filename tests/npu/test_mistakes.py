@@ -1,0 +1,219 @@
+"""Mistakes that a real device would answer with an error, or with nonsense: each is caught."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch_npu
+
+from glm4v.device import AttentionSegment, Device, DeviceOptions, open_device
+from glm4v.device.npu.attention import NpuAttention
+from glm4v.errors import ConfigurationError
+from tests.npu.pretend.contracts import Refused
+from tests.npu.pretend.emulation import Emulation
+
+NPU = torch.device("npu:0")
+on_910b = pytest.mark.chip("Ascend910B")
+on_310p = pytest.mark.chip("Ascend310P")
+MASK = 2048
+
+
+def half(*shape: int) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.float16, device=NPU)
+
+
+def fused(**changed: Any) -> Any:
+    """A right call of the fused attention, with some arguments changed."""
+    arguments = {
+        "query": half(5, 8, 128),
+        "key": half(3, 128, 256),
+        "value": half(3, 128, 256),
+        "atten_mask": torch.ones((MASK, MASK), dtype=torch.int8, device=NPU).triu(1),
+        "block_table": torch.zeros((1, 3), dtype=torch.int32, device=NPU),
+        "block_size": 128,
+        "input_layout": "TND",
+        "actual_seq_lengths": [5],
+        "actual_seq_lengths_kv": [5],
+        "num_heads": 8,
+        "num_key_value_heads": 2,
+        "scale": 0.1,
+        "sparse_mode": 3,
+    }
+    return torch_npu.npu_fused_infer_attention_score(**(arguments | changed))
+
+
+def scatter(**changed: Any) -> Any:
+    arguments = {
+        "key": half(3, 2, 128),
+        "value": half(3, 2, 128),
+        "key_cache": half(4, 128, 2, 128),
+        "value_cache": half(4, 128, 2, 128),
+        "slot_mapping": torch.tensor([0, 1, 2], dtype=torch.int32).to(NPU),
+        "cache_mode": "Norm",
+    }
+    return torch_npu.npu_scatter_pa_kv_cache(**(arguments | changed))
+
+
+def rotary(**changed: Any) -> Any:
+    arguments = {
+        "query": half(5, 8, 128),
+        "key": half(5, 2, 128),
+        "cos": half(5, 1, 128),
+        "sin": half(5, 1, 128),
+        "layout": "TND",
+        "rotary_mode": "half",
+    }
+    return torch_npu.npu_apply_rotary_pos_emb(**(arguments | changed))
+
+
+@on_910b
+def test_right_calls_pass(emulation: Emulation) -> None:
+    fused()
+    scatter()
+    rotary()
+
+
+@on_910b
+@pytest.mark.parametrize(
+    ("call", "error", "rule"),
+    [
+        (lambda: fused(n_heads=8), RuntimeError, "n_heads"),
+        (lambda: fused(query=half(5, 8, 128).float()), Refused, "float16 or bfloat16"),
+        (lambda: fused(num_heads=6), Refused, "num_heads"),
+        (lambda: fused(num_heads=7), Refused, "at most 64 to one"),
+        (lambda: fused(atten_mask=None), Refused, "mask of 2048 x 2048"),
+        (
+            lambda: fused(atten_mask=torch.ones((MASK, MASK), dtype=torch.int8, device=NPU)),
+            Refused,
+            "1 hides",
+        ),
+        (
+            lambda: fused(key=half(3, 64, 256), value=half(3, 64, 256), block_size=64),
+            Refused,
+            "block_size",
+        ),
+        (
+            lambda: fused(block_table=torch.zeros((1, 3), dtype=torch.int64, device=NPU)),
+            Refused,
+            "int32",
+        ),
+        (
+            lambda: fused(block_table=torch.zeros((1, 3), dtype=torch.int32)),
+            RuntimeError,
+            "on the NPU and on the CPU",
+        ),
+        (lambda: fused(actual_seq_lengths_kv=[500]), Refused, "too narrow"),
+        (lambda: fused(input_layout="BSH"), Refused, "TND"),
+        (lambda: scatter(cache_mode="PA_NZ"), Refused, "'PA_NZ' for NZ"),
+        (
+            lambda: scatter(slot_mapping=torch.tensor([0, 1, 1], dtype=torch.int32).to(NPU)),
+            Refused,
+            "none twice",
+        ),
+        (
+            lambda: scatter(slot_mapping=torch.tensor([0, 1, 512], dtype=torch.int32).to(NPU)),
+            Refused,
+            "within the cache",
+        ),
+        (lambda: scatter(value=half(3, 2, 128).float()), Refused, "one dtype"),
+        (lambda: rotary(rotary_mode="interleave"), Refused, "'half' alone"),
+        (lambda: rotary(cos=half(5, 1, 64), sin=half(5, 1, 64)), Refused, "all alike"),
+        (
+            lambda: torch_npu.npu_rms_norm(half(2, 8), torch.zeros(8, dtype=torch.float16)),
+            RuntimeError,
+            "on the NPU and on the CPU",
+        ),
+        (lambda: torch_npu.npu_rms_norm(half(2, 8), half(9)), Refused, "as long as"),
+        (lambda: torch.hypot(half(2), half(2)), NotImplementedError, "no kernel for aten::hypot"),
+        (
+            lambda: torch_npu.npu_top_k_top_p(half(2, 8), half(2)),
+            Refused,
+            "both",
+        ),
+    ],
+)
+def test_it_is_refused(
+    call: Callable[[], Any], error: type[Exception], rule: str, emulation: Emulation
+) -> None:
+    with pytest.raises(error, match=rule):
+        call()
+
+
+@on_310p
+@pytest.mark.parametrize("call", [fused, scatter])
+def test_the_310p_lacks_the_operators_of_the_910b(
+    call: Callable[[], Any], emulation: Emulation
+) -> None:
+    with pytest.raises(Refused, match=r"310P|A2 and A3"):
+        call()
+
+
+@on_310p
+def test_bfloat16_is_refused_on_the_310p(emulation: Emulation) -> None:
+    with pytest.raises(ConfigurationError, match="Ascend310P3 does not compute in bfloat16"):
+        open_device(DeviceOptions("npu", "bfloat16"))
+    with pytest.raises(Refused, match="no bfloat16"):
+        half(2).bfloat16() + 1
+
+
+@on_310p
+def test_a_cache_that_is_not_nz_is_refused(emulation: Emulation) -> None:
+    with pytest.raises(Refused, match="format 29"):
+        torch_npu._npu_reshape_and_cache(
+            key=half(3, 2, 128),
+            value=half(3, 2, 128),
+            key_cache=half(4, 16, 128, 16),
+            value_cache=half(4, 16, 128, 16),
+            slot_indices=torch.tensor([0, 1, 2], dtype=torch.int32).to(NPU),
+        )
+
+
+def test_an_unknown_dtype_of_the_chip_is_one_line(npu: Device) -> None:
+    with pytest.raises(ConfigurationError, match="does not compute in float32; use GLM4V_DTYPE="):
+        open_device(DeviceOptions("npu", "float32"))
+
+
+def test_a_block_size_that_the_kernels_lack_is_one_line(npu: Device, emulation: Emulation) -> None:
+    with pytest.raises(ConfigurationError, match="set GLM4V_BLOCK_SIZE=128"):
+        npu.paged_attention().allocate(layers=1, blocks=2, block_size=16, kv_heads=1, head_dim=8)
+
+
+def test_more_ranks_than_npus_is_one_line(npu: Device) -> None:
+    with pytest.raises(ConfigurationError, match="2 ranks need an NPU each, 1 are visible"):
+        open_device(DeviceOptions("npu", "float16", local_rank=1, local_size=2))
+
+
+@pytest.mark.parametrize("heads", [(8, 2), (4, 1), (8, 8)])
+def test_attention_of_mixed_steps_is_the_cpus(
+    heads: tuple[int, int], npu: Device, emulation: Emulation
+) -> None:
+    """Prefill, decode and both in one step, over blocks in any order."""
+    query_heads, kv_heads = heads
+    cpu = open_device(DeviceOptions("cpu", "float32"))
+    sizes = {"layers": 1, "blocks": 8, "block_size": 128, "kv_heads": kv_heads, "head_dim": 112}
+    ours, exact = npu.paged_attention(), cpu.paged_attention()
+    assert isinstance(ours, NpuAttention)
+    for attention in (ours, exact):
+        attention.allocate(**sizes)
+    generator = torch.Generator().manual_seed(0)
+    tables = ((5, 2, 7), (0, 6), (3, 1))
+    lengths = [0, 0, 0]
+    for counts in ((200, 3, 0), (1, 1, 140), (1, 1, 1), (17, 1, 1)):
+        segments = [
+            AttentionSegment(count, length, table)
+            for count, length, table in zip(counts, lengths, tables, strict=True)
+            if count
+        ]
+        tokens = sum(counts)
+        query, key, value = (
+            torch.randn((tokens, n, 112), generator=generator).half()
+            for n in (query_heads, kv_heads, kv_heads)
+        )
+        for attention in (ours, exact):
+            attention.prepare(segments)
+        given = ours.forward(0, *(part.to(NPU) for part in (query, key, value)))
+        wanted = exact.forward(0, query.float(), key.float(), value.float())
+        assert math.isclose(0, float((given.float().cpu() - wanted).abs().max()), abs_tol=0.004)
+        lengths = [length + count for length, count in zip(lengths, counts, strict=True)]
