@@ -77,7 +77,7 @@ class CudaDevice(Device):
     def capture(self, decoder: Decoder) -> Decoder:
         """`decoder` with its decode steps recorded in graphs."""
         if self.torch_device.type == "cuda":
-            return CapturedDecoder(decoder, CudaGraphs().record)
+            return CapturedDecoder(decoder, CudaGraphs(self.torch_device).record)
         return CapturedDecoder(decoder, RepeatedCalls)
 
     def paged_attention(self) -> Attention:

@@ -29,7 +29,8 @@ class RepeatedCalls(Recording):
 class CudaGraphs:
     """Graphs that share one pool of memory: only the last replay's output is still valid."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         # Calls of other threads, such as NCCL's watchdog, do not concern a recording.
         self._capture = partial(
             torch.cuda.graph,
@@ -38,8 +39,12 @@ class CudaGraphs:
         )
 
     def record(self, compute: Callable[[], torch.Tensor]) -> Recording:
-        """Call the function once, as a warm-up, and record it."""
-        return _CudaGraph(compute, self._capture)
+        """Call the function once, as a warm-up, and record it.
+
+        Streams belong to the current device, and each thread has its own.
+        """
+        with torch.cuda.device(self._device):
+            return _CudaGraph(compute, self._capture)
 
 
 class _CudaGraph(Recording):

@@ -1,11 +1,17 @@
 """Which GPU is opened, and in which dtype; what there is to say without one."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import MagicMock
+
 import pytest
 import torch
 
 from glm4v.device import DeviceOptions, best_device, open_device
 from glm4v.device.cuda import device as cuda
 from glm4v.device.cuda.device import CudaDevice, choose_dtype
+from glm4v.device.cuda.graph import CudaGraphs
 from glm4v.errors import ConfigurationError
 
 
@@ -75,3 +81,31 @@ def test_a_rank_computes_on_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatc
     device = cuda.CudaDevice.open(DeviceOptions("cuda", local_rank=1, local_size=2))
     assert chosen == [1]
     assert (device.name, device.dtype, device.weight_bytes) == ("cuda:1", torch.float16, 2)
+
+
+def test_graphs_are_recorded_on_their_device_in_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`set_device` counts in its own thread only."""
+    events: list[str] = []
+
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        events.append(f"enter {device}")
+        yield
+        events.append(f"leave {device}")
+
+    def event(name: str) -> Callable[..., Any]:
+        def called(*_: object, **__: object) -> Any:
+            events.append(name)
+            return MagicMock()
+
+        return called
+
+    monkeypatch.setattr(torch.cuda, "device", current)
+    for name in ("Stream", "CUDAGraph", "graph", "graph_pool_handle", "stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, event(name))
+    output = torch.ones(1)
+    recording = CudaGraphs(torch.device("cuda", 1)).record(lambda: output)
+    assert recording.replay() is output
+    assert events[:2] == ["graph_pool_handle", "enter cuda:1"]
+    assert {"Stream", "CUDAGraph", "graph"} <= set(events[2:-1])
+    assert events[-1] == "leave cuda:1"
