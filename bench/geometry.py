@@ -45,7 +45,6 @@ class RandomWeights(Weights):
     def __init__(self, spec: ModelSpec, device: Device) -> None:
         self._shapes = dict(expected_tensors(spec))
         self._on = device
-        self._generator = torch.Generator(device.torch_device).manual_seed(0)
 
     def read(
         self,
@@ -61,4 +60,4 @@ class RandomWeights(Weights):
         if columns is not None:
             shape[1] = columns[1] - columns[0]
         tensor = torch.empty(shape, dtype=self._on.dtype, device=self._on.torch_device)
-        return tensor.normal_(0.0, _SCALE, generator=self._generator)
+        return tensor.normal_(0.0, _SCALE)

@@ -17,7 +17,6 @@ from lm_worker.model.runner import Runner
 from lm_worker.plan import Chunk, SamplingParams, SamplingState, StepPlan
 from vision_worker.model import VisionModel
 
-_BLOCK_SIZE = 16
 _ALONE = Shard(0, 1)
 _GREEDY = SamplingState(SamplingParams(), index=0)
 WARM_UP = 3  # calls before those that are measured: graphs are recorded, libraries set up
@@ -40,7 +39,7 @@ class OurLanguageModel:
 
     def __init__(self, spec: ModelSpec, device: Device, *, batch: int, context: int) -> None:
         self._context = context
-        self._blocks = -(-(context + 1) // _BLOCK_SIZE)
+        self._blocks = -(-(context + 1) // device.block_size)
         with torch.inference_mode():
             weights = RandomWeights(spec, device)
             model = LanguageModel(spec, weights, device, SingleRank(), _ALONE)
@@ -48,7 +47,7 @@ class OurLanguageModel:
         attention.allocate(
             layers=spec.layers,
             blocks=batch * self._blocks,
-            block_size=_BLOCK_SIZE,
+            block_size=device.block_size,
             kv_heads=spec.kv_heads,
             head_dim=spec.head_dim,
         )
