@@ -111,7 +111,7 @@ import sys
 from glm4v.client import Client
 from glm4v.client.messages import user_message
 with Client("{target}") as client:
-    with client.generate(question(None, "Hello"), max_tokens=3, temperature=0) as answer:
+    with client.generate([user_message("Hello")], max_tokens=3, temperature=0) as answer:
         print(len("".join(answer.texts())) >= 0)
 print(sorted({{"torch", "redis", "numpy", "PIL"}} & set(sys.modules)))
 """
