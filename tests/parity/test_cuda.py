@@ -13,13 +13,17 @@ import torch
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.weights import Weights
 from glm4v.device import DeviceOptions, open_device
+from glm4v.device.collectives import Collective, SingleRank
 from glm4v.device.cuda import captured_decoder
 from glm4v.device.cuda.captured_decoder import CapturedDecoder
 from glm4v.device.cuda.device import CudaDevice
 from glm4v.device.cuda.graph import RepeatedCalls
 from glm4v.images import ImageLimits
+from lm_worker.model.layers import Shard
+from tests.parity import engine_runs
 from tests.parity.golden_plans import GoldenCase, cases, load_model, open_golden, play, read_case
 from tests.parity.test_language import TOLERANCE, WHOLE, compare
+from tests.rank_processes import run_ranks
 from vision_worker.model import VisionModel
 from vision_worker.preprocess import pixel_values
 
@@ -157,6 +161,40 @@ def test_the_vision_tower(checkpoint_dir: Callable[[str], Path]) -> None:
         rows = model.encode(torch.from_numpy(pixels)[None], lambda: None)[0]
         expected = torch.from_numpy(golden[f"{name}/vision_embeddings"])
         torch.testing.assert_close(rows, expected, atol=TOLERANCE, rtol=0)
+
+
+def play_all(group: Collective, rank: int, size: int, folder: Path) -> torch.Tensor:
+    """Logits [cases, 21, vocabulary] of all cases on one of several ranks."""
+    checkpoint, golden = Checkpoint.open(folder), open_golden("bundled")
+    device, shard = CudaDevice(CPU, torch.float32), Shard(rank, size)
+    model = load_model(checkpoint, device, shard, group)
+    every = [read_case(golden, case, checkpoint.spec) for case in cases(golden)]
+    played = play(model, device, checkpoint.spec, every, chunk=WHOLE, block_size=16, shard=shard)
+    return torch.stack([case.logits for case in played])
+
+
+def test_two_ranks(checkpoint_dir: Callable[[str], Path], tmp_path: Path) -> None:
+    """Their sums are inside what is recorded; gloo adds them here, NCCL on GPUs."""
+    folder = checkpoint_dir("micro-glm4v")
+    alone = play_all(SingleRank(), 0, 1, folder)
+    for logits in run_ranks(play_all, 2, tmp_path, folder):
+        torch.testing.assert_close(logits, alone, atol=1e-5, rtol=0)
+
+
+async def test_an_engine_with_a_cache_that_is_too_small(
+    checkpoint_dir: Callable[[str], Path], replays: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sequences join, leave and are preempted between replays."""
+    folder, golden = checkpoint_dir("micro-glm4v"), open_golden("bundled")
+    monkeypatch.setattr(engine_runs, "open_device", lambda _: CudaDevice(CPU, torch.float32))
+    requests = engine_runs.mixed(golden, Checkpoint.open(folder).spec.boi_id, 24)
+    async with engine_runs.running(folder, engine_runs.Layout(block_size=4, blocks=40)) as run:
+        answers = await run.answer(requests)
+        assert run.scheduler.preemptions > 0
+    assert len(set(replays)) > 1
+    for number in range(0, len(requests), 2):  # the greedy ones
+        case = cases(golden)[number % len(cases(golden))]
+        assert answers[f"{number}:{case}"] == golden[f"{case}/greedy_tokens"].tolist()
 
 
 @pytest.mark.needs_cuda
