@@ -1,70 +1,45 @@
 """Python processes that try what this one must not: import torch, open a device."""
 
 import json
-import subprocess
 import sys
-from dataclasses import dataclass
 
-from glm4v.errors import Unavailable
+from glm4v.doctor.bounded import Ended, run_bounded
 
 TIMEOUT_S = 60.0  # PyTorch alone takes 10 s on a slow disk
 _INSTALL = "; run "
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a child ended."""
-
-    exit_code: int
-    output: str
-    last_error_line: str
-
-
-def run_python(*arguments: str, timeout_s: float = TIMEOUT_S) -> Ended:
-    """Run the interpreter; raises Unavailable if it does not end in time."""
-    try:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise Unavailable(f"no answer within {timeout_s:g} s") from None
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return Ended(done.returncode, done.stdout, lines[-1] if lines else "")
+def run_python(*arguments: str, timeout_s: float = TIMEOUT_S) -> Ended | None:
+    """Run the interpreter; None if it does not end in time."""
+    return run_bounded([sys.executable, *arguments], timeout_s)
 
 
 def import_error(module: str) -> tuple[str, str] | None:
     """(what is wrong, how to mend it) with the imports of a process; None if they succeed."""
-    try:
-        ended = run_python("-c", f"import {module}")
-    except Unavailable as error:
-        return f"importing {module}: {error}", f"{sys.executable} -c 'import {module}'"
+    again = f"{sys.executable} -c 'import {module}' shows the whole error"
+    ended = run_python("-c", f"import {module}")
+    if ended is None:
+        return f"importing {module} takes more than {TIMEOUT_S:g} s", again
     if ended.exit_code == 0:
         return None
-    what, _, fix = ended.last_error_line.removeprefix("error: ").partition(_INSTALL)
-    return what or _end(
-        ended
-    ), fix or f"{sys.executable} -c 'import {module}' shows the whole error"
+    what, _, fix = _how(ended).removeprefix("error: ").partition(_INSTALL)
+    return what, fix or again
 
 
 def probe_device(name: str, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
     """What `glm4v.device.probe` says of a device; "error" says why it cannot be used."""
-    try:
-        ended = run_python("-m", "glm4v.device.probe", name, timeout_s=timeout_s)
-    except Unavailable as error:
-        return {"error": f"opening it: {error}; its driver may hang"}
-    if not ended.output:
-        return {"error": f"opening it: {_end(ended)}"}
+    ended = run_python("-m", "glm4v.device.probe", name, timeout_s=timeout_s)
+    if ended is None:
+        return {"error": f"no answer within {timeout_s:g} s; its driver may hang"}
+    if ended.exit_code != 0:
+        return {"error": _how(ended)}
     found: dict[str, str] = json.loads(ended.output)
     return found
 
 
-def _end(ended: Ended) -> str:
+def _how(ended: Ended) -> str:
+    """Why a process failed: its last line, or what it ended with."""
     if ended.exit_code < 0:
         return f"the process was ended by signal {-ended.exit_code}"
-    return ended.last_error_line or f"the process ended with code {ended.exit_code}"
+    lines = [line.strip() for line in ended.error_output.splitlines() if line.strip()]
+    return lines[-1] if lines else f"the process ended with code {ended.exit_code}"

@@ -3,10 +3,11 @@
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from glm4v.doctor.bounded import run_bounded
 
 _TOOL_S = 20.0  # for nvidia-smi or npu-smi; with a broken driver they hang
 
@@ -45,18 +46,10 @@ class System:
         if found is None:
             return None
         try:
-            done = subprocess.run(
-                [found, *arguments],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=_TOOL_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
+            ended = run_bounded([found, *arguments], _TOOL_S)
+        except OSError:
             return None
-        return done.stdout if done.returncode == 0 else None
+        return ended.output if ended is not None and ended.exit_code == 0 else None
 
     def version_in(self, *patterns: tuple[Path, str]) -> str:
         """The first `version=` line in the files of (folder, glob); empty if there is none."""

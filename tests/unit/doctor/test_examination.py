@@ -4,16 +4,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.doctor import children
+from glm4v.doctor.bounded import run_bounded
 from glm4v.doctor.children import import_error, probe_device
 from glm4v.doctor.examination import examine
 from glm4v.doctor.report import Report
-from glm4v.errors import Unavailable
 from tests.unit.doctor.machines import A2, GPUS, Machine
 
 CPU = {"torch": "2.13.0", "torch_cuda": "13.0", "name": "cpu", "description": "float32"}
@@ -120,14 +121,23 @@ def test_a_device_whose_driver_hangs_or_crashes_is_reported(
     with monkeypatch.context():
         instead("import time; time.sleep(60)")
         assert probe_device("cuda", timeout_s=0.5) == {
-            "error": "opening it: no answer within 0.5 s; its driver may hang"
+            "error": "no answer within 0.5 s; its driver may hang"
         }
     monkeypatch.undo()
     instead("import os; os.abort()")
-    assert probe_device("cuda") == {"error": "opening it: the process was ended by signal 6"}
+    assert probe_device("cuda") == {"error": "the process was ended by signal 6"}
     monkeypatch.undo()
-    with pytest.raises(Unavailable):
-        children.run_python("-c", "import time; time.sleep(60)", timeout_s=0.2)
+    instead("import sys; sys.exit('Traceback …\\nImportError: libcuda.so')")
+    assert probe_device("cuda") == {"error": "ImportError: libcuda.so"}
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_program_that_cannot_be_killed_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that waits inside a driver."""
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda _: None)
+    began = time.monotonic()
+    assert run_bounded(["/bin/sleep", "8"], 0.2) is None
+    assert time.monotonic() - began < 6
 
 
 def test_the_command_finds_what_an_npu_lacks_and_serves_on_the_cpu(tmp_path: Path) -> None:
