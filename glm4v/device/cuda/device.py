@@ -1,6 +1,7 @@
 """One GPU; its operators are those of PyTorch."""
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -12,9 +13,7 @@ from glm4v.device.cuda.attention import CudaAttention
 from glm4v.device.cuda.captured_decoder import CapturedDecoder
 from glm4v.device.cuda.graph import CudaGraphs, RepeatedCalls
 from glm4v.device.options import DeviceOptions, parse_dtype
-from glm4v.errors import ConfigurationError
-
-log = logging.getLogger(__name__)
+from glm4v.errors import ConfigurationError, DeviceFailed
 
 _ALSO_MEMORY = ("CUBLAS_STATUS_ALLOC_FAILED", "NCCL Error 1: unhandled cuda error: out of memory")
 
@@ -61,6 +60,21 @@ class CudaDevice(Device):
         """Also errors of the libraries, which have no type of their own."""
         return super().is_out_of_memory(error) or any(text in str(error) for text in _ALSO_MEMORY)
 
+    @contextmanager
+    def errors(self, no_memory: str) -> Iterator[None]:
+        """Overloaded(no_memory) out of memory; DeviceFailed for errors of CUDA and its libraries.
+
+        After most of these no call to the GPU succeeds in this process.
+        """
+        with super().errors(no_memory):
+            try:
+                yield
+            except RuntimeError as error:
+                if self.is_out_of_memory(error) or not _is_of_cuda(error):
+                    raise
+                reason = str(error).partition("\n")[0]  # the other lines advise developers
+                raise DeviceFailed(f"{self.name} failed: {reason}") from error
+
     def init_group(
         self, address: str, *, rank: int, size: int, timeout_s: float, join_timeout_s: float
     ) -> ProcessGroup:
@@ -103,6 +117,10 @@ def choose_dtype(options: DeviceOptions, *, has_bfloat16: bool) -> torch.dtype:
             "for; leave GLM4V_WEIGHT_DTYPE out"
         )
     return dtype
+
+
+def _is_of_cuda(error: RuntimeError) -> bool:
+    return isinstance(error, torch.AcceleratorError) or str(error).startswith("CUDA error: ")
 
 
 def _compute_exactly() -> None:

@@ -12,7 +12,7 @@ from glm4v.device import DeviceOptions, best_device, open_device
 from glm4v.device.cuda import device as cuda
 from glm4v.device.cuda.device import CudaDevice, choose_dtype
 from glm4v.device.cuda.graph import CudaGraphs
-from glm4v.errors import ConfigurationError
+from glm4v.errors import ConfigurationError, DeviceFailed, Overloaded
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,31 @@ def test_errors_of_the_libraries_are_out_of_memory_too() -> None:
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
     )
     assert not device.is_out_of_memory(RuntimeError("CUDA error: an illegal memory access"))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA …"),
+            DeviceFailed,
+            "cpu failed: CUDA error: an illegal memory access was encountered",
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"),
+            DeviceFailed,
+            "cpu failed: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`",
+        ),
+        (torch.AcceleratorError("CUDA error: out of memory"), Overloaded, "no memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to …"), Overloaded, "no memory"),
+        (RuntimeError("a bug"), RuntimeError, "a bug"),
+    ],
+)
+def test_a_failed_gpu_is_one_line(error: RuntimeError, kind: type[Exception], message: str) -> None:
+    device = CudaDevice(torch.device("cpu"), torch.float32)
+    with pytest.raises(kind) as raised, device.errors("no memory"):
+        raise error
+    assert str(raised.value) == message
 
 
 def test_a_rank_computes_on_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
