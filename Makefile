@@ -34,7 +34,7 @@ TESTS = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --du
 test: setup ## The tests that this machine can run; the others say what they need
 	$(TESTS)
 
-test-all: setup ## All tests, after installing what they need; only accelerators may be missing
+test-all: setup ## All tests, after installing what they need; only what cannot be installed may be missing
 	@tools/test-needs.sh
 	$(TESTS) --no-skips
 

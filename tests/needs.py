@@ -10,8 +10,8 @@ A module is marked by `pytestmark = pytest.mark.needs_compiler`, one of several 
 are not used.
 
 Where a need is not met its tests are skipped, with a reason that says what to install. With
-`--no-skips`, as in `make test-all` and in CI, every skip is a failure but those for accelerators,
-however the test was skipped.
+`--no-skips`, as in `make test-all` and in CI, every skip is a failure, except for what cannot be
+installed (accelerators, a kernel that allows mounts), however the test was skipped.
 
 A new need is an entry of NEEDS, which is also where pytest learns the marker. What Debian has is a
 package name there: `make test-all` installs the packages of all needs. What PyPI has is no need:
@@ -44,7 +44,7 @@ class Need:
     is_met: Callable[[], bool]
     packages: tuple[str, ...] = ()  # of Debian, which meet it
     otherwise: str = ""  # how it is met where packages do not
-    is_accelerator: bool = False
+    can_be_installed: bool = True
 
     @property
     def reason(self) -> str:
@@ -109,13 +109,14 @@ NEEDS = {
         can_mount,
         ("util-linux",),
         otherwise="allow user namespaces, or run it as root",
+        can_be_installed=False,
     ),
     "needs_linux": Need("Linux", Path("/proc/meminfo").exists, otherwise=ELSEWHERE),
     "needs_cuda": Need(
-        "an NVIDIA GPU", _has_device("nvidia[0-9]*"), otherwise=ELSEWHERE, is_accelerator=True
+        "an NVIDIA GPU", _has_device("nvidia[0-9]*"), otherwise=ELSEWHERE, can_be_installed=False
     ),
     "needs_npu": Need(
-        "an Ascend NPU", _has_device("davinci[0-9]*"), otherwise=ELSEWHERE, is_accelerator=True
+        "an Ascend NPU", _has_device("davinci[0-9]*"), otherwise=ELSEWHERE, can_be_installed=False
     ),
 }
 
@@ -136,7 +137,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--no-skips",
         action="store_true",
-        help="fail where a test is skipped, unless for want of an accelerator",
+        help="fail where a test is skipped, unless for want of what cannot be installed",
     )
 
 
@@ -159,7 +160,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Count a skip as a failure where none is allowed."""
     report = yield
-    if not any(need.is_accelerator for need in _unmet(item)) and not hasattr(report, "wasxfail"):
+    if all(need.can_be_installed for need in _unmet(item)) and not hasattr(report, "wasxfail"):
         _refuse(report, item.config)
     return report
 

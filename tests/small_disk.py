@@ -12,23 +12,32 @@ _HOLD = """
 mount -t tmpfs -o size="$1" none /mnt && echo ready
 while read -r size; do mount -o remount,size="$size" none /mnt && echo ready || echo failed; done
 """
-_IN_A_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
+# The second is for root where user namespaces are forbidden, the third for root in a chroot, where
+# there is no mount of / whose propagation could be changed.
+_NAMESPACES = (
+    ("unshare", "--user", "--map-root-user", "--mount"),
+    ("unshare", "--mount"),
+    ("unshare", "--mount", "--propagation", "unchanged"),
+)
 
 
 class SmallDisk:
     """`with SmallDisk() as disk:`; everything in `disk.folder` is gone afterwards."""
 
     def __enter__(self) -> "SmallDisk":
-        self._holder = subprocess.Popen(
-            [*_IN_A_NAMESPACE, "sh", "-c", _HOLD, "sh", str(_BYTES)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        if not self._is_done():
-            raise OSError("no file system could be mounted")
-        self.folder = Path(f"/proc/{self._holder.pid}/root/mnt")
-        return self
+        for namespace in _NAMESPACES:
+            self._holder = subprocess.Popen(
+                [*namespace, "sh", "-c", _HOLD, "sh", str(_BYTES)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            if self._is_done():
+                self.folder = Path(f"/proc/{self._holder.pid}/root/mnt")
+                return self
+            self._holder.communicate()
+        raise OSError("no file system could be mounted")
 
     def __exit__(self, *_: object) -> None:
         self._holder.communicate()  # it ends with its input

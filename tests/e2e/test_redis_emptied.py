@@ -46,4 +46,4 @@ async def test_workers_stay_what_was_accepted_ends_and_new_requests_are_answered
         assert reading.token_ids == undisturbed.token_ids
     assert {name: fleet.pid(name) for name in SERVICES} == pids
     assert set(SERVICES) <= set(fleet.running)
-    assert "queues; they are made again" in fleet.log(LM) + fleet.log("vision_worker")
+    assert "lost its queues; creating them again" in fleet.log(LM) + fleet.log("vision_worker")

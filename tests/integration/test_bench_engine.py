@@ -76,5 +76,5 @@ def test_a_step_reads_all_weights_but_the_word_table_and_its_rows_of_the_cache(
 def test_more_than_the_model_takes_is_refused_with_the_numbers(model: Path) -> None:
     refused = bench("--model", model, "--context", 600, "--steps", 8)
     assert refused.returncode == 3
-    assert "tokens of context and answer are asked for, the model takes 512" in refused.stderr
+    assert "tokens of context and output requested, the model takes 512" in refused.stderr
     assert refused.stderr.count("\n") == 1

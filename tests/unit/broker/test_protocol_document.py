@@ -23,9 +23,9 @@ def all_keys() -> set[str]:
     """Every name that `Keys` can make."""
     keys, found = Keys("NS"), set()
     for name in dir(keys):
-        member = getattr(keys, name)
         if name.startswith("_") or name in ("namespace", "journal_prefix"):
             continue
+        member = getattr(keys, name)
         if callable(member):
             names = member.__code__.co_varnames[1 : member.__code__.co_argcount]
             member = member(*(PLACES[each] for each in names))

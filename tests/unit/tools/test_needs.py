@@ -8,7 +8,7 @@ pytest_plugins = ["pytester"]
 
 ABSENT = needs.Need("an absent program", lambda: False, ("absent",), "absent --start")
 PRESENT = needs.Need("a present program", lambda: True)
-NO_DEVICE = needs.Need("a device", lambda: False, otherwise="buy one", is_accelerator=True)
+NO_DEVICE = needs.Need("a device", lambda: False, otherwise="buy one", can_be_installed=False)
 
 TESTS = """
 import pytest
@@ -61,7 +61,9 @@ def test_what_is_missing_is_skipped_and_said(pytester: pytest.Pytester) -> None:
     )
 
 
-def test_without_skips_only_accelerators_may_be_missing(pytester: pytest.Pytester) -> None:
+def test_without_skips_only_what_cannot_be_installed_may_be_missing(
+    pytester: pytest.Pytester,
+) -> None:
     pytester.makepyfile(TESTS)
     done = pytester.runpytest("--no-skips")
     done.assert_outcomes(passed=2, failed=0, errors=2, skipped=1, xfailed=1)
