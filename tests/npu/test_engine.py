@@ -87,6 +87,7 @@ async def answers(device: Device, checkpoint: Checkpoint) -> list[list[int]]:
     return [tokens[each.request.request_id] for each in jobs]
 
 
+@pytest.mark.timeout(300)
 async def test_sixteen_requests_with_images_are_answered_as_by_the_cpu(
     npu: Device, request: pytest.FixtureRequest
 ) -> None:

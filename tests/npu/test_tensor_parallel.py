@@ -18,6 +18,7 @@ from tests.npu.ranks import run_npu_ranks
 from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_give_the_tokens_of_one(
     size: int, checkpoint_dir: Callable[[str], Path], tmp_path: Path

@@ -99,12 +99,9 @@ class Emulation(TorchDispatchMode):
             self._recorder.update(call)
             return kwargs.get("out")
         is_recording = self._recorder.is_recording
-        if is_recording:
-            if device.type == "cpu" or name in _TO_HOST:
-                raise RuntimeError(f"{name}: a captured step cannot read what it computes")
-            result = call.on_copies()
-        else:
-            result = call()
+        if device.type == "cpu" or name in _TO_HOST:
+            _wait(is_recording)
+        result = call.on_copies() if is_recording else call()
         if func.namespace in ("npu", "atb"):
             _compare_with_meta(func, args, kwargs, result)
         outputs: list[tuple[int, torch.Tensor]] = []
@@ -124,6 +121,15 @@ class Emulation(TorchDispatchMode):
             call.outputs = outputs
             self._recorder.record(call)
         return raised_result
+
+
+def _wait(is_recording: bool) -> None:
+    """What a value is read from waits for the device, and hears of its failure there."""
+    import torch_npu
+
+    if is_recording:
+        raise RuntimeError("a captured step cannot read what it computes")
+    torch_npu.npu.current_stream().synchronize()
 
 
 def _device(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.device | None:

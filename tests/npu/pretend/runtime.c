@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 #include "acl/acl.h"
 #include "acl/acl_op_compiler.h"
 #include "acl/acl_rt.h"
@@ -15,7 +16,8 @@
 /* ---- what the tests set ---- */
 
 static size_t total_bytes = (size_t)2 << 30;
-static aclError failure = OK;   /* what every copy and synchronisation returns from now on */
+static aclError failure = OK;   /* what every synchronisation returns from now on */
+#define LOST 507899             /* ACL_ERROR_RT_DRV_INTERNAL_ERROR */
 
 void pretend_set_memory(size_t bytes) { total_bytes = bytes; }
 void pretend_fail(int error) { failure = error; }
@@ -26,6 +28,13 @@ static __thread listener told;
 
 void pretend_listen(listener callback) { told = callback; }
 static void tell(enum event_kind kind, void *handle) { if (told) told(kind, handle); }
+
+/* The file that PRETEND_NPU_LOST names is there: the device is lost for this process. */
+static aclError state(void) {
+    const char *lost = getenv("PRETEND_NPU_LOST");
+    if (lost && access(lost, F_OK) == 0) failure = LOST;
+    return failure;
+}
 
 /* ---- devices ---- */
 
@@ -62,8 +71,8 @@ aclError aclrtGetPrimaryCtxState(int32_t id, uint32_t *flags, int32_t *active) {
     *active = device == id;
     return OK;
 }
-aclError aclrtSynchronizeDevice(void) { return failure; }
-aclError aclrtSynchronizeDeviceWithTimeout(int32_t timeout) { return failure; }
+aclError aclrtSynchronizeDevice(void) { return state(); }
+aclError aclrtSynchronizeDeviceWithTimeout(int32_t timeout) { return state(); }
 aclError aclrtDeviceCanAccessPeer(int32_t *can, int32_t a, int32_t b) { *can = 1; return OK; }
 aclError aclrtDeviceEnablePeerAccess(int32_t peer, uint32_t flags) { return OK; }
 aclError aclGetDeviceCapability(uint32_t id, aclDeviceInfo what, int64_t *value) { *value = 20; return OK; }
@@ -143,7 +152,7 @@ aclError aclrtMallocHost(void **out, size_t size) {
 }
 aclError aclrtFreeHost(void *p) { free(p); return OK; }
 aclError aclrtMemcpy(void *to, size_t room, const void *from, size_t size, aclrtMemcpyKind kind) {
-    if (failure != OK) return failure;
+    if (state() != OK) return failure;
     if (size > room) return ACL_ERROR_INVALID_PARAM;
     memmove(to, from, size);
     return OK;
@@ -167,8 +176,8 @@ aclError aclrtCreateStreamWithConfig(aclrtStream *stream, uint32_t priority, uin
 aclError aclrtCreateStream(aclrtStream *stream) { return aclrtCreateStreamWithConfig(stream, 0, 0); }
 aclError aclrtDestroyStream(aclrtStream stream) { free(stream); return OK; }
 aclError aclrtStreamGetId(aclrtStream stream, int32_t *id) { *id = stream ? *(int32_t *)stream : -1; return OK; }
-aclError aclrtSynchronizeStream(aclrtStream stream) { return failure; }
-aclError aclrtSynchronizeStreamWithTimeout(aclrtStream stream, int32_t timeout) { return failure; }
+aclError aclrtSynchronizeStream(aclrtStream stream) { return state(); }
+aclError aclrtSynchronizeStreamWithTimeout(aclrtStream stream, int32_t timeout) { return state(); }
 aclError aclrtStreamQuery(aclrtStream stream, aclrtStreamStatus *status) { *status = ACL_STREAM_STATUS_COMPLETE; return OK; }
 aclError aclrtStreamWaitEvent(aclrtStream stream, aclrtEvent event) { return OK; }
 aclError aclrtCreateEventExWithFlag(aclrtEvent *event, uint32_t flag) { *event = calloc(1, sizeof(struct event)); return OK; }
@@ -176,7 +185,7 @@ aclError aclrtCreateEventWithFlag(aclrtEvent *event, uint32_t flag) { return acl
 aclError aclrtDestroyEvent(aclrtEvent event) { free(event); return OK; }
 aclError aclrtRecordEvent(aclrtEvent event, aclrtStream stream) { clock_gettime(CLOCK_MONOTONIC, &((struct event *)event)->at); return OK; }
 aclError aclrtResetEvent(aclrtEvent event, aclrtStream stream) { return OK; }
-aclError aclrtSynchronizeEvent(aclrtEvent event) { return failure; }
+aclError aclrtSynchronizeEvent(aclrtEvent event) { return state(); }
 aclError aclrtQueryEventStatus(aclrtEvent event, aclrtEventRecordedStatus *status) { *status = ACL_EVENT_RECORDED_STATUS_COMPLETE; return OK; }
 aclError aclrtQueryEventWaitStatus(aclrtEvent event, aclrtEventWaitStatus *status) { *status = ACL_EVENT_WAIT_STATUS_COMPLETE; return OK; }
 aclError aclrtEventElapsedTime(float *ms, aclrtEvent a, aclrtEvent b) {

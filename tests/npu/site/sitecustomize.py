@@ -1,0 +1,21 @@
+"""Python imports this when it starts: workers then compute on the pretend device.
+
+The arithmetic belongs to a thread, so it is put around what device threads run. Nothing is
+imported for processes that have none.
+"""
+
+import threading
+
+_run = threading.Thread.run
+
+
+def _run_emulated(thread: threading.Thread) -> None:
+    if thread.name != "device":
+        return _run(thread)
+    from tests.npu.pretend.emulation import Emulation
+
+    with Emulation():
+        return _run(thread)
+
+
+threading.Thread.run = _run_emulated  # type: ignore[assignment, method-assign]
