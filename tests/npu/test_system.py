@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from glm4v.checkpoint.demo import DEMO_MODEL
+from glm4v.checkpoint.demo import DEMO_MODEL, demo_examples
 from glm4v.client import Client
 from glm4v.client.messages import user_message
 from glm4v.local.cluster import ClusterSettings, LocalCluster
-from tests.integration.test_demo_model import answers_are_those_of_the_examples
+from tests.integration.test_demo_model import answers_are_those_of_the_examples, ask
 from tests.processes import until
 
 pytestmark = pytest.mark.timeout(300)
@@ -76,6 +76,25 @@ async def test_another_worker_goes_on_when_a_device_is_lost(tmp_path: Path) -> N
     (line,) = log.of("lm_worker", "error: npu:0 failed")
     assert "507899" in line
     assert not log.of("lm_worker", "Traceback")
+
+
+@pytest.mark.chip("Ascend910B")
+async def test_another_worker_encodes_the_image_when_a_device_is_lost(tmp_path: Path) -> None:
+    lost, log = tmp_path / "lost", Log()
+    example = next(each for each in demo_examples() if each.image is not None)
+    assert example.image is not None
+    question, right = example.turns[0]
+    async with system(log, PRETEND_NPU_LOST=str(lost)) as cluster:
+        lost.touch()
+        with Client(cluster.target) as client:
+            asked = asyncio.create_task(
+                asyncio.to_thread(ask, client, example.image.read_bytes(), [question])
+            )
+            await until(lambda: bool(log.of("vision_worker", "npu:0 failed")), 60)
+            lost.unlink()
+            assert await asked == [right]
+    assert len(log.of("vision_worker", "error: npu:0 failed")) == 1
+    assert not log.of("vision_worker", "Traceback")
 
 
 def answer(client: Client, lost: Path | None = None) -> str:
