@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.device import Device
+from glm4v.device import Attention, Device
 from tests.npu.pretend.emulation import Emulation
-from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
+from tests.parity.golden_plans import GoldenCase, cases, load_model, open_golden, play, read_case
 
 pytestmark = pytest.mark.chip("Ascend910B")  # the 310P captures nothing
 
@@ -44,6 +44,33 @@ def test_replays_give_the_tokens_of_single_operators(
     monkeypatch.setattr(graphs, "MAX_BATCH", 0)
     assert greedy(npu, folder) == captured
     assert emulation.calls["npu::npu_fused_infer_attention_score.out"] == updates
+
+
+def test_another_cache_has_graphs_of_its_own(
+    npu: Device, emulation: Emulation, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one model, as after a cache was allocated anew."""
+    kept: list[Attention] = []  # or the next one would take the memory of the last
+    allocate = npu.paged_attention
+
+    def paged_attention() -> Attention:
+        kept.append(allocate())
+        return kept[-1]
+
+    monkeypatch.setattr(npu, "paged_attention", paged_attention)
+    checkpoint = Checkpoint.open(folder)
+    golden = open_golden("bundled")
+    every = [read_case(golden, case, checkpoint.spec) for case in cases(golden)]
+
+    def last_tokens(*batches: list[GoldenCase]) -> Tokens:
+        """Of one model that plays the batches one after the other, each in a new cache."""
+        with torch.inference_mode():
+            model = load_model(checkpoint, npu)
+        for batch in batches:
+            played = play(model, npu, checkpoint.spec, batch, chunk=10_000, block_size=128)
+        return [[token.token_id for token in one.tokens] for one in played]
+
+    assert last_tokens(every[:2], every[2:4]) == last_tokens(every[2:4])
 
 
 def test_a_replay_without_new_lengths_gives_other_tokens(

@@ -73,9 +73,8 @@ class _DecodeGraph:
         slots = torch.arange(size, dtype=torch.int32) + spare_block * BLOCK_SIZE
         table = torch.full((size, MAX_BLOCKS), spare_block, dtype=torch.int32)
         self._spare_slots = slots.to(hidden.device)
-        self._spare_table = table.to(hidden.device)
         self._step = Step(
-            self._spare_slots.clone(), self._spare_table.clone(), [1] * size, [1] * size
+            self._spare_slots.clone(), table.to(hidden.device), [1] * size, [1] * size
         )
         self._graph = torch_npu.npu.NPUGraph()
         self._output = self._hidden
@@ -100,7 +99,7 @@ class _DecodeGraph:
         own, width = self._step, step.block_table.shape[1]
         own.slots.copy_(self._spare_slots)
         own.slots[:count] = step.slots
-        own.block_table.copy_(self._spare_table)
+        # Rows that are left keep the table of an earlier step: what they read is used by nobody.
         own.block_table[:count, :width] = step.block_table
         lengths = step.context_lens + [1] * (len(own.slots) - count)
         self._graph.update(cpu_update_input=[{"actual_seq_lengths_kv": lengths}])
