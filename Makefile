@@ -34,9 +34,11 @@ TESTS = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --du
 test: setup ## The tests that this machine can run; the others say what they need
 	$(TESTS)
 
-test-all: setup ## All tests, after installing what they need; only what cannot be installed may be missing
+ARGS ?=
+
+test-all: setup ## All tests (or ARGS), after installing what they need; only what cannot be installed may be missing
 	@tools/test-needs.sh
-	$(TESTS) --no-skips
+	$(TESTS) --no-skips $(ARGS)
 
 test-npu: ## Run the NPU code as both chips on a pretend device, in an environment of its own
 	@tools/test-npu.sh
