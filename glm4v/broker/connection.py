@@ -12,6 +12,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterError,
     ConnectionError,
+    InvalidResponse,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -61,6 +62,7 @@ _UNAVAILABLE = (
     RedisClusterException,
     TimeoutError,
 )
+_NO_MEMORY = "Out of memory"  # what hiredis says of a reply for which malloc fails
 _RETRYABLE_REPLIES = (  # the library has no classes for these
     "BUSY ",  # a script runs for too long
     "UNBLOCKED",  # the server is no longer the master
@@ -173,7 +175,10 @@ def _reason(error: BaseException) -> str:
 
 @asynccontextmanager
 async def map_redis_errors() -> AsyncIterator[None]:
-    """Map errors of Redis to Overloaded, Unavailable and their subclasses."""
+    """Map errors of Redis to Overloaded, Unavailable and their subclasses.
+
+    Raises MemoryError if a reply does not fit into this process's memory.
+    """
     try:
         yield
     except OutOfMemoryError as error:
@@ -182,6 +187,10 @@ async def map_redis_errors() -> AsyncIterator[None]:
         raise Unavailable("Redis rejects the credentials; check GLM4V_REDIS_URL") from error
     except _UNAVAILABLE as error:
         raise Unavailable("Redis does not answer; try again") from error
+    except InvalidResponse as error:
+        if str(error) != _NO_MEMORY:
+            raise
+        raise MemoryError("no memory for a reply of Redis") from error
     except ResponseError as error:
         mapped = _mapped(error)
         if mapped is error:

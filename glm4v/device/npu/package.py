@@ -50,7 +50,7 @@ def _stdout_as_stderr() -> Iterator[None]:
     os.dup2(2, 1)
     try:
         yield
-        sys.stdout.flush()
     finally:
+        sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)

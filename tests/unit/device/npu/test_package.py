@@ -25,9 +25,10 @@ def test_a_package_without_cann_is_one_line_and_prints_nothing(
     (tmp_path / "torch_npu.py").write_text(f"print('a greeting')\nraise {failure}\n")
     program = "from glm4v.device import *; open_device(DeviceOptions('npu'))"
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": path},
+        env=buffered | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=60,
