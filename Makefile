@@ -43,8 +43,8 @@ test-all: setup ## All tests (or ARGS), after installing what they need; only wh
 test-npu: ## Run the NPU code as both chips on a pretend device, in an environment of its own
 	@tools/test-npu.sh
 
-test-floors: setup ## The short form of the tests with the oldest versions that pyproject.toml allows
-	@tools/test-floors.sh
+test-floors: setup ## Unit, parity and integration tests (or ARGS) with the oldest versions that pyproject.toml allows
+	@tools/test-floors.sh $(ARGS)
 
 SECONDS ?= 60
 SEED ?= 1

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Run tests with the oldest version of each package that pyproject.toml allows: those named, or the short form of all.
+# Run tests with the oldest version of each package that pyproject.toml allows: those that the
+# arguments name, or the unit, parity and integration tests.
 # PyPI's torch of that age comes with CUDA: some 3 GB are downloaded, once.
 set -eu
 cd "$(dirname "$0")/.."
