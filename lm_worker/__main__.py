@@ -36,15 +36,7 @@ def build(settings: LmSettings) -> Process:
     rank = rank_from_env(os.environ, size)
     children = RankProcesses(size) if size > 1 and rank is None else None
     rank = children.config if children else rank
-    device = open_device(
-        DeviceOptions.from_settings(
-            settings,
-            is_bfloat16=checkpoint.is_bfloat16(vision=False),
-            local_rank=rank.local_rank if rank else 0,
-            local_size=rank.local_size if rank else 1,
-            group_size=size,
-        )
-    )
+    device = _device(settings, checkpoint, rank)
     connection = Connection(settings.redis_url.get_secret_value())
     keys = Keys(settings.namespace)
     queue = LmQueue(
@@ -95,6 +87,17 @@ def build(settings: LmSettings) -> Process:
     )
     register_metrics(process.metrics, engine, queue.consumer)
     return process
+
+
+def _device(settings: LmSettings, checkpoint: Checkpoint, rank: RankConfig | None) -> Device:
+    options = DeviceOptions.from_settings(
+        settings,
+        is_bfloat16=checkpoint.is_bfloat16(vision=False),
+        local_rank=rank.local_rank if rank else 0,
+        local_size=rank.local_size if rank else 1,
+        group_size=settings.tensor_parallel,
+    )
+    return open_device(options)
 
 
 def _engine(

@@ -17,14 +17,12 @@ class Scheduler:
     """Continuous batching with chunked prefill, priorities, preemption and a prefix cache.
 
     Sequences are ordered by the step of their arrival plus `AGEING_STEPS` for each priority below
-    the first. So a request of priority 5 goes before one of priority 1 that arrives
-    4 * AGEING_STEPS steps later, and no request starves. That order applies
-    within a client; the client with fewest running sequences is served first (`fairness`), and in a
-    full batch or cache a sequence of a client with more is preempted for it.
+    the first. A request of priority 5 goes before one of priority 1 that arrives 4 * AGEING_STEPS
+    steps later, and no request starves. That order applies within a client. The client with fewest
+    running sequences goes first (`fairness`), preempting one with more in a full batch or cache.
 
     When blocks run out, the last running sequence of the client with most of them is preempted: it
-    gives its blocks back, waits, and is recomputed from its tokens. The first sequence is never
-    preempted: one always finishes.
+    releases its blocks and is recomputed later. The first one never is, so that one finishes.
     """
 
     def __init__(

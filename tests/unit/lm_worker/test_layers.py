@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bench.geometry import GLM_4V_9B
 from glm4v.checkpoint.checkpoint import Checkpoint, TensorPlace
-from glm4v.checkpoint.spec import ModelSpec, VisionSpec
 from glm4v.checkpoint.weights import Weights
 from glm4v.device import DeviceOptions, open_device
 from glm4v.device.collectives import SingleRank
@@ -26,32 +26,7 @@ from lm_worker.model.layers import (
 from lm_worker.model.model import kv_bytes_per_token
 
 CPU = open_device(DeviceOptions("cpu", "float32"))
-SPEC = ModelSpec(
-    hidden_size=4096,
-    layers=40,
-    heads=32,
-    kv_heads=2,
-    head_dim=128,
-    ffn_size=13696,
-    vocab_size=151552,
-    context_tokens=64,
-    norm_eps=1.5625e-07,
-    rope_base=10000.0,
-    first_special_id=151329,
-    boi_id=151339,
-    eoi_id=151340,
-    eos_ids=(151329, 151336, 151338),
-    vision=VisionSpec(
-        hidden_size=1792,
-        layers=63,
-        heads=16,
-        mlp_size=15360,
-        patch_size=14,
-        image_size=1120,
-        norm_eps=1e-6,
-        scaling_factor=8.0,
-    ),
-)
+SPEC = replace(GLM_4V_9B, context_tokens=64)  # rotary angles of few positions
 
 
 def weights_of(tensors: dict[str, torch.Tensor], folder: Path) -> Weights:
