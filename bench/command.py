@@ -18,7 +18,6 @@ from glm4v.process.extras import require
 
 if TYPE_CHECKING:
     from bench.engine import Figures, Load
-    from bench.machine import SideProcess
 
 command = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 command.command()(peers)
@@ -102,19 +101,14 @@ def _measure_all(
 
     from bench.machine import SideProcess
     from bench.model import write_medium
-    from glm4v.device import DeviceOptions, open_device
 
-    open_device(DeviceOptions(threads=threads))  # sets torch's number of threads
-    used = torch.get_num_threads()
-    with (
-        TemporaryFolder("bench") as folder,
-        SideProcess(used) as helper,
-    ):
+    with TemporaryFolder("bench") as folder:
         if model is None:
             model = folder / "medium"
-            helper.call(write_medium, model)
-        figures = asyncio.run(_sweep(model, dtypes, loads, rounds, threads, helper))
-    return figures, f"{model.name}, {used} threads"
+            with SideProcess(torch.get_num_threads()) as helper:
+                helper.call(write_medium, model)
+        figures = asyncio.run(_sweep(model, dtypes, loads, rounds, threads))
+    return figures, f"{model.name}, {torch.get_num_threads()} threads"
 
 
 async def _sweep(
@@ -123,12 +117,13 @@ async def _sweep(
     loads: Sequence["Load"],
     rounds: int,
     threads: int,
-    helper: "SideProcess",
 ) -> list["Figures"]:
+    import torch
     from rich.console import Console
     from rich.progress import Progress
 
     from bench.engine import Bench
+    from bench.machine import SideProcess
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import DeviceOptions, open_device
 
@@ -146,12 +141,13 @@ async def _sweep(
             is_bfloat16 = checkpoint.is_bfloat16(vision=False)
             device = open_device(DeviceOptions("auto", dtype, weight_dtype, threads, is_bfloat16))
             name = dtype if weight_dtype == "auto" else f"{dtype}, weights {weight_dtype}"
-            async with Bench(checkpoint, device, name, loads, helper).running() as running:
-                for load in loads:
-                    what = f"{device.description}: {load.batch} x {load.context}"
-                    progress.update(task, description=what)
-                    measured = [await running.measure(load) for _ in range(rounds)]
-                    measured.sort(key=lambda at: at.roofline_share)
-                    figures.append(measured[rounds // 2])
-                    progress.advance(task)
+            with SideProcess(torch.get_num_threads()) as helper:  # as many as the device set
+                async with Bench(checkpoint, device, name, loads, helper).running() as running:
+                    for load in loads:
+                        what = f"{device.description}: {load.batch} x {load.context}"
+                        progress.update(task, description=what)
+                        measured = [await running.measure(load) for _ in range(rounds)]
+                        measured.sort(key=lambda at: at.roofline_share)
+                        figures.append(measured[rounds // 2])
+                        progress.advance(task)
     return figures
