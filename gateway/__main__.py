@@ -56,6 +56,7 @@ def build(settings: GatewaySettings) -> Process:
             keepalive_s=settings.stream_keepalive_s,
         ),
         describe(checkpoint, defaults, limits.images),
+        tokenizer,
     )
 
     async def drain() -> None:

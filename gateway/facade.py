@@ -5,6 +5,7 @@ from gateway.admission.admission import MAX_CHOICES, Admission
 from gateway.admission.sampling import SamplingDefaults
 from gateway.admission.validation import check_range, check_request_id, refuse_unknown_fields
 from gateway.streaming.follow import EventStream, RequestFollower
+from gateway.text.tokenizer import Tokenizer
 from glm4v import __version__
 from glm4v.broker import Broker
 from glm4v.checkpoint.checkpoint import Checkpoint
@@ -26,11 +27,13 @@ class Gateway:
         admission: Admission,
         follower: RequestFollower,
         model: api.GetModelResponse,
+        tokenizer: Tokenizer,
     ) -> None:
         self._broker = broker
         self._admission = admission
         self._follower = follower
         self._model = model
+        self._tokenizer = tokenizer
 
     async def generate(
         self, caller: Caller, request: api.GenerateRequest, *, time_limit_s: float | None
@@ -93,6 +96,17 @@ class Gateway:
         """Describe the model and the limits of this gateway."""
         refuse_unknown_fields(request)
         return self._model
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """A token alone, for formats that list tokens: its bytes, or the name of a special token.
+
+        A character may be spread over tokens, so only the texts of events make up an answer.
+        """
+        return self._tokenizer.spelling(token_id)
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether a token is no text: a special token or padding."""
+        return self._tokenizer.is_special(token_id)
 
 
 def describe(

@@ -17,6 +17,7 @@ from gateway.admission.content_digest import content_digest, former_digest
 from gateway.admission.messages import read_messages
 from gateway.admission.response_format import check_response_format
 from gateway.admission.sampling import SamplingDefaults, resolve
+from gateway.admission.token_ids import read_token_ids
 from gateway.admission.validation import (
     check_cache_salt,
     check_logit_bias,
@@ -97,7 +98,7 @@ class Admission:
 
     def _admit(self, request: api.GenerateRequest, caller: Caller) -> Admitted:
         self._check_fields(request)
-        prompt, image_digest, image = self._read_conversation(request)
+        prompt, image_digest, image = self._read_prompt(request)
         stop_token_ids = set(request.stop_token_ids)
         if not request.ignore_eos:
             stop_token_ids.update(self._spec.eos_ids)
@@ -124,12 +125,13 @@ class Admission:
             n=request.n if request.HasField("n") else 1,
             want_prompt_logprobs=request.HasField("prompt_logprobs"),
             prompt_logprobs=request.prompt_logprobs,
-            header_id=header_id(self._tokenizer),
             tokenizer_digest=self._tokenizer.digest,
             image_tokens=self._spec.vision.num_image_tokens if image_digest else 0,
             owner=caller.owner,
             client=caller.share,
         )
+        if prompt.ids[-1] == self._tokenizer.special_id("<|assistant|>"):
+            job.header_id = header_id(self._tokenizer)
         job.best_of = request.best_of if request.HasField("best_of") else job.n
         if request.HasField("response_format"):
             job.response_format.CopyFrom(request.response_format)
@@ -155,6 +157,18 @@ class Admission:
             check_range("priority", request.priority, 1, 5)
         if request.HasField("response_format"):
             check_response_format(request.response_format)
+
+    def _read_prompt(self, request: api.GenerateRequest) -> tuple[Prompt, str, bytes | None]:
+        """As `_read_conversation`, of messages or of token ids, and truncated."""
+        if request.prompt_ids:
+            refuse_unknown_fields(request)
+            prompt, digest, image = read_token_ids(request, self._spec), "", None
+        else:
+            prompt, digest, image = self._read_conversation(request)
+        if request.HasField("truncate_prompt_tokens"):
+            check_range("truncate_prompt_tokens", request.truncate_prompt_tokens, 1, 2**32 - 1)
+            prompt.truncate(request.truncate_prompt_tokens)
+        return prompt, digest, image
 
     def _read_conversation(
         self, request: api.GenerateRequest | api.CountTokensRequest

@@ -189,6 +189,7 @@ def accepted(job: pb.Job, *, with_prompt_ids: bool) -> api.GenerationEvent:
             image_digest=job.image_digest,
             seed=job.sampling.seed,
             n=max(job.n, 1),
+            max_tokens=job.max_tokens,
         )
     )
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.text.tokenizer import Tokenizer
+from glm4v.errors import InvalidRequest
 
 _TOOLS_INTRODUCTION = (
     "你是一个名为 GLM-4 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型开发的，"
@@ -43,12 +44,29 @@ class Turn:
         return not self.text and not self.has_image
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prompt:
     """A prompt, with the image as its 3 placeholder tokens."""
 
     ids: list[int]
     image_offset: int | None  # index of <|begin_of_image|>
+    text_offset: int = 0  # index of the first token of the last turn's text
+    text_tokens: int = 0  # of the last turn
+
+    def truncate(self, most: int) -> None:
+        """Drop tokens from the start of the last turn's text until at most `most` are left in all.
+
+        Raises InvalidRequest if the rest of the prompt alone is longer.
+        """
+        surplus = len(self.ids) - most
+        if surplus > self.text_tokens:
+            raise InvalidRequest(
+                f"truncate_prompt_tokens is {most}; the prompt has {len(self.ids)} tokens, of "
+                f"which only the {self.text_tokens} of the last text can be left out"
+            )
+        if surplus > 0:
+            del self.ids[self.text_offset : self.text_offset + surplus]
+            self.text_tokens -= surplus
 
 
 def render(
@@ -62,16 +80,19 @@ def render(
     tokenizer.refuse_overlong([turn.metadata + turn.text for turn in expanded])
     ids = [tokenizer.special_id("[gMASK]"), tokenizer.special_id("<sop>")]
     image_offset = None
+    text: list[int] = []
     for turn in expanded:
         ids.append(tokenizer.special_id(f"<|{turn.role}|>"))
         ids += tokenizer.encode(turn.metadata + "\n")
         if turn.has_image:
             image_offset = len(ids)
             ids += map(tokenizer.special_id, _IMAGE_TOKENS)
-        ids += tokenizer.encode(turn.text)
+        text = tokenizer.encode(turn.text)
+        ids += text
+    text_offset = len(ids) - len(text)
     if add_generation_prompt:
         ids.append(tokenizer.special_id("<|assistant|>"))
-    return Prompt(ids, image_offset)
+    return Prompt(ids, image_offset, text_offset, len(text))
 
 
 def header_id(tokenizer: Tokenizer) -> int:

@@ -40,6 +40,7 @@ class Tokenizer:
         self._special = {
             name: spec.first_special_id + number for number, name in enumerate(SPECIAL_TOKENS)
         }
+        self._names = {token_id: name for name, token_id in self._special.items()}
         self._max_tokens = spec.context_tokens
         self._longest_token = max(map(len, ranks))  # bytes
         self.digest = _digest(self._bytes, self._special)
@@ -80,6 +81,15 @@ class Tokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token adds to an answer; none for special tokens and padding."""
         return self._bytes[token_id] if token_id < len(self._bytes) else b""
+
+    def spelling(self, token_id: int) -> bytes:
+        """The bytes of a token alone; the name of a special token; none for padding."""
+        name = self._names.get(token_id)
+        return name.encode() if name else self.token_bytes(token_id)
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether a token is no text."""
+        return token_id >= len(self._bytes)
 
 
 def _digest(tokens: Sequence[bytes], special: Mapping[str, int]) -> bytes:

@@ -426,6 +426,8 @@ class GenerateRequest(_message.Message):
     N_FIELD_NUMBER: _builtins.int
     BEST_OF_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    PROMPT_IDS_FIELD_NUMBER: _builtins.int
+    TRUNCATE_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Maximum number of tokens to generate, at least 1. Default: max_new_tokens of the checkpoint, else 1024; less if
     the context ends before.
@@ -464,9 +466,14 @@ class GenerateRequest(_message.Message):
     """Report log-probabilities of the prompt: of each token, and of this many most probable alternatives. 0 to 20.
     Disables the prefix cache for this request. Default: not reported.
     """
+    truncate_prompt_tokens: _builtins.int
+    """Leave out tokens at the start of the last message's text (or of `prompt_ids`), until the prompt has at most this
+    many tokens. The rest of the prompt stays; INVALID_ARGUMENT if it alone is longer. At least 1. Default: nothing is
+    left out.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
-        """The conversation; the last message is the user's. Required."""
+        """The conversation; the last message is the user's. Required, unless `prompt_ids` is set."""
 
     @_builtins.property
     def sampling(self) -> Global___SamplingParams:
@@ -483,6 +490,12 @@ class GenerateRequest(_message.Message):
     @_builtins.property
     def response_format(self) -> Global___ResponseFormat:
         """The format of the answer. Default: free text."""
+
+    @_builtins.property
+    def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The prompt as token ids, chat template included, instead of `messages`. The image's placeholder tokens are not
+        allowed: a prompt with an image needs `messages`. The answer has a header only after `<|assistant|>`.
+        """
 
     def __init__(
         self,
@@ -504,10 +517,12 @@ class GenerateRequest(_message.Message):
         n: _builtins.int | None = ...,
         best_of: _builtins.int | None = ...,
         prompt_logprobs: _builtins.int | None = ...,
+        prompt_ids: _abc.Iterable[_builtins.int] | None = ...,
+        truncate_prompt_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_best_of", b"_best_of", "_max_tokens", b"_max_tokens", "_n", b"_n", "_orphan_timeout_s", b"_orphan_timeout_s", "_priority", b"_priority", "_prompt_logprobs", b"_prompt_logprobs", "_top_logprobs", b"_top_logprobs", "best_of", b"best_of", "max_tokens", b"max_tokens", "n", b"n", "orphan_timeout_s", b"orphan_timeout_s", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "response_format", b"response_format", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_best_of", b"_best_of", "_max_tokens", b"_max_tokens", "_n", b"_n", "_orphan_timeout_s", b"_orphan_timeout_s", "_priority", b"_priority", "_prompt_logprobs", b"_prompt_logprobs", "_top_logprobs", b"_top_logprobs", "_truncate_prompt_tokens", b"_truncate_prompt_tokens", "best_of", b"best_of", "max_tokens", b"max_tokens", "n", b"n", "orphan_timeout_s", b"orphan_timeout_s", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "response_format", b"response_format", "sampling", b"sampling", "top_logprobs", b"top_logprobs", "truncate_prompt_tokens", b"truncate_prompt_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_of", b"_best_of", "_max_tokens", b"_max_tokens", "_n", b"_n", "_orphan_timeout_s", b"_orphan_timeout_s", "_priority", b"_priority", "_prompt_logprobs", b"_prompt_logprobs", "_top_logprobs", b"_top_logprobs", "best_of", b"best_of", "cache_salt", b"cache_salt", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "messages", b"messages", "min_tokens", b"min_tokens", "n", b"n", "orphan_timeout_s", b"orphan_timeout_s", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "return_prompt_ids", b"return_prompt_ids", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best_of", b"_best_of", "_max_tokens", b"_max_tokens", "_n", b"_n", "_orphan_timeout_s", b"_orphan_timeout_s", "_priority", b"_priority", "_prompt_logprobs", b"_prompt_logprobs", "_top_logprobs", b"_top_logprobs", "_truncate_prompt_tokens", b"_truncate_prompt_tokens", "best_of", b"best_of", "cache_salt", b"cache_salt", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "messages", b"messages", "min_tokens", b"min_tokens", "n", b"n", "orphan_timeout_s", b"orphan_timeout_s", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "return_prompt_ids", b"return_prompt_ids", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs", "truncate_prompt_tokens", b"truncate_prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best_of: _TypeAlias = _typing.Literal["best_of"]  # noqa: Y015
     _WhichOneofArgType__best_of: _TypeAlias = _typing.Literal["_best_of", b"_best_of"]  # noqa: Y015
@@ -523,6 +538,8 @@ class GenerateRequest(_message.Message):
     _WhichOneofArgType__prompt_logprobs: _TypeAlias = _typing.Literal["_prompt_logprobs", b"_prompt_logprobs"]  # noqa: Y015
     _WhichOneofReturnType__top_logprobs: _TypeAlias = _typing.Literal["top_logprobs"]  # noqa: Y015
     _WhichOneofArgType__top_logprobs: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs"]  # noqa: Y015
+    _WhichOneofReturnType__truncate_prompt_tokens: _TypeAlias = _typing.Literal["truncate_prompt_tokens"]  # noqa: Y015
+    _WhichOneofArgType__truncate_prompt_tokens: _TypeAlias = _typing.Literal["_truncate_prompt_tokens", b"_truncate_prompt_tokens"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__best_of) -> _WhichOneofReturnType__best_of | None: ...
     @_typing.overload
@@ -537,6 +554,8 @@ class GenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_logprobs) -> _WhichOneofReturnType__prompt_logprobs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprobs) -> _WhichOneofReturnType__top_logprobs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncate_prompt_tokens) -> _WhichOneofReturnType__truncate_prompt_tokens | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
@@ -606,6 +625,7 @@ class Accepted(_message.Message):
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     N_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The id, for Attach and Cancel."""
     prompt_tokens: _builtins.int
@@ -616,6 +636,8 @@ class Accepted(_message.Message):
     """The seed in use."""
     n: _builtins.int
     """Number of choices that will be returned."""
+    max_tokens: _builtins.int
+    """Maximum number of tokens that each choice may have."""
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Token ids of the prompt, if `return_prompt_ids` was set."""
@@ -629,10 +651,11 @@ class Accepted(_message.Message):
         image_digest: _builtins.str = ...,
         seed: _builtins.int = ...,
         n: _builtins.int = ...,
+        max_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_digest", b"image_digest", "n", b"n", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_digest", b"image_digest", "max_tokens", b"max_tokens", "n", b"n", "prompt_ids", b"prompt_ids", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,6 +59,7 @@ def gateway_of(broker: Broker, checkpoint: Checkpoint, *, keepalive_s: float = 1
             keepalive_s=keepalive_s,
         ),
         describe(checkpoint, defaults, images),
+        tokenizer,
     )
 
 

@@ -213,6 +213,49 @@ async def test_what_is_out_of_range_is_refused_with_the_range(change: Change, sa
         await admit(asked)
 
 
+def ids_alone(*token_ids: int) -> api.GenerateRequest:
+    return api.GenerateRequest(prompt_ids=token_ids)
+
+
+async def test_a_prompt_of_token_ids_is_taken_as_it_is() -> None:
+    asked = ids_alone(258, 260, 263, 10, 97, 264)
+    said = (await admit(request("a"))).job
+    job = (await admit(asked)).job
+    assert list(job.prompt_ids) == list(said.prompt_ids)
+    assert (job.header_id, job.max_tokens) == (said.header_id, said.max_tokens)
+    assert job.content_digest != said.content_digest
+    asked.truncate_prompt_tokens = 2
+    assert list((await admit(asked)).job.prompt_ids) == [97, 264]
+
+
+async def test_an_answer_has_a_header_only_after_the_token_that_opens_one() -> None:
+    assert not (await admit(ids_alone(97))).job.HasField("header_id")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (ids_alone(97, 320), r"prompt_ids\[1\] is 320; 0 to 319"),
+        (ids_alone(266), r"prompt_ids\[0\] is 266, a placeholder of an image"),
+        (ids_alone(1, 267), r"prompt_ids\[1\] is 267, a placeholder of an image"),
+        (ids_alone(*[97] * 512), r"the prompt has 512 tokens; at most 511"),
+        (
+            api.GenerateRequest(messages=request().messages, prompt_ids=[97]),
+            "messages and prompt_ids are both set",
+        ),
+        (
+            api.GenerateRequest(prompt_ids=[97], truncate_prompt_tokens=0),
+            "truncate_prompt_tokens is 0; 1 to",
+        ),
+    ],
+)
+async def test_token_ids_that_are_no_prompt_are_refused(
+    asked: api.GenerateRequest, said: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        await admit(asked)
+
+
 async def test_a_prompt_must_leave_room_for_one_token() -> None:
     assert (await admit(request("a" * 506))).job.max_tokens == 1
     with pytest.raises(InvalidRequest, match=r"512 tokens; at most 511 .* 512"):
@@ -323,6 +366,7 @@ async def test_a_repeated_request_has_the_same_content_digest() -> None:
         field("max_tokens", 5),
         field("n", 2),
         field("best_of", 2),
+        field("truncate_prompt_tokens", 100),
         field("prompt_logprobs", 0),
         field("ignore_eos", True),
         field("top_logprobs", 0),

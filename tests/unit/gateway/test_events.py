@@ -69,10 +69,16 @@ def answer(events: Sequence[api.GenerationEvent]) -> tuple[list[int], str]:
 
 def test_accepted_says_what_was_taken_in() -> None:
     asked = job(image="d")
-    asked.sampling.seed = 7
+    asked.sampling.seed, asked.max_tokens = 7, 9
     event = accepted(asked, with_prompt_ids=True)
     assert event.accepted == api.Accepted(
-        request_id="r", prompt_tokens=3, prompt_ids=[258, 260, 263], image_digest="d", seed=7, n=1
+        request_id="r",
+        prompt_tokens=3,
+        prompt_ids=[258, 260, 263],
+        image_digest="d",
+        seed=7,
+        n=1,
+        max_tokens=9,
     )
     assert not accepted(asked, with_prompt_ids=False).accepted.prompt_ids
 

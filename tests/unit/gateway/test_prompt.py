@@ -48,3 +48,17 @@ def test_no_text_can_open_a_turn_or_an_image() -> None:
 def test_the_texts_of_all_turns_together_are_measured() -> None:
     with pytest.raises(InvalidRequest, match="600 bytes"):
         render([Turn("user", "a" * 300), Turn("user", "b" * 300)], byte_tokenizer())
+
+
+def test_truncation_takes_the_start_of_the_last_text_alone() -> None:
+    turns = [Turn("system", "S"), Turn("user", "abcdef", has_image=True)]
+    prompt = render(turns, byte_tokenizer())
+    whole = list(prompt.ids)
+    prompt.truncate(len(whole))
+    assert prompt.ids == whole
+    prompt.truncate(len(whole) - 4)
+    assert prompt.ids == [GMASK, SOP, SYSTEM, 10, 83, USER, 10, *IMAGE, *b"ef", ASSISTANT]
+    with pytest.raises(InvalidRequest, match=r"is 10; .* 13 tokens, of which only the 2 of the"):
+        prompt.truncate(10)
+    prompt.truncate(11)
+    assert prompt.ids == [GMASK, SOP, SYSTEM, 10, 83, USER, 10, *IMAGE, ASSISTANT]

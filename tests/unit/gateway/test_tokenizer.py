@@ -96,6 +96,18 @@ def test_a_vocabulary_of_another_size_than_the_configuration_is_refused(tmp_path
         read(tmp_path, byte_lines()[:-1])
 
 
+def test_each_token_has_a_spelling_of_its_own_but_padding() -> None:
+    tokenizer = byte_tokenizer()
+    assert [tokenizer.spelling(token_id) for token_id in (97, 255, 256, 264, 319)] == [
+        b"a",
+        b"\xff",
+        b"<|endoftext|>",
+        b"<|assistant|>",
+        b"",
+    ]
+    assert [tokenizer.is_special(token_id) for token_id in (255, 256, 319)] == [False, True, True]
+
+
 def test_text_that_cannot_fit_the_context_is_refused_before_it_is_encoded() -> None:
     tokenizer = byte_tokenizer()  # one byte a token, 512 tokens
     tokenizer.refuse_overlong(["a" * 256, "é" * 128])
