@@ -12,7 +12,7 @@ weights.
 """
 
 import os
-import socket
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +74,11 @@ def stage_at(step: int, plan: Plan) -> Stage:
     return "adapter" if step < plan.tower_steps + plan.adapter_steps else "all"
 
 
-def train(rank: int, plan: Plan, port: int) -> None:
-    """One process of a run."""
+def train(rank: int, plan: Plan, store: Path) -> None:
+    """One process of a run; the processes find each other through the file `store`."""
     torch.set_num_threads(1 if plan.processes > 1 else usable_cpus())
     if plan.processes > 1:
-        distributed.init_process_group(
-            "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=plan.processes
-        )
+        distributed.init_process_group("gloo", store.as_uri(), rank=rank, world_size=plan.processes)
     torch.manual_seed(plan.seed)
     learner = Learner(shrunk(read_spec(plan.model_dir))).to(plan.device)
     if plan.start:
@@ -214,12 +212,12 @@ def main(
         start=start,
         language_steps=language_steps,
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    if count == 1:
-        train(0, plan, port)
-    else:
-        spawn(train, (plan, port), nprocs=count)  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        if count == 1:
+            train(0, plan, store)
+        else:
+            spawn(train, (plan, store), nprocs=count)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

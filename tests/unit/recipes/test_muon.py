@@ -1,6 +1,5 @@
 """Muon: what an update is, and that processes which share the work make the same ones."""
 
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,12 +29,11 @@ def trained() -> Mapping[str, torch.Tensor]:
     return {str(number): matrix.detach() for number, matrix in enumerate([*matrices, left])}
 
 
-def train_together(rank: int, port: int, folder: Path) -> None:
+def train_together(rank: int, folder: Path) -> None:
     """One of the processes."""
     torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=PROCESSES
-    )
+    store = (folder / "store").as_uri()
+    distributed.init_process_group("gloo", store, rank=rank, world_size=PROCESSES)
     save_file(dict(trained()), folder / str(rank))
     distributed.destroy_process_group()
 
@@ -51,9 +49,7 @@ def test_orthogonal_keeps_directions_alone(shape: tuple[int, int]) -> None:
 
 
 def test_processes_share_the_work(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    spawn(train_together, (port, tmp_path), nprocs=PROCESSES)  # type: ignore[no-untyped-call]
+    spawn(train_together, (tmp_path,), nprocs=PROCESSES)  # type: ignore[no-untyped-call]
     alone = trained()
     assert torch.equal(alone[str(len(SHAPES))], torch.ones(3, 3))
     for rank in range(PROCESSES):
