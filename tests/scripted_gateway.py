@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from hashlib import sha256
 from threading import Event
 from typing import Any
 
@@ -90,11 +91,17 @@ class ScriptedGateway(rpc.InferenceServiceServicer):
         self.is_marked = True  # as those of a gateway are, and those of a proxy are not
         self.hangs = False
         self.several: list[str] = []  # instead of the answer, texts of several
+        self.images: set[str] = set()  # digests of those that are stored
+        self.metadata: list[dict[str, str | bytes]] = []  # of each call that starts a request
 
     def Generate(self, request: pb.GenerateRequest, context: Any) -> Iterator[pb.GenerateResponse]:
         self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
         self.calls.append(("generate", request.request_id, 0))
+        digest = self._store(request, context)
         for event in self._events(request.request_id, 0, context):
+            if event.HasField("accepted"):
+                event.accepted.image_digest = digest
             yield pb.GenerateResponse(event=event)
 
     def Attach(self, request: pb.AttachRequest, context: Any) -> Iterator[pb.AttachResponse]:
@@ -118,6 +125,20 @@ class ScriptedGateway(rpc.InferenceServiceServicer):
 
     def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
         return pb.GetModelResponse(name="micro")
+
+    def _store(self, request: pb.GenerateRequest, context: Any) -> str:
+        """The digest of the image; empty without one."""
+        image = next((part.image for part in request.messages[0].parts if part.image.data), None)
+        if image is not None:
+            digest = sha256(image.data).hexdigest()
+            self.images.add(digest)
+            return digest
+        digests = (part.image.digest for part in request.messages[0].parts)
+        named = next(filter(None, digests), "")
+        if named and named not in self.images:
+            context.set_trailing_metadata((mark("NOT_FOUND"),))
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no image {named}")
+        return named
 
     def _events(self, request_id: str, offset: int, context: Any) -> GenerationEvents:
         context.add_callback(self.left.set)

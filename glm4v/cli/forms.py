@@ -4,6 +4,7 @@ from pathlib import Path
 
 import typer
 
+from glm4v.client import formats
 from glm4v.client.conversation_file import read_file
 from glm4v.errors import InvalidRequest
 from glm4v.v1 import inference_pb2 as pb
@@ -17,9 +18,9 @@ def response_format(
         raise typer.BadParameter("use only one of --json-schema, --regex and --choice")
     if json_schema is not None:
         try:
-            return pb.ResponseFormat(json_schema=read_file(json_schema, "schema").decode())
+            return formats.json_schema(read_file(json_schema, "schema").decode())
         except UnicodeDecodeError as error:
             raise InvalidRequest(f"the schema {json_schema} is not UTF-8: {error}") from None
     if regex is not None:
-        return pb.ResponseFormat(regex=regex)
-    return pb.ResponseFormat(choice=pb.ChoiceFormat(options=choice)) if choice else None
+        return formats.regex(regex)
+    return formats.choice(*choice) if choice else None

@@ -1,4 +1,4 @@
-"""The client of a gateway. It needs grpcio and protobuf, nothing else.
+"""The client of gateways. It needs grpcio and protobuf, nothing else.
 
 with Client("127.0.0.1:8330") as client:
     question = user_message("What is this?", Path("photo.jpg").read_bytes())
@@ -7,123 +7,130 @@ with Client("127.0.0.1:8330") as client:
             print(piece, end="", flush=True)
 """
 
-import uuid
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar, Unpack
 
 import grpc
 from google.protobuf.message import Message
 
+from glm4v.client.channel import channel_options
 from glm4v.client.generation import Generation
-from glm4v.client.options import GenerateOptions, build_request
-from glm4v.client.transport import check_timeout, open_channel, to_error, unary
-from glm4v.errors import InvalidRequest, Unavailable
+from glm4v.client.options import GenerateOptions
+from glm4v.client.session import (
+    CANCEL_TIMEOUT_S,
+    REASON_S,
+    SHORT_CALL_S,
+    Session,
+    attach_request,
+    cancel_request,
+    generate_request,
+    unreachable,
+)
+from glm4v.client.tls import Tls
 from glm4v.v1 import inference_pb2 as pb
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
-
-if TYPE_CHECKING:  # in `typing` from Python 3.11 on
-    from typing_extensions import Unpack
-
-DEFAULT_TARGET = "127.0.0.1:8330"
-_REASON_S = 0.2  # for a call that returns the reason why gRPC cannot connect
-_CANCEL_TIMEOUT_S = 5.0  # of the Cancel call when a generation is closed early
 
 _Request = TypeVar("_Request", bound=Message)
 _Reply = TypeVar("_Reply")
 
 
 class Client:
-    """A connection to a gateway, for any number of threads and concurrent requests.
+    """A connection to gateways, for any number of threads and concurrent requests.
+
+    An image goes up once; later requests of this client name it by its digest.
 
     Args:
-        target: HOST:PORT, unix:PATH or any other gRPC name.
-        timeout_s: Default deadline of a request, in seconds; `math.inf` sets none.
-        retry_timeout_s: How long to retry a gateway that does not answer, in seconds. An
-            accepted request is retried until its deadline.
-        credentials: For a gateway with TLS, for example `grpc.ssl_channel_credentials(ca)`; None
-            connects without TLS.
+        targets: HOST:PORT, unix:PATH or any other gRPC name of gateways with a common Redis. One of
+            them is used until it fails, and then the next one. Default: 127.0.0.1:8330.
+        timeout_s: Default deadline of a request, in seconds; `math.inf` sets none. Other calls end
+            after a minute at the latest.
+        retry_timeout_s: How long to retry gateways that do not answer, in seconds. An accepted
+            request is retried until its deadline.
+        api_key: The key of a gateway that asks for one. Use TLS with it: it is sent as it is.
+        tls: For gateways with TLS: `Tls(ca="ca.crt")`; None connects without TLS.
 
     All methods raise the errors of `glm4v.errors`.
     """
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
-        *,
+        *targets: str,
         timeout_s: float = 600.0,
         retry_timeout_s: float = 10.0,
-        credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
+        tls: Tls | None = None,
     ) -> None:
-        self._target = target
-        self._timeout_s = check_timeout("timeout_s", timeout_s)
-        self._retry_timeout_s = retry_timeout_s
-        self._channel = open_channel(target, credentials)
-        self._stub = InferenceServiceStub(self._channel)
+        self._session = Session(
+            targets,
+            timeout_s=timeout_s,
+            retry_timeout_s=retry_timeout_s,
+            api_key=api_key,
+            tls=tls,
+            open_channel=_open_channel,
+            make_stub=InferenceServiceStub,
+        )
 
     def connect(self, within_s: float) -> None:
-        """Wait until the gateway can be reached. Raises Unavailable, with the reason, if it cannot.
+        """Wait until a gateway can be reached. Raises Unavailable, with the reason, if none can.
 
         Optional, for an early error: every call connects by itself.
         """
-        try:
-            grpc.channel_ready_future(self._channel).result(within_s)
-        except grpc.FutureTimeoutError:
+        gateways = self._session.gateways
+        share_s = within_s / len(gateways)
+        for _ in range(len(gateways)):
+            gateway = gateways.current()
             try:
-                self._stub.GetModel(pb.GetModelRequest(), timeout=_REASON_S)
-            except grpc.RpcError as error:
-                failure = to_error(error, self._target, within_s, within_s)
-                if not isinstance(failure, Unavailable):  # gRPC gave no reason
-                    failure = Unavailable(
-                        f"{self._target} did not answer within {within_s:g} s; "
-                        "is the gateway running there?"
-                    )
-                raise failure from None
+                return grpc.channel_ready_future(gateway.channel).result(share_s)
+            except grpc.FutureTimeoutError:
+                gateways.leave(gateway.target)
+        gateway = gateways.current()
+        try:
+            gateway.stub.GetModel(pb.GetModelRequest(), timeout=REASON_S)
+        except grpc.RpcError as error:
+            raise unreachable(error, gateway.target, within_s) from None
 
     def generate(
         self,
         messages: Iterable[pb.Message],
         *,
         timeout_s: float | None = None,
-        **options: "Unpack[GenerateOptions]",
+        **options: Unpack[GenerateOptions],
     ) -> Generation:
         """Start a request with the fields of `GenerateOptions`.
 
         The client chooses a random request id if none is given, so that a retry after a lost reply
         does not run the request twice.
         """
-        request = build_request(messages, options)
-        request.request_id = request.request_id or uuid.uuid4().hex
-        return self._generation(request, timeout_s)
+        return Generation(
+            self._session, generate_request(messages, options), timeout_s, self._cancel_early
+        )
 
     def attach(
         self, request_id: str, *token_offsets: int, timeout_s: float | None = None
     ) -> Generation:
         """Stream an existing request, after the first `token_offsets` tokens of each choice."""
-        request = pb.AttachRequest(request_id=_sendable(request_id))
-        try:
-            request.MergeFrom(pb.AttachRequest(token_offsets=token_offsets))
-        except ValueError as error:
-            given = ", ".join(map(str, token_offsets))
-            raise InvalidRequest(f"token_offsets are {given}: {error}") from None
-        return self._generation(request, timeout_s)
+        request = attach_request(request_id, token_offsets)
+        return Generation(self._session, request, timeout_s, self._cancel_early)
 
     def cancel(self, request_id: str) -> bool:
         """Cancel a request. False if it had ended before."""
-        request = pb.CancelRequest(request_id=_sendable(request_id))
-        return self._call(self._stub.Cancel, request).cancelled
+        return self._call(_cancel, cancel_request(request_id), SHORT_CALL_S).cancelled
 
     def count_tokens(self, messages: Iterable[pb.Message]) -> pb.CountTokensResponse:
         """The length of a conversation."""
-        return self._call(self._stub.CountTokens, pb.CountTokensRequest(messages=messages))
+        request = pb.CountTokensRequest(messages=messages)
+        return self._call(lambda stub: stub.CountTokens, request, SHORT_CALL_S)
 
     def get_model(self) -> pb.GetModelResponse:
         """The model, its defaults and its limits."""
-        return self._call(self._stub.GetModel, pb.GetModelRequest())
+        return self._call(lambda stub: stub.GetModel, pb.GetModelRequest(), SHORT_CALL_S)
 
     def close(self) -> None:
-        """Close the connection and all open streams."""
-        self._channel.close()
+        """Close the connections and all open streams. Requests that run go on until orphaned."""
+        for channel in self._session.gateways.close():
+            channel.close()
 
     def __enter__(self) -> "Client":
         return self
@@ -136,42 +143,36 @@ class Client:
     ) -> None:
         self.close()
 
-    def _generation(
-        self, request: pb.GenerateRequest | pb.AttachRequest, timeout_s: float | None
-    ) -> Generation:
-        def cancel() -> None:
-            call = pb.CancelRequest(request_id=request.request_id)
-            self._call(self._stub.Cancel, call, timeout_s=_CANCEL_TIMEOUT_S)
-
-        return Generation(
-            self._stub,
-            request,
-            cancel=cancel if isinstance(request, pb.GenerateRequest) else None,
-            target=self._target,
-            timeout_s=self._timeout_s
-            if timeout_s is None
-            else check_timeout("timeout_s", timeout_s),
-            retry_timeout_s=self._retry_timeout_s,
-        )
+    def _cancel_early(self, request_id: str) -> None:
+        self._call(_cancel, pb.CancelRequest(request_id=request_id), CANCEL_TIMEOUT_S)
 
     def _call(
         self,
-        call: "grpc.UnaryUnaryMultiCallable[_Request, _Reply]",
+        method: "Callable[[InferenceServiceStub], grpc.UnaryUnaryMultiCallable[_Request, _Reply]]",
         request: _Request,
-        timeout_s: float | None = None,
+        at_most_s: float,
     ) -> _Reply:
-        return unary(
-            call,
-            request,
-            target=self._target,
-            timeout_s=self._timeout_s if timeout_s is None else timeout_s,
-            retry_timeout_s=self._retry_timeout_s,
-        )
+        """The reply to an idempotent call, which is tried again while no gateway answers."""
+        attempts = self._session.attempts(request, min(self._session.timeout_s, at_most_s))
+        while True:
+            gateway = self._session.gateways.current()
+            try:
+                return method(gateway.stub)(
+                    request, timeout=attempts.timeout_s, metadata=self._session.metadata
+                )
+            except grpc.RpcError as error:
+                failure = self._session.failure(error, gateway.target, attempts)
+            time.sleep(attempts.pause_after(failure, is_accepted=False))
 
 
-def _sendable(request_id: str) -> str:
-    try:
-        request_id.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"request_id: not Unicode text at character {error.start}") from None
-    return request_id
+def _open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    options = channel_options(target)
+    if credentials is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
+
+
+def _cancel(
+    stub: InferenceServiceStub,
+) -> "grpc.UnaryUnaryMultiCallable[pb.CancelRequest, pb.CancelResponse]":
+    return stub.Cancel

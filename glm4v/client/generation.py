@@ -1,16 +1,16 @@
 """The stream of a request, which survives lost connections and gateways."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
+from threading import Event
 from types import TracebackType
 from typing import Protocol
 
 import grpc
 
-from glm4v.client.choice import Choice
-from glm4v.client.transport import Backoff, Breaks, BrokenOff, seconds_until, to_error
-from glm4v.errors import DeadlinePassed, Glm4vError, RequestFailed, Unavailable
+from glm4v.client.answer import Answer
+from glm4v.client.session import Session
+from glm4v.errors import Glm4vError
 from glm4v.v1 import inference_pb2 as pb
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
 
@@ -23,46 +23,26 @@ class _Events(Protocol):
     def cancel(self) -> object: ...
 
 
-class Generation:
+class Generation(Answer[InferenceServiceStub]):
     """An iterator of `GenerationEvent`: accepted, progress and deltas, finished for each choice.
 
     Use it as a context manager: leaving it early cancels a request that `generate` started, and
     leaves one that `attach` joined running. After a lost connection it attaches again where it was,
-    so that no event is lost or repeated. It raises the errors of `glm4v.errors`.
-
-    Attributes:
-        request_id: For Attach and Cancel.
-        choices: The choices so far; one unless the request asks for more.
-        accepted, prompt_logprobs: The events, once received.
+    so that no event is lost or repeated. It raises the errors of `glm4v.errors`. One thread reads
+    it; another one may close it.
     """
 
     def __init__(
         self,
-        stub: InferenceServiceStub,
+        session: Session[grpc.Channel, InferenceServiceStub],
         request: pb.GenerateRequest | pb.AttachRequest,
-        *,
-        cancel: Callable[[], object] | None,
-        target: str,
-        timeout_s: float,
-        retry_timeout_s: float,
+        timeout_s: float | None,
+        cancel: Callable[[str], object],
     ) -> None:
-        self.request_id = request.request_id
-        resumed = isinstance(request, pb.AttachRequest) and request.token_offsets
-        self.choices = [Choice(offset) for offset in resumed or [0]]
-        self.accepted: pb.Accepted | None = None
-        self.prompt_logprobs: pb.PromptLogprobs | None = None
-        self._stub = stub
-        self._request = request
+        super().__init__(session, request, timeout_s)
         self._cancel = cancel
-        self._target = target
-        self._timeout_s = timeout_s
-        self._deadline = time.monotonic() + timeout_s
-        self._retry_timeout_s = retry_timeout_s
-        self._backoff: Backoff | None = None  # while the gateway is unavailable
-        self._breaks = Breaks(request)
-        self._outage_began = 0.0
-        self._is_over = False
-        self._call = self._open()
+        self._closed = Event()
+        self._target, self._call = self._open()
 
     @property
     def text(self) -> str:
@@ -70,16 +50,6 @@ class Generation:
         for _ in self:
             pass
         return self.choices[0].text
-
-    @property
-    def token_ids(self) -> list[int]:
-        """Tokens of the first choice received so far."""
-        return self.choices[0].token_ids
-
-    @property
-    def finished(self) -> pb.Finished | None:
-        """The end of the first choice, once received."""
-        return self.choices[0].finished
 
     def texts(self) -> Iterator[str]:
         """The text of the first choice in pieces, as they become final."""
@@ -93,10 +63,11 @@ class Generation:
         if self._is_over:
             return
         self._is_over = True
-        if self._cancel is not None:
+        self._closed.set()
+        if self._is_ours:
             # If no gateway answers, the orphan timeout ends the request.
             with contextlib.suppress(Glm4vError):
-                self._cancel()
+                self._cancel(self.request_id)
         self._call.cancel()
 
     def __iter__(self) -> Iterator[pb.GenerationEvent]:
@@ -104,16 +75,18 @@ class Generation:
 
     def __next__(self) -> pb.GenerationEvent:
         while not self._is_over:
+            error = None
             try:
                 event = next(self._call).event
             except StopIteration:
-                self._reconnect(BrokenOff(f"{self._target} ended the stream before the answer"))
-            except grpc.RpcError as error:
-                outage_s = time.monotonic() - self._outage_began if self._backoff else 0.0
-                self._reconnect(to_error(error, self._target, self._timeout_s, outage_s))
+                pass
+            except grpc.RpcError as caught:
+                error = caught
             else:
-                if self._record(event):
+                if self._record(event, self._target):
                     return event
+                continue
+            self._reconnect(self._failure(error, self._target))
         raise StopIteration
 
     def __enter__(self) -> "Generation":
@@ -127,81 +100,19 @@ class Generation:
     ) -> None:
         self.close()
 
-    def _open(self) -> _Events:
-        timeout_s = seconds_until(self._deadline)
-        if self.accepted is None and isinstance(self._request, pb.GenerateRequest):
-            # After a lost reply too: a known request id attaches.
-            return self._stub.Generate(self._request, timeout=timeout_s)
-        offsets = [choice.num_received for choice in self.choices]
-        attach = pb.AttachRequest(request_id=self.request_id, token_offsets=offsets)
-        return self._stub.Attach(attach, timeout=timeout_s)
+    def _open(self) -> tuple[str, _Events]:
+        gateway = self._session.gateways.current()
+        request, timeout_s = self._next_call(), self._attempts.timeout_s
+        metadata = self._session.metadata
+        if isinstance(request, pb.GenerateRequest):
+            return gateway.target, gateway.stub.Generate(
+                request, timeout=timeout_s, metadata=metadata
+            )
+        return gateway.target, gateway.stub.Attach(request, timeout=timeout_s, metadata=metadata)
 
     def _reconnect(self, failure: Glm4vError) -> None:
-        """Call again after a pause. Raises the failure if it is final or the time is over.
-
-        The time is `retry_timeout_s`, and the number of broken calls is limited, until the request
-        is accepted; then it is the deadline.
-        """
-        if not isinstance(failure, Unavailable) or self._is_over:  # closed by another thread
-            self._is_over = True
+        if self._is_over:  # closed by another thread
             raise failure from None
-        if self.accepted is None:
-            self._check_breaks(failure)
-        now = time.monotonic()
-        if self._backoff is None:
-            self._outage_began = now
-            waits = (
-                self._deadline
-                if self.accepted
-                else min(self._deadline, now + self._retry_timeout_s)
-            )
-            self._backoff = Backoff(waits)
-        if not self._backoff.pause():
-            self._is_over = True
-            if now >= self._deadline:
-                raise DeadlinePassed(
-                    f"no complete answer within {self._timeout_s:g} s; {failure}"
-                ) from None
-            raise failure from None
-        for choice in self.choices:
-            choice.reconnect()
-        self._call = self._open()
-
-    def _check_breaks(self, failure: Glm4vError) -> None:
-        try:
-            self._breaks.check(failure)
-        except Unavailable:
-            self._is_over = True
-            raise
-
-    def _record(self, event: pb.GenerationEvent) -> bool:
-        """Record an event; true if it is new."""
-        is_new = self._record_event(event)
-        if is_new:
-            self._backoff = None
-        return is_new
-
-    def _record_event(self, event: pb.GenerationEvent) -> bool:
-        kind = event.WhichOneof("event")
-        if kind == "accepted":
-            is_new = self.accepted is None
-            if self.accepted is None:  # a repeated one lacks the prompt's ids
-                self.accepted = event.accepted
-            self.choices += [Choice() for _ in range(event.accepted.n - len(self.choices))]
-            return is_new
-        if kind == "prompt_logprobs":
-            is_new = self.prompt_logprobs is None
-            self.prompt_logprobs = event.prompt_logprobs
-            return is_new
-        choice = self.choices[event.choice] if event.choice < len(self.choices) else None
-        try:
-            if choice is None:
-                raise RequestFailed(
-                    f"protocol error: got choice {event.choice} of {len(self.choices)}"
-                )
-            is_new = choice.record(event)
-        except RequestFailed as error:
-            self._is_over = True
-            raise RequestFailed(f"{self._target}: {error}") from None
-        self._is_over = all(choice.finished is not None for choice in self.choices)
-        return is_new
+        self._closed.wait(self._pause_after(failure))
+        if not self._is_over:
+            self._target, self._call = self._open()

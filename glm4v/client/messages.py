@@ -6,14 +6,26 @@ from glm4v.errors import InvalidRequest
 from glm4v.v1 import inference_pb2 as pb
 
 
-def user_message(text: str, image: bytes | None = None) -> pb.Message:
-    """A message of the user: a question, and optionally the bytes of an image file.
+def system_message(text: str) -> pb.Message:
+    """Instructions to the model, before the first question."""
+    return pb.Message(role=pb.ROLE_SYSTEM, parts=[text_part(text, "the instructions")])
+
+
+def user_message(
+    text: str, image: bytes | None = None, *, image_digest: str | None = None
+) -> pb.Message:
+    """A message of the user: a question, and optionally an image.
+
+    The image is the bytes of a file, or the digest of one that was sent before
+    (`Generation.accepted.image_digest`), as long as it is stored.
 
     Raises InvalidRequest if the text is not valid Unicode (a command-line argument may not be).
     """
     parts = [text_part(text, "the question")]
     if image is not None:
         parts.insert(0, image_part(image))
+    if image_digest is not None:
+        parts.insert(0, pb.ContentPart(image=pb.Image(digest=image_digest)))
     return pb.Message(role=pb.ROLE_USER, parts=parts)
 
 

@@ -1,7 +1,7 @@
 """The options of a request, as keywords of `Client.generate`."""
 
 from collections.abc import Iterable, Mapping
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from google.protobuf.message import Message
 
@@ -44,7 +44,7 @@ class GenerateOptions(TypedDict, total=False):
     cache_salt: str | None
 
 
-def build_request(messages: Iterable[pb.Message], options: GenerateOptions) -> pb.GenerateRequest:
+def build_request(messages: Iterable[pb.Message], options: Mapping[str, Any]) -> pb.GenerateRequest:
     """The request. Raises InvalidRequest that names an option with an impossible value."""
     request = pb.GenerateRequest(messages=messages)
     for name, value in options.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from glm4v.client.transport import is_retryable
+from glm4v.client.failure import is_retryable
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
 

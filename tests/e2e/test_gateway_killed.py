@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from glm4v.client import Client
-from glm4v.client.transport import is_retryable
+from glm4v.client.failure import is_retryable
 from glm4v.v1 import inference_pb2 as api
 from tests.e2e.asking import TOKENS, again, ask, assert_unharmed, draw
 from tests.e2e.fleet import Fleet

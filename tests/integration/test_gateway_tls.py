@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from glm4v.client import Client
+from glm4v.client import Client, Tls
 from glm4v.errors import Unavailable
 from glm4v.local.cluster import is_serving
 from glm4v.local.redis_server import RedisServer
-from tests.authority import Authority, trust
+from tests.authority import Authority
 from tests.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +24,7 @@ def test_clients_need_tls_and_a_certificate(
     server, clients = Authority(), Authority()
     files, client = server.issue(tmp_path / "server"), clients.issue(tmp_path / "client")
     (tmp_path / "ca.crt").write_bytes(clients.pem)
+    (tmp_path / "server-ca.crt").write_bytes(server.pem)
     with socket.create_server(("127.0.0.1", 0)) as free:
         target = f"127.0.0.1:{free.getsockname()[1]}"
     health = f"unix:{tmp_path / 'health'}"
@@ -41,10 +42,11 @@ def test_clients_need_tls_and_a_certificate(
     process = subprocess.Popen([sys.executable, "-m", "gateway"], env=environment)
     try:
         wait_until(lambda: is_serving(health) or process.poll() is not None)
-        with Client(target, credentials=trust(server, client)) as known:
+        ca = tmp_path / "server-ca.crt"
+        with Client(target, tls=Tls(ca, client.certificate, client.key)) as known:
             assert known.get_model().fingerprint
-        for credentials in (trust(server), None):
-            unknown = Client(target, credentials=credentials, retry_timeout_s=0.1)
+        for tls in (Tls(ca), Tls(), None):
+            unknown = Client(target, tls=tls, retry_timeout_s=0.1)
             with unknown, pytest.raises(Unavailable):
                 unknown.get_model()
         process.terminate()

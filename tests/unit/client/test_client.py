@@ -15,8 +15,7 @@ from typing import Any
 import grpc
 import pytest
 
-from glm4v.client import Client
-from glm4v.client import transport as calls
+from glm4v.client import Client, channel
 from glm4v.client.generation import Generation
 from glm4v.client.messages import user_message
 from glm4v.client.options import GenerateOptions
@@ -287,8 +286,8 @@ def test_reminders_are_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_frozen_gateway_is_left_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ping's timeout decides: without it this takes a minute."""
-    monkeypatch.setattr(calls, "KEEPALIVE_MS", 500)
-    monkeypatch.setattr(calls, "PING_TIMEOUT_MS", 500)
+    monkeypatch.setattr(channel, "KEEPALIVE_MS", 500)
+    monkeypatch.setattr(channel, "PING_TIMEOUT_MS", 500)
     with gateway_process(pause_s=1000) as (first, process), serving(ScriptedGateway([])) as second:
         target = f"ipv4:{first},{second[0]}"
         with Client(target) as client, client.generate([user_message("?")]) as generation:
@@ -330,7 +329,7 @@ def test_a_silent_gateway_is_left_at_the_deadline() -> None:
 
 def test_every_option_reaches_the_server_and_nothing_else_is_set() -> None:
     gateway = ScriptedGateway([])
-    messages = [user_message("?", b"image")]
+    messages = [user_message("?")]
     with asking(gateway) as client:
         list(client.generate(messages, request_id="a"))
         list(
