@@ -1,5 +1,6 @@
 """The gateway process: settings → objects → service."""
 
+from dataclasses import replace
 from functools import partial
 
 from glm4v.process.extras import extra
@@ -8,8 +9,10 @@ with extra("gateway"):
     from gateway.admission.admission import Admission, AdmissionLimits
     from gateway.admission.sampling import read_defaults
     from gateway.doors.grpc_native import register
+    from gateway.doors.http.app import make_app
+    from gateway.doors.http.listener import HttpListener
     from gateway.facade import Gateway, describe
-    from gateway.metrics import register_metrics
+    from gateway.metrics import register_http_metrics, register_metrics
     from gateway.streaming.follow import RequestFollower
     from gateway.text.tokenizer import Tokenizer
     from glm4v.broker import Broker, Connection, Keys
@@ -19,9 +22,13 @@ with extra("gateway"):
     from glm4v.images import ImageLimits
     from glm4v.process.call_limits import CallLimits
     from glm4v.process.grpc_listener import GrpcListener
+    from glm4v.process.listener import Listener
     from glm4v.process.service import Process, main
     from glm4v.process.settings import GatewaySettings
     from glm4v.process.tls import tls_files
+    from glm4v.telemetry.metrics import Registry
+
+_MESSAGE_REST = 8 * 2**20  # bytes of a message beside its image
 
 
 def build(settings: GatewaySettings) -> Process:
@@ -63,27 +70,41 @@ def build(settings: GatewaySettings) -> Process:
         await process.stopping.wait()
         broker.stop_reading()
 
-    listener = GrpcListener(
+    call_limits = CallLimits(
+        max_calls_per_connection=settings.max_calls_per_connection,
+        # An image slightly above the limit arrives, so that our own error refuses it.
+        max_message_bytes=settings.max_image_bytes + _MESSAGE_REST,
+        max_receiving_bytes=settings.max_receiving_bytes,
+        receive_timeout_s=settings.receive_timeout_s,
+    )
+    grpc_listener = GrpcListener(
         settings.listen,
         register=partial(register, gateway=gateway),
-        limits=CallLimits(
-            max_calls_per_connection=settings.max_calls_per_connection,
-            # An image slightly above the limit arrives, so that our own error refuses it.
-            max_message_bytes=settings.max_image_bytes + 8 * 2**20,
-            max_receiving_bytes=settings.max_receiving_bytes,
-            receive_timeout_s=settings.receive_timeout_s,
-        ),
+        limits=call_limits,
         tls=tls_files(settings.tls_cert, settings.tls_key, settings.tls_client_ca),
     )
+    metrics = Registry()
+    listeners: list[Listener] = [grpc_listener]
+    if settings.http_listen:
+        # In JSON an image is base64: four characters for three bytes.
+        body_bytes = settings.max_image_bytes * 4 // 3 + _MESSAGE_REST
+        http_listener = HttpListener(
+            settings.http_listen,
+            partial(make_app, gateway=gateway, metrics=metrics),
+            replace(call_limits, max_message_bytes=body_bytes),
+        )
+        listeners.append(http_listener)
+        register_http_metrics(metrics, http_listener)
     process = Process(
         ready=partial(broker.ready, checkpoint.fingerprint),
-        listeners=[listener],
+        listeners=listeners,
         tasks=[drain],
         daemons=[broker.run],
         close=connection.close,
+        metrics=metrics,
     )
     lengths = partial(queue_lengths, connection, keys, checkpoint.fingerprint)
-    register_metrics(process.metrics, listener, lengths)
+    register_metrics(metrics, grpc_listener, lengths)
     return process
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+from gateway.doors.http.listener import HttpListener
 from glm4v.broker.queue_lengths import QueueLengths
 from glm4v.process.grpc_listener import GrpcListener
 from glm4v.telemetry.metrics import Registry
@@ -44,4 +45,19 @@ def register_metrics(
         "glm4v_queue_waiting_clients",
         "Clients with requests that wait outside of the language workers' stream.",
         waiting_clients,
+    )
+
+
+def register_http_metrics(registry: Registry, listener: HttpListener) -> None:
+    """Register the metrics of a gateway's HTTP listener."""
+    registry.gauge(
+        "glm4v_http_requests_in_progress",
+        "HTTP requests that have not ended, except health checks.",
+        lambda: listener.calls,
+    )
+    registry.counter(
+        "glm4v_http_requests_total",
+        "HTTP requests that have ended, by route and status (499: the client left before it).",
+        lambda: listener.ended_calls,
+        ("route", "code"),
     )

@@ -3,11 +3,13 @@
 Glm4vError
 ├── ConfigurationError  correct a setting or an option         (never sent)         exit 2
 ├── InvalidRequest      change the request                     INVALID_ARGUMENT     exit 3
+│   └── ContextExceeded shorten the conversation, or the answer, to fit the context
 ├── UnknownReference    send an id or digest that exists       NOT_FOUND            exit 3
 ├── IdTaken             choose another request id              ALREADY_EXISTS       exit 3
 ├── CheckpointError     repair or choose another checkpoint    FAILED_PRECONDITION  exit 4
 ├── Unavailable         start it, or wait for it               UNAVAILABLE          exit 5
 ├── Overloaded          retry later, or request less           RESOURCE_EXHAUSTED   exit 6
+│   └── TooLarge        request less: retrying does not help
 ├── DeadlinePassed      give it more time                      DEADLINE_EXCEEDED    exit 6
 ├── Cancelled           none: it was ended on purpose          CANCELLED            exit 7
 ├── DeviceFailed        none: the process ends, others go on   (never sent)         exit 5
@@ -36,6 +38,10 @@ class InvalidRequest(Glm4vError):
 
     code = "INVALID_ARGUMENT"
     exit_code = 3
+
+
+class ContextExceeded(InvalidRequest):
+    """The prompt, or the answer that was asked for after it, does not fit into the context."""
 
 
 class UnknownReference(Glm4vError):
@@ -71,6 +77,10 @@ class Overloaded(Glm4vError):
 
     code = "RESOURCE_EXHAUSTED"
     exit_code = 6
+
+
+class TooLarge(Overloaded):
+    """One request exceeds a limit by itself: it fails again however often it is sent."""
 
 
 class DeadlinePassed(Glm4vError):

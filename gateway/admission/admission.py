@@ -30,7 +30,7 @@ from gateway.admission.validation import (
 from gateway.text.prompt import Prompt, header_id, render
 from gateway.text.tokenizer import Tokenizer
 from glm4v.checkpoint.spec import ModelSpec
-from glm4v.errors import InvalidRequest
+from glm4v.errors import ContextExceeded, InvalidRequest
 from glm4v.images import ImageLimits, inspect
 from glm4v.internal.v1 import journal_pb2
 from glm4v.v1 import inference_pb2 as api
@@ -195,25 +195,27 @@ class Admission:
         """Refuse more messages or parts than the context has tokens, before reading them."""
         parts = max(len(messages), sum(len(message.parts) for message in messages))
         if parts > self._spec.context_tokens:
-            raise InvalidRequest(
-                f"messages has {len(messages)} messages and {parts} parts, more than the "
-                f"{self._spec.context_tokens} tokens of the context; leave out the oldest"
+            raise ContextExceeded(
+                f"messages has {len(messages)} messages and {parts} parts: this model's maximum "
+                f"context length is {self._spec.context_tokens} tokens; leave out the oldest"
             )
 
     def _max_tokens(self, request: api.GenerateRequest, prompt_tokens: int) -> int:
         context = self._spec.context_tokens
         available = context - prompt_tokens
         if available < 1:
-            raise InvalidRequest(
-                f"the prompt has {prompt_tokens} tokens; at most {context - 1} leave space for an "
-                f"answer in a context of {context} tokens; shorten the conversation"
+            raise ContextExceeded(
+                f"the prompt has {prompt_tokens} tokens; this model's maximum context length is "
+                f"{context} tokens, with at least one for the answer; shorten the conversation"
             )
         if not request.HasField("max_tokens"):
             return min(self._defaults.max_tokens or _DEFAULT_MAX_TOKENS, available)
         if not 1 <= request.max_tokens <= available:
-            raise InvalidRequest(
+            kind = ContextExceeded if request.max_tokens else InvalidRequest
+            raise kind(
                 f"max_tokens is {request.max_tokens}; 1 to {available} is allowed after a prompt "
-                f"of {prompt_tokens} tokens in a context of {context} tokens"
+                f"of {prompt_tokens} tokens: this model's maximum context length is {context} "
+                "tokens"
             )
         return request.max_tokens
 

@@ -12,7 +12,7 @@ import tiktoken
 
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.checkpoint.vocabulary import SPECIAL_TOKENS, read_ranks
-from glm4v.errors import InvalidRequest
+from glm4v.errors import ContextExceeded, InvalidRequest
 
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -62,9 +62,10 @@ class Tokenizer:
         size = sum(len(text.encode()) for text in texts)
         at_most = self._max_tokens * self._longest_token
         if size > at_most:
-            raise InvalidRequest(
-                f"{size} bytes of text exceed the {self._max_tokens} tokens of the context "
-                f"(a token has at most {self._longest_token} bytes); shorten the text"
+            raise ContextExceeded(
+                f"{size} bytes of text cannot fit (a token has at most {self._longest_token} "
+                f"bytes): this model's maximum context length is {self._max_tokens} tokens; "
+                "shorten the text"
             )
         for text in texts:
             run = _longest_run_of_spaces(text)

@@ -21,6 +21,7 @@ def up(
     model: opt.Model = DEMO_MODEL,
     host: opt.Host = "127.0.0.1",
     port: opt.Port = 8330,
+    http_port: opt.HttpPort = 8000,
     vision_workers: opt.VisionWorkers = 1,
     lm_workers: opt.LmWorkers = 1,
     tensor_parallel: opt.TensorParallel = None,
@@ -51,6 +52,7 @@ def up(
         model,
         host=host,
         port=port,
+        http_port=http_port or None,
         vision_workers=vision_workers,
         lm_workers=lm_workers,
         redis_url=redis_url,
@@ -60,6 +62,8 @@ def up(
     with Log() as log:
         if "GLM4V_LISTEN" in os.environ:
             log.show("glm4v", "GLM4V_LISTEN is ignored; use --host and --port")
+        if "GLM4V_HTTP_LISTEN" in os.environ:
+            log.show("glm4v", "GLM4V_HTTP_LISTEN is ignored; use --host and --http-port")
         foreground = Foreground(settings, log.show)
         asyncio.run(foreground.run(partial(_until_stopped, log)))
     if foreground.signals > 1:
@@ -74,5 +78,6 @@ async def _until_stopped(log: Log, cluster: LocalCluster) -> None:
                 stack.enter_context(register_instance(system))
             except Unavailable as error:
                 log.show("glm4v", f"`glm4v dead` cannot find this Redis: {error}")
-        log.ready(f"glm4v is ready on {cluster.target}; press Ctrl-C to stop")
+        served = " and ".join(filter(None, [cluster.target, cluster.http_url]))
+        log.ready(f"glm4v is ready on {served}; press Ctrl-C to stop")
         await asyncio.Event().wait()  # a signal cancels this

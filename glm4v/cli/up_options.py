@@ -41,7 +41,10 @@ Host = Annotated[
         help="Address of the gateway; 0.0.0.0 accepts requests from anyone on the network.",
     ),
 ]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the gateway.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the gateway, for gRPC.")]
+HttpPort = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port of the gateway for HTTP; 0 serves gRPC alone.")
+]
 VisionWorkers = Annotated[int, typer.Option(min=0, help="Number of vision workers.")]
 LmWorkers = Annotated[int, typer.Option(min=0, help="Number of language workers.")]
 TensorParallel = Annotated[

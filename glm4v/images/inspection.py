@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable
 
-from glm4v.errors import InvalidRequest, Overloaded
+from glm4v.errors import InvalidRequest, TooLarge
 from glm4v.images import bmp, gif, jpeg, other_formats, png, tiff, webp
 from glm4v.images.header import Damaged, ImageHeader
 from glm4v.images.limits import ImageLimits
@@ -23,10 +23,10 @@ FORMATS: dict[str, _Read] = {
 def inspect(data: bytes, limits: ImageLimits) -> ImageHeader:
     """What an image file says of itself.
 
-    Raises Overloaded for too many bytes, InvalidRequest for everything else that is not taken.
+    Raises TooLarge for too many bytes, InvalidRequest for everything else that is not taken.
     """
     if len(data) > limits.max_bytes:
-        raise Overloaded(
+        raise TooLarge(
             f"the image has {len(data)} bytes, at most {limits.max_bytes} are taken; "
             "send a smaller file"
         )

@@ -53,6 +53,7 @@ class ClusterSettings:
     model: Path  # checkpoint folder
     host: str = "127.0.0.1"  # of the gateway
     port: int = 0  # of the gateway; 0 takes a free one
+    http_port: int | None = None  # the same for HTTP; None serves none
     vision_workers: int = 1
     lm_workers: int = 1
     redis_url: str | None = None  # None starts a server
@@ -81,6 +82,7 @@ class LocalCluster:
         self._show = partial(show, "glm4v")
         self._supervisor = Supervisor(show, restart=settings.restart)
         self._port = settings.port
+        self._http_port = settings.http_port
         self._folder: RuntimeFolder | None = None
         self._lock: IO[str] | None = None
         self.own_redis_url: str | None = None
@@ -92,6 +94,14 @@ class LocalCluster:
         """Address of the gateway for clients on this machine, HOST:PORT."""
         host = _LOOPBACK.get(self._settings.host, self._settings.host)
         return _address(host, self._port)
+
+    @property
+    def http_url(self) -> str | None:
+        """URL of the gateway for clients on this machine; None where it serves no HTTP."""
+        if self._http_port is None:
+            return None
+        host = _LOOPBACK.get(self._settings.host, self._settings.host)
+        return f"http://{_address(host, self._http_port)}"
 
     @property
     def namespace(self) -> str:
@@ -137,6 +147,9 @@ class LocalCluster:
         check_settings(self._environment("redis://", Path()))
         self._port = self._port or free_port(settings.host)
         check_port(settings.host, self._port)
+        if self._http_port is not None:
+            self._http_port = self._http_port or free_port(settings.host)
+            check_port(settings.host, self._http_port, "--http-port")
         if settings.redis_url is not None:
             await check_redis(settings.redis_url)
         if settings.data_dir is not None:
@@ -162,6 +175,9 @@ class LocalCluster:
         )
         listen = _address(settings.host, self._port)
         health = environment.get("GLM4V_HEALTH_LISTEN") or _socket(folder, "gateway.health")
+        environment.pop("GLM4V_HTTP_LISTEN", None)
+        if self._http_port is not None:
+            environment["GLM4V_HTTP_LISTEN"] = _address(settings.host, self._http_port)
         await self._supervisor.start(_service("gateway", "gateway", listen, health, environment))
         await self._supervisor.ready(settings.start_timeout_s)
 

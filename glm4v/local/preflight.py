@@ -35,12 +35,12 @@ def free_port(host: str) -> int:
         return int(listening.getsockname()[1])
 
 
-def check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int, option: str = "--port") -> None:
     """Raises Unavailable if a port is in use, or the host is not an address of this machine."""
     reason = bind_error(host, port)
     if reason is not None:
         raise Unavailable(
-            f"port {port} of {host} cannot be used ({reason}); choose another with --port, or "
+            f"port {port} of {host} cannot be used ({reason}); choose another with {option}, or "
             "another address of this machine with --host"
         )
 

@@ -45,6 +45,39 @@ class CallLimits:
             yield host, "this host", max(total // _HOST_SHARE, least)
 
 
+class CallCount:
+    """The calls in progress."""
+
+    def __init__(self, limits: CallLimits) -> None:
+        self._limits = limits
+        self._calls: Counter[str] = Counter()  # by host; "" counts all
+
+    @property
+    def total(self) -> int:
+        """How many calls are in progress."""
+        return self._calls[""]
+
+    def enter(self, peer: str) -> None:
+        """Count a call that begins; raises Overloaded when there are as many as may be."""
+        for owner, whose, limit in self._limits.shares(peer, self._limits.max_calls):
+            if self._calls[owner] >= limit:
+                raise Overloaded(
+                    f"{self._calls[owner]} calls of {whose} are in progress, at most {limit} are "
+                    "allowed; retry later"
+                )
+        self._change(peer, 1)
+
+    def leave(self, peer: str) -> None:
+        """Count off a call that has ended."""
+        self._change(peer, -1)
+
+    def _change(self, peer: str, change: int) -> None:
+        for owner, _, _ in self._limits.shares(peer, self._limits.max_calls):
+            self._calls[owner] += change
+            if not self._calls[owner]:
+                del self._calls[owner]
+
+
 class MessageMemory:
     """Memory for messages, in bytes."""
 
@@ -83,6 +116,11 @@ class CallSlot:
         size = size if size > SMALL_BYTES else 0
         self._memory.change(self.peer, self._bytes, size)
         self._bytes = size
+
+    def reserve_at_least(self, size: int) -> None:
+        """Reserve memory for a message that turned out to have `size` bytes."""
+        if size > self._bytes:
+            self.reserve(size)
 
     async def acquire(self) -> None:
         """Wait for a handler slot."""

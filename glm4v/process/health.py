@@ -28,6 +28,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
         self._changed = asyncio.Event()  # replaced at each change
         self._ended = 0  # how often all watches were ended
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether the process is ready, and not shutting down."""
+        return self._is_serving
+
     def register(self, server: aio.Server, services: Iterable[str]) -> None:
         """Answer health checks on a server, for these services too."""
         self._services.update(services)

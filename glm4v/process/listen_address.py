@@ -2,11 +2,14 @@
 
 import os
 import socket
+from urllib.parse import unquote
 
 import grpc
 from grpc import aio
 
 from glm4v.errors import ConfigurationError, Unavailable
+
+_BACKLOG = 1024  # connections that wait to be accepted; Linux allows at most net.core.somaxconn
 
 
 def bind(
@@ -34,6 +37,59 @@ def bind(
             return
         reason = "is the path too long, or in use?" if is_path else "gRPC gives no reason"
     raise Unavailable(f"cannot listen on {address} ({reason}); set {variable} to another address")
+
+
+def listening_sockets(address: str, variable: str) -> list[socket.socket]:
+    """Sockets that listen on HOST:PORT, one for each address of the host, or on unix:/PATH.
+
+    Raises as `bind`.
+    """
+    try:
+        if address.startswith("unix:"):
+            return [_unix_socket(unquote(address.removeprefix("unix:")))]
+        host, port = _host_and_port(address, variable)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        opened: list[socket.socket] = []
+        for family, _, _, _, name in found:
+            # Port 0 is any free port: the same one for all addresses.
+            free = opened[0].getsockname()[1] if opened else name[1]
+            opened.append(socket.create_server((name[0], free), family=family, backlog=_BACKLOG))
+        return opened
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise Unavailable(
+            f"cannot listen on {address} ({reason}); set {variable} to another address"
+        ) from None
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """A socket at a path; one that a process left there is replaced."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            listening.bind(path)
+        except OSError:
+            if _is_answered(path):
+                raise
+            os.unlink(path)
+            listening.bind(path)
+        listening.listen(_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _is_answered(path: str) -> bool:
+    """Whether something listens at a path, or it is no socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trying:
+        try:
+            trying.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def bind_error(host: str, port: int) -> str | None:

@@ -4,7 +4,7 @@ A host is an IPv4 address or, in IPv6, a network of 64 bits, the smallest that a
 """
 
 from ipaddress import IPv6Address, IPv6Network
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 
 def host_of(peer: str) -> str:
@@ -20,3 +20,8 @@ def host_of(peer: str) -> str:
         return ""
     network = IPv6Network((IPv6Address(host.partition("%")[0]).packed, 64), strict=False)
     return str(network)
+
+
+def peer_of(address: str, port: int) -> str:
+    """A peer in gRPC's notation, from the address and port of its socket."""
+    return f"ipv6:{quote(f'[{address}]')}:{port}" if ":" in address else f"ipv4:{address}:{port}"

@@ -9,7 +9,6 @@ otherwise only when memory for the largest allowed message is free.
 
 import asyncio
 import inspect
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -17,8 +16,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from glm4v.errors import DeadlinePassed, InvalidRequest, Overloaded
-from glm4v.process.call_limits import CallLimits, CallSlot, MessageMemory
+from glm4v.errors import DeadlinePassed, InvalidRequest
+from glm4v.process.call_limits import CallCount, CallLimits, CallSlot, MessageMemory
 from glm4v.process.fair_semaphore import FairSemaphore
 from glm4v.process.handler_interceptor import (
     Context,
@@ -39,7 +38,7 @@ class CallReceiver:
 
     def __init__(self, limits: CallLimits) -> None:
         self._limits = limits
-        self._calls: Counter[str] = Counter()  # by host; "" counts all
+        self._calls = CallCount(limits)
         self._memory = MessageMemory(limits)
         self._stream_memory = MessageMemory(limits)  # idle streams must not block single messages
         self._reads = FairSemaphore(limits.max_reads)
@@ -48,7 +47,7 @@ class CallReceiver:
     @property
     def calls(self) -> int:
         """How many calls are in progress."""
-        return self._calls[""]
+        return self._calls.total
 
     async def run(self, handler: Handler, requests: Any, context: Context) -> _Replies:
         """Receive the message of a call; yields the replies of its handler.
@@ -57,7 +56,7 @@ class CallReceiver:
         for one that does not parse, and what the handler raises.
         """
         peer = context.peer()
-        self._enter(peer)
+        self._calls.enter(peer)
         slot = CallSlot(self._memory, self._handlers, peer)
         try:
             request = _parsed(handler, await self._message(requests, slot))
@@ -73,7 +72,7 @@ class CallReceiver:
                 yield await call
         finally:
             slot.release()
-            self._count(peer, -1)
+            self._calls.leave(peer)
 
     async def run_stream(self, handler: Handler, requests: Any, context: Context) -> _Replies:
         """Run a handler that reads its messages itself; yields its replies.
@@ -82,7 +81,7 @@ class CallReceiver:
         at any time. Raises Overloaded, and what the handler raises.
         """
         peer = context.peer()
-        self._enter(peer)
+        self._calls.enter(peer)
         slot = CallSlot(self._stream_memory, self._handlers, peer)
         try:
             slot.reserve(self._limits.max_message_bytes)
@@ -94,7 +93,7 @@ class CallReceiver:
                     yield reply
         finally:
             slot.release()
-            self._count(peer, -1)
+            self._calls.leave(peer)
 
     async def _message(self, requests: AsyncIterator[bytes], slot: CallSlot) -> bytes:
         """The message, with memory reserved for it unless it is small."""
@@ -117,21 +116,6 @@ class CallReceiver:
         data = read.result()
         slot.reserve(len(data))
         return data
-
-    def _enter(self, peer: str) -> None:
-        for owner, whose, limit in self._limits.shares(peer, self._limits.max_calls):
-            if self._calls[owner] >= limit:
-                raise Overloaded(
-                    f"{self._calls[owner]} calls of {whose} are in progress, at most {limit} are "
-                    "allowed; retry later"
-                )
-        self._count(peer, 1)
-
-    def _count(self, peer: str, change: int) -> None:
-        for owner, _, _ in self._limits.shares(peer, self._limits.max_calls):
-            self._calls[owner] += change
-            if not self._calls[owner]:
-                del self._calls[owner]
 
 
 class ReceiveInterceptor(HandlerInterceptor):

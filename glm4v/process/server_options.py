@@ -28,7 +28,7 @@ def server_options(limits: CallLimits) -> list[tuple[str, int]]:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
-        ("grpc.max_allowed_incoming_connections", _connections()),
+        ("grpc.max_allowed_incoming_connections", max_connections()),
         # Further calls wait in the client; proxies open another connection.
         ("grpc.max_concurrent_streams", limits.max_calls_per_connection),
         # Applies to unread data; a message that is being read may be larger.
@@ -46,7 +46,8 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _connections() -> int:
+def max_connections() -> int:
+    """How many connections a server takes: each is an open file."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _CONNECTIONS

@@ -73,6 +73,10 @@ class GatewaySettings(ImageSettings):
     """Settings of the gateway."""
 
     listen: str = "127.0.0.1:8330"
+    http_listen: str | None = Field(
+        None,
+        description="additional address to serve HTTP on: HOST:PORT or unix:/PATH",
+    )
     tls_cert: Path | None = Field(
         None,
         description="certificate of the gateway, in PEM, then those of intermediate authorities; "

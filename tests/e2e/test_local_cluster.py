@@ -57,7 +57,7 @@ def environment(temporary: Path) -> dict[str, str]:
 @contextmanager
 def up(model: Path, temporary: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
     """`glm4v up`, ready; nobody reads its log, which ends nothing."""
-    words = (*GLM4V, "up", "--model", str(model), "--port", str(port))
+    words = (*GLM4V, "up", "--model", str(model), "--port", str(port), "--http-port", "0")
     with subprocess.Popen(
         words,
         env=environment(temporary),
@@ -155,7 +155,7 @@ def up_on_a_terminal(
     model: Path, temporary: Path, port: int, **variables: str
 ) -> Iterator[tuple[int, int]]:
     """`glm4v up`, ready, in the foreground of a terminal: its process id, the terminal's end."""
-    words = (*GLM4V, "up", "--model", str(model), "--port", str(port))
+    words = (*GLM4V, "up", "--model", str(model), "--port", str(port), "--http-port", "0")
     variables = {**environment(temporary), "TERM": "xterm", **variables}
     pid, terminal = pty.fork()
     if pid == 0:

@@ -73,7 +73,7 @@ def target(command: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [command, "up", "--model", "model", "--port", str(port)],
+        [command, "up", "--model", "model", "--port", str(port), "--http-port", "0"],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

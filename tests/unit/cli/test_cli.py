@@ -380,14 +380,22 @@ def test_help_tells_the_exit_codes_and_the_version_is_the_packages(folder: Path)
     assert run(folder, "--version").stdout == f"{glm4v.__version__}\n"
 
 
-def test_up_says_in_one_line_why_it_cannot_start(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        done = run(folder, "up", "--port", port)
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [("--port {0} --http-port 0", "--port"), ("--port {1} --http-port {0}", "--http-port")],
+)
+def test_up_says_in_one_line_why_it_cannot_start(folder: Path, words: str, option: str) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        port, free = str(taken.getsockname()[1]), other.getsockname()[1]
+        other.close()
+        done = run(folder, "up", *words.format(port, free).split())
     assert done.returncode == 5
     assert done.stderr == (
         f"glm4v: port {port} of 127.0.0.1 cannot be used (Address already in use); choose another "
-        "with --port, or another address of this machine with --host\n"
+        f"with {option}, or another address of this machine with --host\n"
     )
 
 
@@ -402,6 +410,7 @@ def test_up_says_in_one_line_why_it_cannot_start(folder: Path) -> None:
         ("--dtype int8", 2, "'--dtype': "),
         ("--log-level loud", 2, "'--log-level': "),
         ("--port 65536", 2, "'--port': "),
+        ("--http-port 65536", 2, "'--http-port': "),
         ("--host 192.0.2.1", 5, "of 192.0.2.1 cannot be used (Cannot assign requested address)"),
         ("--data-dir photo.jpg", 2, "--data-dir photo.jpg: File exists"),
     ],
@@ -411,7 +420,8 @@ def test_what_up_cannot_do_is_said_before_anything_starts(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    done = run(folder, "up", "--port", port, *words.split())  # the last of an option counts
+    ports = ("--port", port, "--http-port", "0")
+    done = run(folder, "up", *ports, *words.split())  # the last of an option counts
     assert message in done.stderr
     assert (done.returncode, done.stdout) == (exit_code, "")
     assert "redis" not in done.stderr
@@ -527,7 +537,8 @@ def test_up_does_not_show_the_password_of_a_redis_that_is_away(folder: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"redis://:secret@127.0.0.1:{port}/0"
-    done = run(folder, "up", "--port", str(port), GLM4V_REDIS_URL=url)
+    ports = ("--port", str(port), "--http-port", "0")
+    done = run(folder, "up", *ports, GLM4V_REDIS_URL=url)
     assert done.returncode == 5
     assert done.stderr == (
         f"glm4v: no Redis at redis://127.0.0.1:{port}/0 (Connection refused); start it, or "

@@ -1,0 +1,48 @@
+"""The application: health, and the router of each format."""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.doors.http import health as health_routes
+from gateway.doors.http import openai
+from gateway.doors.http.errors import Problem, error_response, problem_of
+from gateway.facade import Gateway
+from glm4v import __version__
+from glm4v.process.health import Health
+from glm4v.telemetry.metrics import Registry
+
+FORMATS: tuple[Callable[[Gateway], APIRouter], ...] = (openai.make_router,)
+
+
+def make_app(health: Health, *, gateway: Gateway, metrics: Registry) -> FastAPI:
+    """All formats over one gateway; `/openapi.json` describes them."""
+    app = FastAPI(
+        title="glm4v-serve",
+        description="GLM-4V over HTTP",
+        version=__version__,
+        docs_url=None,  # its page would load scripts of others
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _no_route, Exception: _bug},
+    )
+    app.include_router(health_routes.make_router(health, metrics))
+    for make_router in FORMATS:
+        app.include_router(make_router(gateway))
+    return app
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """The answer where no route is: an unknown path, or another method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    what = "is not served; /openapi.json lists what is" if status == 404 else "has other methods"
+    problem = Problem(status, f"{request.method} {request.url.path} {what}")
+    return error_response(problem, openai.ERRORS)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    """The answer where something outside of a format's routes fails."""
+    return error_response(problem_of(error), openai.ERRORS)

@@ -1,0 +1,36 @@
+"""Health and metrics for orchestrators and tools: no limits, no errors of a format."""
+
+from fastapi import APIRouter
+from starlette.responses import PlainTextResponse, Response
+
+from gateway.doors.http.route import add_read_route
+from glm4v.process.health import Health
+from glm4v.telemetry.metrics import Registry
+from glm4v.telemetry.prometheus import CONTENT_TYPE, exposition
+
+
+def make_router(health: Health, metrics: Registry) -> APIRouter:
+    """`/health` and `/ready` answer 200 while the process can serve, else 503; `/live` always 200.
+
+    `/metrics` is in the text format of Prometheus.
+    """
+    router = APIRouter(tags=["health"])
+
+    async def ready() -> Response:
+        """Whether requests are taken."""
+        return Response(status_code=200 if health.is_serving else 503)
+
+    async def live() -> Response:
+        """That the process answers."""
+        return Response(status_code=200)
+
+    async def metrics_text() -> Response:
+        """The metrics of this gateway."""
+        text = exposition(await metrics.collect())
+        return PlainTextResponse(text, media_type=CONTENT_TYPE)
+
+    for path in ("/health", "/ready"):
+        add_read_route(router, path, ready)
+    add_read_route(router, "/live", live)
+    add_read_route(router, "/metrics", metrics_text)
+    return router

@@ -1,0 +1,115 @@
+"""Connections of HTTP clients: how many there may be, and how slow.
+
+The server has timeouts for connections between requests alone. Here are those for connections that
+send no whole head of a request, and those whose client does not read.
+"""
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from glm4v.process.server_options import max_connections
+
+_MAX_HEAD_BYTES = 64 * 2**10
+# A client that has vanished: as long as gRPC's keepalive gives it.
+_IDLE_S, _INTERVAL_S, _PROBES = 30, 10, 3
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Limits of connections.
+
+    Attributes:
+        max_connections: Further ones are closed at once.
+        head_timeout_s: From the first byte that is awaited to the end of a request's headers.
+        write_timeout_s: How long a client may not read while something waits for it.
+    """
+
+    max_connections: int
+    head_timeout_s: float = 10.0
+    write_timeout_s: float = 60.0
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A connection within the limits."""
+
+    def __init__(self, *args: Any, limits: ConnectionLimits, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._head_bytes = 0
+        self._in_head = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.max_connections:
+            transport.abort()
+            return
+        opened = transport.get_extra_info("socket")
+        if opened is not None and opened.family != socket.AF_UNIX:
+            _watch(opened)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        _cancel(self._head_timer)
+        _cancel(self._write_timer)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request, maybe behind another one."""
+        self._await_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head of a request."""
+        self._in_head = False
+        _cancel(self._head_timer)
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self._limits.write_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        _cancel(self._write_timer)
+        super().resume_writing()
+
+    def _await_head(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        _cancel(self._head_timer)
+        self._head_timer = self.loop.call_later(self._limits.head_timeout_s, self.transport.abort)
+
+
+def connection_limits() -> ConnectionLimits:
+    """The limits of a listener; connections are open files."""
+    return ConnectionLimits(max_connections())
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def _watch(opened: socket.socket) -> None:
+    """Let the system find out that a client has vanished."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_S)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _INTERVAL_S)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
