@@ -8,7 +8,7 @@ from glm4v.process.extras import extra
 with extra("gateway"):
     from gateway.admission.admission import Admission, AdmissionLimits
     from gateway.admission.sampling import read_defaults
-    from gateway.doors.grpc_native import register
+    from gateway.doors.grpc_services import register
     from gateway.doors.http.app import make_app
     from gateway.doors.http.listener import HttpListener
     from gateway.facade import Gateway, describe

@@ -16,7 +16,7 @@ from glm4v.process.server_options import raise_file_limit, server_options
 from glm4v.process.settings import variable_of
 from glm4v.process.tls import TlsFiles, server_credentials
 
-Register = Callable[[aio.Server], Sequence[str]]  # adds services to a server; their names
+Register = Callable[[aio.Server, Health], Sequence[str]]  # adds services to a server; their names
 
 
 class GrpcListener:
@@ -24,7 +24,8 @@ class GrpcListener:
 
     Args:
         address: HOST:PORT or unix:/PATH.
-        register: Adds services to the server and returns their names; None adds none.
+        register: Adds services to the server and returns their names; they may ask for the health
+            of the process. None adds none.
         limits: Of all calls but health checks.
         tls: Files of the server's certificate; None serves without TLS.
     """
@@ -62,7 +63,7 @@ class GrpcListener:
             interceptors=[self._errors, self._drain, ReceiveInterceptor(self._receiver)],
             options=server_options(self._limits),
         )
-        services = [*self._register(self._server)] if self._register else []
+        services = [*self._register(self._server, health)] if self._register else []
         health.register(self._server, services)
         reflection.enable_server_reflection(
             [process_health.SERVICE, *services, reflection.SERVICE_NAME], self._server

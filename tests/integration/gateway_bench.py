@@ -12,7 +12,7 @@ from grpc import aio
 
 from gateway.admission.admission import Admission, AdmissionLimits
 from gateway.admission.sampling import read_defaults
-from gateway.doors.grpc_native import register
+from gateway.doors.grpc_services import register
 from gateway.facade import Gateway, describe
 from gateway.streaming.follow import RequestFollower
 from gateway.text.tokenizer import Tokenizer
@@ -22,6 +22,7 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.images import ImageLimits
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.process.error_interceptor import ErrorInterceptor
+from glm4v.process.health import Health
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
 
@@ -34,6 +35,7 @@ class RunningGateway:
 
     def __init__(self, server: aio.Server, channel: aio.Channel) -> None:
         self.server = server
+        self.channel = channel
         self.stub = InferenceServiceStub(channel)
 
     async def die(self) -> None:
@@ -86,7 +88,7 @@ async def running_gateway(
     size = ("grpc.max_receive_message_length", 2 * MAX_IMAGE_BYTES + 8 * 2**20)
     server = aio.server(interceptors=[ErrorInterceptor()], options=[size])
     async with running_broker(connection, keys, checkpoint.fingerprint) as broker:
-        register(server, gateway_of(broker, checkpoint, keepalive_s=keepalive_s))
+        register(server, Health(), gateway_of(broker, checkpoint, keepalive_s=keepalive_s))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:

@@ -51,7 +51,7 @@ class Office:
             raise RuntimeError("the secret is 42")
         return letter
 
-    def register(self, server: aio.Server) -> Sequence[str]:
+    def register(self, server: aio.Server, _: Health) -> Sequence[str]:
         handlers: dict[str, Any] = {
             "Talk": grpc.stream_stream_rpc_method_handler(self.talk),
             "Collect": grpc.stream_unary_rpc_method_handler(self.collect),

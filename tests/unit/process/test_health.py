@@ -34,7 +34,7 @@ class Served:
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     health, address = Health(), f"unix:{tmp_path / 'socket'}"
-    listener = GrpcListener(address, register=lambda server: ["post.Office"])
+    listener = GrpcListener(address, register=lambda server, health: ["post.Office"])
     await listener.start(health)
     async with aio.insecure_channel(address) as channel:
         yield Served(listener, health, health_pb2_grpc.HealthStub(channel))

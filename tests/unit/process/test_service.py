@@ -42,7 +42,7 @@ class Servicer(InferenceServiceServicer):
         yield api.GenerateResponse()
         raise Unavailable("gone; attach again")
 
-def register(server):
+def register(server, health):
     add_InferenceServiceServicer_to_server(Servicer(), server)
     return ["glm4v.v1.InferenceService"]
 
