@@ -6,6 +6,7 @@ from functools import partial
 from glm4v.process.extras import extra
 
 with extra("gateway"):
+    from gateway.access.authentication import Authentication
     from gateway.admission.admission import Admission, AdmissionLimits
     from gateway.admission.sampling import read_defaults
     from gateway.doors.grpc_services import register
@@ -15,12 +16,14 @@ with extra("gateway"):
     from gateway.metrics import register_http_metrics, register_metrics
     from gateway.streaming.follow import RequestFollower
     from gateway.text.tokenizer import Tokenizer
+    from glm4v.api_keys import ApiKeys
     from glm4v.broker import Broker, Connection, Keys
     from glm4v.broker.queue_lengths import queue_lengths
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.host.allocator import limit_arenas
     from glm4v.images import ImageLimits
     from glm4v.process.call_limits import CallLimits
+    from glm4v.process.exposure import check_exposure
     from glm4v.process.grpc_listener import GrpcListener
     from glm4v.process.listener import Listener
     from glm4v.process.service import Process, main
@@ -34,6 +37,9 @@ _MESSAGE_REST = 8 * 2**20  # bytes of a message beside its image
 def build(settings: GatewaySettings) -> Process:
     """Wire one gateway."""
     limit_arenas()
+    check_exposure(settings, *filter(None, (settings.listen, settings.http_listen)))
+    api_keys = ApiKeys(settings.api_keys) if settings.api_keys else None
+    authentication = Authentication(api_keys, certificates=settings.tls_client_ca is not None)
     checkpoint = Checkpoint.open(settings.model)
     spec = checkpoint.spec
     tokenizer = Tokenizer.read(settings.model, spec)
@@ -82,6 +88,7 @@ def build(settings: GatewaySettings) -> Process:
         register=partial(register, gateway=gateway),
         limits=call_limits,
         tls=tls_files(settings.tls_cert, settings.tls_key, settings.tls_client_ca),
+        authenticate=authentication.owner,
     )
     metrics = Registry()
     listeners: list[Listener] = [grpc_listener]
@@ -92,6 +99,7 @@ def build(settings: GatewaySettings) -> Process:
             settings.http_listen,
             partial(make_app, gateway=gateway, metrics=metrics),
             replace(call_limits, max_message_bytes=body_bytes),
+            authenticate=authentication.owner,
         )
         listeners.append(http_listener)
         register_http_metrics(metrics, http_listener)
@@ -99,7 +107,7 @@ def build(settings: GatewaySettings) -> Process:
         ready=partial(broker.ready, checkpoint.fingerprint),
         listeners=listeners,
         tasks=[drain],
-        daemons=[broker.run],
+        daemons=[broker.run, *([api_keys.watch] if api_keys else [])],
         close=connection.close,
         metrics=metrics,
     )

@@ -4,6 +4,7 @@ Glm4vError
 ├── ConfigurationError  correct a setting or an option         (never sent)         exit 2
 ├── InvalidRequest      change the request                     INVALID_ARGUMENT     exit 3
 │   └── ContextExceeded shorten the conversation, or the answer, to fit the context
+├── Unauthenticated     send a valid API key               UNAUTHENTICATED      exit 3
 ├── UnknownReference    send an id or digest that exists       NOT_FOUND            exit 3
 ├── IdTaken             choose another request id              ALREADY_EXISTS       exit 3
 ├── CheckpointError     repair or choose another checkpoint    FAILED_PRECONDITION  exit 4
@@ -42,6 +43,13 @@ class InvalidRequest(Glm4vError):
 
 class ContextExceeded(InvalidRequest):
     """The prompt, or the answer that was asked for after it, does not fit into the context."""
+
+
+class Unauthenticated(Glm4vError):
+    """No valid API key; the message is the same for every reason."""
+
+    code = "UNAUTHENTICATED"
+    exit_code = 3
 
 
 class UnknownReference(Glm4vError):
@@ -113,6 +121,7 @@ _BY_CODE: dict[str, type[Glm4vError]] = {
     kind.code: kind
     for kind in (
         InvalidRequest,
+        Unauthenticated,
         UnknownReference,
         IdTaken,
         CheckpointError,

@@ -8,7 +8,7 @@ from grpc import aio
 
 from gateway.access.caller import Caller
 from gateway.facade import Gateway
-from glm4v.process.peer import host_of
+from glm4v.process.peer import peer_of
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import (
     InferenceServiceServicer,
@@ -69,8 +69,9 @@ class InferenceServicer(InferenceServiceServicer):
 
 
 def caller_of(context: _Context) -> Caller:
-    """The caller of a gRPC call: anonymous, and one client for each host."""
-    return Caller(client=host_of(context.peer()))
+    """The caller of a gRPC call, as the listener has authenticated it."""
+    peer = peer_of(context)
+    return Caller(peer.owner, client=peer.host)
 
 
 def register(server: aio.Server, gateway: Gateway) -> Sequence[str]:

@@ -19,6 +19,7 @@ from glm4v.cli.dead import app as dead
 from glm4v.cli.demo import demo
 from glm4v.cli.doctor import doctor
 from glm4v.cli.examples import examples
+from glm4v.cli.keys import app as keys
 from glm4v.cli.settings import settings
 from glm4v.cli.tiny import tiny
 from glm4v.cli.up import up
@@ -80,6 +81,7 @@ def build(arguments: list[str]) -> typer.Typer:
     for name, command in _COMMANDS.items():
         app.command(name)(command)
     app.add_typer(dead, name="dead")
+    app.add_typer(keys, name="keys")
     requested = arguments[0] if arguments else "--help"
     for entry in {entry.name: entry for entry in entry_points(group=_PLUGINS)}.values():
         if requested == entry.name:

@@ -38,7 +38,8 @@ Host = Annotated[
     typer.Option(
         parser=unicode_text,
         metavar="HOST",
-        help="Address of the gateway; 0.0.0.0 accepts requests from anyone on the network.",
+        help="Address of the gateway; 0.0.0.0 serves the network, which needs API keys "
+        "(GLM4V_API_KEYS).",
     ),
 ]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the gateway, for gRPC.")]

@@ -144,7 +144,8 @@ class LocalCluster:
         settings = self._settings
         if settings.vision_workers or settings.lm_workers:
             require("torch", "worker")  # no other extra installs it
-        check_settings(self._environment("redis://", Path()))
+        listen = _address(settings.host, self._port)
+        check_settings(self._environment("redis://", Path()), listen)
         self._port = self._port or free_port(settings.host)
         check_port(settings.host, self._port)
         if self._http_port is not None:

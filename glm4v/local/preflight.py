@@ -6,21 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from glm4v.api_keys.key_file import read_key_files
 from glm4v.broker import Connection
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.errors import ConfigurationError, Overloaded, Unavailable
 from glm4v.local.redis_launch import missing_bytes
+from glm4v.process.exposure import check_exposure
 from glm4v.process.listen_address import bind_error
-from glm4v.process.settings import PROCESSES, LmSettings, read_settings
+from glm4v.process.settings import PROCESSES, GatewaySettings, LmSettings, read_settings
 
 
-def check_settings(environment: Mapping[str, str]) -> None:
+def check_settings(environment: Mapping[str, str], listen: str) -> None:
     """Read the settings of every process and the checkpoint's headers.
 
-    Raises ConfigurationError and CheckpointError.
+    `listen` is the address of the gateway. Raises ConfigurationError and CheckpointError.
     """
     for kind in PROCESSES.values():
         read_settings(kind, environment)
+    gateway = read_settings(GatewaySettings, environment)
+    check_exposure(gateway, listen)
+    if gateway.api_keys is not None:
+        read_key_files(gateway.api_keys)
     settings = read_settings(LmSettings, environment)
     spec = Checkpoint.open(settings.model).spec
     try:

@@ -6,25 +6,27 @@ from dataclasses import dataclass
 
 from glm4v.errors import Overloaded
 from glm4v.process.fair_semaphore import FairSemaphore
-from glm4v.process.peer import host_of
+from glm4v.process.peer import Peer
 
 SMALL_BYTES = 64 * 2**10  # messages up to this size are not counted
-_HOST_SHARE = 2  # one host gets a half of each limit, or what one call needs
+_CLIENT_SHARE = 2  # one client gets a half of each limit, or what one call needs
 
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
     """What one server handles at once; health checks are not limited.
 
+    A client is an owner of requests or, for anonymous callers, a host.
+
     Attributes:
-        max_calls: Over all connections; half of them for one host.
+        max_calls: Over all connections; half of them for one client.
         max_calls_per_connection: Further calls wait in the client or use another connection.
         max_message_bytes: Largest message.
         max_receiving_bytes: All messages that arrive or wait for a handler; half of it for one
-            host. Calls that stream their messages have as much again.
+            client. Calls that stream their messages have as much again.
         receive_timeout_s: How long a message may take to arrive.
-        max_reads: Messages whose first bytes are read at once; hosts take turns, half for one.
-        max_handlers: Handlers that work on their first reply; hosts take turns, half for one.
+        max_reads: Messages whose first bytes are read at once; clients take turns, half for one.
+        max_handlers: Handlers that work on their first reply; clients take turns, half for one.
     """
 
     max_calls: int = 4096
@@ -35,14 +37,15 @@ class CallLimits:
     max_reads: int = 4
     max_handlers: int = 32
 
-    def shares(self, peer: str, total: int, least: int = 1) -> Iterator[tuple[str, str, int]]:
+    def shares(self, peer: Peer, total: int, least: int = 1) -> Iterator[tuple[str, str, int]]:
         """The accounts that a call of `peer` is charged to: key, name, limit out of `total`.
 
         Clients of a unix socket cannot be told apart and have no account of their own.
         """
         yield "", "all clients", max(total, least)
-        if host := host_of(peer):
-            yield host, "this host", max(total // _HOST_SHARE, least)
+        if client := peer.client:
+            whose = "this caller" if peer.owner else "this host"
+            yield client, whose, max(total // _CLIENT_SHARE, least)
 
 
 class CallCount:
@@ -50,14 +53,14 @@ class CallCount:
 
     def __init__(self, limits: CallLimits) -> None:
         self._limits = limits
-        self._calls: Counter[str] = Counter()  # by host; "" counts all
+        self._calls: Counter[str] = Counter()  # by client; "" counts all
 
     @property
     def total(self) -> int:
         """How many calls are in progress."""
         return self._calls[""]
 
-    def enter(self, peer: str) -> None:
+    def enter(self, peer: Peer) -> None:
         """Count a call that begins; raises Overloaded when there are as many as may be."""
         for owner, whose, limit in self._limits.shares(peer, self._limits.max_calls):
             if self._calls[owner] >= limit:
@@ -67,11 +70,11 @@ class CallCount:
                 )
         self._change(peer, 1)
 
-    def leave(self, peer: str) -> None:
+    def leave(self, peer: Peer) -> None:
         """Count off a call that has ended."""
         self._change(peer, -1)
 
-    def _change(self, peer: str, change: int) -> None:
+    def _change(self, peer: Peer, change: int) -> None:
         for owner, _, _ in self._limits.shares(peer, self._limits.max_calls):
             self._calls[owner] += change
             if not self._calls[owner]:
@@ -83,9 +86,9 @@ class MessageMemory:
 
     def __init__(self, limits: CallLimits) -> None:
         self._limits = limits
-        self._used: Counter[str] = Counter()  # by host; "" counts all
+        self._used: Counter[str] = Counter()  # by client; "" counts all
 
-    def change(self, peer: str, before: int, after: int) -> None:
+    def change(self, peer: Peer, before: int, after: int) -> None:
         """Reserve `after` in place of `before` bytes; raises Overloaded when they are not free."""
         limits = self._limits
         shares = list(limits.shares(peer, limits.max_receiving_bytes, limits.max_message_bytes))
@@ -105,9 +108,8 @@ class MessageMemory:
 class CallSlot:
     """The memory and the handler slot of one call, held up to its first reply."""
 
-    def __init__(self, memory: MessageMemory, handlers: FairSemaphore, peer: str) -> None:
+    def __init__(self, memory: MessageMemory, handlers: FairSemaphore, peer: Peer) -> None:
         self._memory, self._handlers, self.peer = memory, handlers, peer
-        self.host = host_of(peer)
         self._bytes = 0
         self._is_handled = False
 
@@ -124,7 +126,7 @@ class CallSlot:
 
     async def acquire(self) -> None:
         """Wait for a handler slot."""
-        await self._handlers.acquire(self.host, self.peer)
+        await self._handlers.acquire(self.peer.client, self.peer.connection)
         self._is_handled = True
 
     def release(self) -> None:
@@ -132,4 +134,4 @@ class CallSlot:
         self.reserve(0)
         if self._is_handled:
             self._is_handled = False
-            self._handlers.release(self.host)
+            self._handlers.release(self.peer.client)

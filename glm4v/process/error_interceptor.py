@@ -21,6 +21,7 @@ from glm4v.process.handler_interceptor import (
     behaviour,
     handler_like,
 )
+from glm4v.process.peer import peer_of
 from glm4v.status import bounded, mark
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,9 @@ class ErrorInterceptor(HandlerInterceptor):
             status = (grpc.StatusCode[error.code], str(error))
         else:
             incident = uuid.uuid4().hex[:12]
-            log.error("method=%s incident=%s unexpected error", method, incident, exc_info=error)
+            caller = peer_of(context).owner
+            text = "method=%s caller=%s incident=%s unexpected error"
+            log.error(text, method, caller, incident, exc_info=error)
             status = (
                 grpc.StatusCode.INTERNAL,
                 f"unexpected error; see incident {incident} in the server's log",

@@ -6,6 +6,11 @@ from grpc import aio
 from grpc_reflection.v1alpha import reflection
 
 from glm4v.process import health as process_health
+from glm4v.process.authentication_interceptor import (
+    Authenticate,
+    AuthenticationInterceptor,
+    anonymous,
+)
 from glm4v.process.call_limits import CallLimits
 from glm4v.process.drain_interceptor import DrainInterceptor
 from glm4v.process.error_interceptor import ErrorInterceptor
@@ -28,6 +33,7 @@ class GrpcListener:
             of the process. None adds none.
         limits: Of all calls but health checks.
         tls: Files of the server's certificate; None serves without TLS.
+        authenticate: Names the callers of all calls but health checks.
     """
 
     def __init__(
@@ -37,11 +43,13 @@ class GrpcListener:
         register: Register | None = None,
         limits: CallLimits | None = None,
         tls: TlsFiles | None = None,
+        authenticate: Authenticate = anonymous,
     ) -> None:
         self._address = address
         self._register = register
         self._limits = limits or CallLimits()
         self._tls = tls
+        self._authentication = AuthenticationInterceptor(authenticate)
         self._errors = ErrorInterceptor()
         self._receiver = CallReceiver(self._limits)
 
@@ -60,7 +68,12 @@ class GrpcListener:
         raise_file_limit()
         self._drain = DrainInterceptor()
         self._server = aio.server(
-            interceptors=[self._errors, self._drain, ReceiveInterceptor(self._receiver)],
+            interceptors=[
+                self._errors,
+                self._authentication,
+                self._drain,
+                ReceiveInterceptor(self._receiver),
+            ],
             options=server_options(self._limits),
         )
         services = [*self._register(self._server, health)] if self._register else []

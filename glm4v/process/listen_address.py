@@ -2,6 +2,7 @@
 
 import os
 import socket
+from ipaddress import ip_address
 from urllib.parse import unquote
 
 import grpc
@@ -107,6 +108,21 @@ def bind_error(host: str, port: int) -> str | None:
         else:
             return None
     return reason
+
+
+def is_loopback(address: str) -> bool:
+    """Whether HOST:PORT or unix:/PATH can be reached from this machine only.
+
+    False for a host that has no address, and for what is no address at all.
+    """
+    if address.startswith("unix:"):
+        return True
+    host = (address.rpartition(":")[0] or address).removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return False
+    return all(ip_address(str(each[4][0]).partition("%")[0]).is_loopback for each in found)
 
 
 def _host_and_port(address: str, variable: str) -> tuple[str, int]:

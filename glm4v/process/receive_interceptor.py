@@ -27,6 +27,7 @@ from glm4v.process.handler_interceptor import (
     handler_like,
     is_health_check,
 )
+from glm4v.process.peer import Peer, peer_of
 
 PROMPT_S = 0.05  # a message sent together with its call arrives within this time
 
@@ -55,7 +56,7 @@ class CallReceiver:
         Raises Overloaded, DeadlinePassed for a message that does not arrive in time, InvalidRequest
         for one that does not parse, and what the handler raises.
         """
-        peer = context.peer()
+        peer = peer_of(context)
         self._calls.enter(peer)
         slot = CallSlot(self._memory, self._handlers, peer)
         try:
@@ -80,7 +81,7 @@ class CallReceiver:
         Memory for the largest message is reserved until the call ends, as the client may send one
         at any time. Raises Overloaded, and what the handler raises.
         """
-        peer = context.peer()
+        peer = peer_of(context)
         self._calls.enter(peer)
         slot = CallSlot(self._stream_memory, self._handlers, peer)
         try:
@@ -98,7 +99,7 @@ class CallReceiver:
     async def _message(self, requests: AsyncIterator[bytes], slot: CallSlot) -> bytes:
         """The message, with memory reserved for it unless it is small."""
         # Until it is read, a call cannot send more than its flow-control window.
-        async with self._reads.held(slot.host, slot.peer):
+        async with self._reads.held(slot.peer.client, slot.peer.connection):
             read = asyncio.ensure_future(_first(requests))
             try:
                 await _is_done(read, PROMPT_S)

@@ -87,6 +87,16 @@ class GatewaySettings(ImageSettings):
         None,
         description="authorities, in PEM, of the certificates that clients then have to present",
     )
+    api_keys: Path | None = Field(
+        None,
+        description="API keys that callers need: a file of `glm4v keys new`, or a folder of such "
+        "files, such as a mounted secret; read again when it changes",
+    )
+    allow_anonymous: bool = Field(
+        False,
+        description="without api_keys and tls_client_ca: serve anybody who reaches an address "
+        "other than loopback",
+    )
     max_open_requests: int = Field(
         1024,
         gt=0,
@@ -207,6 +217,8 @@ PROCESSES: dict[str, type[ServiceSettings]] = {
 }
 # Variables with our prefix that other programs read.
 OTHER_VARIABLES = {
+    "GLM4V_API_KEY": "API key of `glm4v ask`, attach and cancel; a gateway reads GLM4V_API_KEYS",
+    "GLM4V_API_KEY_FILE": "file with that key",
     "GLM4V_DEBUG": "1 shows the traceback of an unexpected error",
     "GLM4V_DEMO_CACHE": "download cache of the demo model's recipe",
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 
 from glm4v.errors import ConfigurationError
+from glm4v.host.file_version import file_version
 
 log = logging.getLogger(__name__)
 
@@ -98,16 +99,7 @@ class _Reloader:
 
 
 def _version(files: TlsFiles) -> object:
-    """What changes when a file does: a Kubernetes secret is a link to a file that is replaced."""
-    return [_stat(path) for path in files.paths]
-
-
-def _stat(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return [file_version(path) for path in files.paths]
 
 
 def _read(files: TlsFiles) -> _Loaded:

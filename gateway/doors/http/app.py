@@ -12,6 +12,7 @@ from gateway.doors.http import openai
 from gateway.doors.http.errors import Problem, error_response, problem_of
 from gateway.facade import Gateway
 from glm4v import __version__
+from glm4v.errors import Unauthenticated
 from glm4v.process.health import Health
 from glm4v.telemetry.metrics import Registry
 
@@ -27,7 +28,11 @@ def make_app(health: Health, *, gateway: Gateway, metrics: Registry) -> FastAPI:
         docs_url=None,  # its page would load scripts of others
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={HTTPException: _no_route, Exception: _bug},
+        exception_handlers={
+            HTTPException: _no_route,
+            Unauthenticated: _refused,
+            Exception: _bug,
+        },
     )
     app.include_router(health_routes.make_router(health, metrics))
     for make_router in FORMATS:
@@ -41,6 +46,11 @@ async def _no_route(request: Request, error: Exception) -> Response:
     what = "is not served; /openapi.json lists what is" if status == 404 else "has other methods"
     problem = Problem(status, f"{request.method} {request.url.path} {what}")
     return error_response(problem, openai.ERRORS)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """The answer for metrics without a key."""
+    return error_response(problem_of(error), openai.ERRORS)
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -1,18 +1,34 @@
 """Who calls: the one place where an HTTP request gets its `Caller`."""
 
+from typing import Any
+
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.types import Scope
 
 from gateway.access.caller import Caller
-from glm4v.process.peer import host_of, peer_of
+from glm4v.process.authentication_interceptor import Authenticate
+from glm4v.process.peer import Peer, connection_of
+
+CERTIFICATE = "client_certificate"  # in the state of a connection, where its client has shown one
 
 
 def caller(request: Request) -> Caller:
-    """The caller of a request: anonymous, and one client for each host. A dependency."""
-    return Caller(client=host_of(peer(request.scope)))
+    """The caller of a request whose call has begun. A dependency."""
+    peer: Peer = request.state.call.peer
+    return Caller(peer.owner, client=peer.host)
 
 
-def peer(scope: Scope) -> str:
-    """The peer of a request in gRPC's notation; "unix:" for a Unix socket."""
+def anonymous_peer(scope: Scope) -> Peer:
+    """Who makes a request, before it has proven anything."""
     client = HTTPConnection(scope).client
-    return "unix:" if client is None else peer_of(client.host, client.port)
+    return Peer("unix:" if client is None else connection_of(client.host, client.port))
+
+
+def authenticated_peer(scope: Scope, authenticate: Authenticate) -> Peer:
+    """Who makes a request. Raises Unauthenticated."""
+    state: dict[str, Any] = scope.get("state", {})
+    authorization = Headers(scope=scope).getlist("authorization")
+    return Peer(
+        anonymous_peer(scope).connection, authenticate(authorization, state.get(CERTIFICATE))
+    )

@@ -8,17 +8,20 @@ from collections import Counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.doors.http.caller import peer
+from gateway.doors.http.caller import anonymous_peer, authenticated_peer
 from glm4v.errors import DeadlinePassed, InvalidRequest, TooLarge, Unavailable
+from glm4v.process.authentication_interceptor import Authenticate, anonymous
 from glm4v.process.call_limits import CallCount, CallLimits, CallSlot, MessageMemory
 from glm4v.process.fair_semaphore import FairSemaphore
+from glm4v.process.peer import Peer
 
 
 class Calls:
     """The requests in progress of one listener."""
 
-    def __init__(self, limits: CallLimits) -> None:
+    def __init__(self, limits: CallLimits, authenticate: Authenticate = anonymous) -> None:
         self.limits = limits
+        self.authenticate = authenticate
         self.count = CallCount(limits)
         self.memory = MessageMemory(limits)
         self.handlers = FairSemaphore(limits.max_handlers)
@@ -35,11 +38,22 @@ class Call:
 
     def __init__(self, calls: Calls, scope: Scope) -> None:
         self._calls = calls
-        self._slot = CallSlot(calls.memory, calls.handlers, peer(scope))
+        self._scope = scope
+        self._slot = CallSlot(calls.memory, calls.handlers, anonymous_peer(scope))
         self._is_counted = False
 
+    @property
+    def peer(self) -> Peer:
+        """Who makes the request; anonymous until it is authenticated."""
+        return self._slot.peer
+
+    def authenticate(self) -> None:
+        """Find out who makes the request. Raises Unauthenticated."""
+        self._slot.peer = authenticated_peer(self._scope, self._calls.authenticate)
+
     def begin(self) -> None:
-        """Count the request. Raises Unavailable and Overloaded."""
+        """Authenticate and count the request. Raises Unauthenticated, Unavailable, Overloaded."""
+        self.authenticate()
         if self._calls.refusing:
             raise Unavailable("server is shutting down; retry on another replica")
         self._calls.count.enter(self._slot.peer)

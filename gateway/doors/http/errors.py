@@ -18,6 +18,7 @@ from glm4v.errors import (
     Overloaded,
     RequestFailed,
     TooLarge,
+    Unauthenticated,
     Unavailable,
     UnknownReference,
 )
@@ -30,6 +31,7 @@ RETRY_AFTER_S = 1  # 1 to 120: OpenAI's client waits that long, and does not ret
 # The first kind that fits counts.
 _STATUSES: tuple[tuple[type[Glm4vError], int], ...] = (
     (InvalidRequest, 400),
+    (Unauthenticated, 401),
     (UnknownReference, 404),
     (IdTaken, 422),  # as draft-ietf-httpapi-idempotency-key-header has it; 409 would be retried
     (TooLarge, 413),
@@ -41,6 +43,7 @@ _STATUSES: tuple[tuple[type[Glm4vError], int], ...] = (
 )
 _CODES: dict[type[Glm4vError], str] = {  # names that clients know
     ContextExceeded: "context_length_exceeded",
+    Unauthenticated: "invalid_api_key",
     UnknownModel: "model_not_found",
 }
 _RETRYABLE = {408, 429, 503}
@@ -98,6 +101,8 @@ def problem_of(error: Exception) -> Problem:
 def error_response(problem: Problem, form: ErrorForm) -> Response:
     """The answer for an error, with what tells clients whether to try again."""
     headers = {}
+    if problem.status == 401:
+        headers["www-authenticate"] = "Bearer"
     if problem.status in _RETRYABLE:
         headers["retry-after"] = str(RETRY_AFTER_S)
     if problem.status in _FINAL:

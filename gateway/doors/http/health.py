@@ -1,6 +1,10 @@
-"""Health and metrics for orchestrators and tools: no limits, no errors of a format."""
+"""Health and metrics for orchestrators and tools: no limits, no errors of a format.
+
+Health is for everybody; metrics need a key where the formats do.
+"""
 
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from gateway.doors.http.route import add_read_route
@@ -24,8 +28,9 @@ def make_router(health: Health, metrics: Registry) -> APIRouter:
         """That the process answers."""
         return Response(status_code=200)
 
-    async def metrics_text() -> Response:
+    async def metrics_text(request: Request) -> Response:
         """The metrics of this gateway."""
+        request.state.call.authenticate()
         text = exposition(await metrics.collect())
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
 

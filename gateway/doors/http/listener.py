@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from gateway.doors.http.calls import CallMiddleware, Calls
 from gateway.doors.http.protocol import BoundedProtocol, connection_limits
+from glm4v.process.authentication_interceptor import Authenticate, anonymous
 from glm4v.process.call_limits import CallLimits
 from glm4v.process.health import Health
 from glm4v.process.listen_address import listening_sockets
@@ -31,12 +32,20 @@ class HttpListener:
         address: HOST:PORT or unix:/PATH.
         make_app: Makes the application when the process starts.
         limits: Of all requests but health checks.
+        authenticate: Names the callers of all requests but health checks.
     """
 
-    def __init__(self, address: str, make_app: MakeApp, limits: CallLimits) -> None:
+    def __init__(
+        self,
+        address: str,
+        make_app: MakeApp,
+        limits: CallLimits,
+        *,
+        authenticate: Authenticate = anonymous,
+    ) -> None:
         self._address = address
         self._make_app = make_app
-        self._calls = Calls(limits)
+        self._calls = Calls(limits, authenticate)
 
     @property
     def ended_calls(self) -> dict[tuple[str, str], int]:

@@ -1,8 +1,8 @@
-"""Callers are told apart by host."""
+"""Callers are told apart by name, otherwise by host."""
 
 import pytest
 
-from glm4v.process.peer import host_of
+from glm4v.process.peer import Peer
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,10 @@ from glm4v.process.peer import host_of
     ],
 )
 def test_a_host_is_an_address_or_what_a_caller_is_given(peer: str, host: str) -> None:
-    assert host_of(peer) == host
+    assert Peer(peer).host == Peer(peer).client == host
+
+
+def test_a_caller_with_a_name_is_one_client_on_all_hosts() -> None:
+    here, there = Peer("ipv4:192.0.2.7:1", "ann"), Peer("ipv4:192.0.2.8:1", "ann")
+    assert here.client == there.client != Peer("ipv4:192.0.2.7:1", "bob").client
+    assert Peer("ipv4:192.0.2.7:1", "192.0.2.7").client != Peer("ipv4:192.0.2.7:1").client
