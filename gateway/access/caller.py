@@ -15,8 +15,7 @@ class Caller:
     callers are one owner with an empty name. Capacity is shared between clients: the requests with
     the same `client` compete as one.
 
-    Images have no owner yet: a digest refers to the same file for every caller. A scope for digests
-    is to be derived here, like that of the prefix cache.
+    An image is stored once for all owners, and a digest refers to it for those who have sent it.
     """
 
     owner: str = ""

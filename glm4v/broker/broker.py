@@ -63,8 +63,8 @@ class Broker:
         """Accept a request with all its choices, or refuse it as a whole.
 
         Returns True when it is new, False when the same request was accepted before. `image` is
-        the image file if the caller has it. Raises IdTaken, Overloaded, UnknownReference (no image
-        is stored under the digest), Unavailable.
+        the image file if the caller has it. Raises IdTaken, Overloaded, UnknownReference (the
+        owner has sent no image with the digest, or it is gone), Unavailable.
         """
         try:
             answer = await self._submit(job, image)
@@ -112,6 +112,7 @@ class Broker:
                 keys.jobs_vision(job.fingerprint),
                 keys.encode_waiters(job.fingerprint, job.image_digest),
                 keys.image(job.image_digest),
+                keys.image_owner(job.image_digest, job.owner),
                 *(keys.journal(each.request_id) for each in jobs),
             ],
             [
@@ -129,6 +130,7 @@ class Broker:
                 job.fingerprint,
                 job.client,
                 self._client_limit(job),
+                int(image is not None),
                 *choices,
             ],
         )

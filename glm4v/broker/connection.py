@@ -22,7 +22,7 @@ from redis.exceptions import (
 )
 
 from glm4v.broker.entries import FORMAT
-from glm4v.broker.keys import IMAGE_TTL_S, LM_GROUP, UNSERVED_AFTER_MS
+from glm4v.broker.keys import IMAGE_OWNER_TTL_S, IMAGE_TTL_S, LM_GROUP, UNSERVED_AFTER_MS
 from glm4v.broker.redis_url import CALL_TIMEOUT_S, address_of, close_redis, open_redis
 from glm4v.errors import Overloaded, Unavailable
 
@@ -155,6 +155,7 @@ def script_source(name: str) -> str:
         constants = {
             "FORMAT": FORMAT,
             "IMAGE_TTL_S": IMAGE_TTL_S,
+            "IMAGE_OWNER_TTL_S": IMAGE_OWNER_TTL_S,
             "UNSERVED_AFTER_MS": UNSERVED_AFTER_MS,
             "LM_GROUP": f'"{LM_GROUP}"',
         }

@@ -1,5 +1,6 @@
 """Names of all keys in Redis. One hash tag keeps the control keys on one node of a cluster."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import NewType
 
@@ -8,6 +9,7 @@ Queue = NewType("Queue", str)  # "lm:<fingerprint>" or "vision:<fingerprint>"
 VISION_GROUP = "vision"
 LM_GROUP = "lm"
 IMAGE_TTL_S = 2 * 3600  # of an image that no open request pins, from its last use
+IMAGE_OWNER_TTL_S = IMAGE_TTL_S + 3600  # from the start of a request, which takes an hour at most
 EMBEDDING_TTL_S = 2 * 3600
 MAX_DEAD_LETTERS = 1000
 UNSERVED_AFTER_MS = 60_000  # without a report of a worker; they report every 5 s
@@ -97,6 +99,11 @@ class Keys:
     def image(self, digest: str) -> str:
         """String: an image file. On the node of the control keys, because scripts pin it."""
         return f"{{{self.namespace}}}:image:{digest}"
+
+    def image_owner(self, digest: str, owner: str) -> str:
+        """String: exists while an owner of requests may refer to an image by its digest."""
+        hashed = hashlib.sha256(owner.encode()).hexdigest()
+        return f"{{{self.namespace}}}:image_owner:{digest}:{hashed}"
 
     @property
     def pins(self) -> str:

@@ -20,6 +20,7 @@ from glm4v.host.cpus import usable_cpus
 from glm4v.local.child import Child, LogSink, Program
 from glm4v.local.disk_guard import guard_disk
 from glm4v.local.preflight import (
+    check_callers,
     check_disk,
     check_port,
     check_redis,
@@ -144,13 +145,14 @@ class LocalCluster:
         settings = self._settings
         if settings.vision_workers or settings.lm_workers:
             require("torch", "worker")  # no other extra installs it
-        listen = _address(settings.host, self._port)
-        check_settings(self._environment("redis://", Path()), listen)
+        environment = self._environment("redis://", Path())
+        check_settings(environment)
         self._port = self._port or free_port(settings.host)
         check_port(settings.host, self._port)
         if self._http_port is not None:
             self._http_port = self._http_port or free_port(settings.host)
             check_port(settings.host, self._http_port, "--http-port")
+        check_callers(environment, _address(settings.host, self._port))
         if settings.redis_url is not None:
             await check_redis(settings.redis_url)
         if settings.data_dir is not None:

@@ -16,23 +16,27 @@ from glm4v.process.listen_address import bind_error
 from glm4v.process.settings import PROCESSES, GatewaySettings, LmSettings, read_settings
 
 
-def check_settings(environment: Mapping[str, str], listen: str) -> None:
+def check_settings(environment: Mapping[str, str]) -> None:
     """Read the settings of every process and the checkpoint's headers.
 
-    `listen` is the address of the gateway. Raises ConfigurationError and CheckpointError.
+    Raises ConfigurationError and CheckpointError.
     """
     for kind in PROCESSES.values():
         read_settings(kind, environment)
-    gateway = read_settings(GatewaySettings, environment)
-    check_exposure(gateway, listen)
-    if gateway.api_keys is not None:
-        read_key_files(gateway.api_keys)
     settings = read_settings(LmSettings, environment)
     spec = Checkpoint.open(settings.model).spec
     try:
         spec.check_ranks(settings.tensor_parallel)
     except ConfigurationError as error:
         raise ConfigurationError(f"--tensor-parallel: {error}") from None
+
+
+def check_callers(environment: Mapping[str, str], listen: str) -> None:
+    """Check who may call a gateway that listens on an address. Raises ConfigurationError."""
+    settings = read_settings(GatewaySettings, environment)
+    check_exposure(settings, listen)
+    if settings.api_keys is not None:
+        read_key_files(settings.api_keys)
 
 
 def free_port(host: str) -> int:

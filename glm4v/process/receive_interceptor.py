@@ -27,7 +27,7 @@ from glm4v.process.handler_interceptor import (
     handler_like,
     is_health_check,
 )
-from glm4v.process.peer import Peer, peer_of
+from glm4v.process.peer import peer_of
 
 PROMPT_S = 0.05  # a message sent together with its call arrives within this time
 

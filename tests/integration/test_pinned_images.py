@@ -8,7 +8,7 @@ import pytest
 
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker.clock import RedisClock
-from glm4v.broker.keys import IMAGE_TTL_S
+from glm4v.broker.keys import IMAGE_OWNER_TTL_S, IMAGE_TTL_S
 from glm4v.broker.lm_queue import Append
 from glm4v.broker.sweeper import Sweeper
 from glm4v.errors import Overloaded, UnknownReference
@@ -167,6 +167,37 @@ async def test_a_digest_whose_image_is_gone_is_refused_before_it_is_accepted(ben
         await bench.broker.submit(make_job("t", image=one), None)
     assert await bench.pending() == 0
     await bench.broker.submit(make_job("t", image=one), one)
+
+
+async def test_a_digest_refers_to_an_image_only_for_those_who_sent_it(bench: Bench) -> None:
+    one = image(0)
+
+    def job(name: str, owner: str) -> pb.Job:
+        made = make_job(name, image=one)
+        made.owner = owner
+        return made
+
+    await bench.broker.submit(job("a", "ann"), one)
+    await bench.broker.submit(job("b", "ann"), None)
+    refusals = []
+    for owner, digest_owner in (("bob", one), ("", one), ("bob", image(1))):
+        stranger = job("c", owner)
+        stranger.image_digest = digest_of(digest_owner)
+        with pytest.raises(UnknownReference) as refused:
+            await bench.broker.submit(stranger, None)
+        refusals.append(str(refused.value).replace(stranger.image_digest, ""))
+    assert len(set(refusals)) == 1, "as if nobody had sent it"
+    for name in "ab":
+        await bench.broker.close_request(name, end())
+    await bench.broker.submit(job("c", "bob"), one)
+    await bench.broker.submit(job("d", "bob"), None)
+    await bench.connection.commands.delete(bench.keys.image(digest_of(one)))
+    await bench.broker.close_request("d", end())
+    with pytest.raises(UnknownReference):
+        await bench.broker.submit(job("d2", "bob"), None)
+    owner = bench.keys.image_owner(digest_of(one), "bob")
+    assert IMAGE_TTL_S < await bench.connection.commands.ttl(owner) <= IMAGE_OWNER_TTL_S
+    assert "bob" not in owner
 
 
 async def test_what_holds_an_image_and_is_not_open_lets_it_go(bench: Bench) -> None:

@@ -412,6 +412,7 @@ def test_up_says_in_one_line_why_it_cannot_start(folder: Path, words: str, optio
         ("--port 65536", 2, "'--port': "),
         ("--http-port 65536", 2, "'--http-port': "),
         ("--host 192.0.2.1", 5, "of 192.0.2.1 cannot be used (Cannot assign requested address)"),
+        ("--host 0.0.0.0", 2, "without API keys the gateway does not listen on 0.0.0.0:"),
         ("--data-dir photo.jpg", 2, "--data-dir photo.jpg: File exists"),
     ],
 )
