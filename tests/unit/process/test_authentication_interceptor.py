@@ -60,7 +60,7 @@ class Office:
         async for request in requests:
             yield await self.name(request, context)
 
-    def register(self, server: aio.Server) -> Sequence[str]:
+    def register(self, server: aio.Server, health: Health) -> Sequence[str]:
         methods: dict[str, Any] = {
             "Name": grpc.unary_unary_rpc_method_handler(self.name),
             "Names": grpc.unary_stream_rpc_method_handler(self.names),
