@@ -14,6 +14,7 @@ with extra("gateway"):
     from gateway.doors.http.listener import HttpListener
     from gateway.facade import Gateway, describe
     from gateway.metrics import register_http_metrics, register_metrics
+    from gateway.records.records import open_records
     from gateway.streaming.follow import RequestFollower
     from gateway.text.tokenizer import Tokenizer
     from glm4v.api_keys import ApiKeys
@@ -103,12 +104,18 @@ def build(settings: GatewaySettings) -> Process:
         )
         listeners.append(http_listener)
         register_http_metrics(metrics, http_listener)
+    records = open_records(connection, keys, metrics)
+
+    async def close() -> None:
+        await records.close()
+        await connection.close()
+
     process = Process(
         ready=partial(broker.ready, checkpoint.fingerprint),
         listeners=listeners,
         tasks=[drain],
-        daemons=[broker.run, *([api_keys.watch] if api_keys else [])],
-        close=connection.close,
+        daemons=[broker.run, records.run, *([api_keys.watch] if api_keys else [])],
+        close=close,
         metrics=metrics,
     )
     lengths = partial(queue_lengths, connection, keys, checkpoint.fingerprint)

@@ -3,26 +3,15 @@
 from collections.abc import Awaitable, Callable
 
 from gateway.doors.http.listener import HttpListener
-from glm4v.broker.queue_lengths import QueueLengths
+from glm4v.broker.queue_lengths import QueueLength, QueueLengths
 from glm4v.process.grpc_listener import GrpcListener
 from glm4v.telemetry.metrics import Registry
 
+_Lengths = Callable[[], Awaitable[QueueLengths]]
 
-def register_metrics(
-    registry: Registry, listener: GrpcListener, lengths: Callable[[], Awaitable[QueueLengths]]
-) -> None:
+
+def register_metrics(registry: Registry, listener: GrpcListener, lengths: _Lengths) -> None:
     """Register the metrics of one gateway; those of queues are the same in all gateways."""
-
-    async def queue_jobs() -> dict[tuple[str], int]:
-        found = await lengths()
-        return {("language",): found.language_jobs, ("vision",): found.vision_jobs}
-
-    async def open_requests() -> int:
-        return (await lengths()).open_requests
-
-    async def waiting_clients() -> int:
-        return (await lengths()).waiting_clients
-
     registry.gauge(
         "glm4v_grpc_calls_in_progress",
         "Calls that have not ended, except health checks.",
@@ -34,11 +23,42 @@ def register_metrics(
         lambda: listener.ended_calls,
         ("method", "code"),
     )
+    _register_queues(registry, lengths)
+
+
+def _register_queues(registry: Registry, lengths: _Lengths) -> None:
+    async def open_requests() -> int:
+        return (await lengths()).open_requests
+
+    async def waiting_clients() -> int:
+        return (await lengths()).waiting_clients
+
+    def of_each_queue(
+        value: Callable[[QueueLength], float],
+    ) -> Callable[[], Awaitable[dict[tuple[str], float]]]:
+        async def read() -> dict[tuple[str], float]:
+            found = await lengths()
+            return {("language",): value(found.language), ("vision",): value(found.vision)}
+
+        return read
+
     registry.gauge("glm4v_open_requests", "Requests that have not ended.", open_requests)
     registry.gauge(
         "glm4v_queue_jobs",
         "Jobs in the streams of workers, claimed or not.",
-        queue_jobs,
+        of_each_queue(lambda length: length.jobs),
+        ("queue",),
+    )
+    registry.gauge(
+        "glm4v_queue_waiting_jobs",
+        "Jobs that no worker has claimed.",
+        of_each_queue(lambda length: length.waiting),
+        ("queue",),
+    )
+    registry.gauge(
+        "glm4v_queue_oldest_seconds",
+        "Time that the oldest job has waited for a worker.",
+        of_each_queue(lambda length: length.oldest_s),
         ("queue",),
     )
     registry.gauge(

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 
 from glm4v.process.extras import extra
 
@@ -10,7 +11,9 @@ with extra("worker"):
 
     from glm4v.broker import Connection, Keys
     from glm4v.broker.blobs import Blobs
+    from glm4v.broker.keys import lm_queue
     from glm4v.broker.lm_queue import LmQueue
+    from glm4v.broker.worker_reports import WorkerReporter
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import Device, DeviceOptions, open_device
     from glm4v.process.grpc_listener import GrpcListener
@@ -19,7 +22,7 @@ with extra("worker"):
     from lm_worker.assembly import EngineConfig, build_engine
     from lm_worker.claimer import Claimer
     from lm_worker.engine.engine import Engine
-    from lm_worker.metrics import register_metrics
+    from lm_worker.metrics import register_metrics, report
     from lm_worker.model.cache_size import cache_blocks
     from lm_worker.model.layers import Shard
     from lm_worker.parallel import follower
@@ -82,9 +85,19 @@ def build(settings: LmSettings) -> Process:
         listeners=[GrpcListener(settings.listen)],
         load=engine.start,
         tasks=[serve],
-        daemons=daemons,
         close=close,
     )
+    reporter = WorkerReporter(
+        connection,
+        keys,
+        queue=lm_queue(checkpoint.fingerprint),
+        consumer=queue.consumer,
+        device=device.name,
+        report=partial(report, engine),
+        started=engine.ranks.started,
+        stopping=process.stopping,
+    )
+    process.daemons = [*daemons, reporter.run]
     register_metrics(process.metrics, engine, queue.consumer)
     return process
 

@@ -191,7 +191,12 @@ class Claimer:
         is_quarantined: bool,
     ) -> None:
         """Record in the journal that the request runs, then add it to the engine."""
-        stage = pb.JournalStage(stage=api.STAGE_RUNNING, at_ms=now_ms(), isolated=is_quarantined)
+        stage = pb.JournalStage(
+            stage=api.STAGE_RUNNING,
+            at_ms=now_ms(),
+            isolated=is_quarantined,
+            worker=self._queue.consumer,
+        )
         if await retry_until_available(self._queue.renew, [leased.lease], stage) != ["ok"]:
             self._publisher.discard(leased.request_id)
             return

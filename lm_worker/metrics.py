@@ -1,5 +1,8 @@
-"""What the metrics of a language worker are read from."""
+"""What the metrics and the reports of a language worker are read from."""
 
+from collections.abc import Callable
+
+from glm4v.internal.v1 import worker_pb2 as pb
 from glm4v.telemetry.metrics import Registry
 from lm_worker.engine.engine import Engine
 
@@ -15,18 +18,43 @@ def register_metrics(registry: Registry, engine: Engine, consumer: str) -> None:
     )
     registry.gauge(
         "glm4v_engine_requests",
-        "Requests in the scheduler.",
+        "Requests in the scheduler; those that run are the batch.",
         lambda: {("waiting",): engine.waiting, ("running",): engine.running},
         ("state",),
-    )
-    registry.counter(
-        "glm4v_engine_preemptions_total",
-        "Running requests whose KV cache blocks were taken for others.",
-        lambda: engine.preemptions,
     )
     registry.gauge(
         "glm4v_kv_cache_blocks",
         "Blocks of the KV cache; cached prefixes that nobody uses are available.",
         lambda: {("available",): engine.blocks[0], ("used",): engine.blocks[1] - engine.blocks[0]},
         ("state",),
+    )
+    _register_counts(registry, engine)
+
+
+def _register_counts(registry: Registry, engine: Engine) -> None:
+    counters = (
+        ("steps", "Steps executed."),
+        ("computed_tokens", "Tokens computed, those of prompts included."),
+        ("sampled_tokens", "Tokens of answers."),
+        ("prefix_tokens", "Tokens of requests at their start, looked up in the prefix cache."),
+        ("cached_tokens", "Those of them that the prefix cache had."),
+        ("preemptions", "Running requests whose KV cache blocks were taken for others."),
+    )
+    for name, text in counters:
+        registry.counter(f"glm4v_engine_{name}_total", text, _reader(engine, name))
+
+
+def _reader(engine: Engine, name: str) -> Callable[[], float]:
+    return lambda: float(getattr(engine.counts, name))
+
+
+def report(engine: Engine) -> pb.WorkerReport:
+    """What a language worker is doing."""
+    available, total = engine.blocks
+    return pb.WorkerReport(
+        running=engine.running,
+        waiting=engine.waiting,
+        done=engine.counts.sampled_tokens,
+        kv_blocks_used=total - available,
+        kv_blocks_total=total,
     )

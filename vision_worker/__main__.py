@@ -7,7 +7,9 @@ with extra("worker"):
 
     from glm4v.broker import Connection, Keys
     from glm4v.broker.blobs import Blobs
+    from glm4v.broker.keys import vision_queue
     from glm4v.broker.vision_queue import VisionQueue
+    from glm4v.broker.worker_reports import WorkerReporter
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import DeviceOptions, open_device
     from glm4v.images import ImageLimits
@@ -16,7 +18,7 @@ with extra("worker"):
     from glm4v.process.settings import VisionSettings
     from vision_worker.decoders import Decoders
     from vision_worker.encoder import Encoder
-    from vision_worker.metrics import register_metrics
+    from vision_worker.metrics import register_metrics, report
     from vision_worker.worker import Worker
 
 _DECODERS = 2
@@ -67,6 +69,17 @@ def build(settings: VisionSettings) -> Process:
         tasks=[encode],
         close=close,
     )
+    reporter = WorkerReporter(
+        connection,
+        keys,
+        queue=vision_queue(checkpoint.fingerprint),
+        consumer=queue.consumer,
+        device=device.name,
+        report=lambda: report(encoder, worker.held_images),
+        started=encoder.started,
+        stopping=process.stopping,
+    )
+    process.daemons = [reporter.run]
     register_metrics(process.metrics, encoder, queue.consumer)
     return process
 

@@ -1,7 +1,13 @@
-"""What the metrics of a vision worker are read from."""
+"""What the metrics and the reports of a vision worker are read from."""
 
+from glm4v.internal.v1 import worker_pb2 as pb
 from glm4v.telemetry.metrics import Registry
 from vision_worker.encoder import Encoder
+
+
+def report(encoder: Encoder, held: int) -> pb.WorkerReport:
+    """What a vision worker is doing; `held` is the number of images it has claimed."""
+    return pb.WorkerReport(running=held, done=encoder.images_encoded)
 
 
 def register_metrics(registry: Registry, encoder: Encoder, consumer: str) -> None:

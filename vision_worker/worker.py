@@ -43,6 +43,11 @@ class Worker:
         self._leases: dict[str, ImageLease] = {}  # by entry
         self._scopes: dict[str, anyio.CancelScope] = {}  # of images being encoded, by entry
 
+    @property
+    def held_images(self) -> int:
+        """Images that this worker has claimed."""
+        return len(self._leases)
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Encode images until `stopping` is set, then requeue the unfinished ones.
 

@@ -20,6 +20,7 @@ class Caller:
 
     owner: str = ""
     client: str = ""
+    traceparent: str = ""  # W3C trace context, see `trace_context`
 
     @property
     def share(self) -> str:

@@ -129,6 +129,7 @@ class Admission:
             image_tokens=self._spec.vision.num_image_tokens if image_digest else 0,
             owner=caller.owner,
             client=caller.share,
+            traceparent=caller.traceparent,
         )
         if prompt.ids[-1] == self._tokenizer.special_id("<|assistant|>"):
             job.header_id = header_id(self._tokenizer)

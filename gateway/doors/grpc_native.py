@@ -6,6 +6,7 @@ from typing import Any
 
 from grpc import aio
 
+from gateway.access import trace_context
 from gateway.access.caller import Caller
 from gateway.facade import Gateway
 from glm4v.process.peer import peer_of
@@ -71,7 +72,13 @@ class InferenceServicer(InferenceServiceServicer):
 def caller_of(context: _Context) -> Caller:
     """The caller of a gRPC call, as the listener has authenticated it."""
     peer = peer_of(context)
-    return Caller(peer.owner, client=peer.host)
+    sent = {str(name): value for name, value in context.invocation_metadata() or ()}
+    parent = sent.get(trace_context.HEADER)
+    return Caller(
+        peer.owner,
+        client=peer.host,
+        traceparent=trace_context.traceparent(parent if isinstance(parent, str) else None),
+    )
 
 
 def register(server: aio.Server, gateway: Gateway) -> Sequence[str]:

@@ -50,6 +50,7 @@ class Broker:
         self._blobs = Blobs(connection, keys)
         self._clock = RedisClock(connection, keys)
         self._hub = JournalHub(connection, keys, self._clock)
+        self.embedding_lookups = {"hit": 0, "miss": 0}  # of requests with an image
 
     async def ready(self, fingerprint: str) -> None:
         """Make sure that Redis answers and that the queues of a model exist."""
@@ -95,8 +96,9 @@ class Broker:
         route = LM_GROUP
         if job.image_digest:
             await self._ensure_image(job, image)
-            if not await self._blobs.touch_embedding(job.fingerprint, job.image_digest):
-                route = VISION_GROUP
+            is_stored = await self._blobs.touch_embedding(job.fingerprint, job.image_digest)
+            self.embedding_lookups["hit" if is_stored else "miss"] += 1
+            route = LM_GROUP if is_stored else VISION_GROUP
         vision_job = pb.VisionJob(image_digest=job.image_digest, fingerprint=job.fingerprint)
         keys, jobs = self._keys, choice_jobs(job)
         choices: list[str | bytes] = []

@@ -22,7 +22,13 @@ from redis.exceptions import (
 )
 
 from glm4v.broker.entries import FORMAT
-from glm4v.broker.keys import IMAGE_OWNER_TTL_S, IMAGE_TTL_S, LM_GROUP, UNSERVED_AFTER_MS
+from glm4v.broker.keys import (
+    IMAGE_OWNER_TTL_S,
+    IMAGE_TTL_S,
+    LM_GROUP,
+    MAX_ENDED,
+    UNSERVED_AFTER_MS,
+)
 from glm4v.broker.redis_url import CALL_TIMEOUT_S, address_of, close_redis, open_redis
 from glm4v.errors import Overloaded, Unavailable
 
@@ -46,6 +52,8 @@ _SCRIPTS = (
     "claim",
     "register_queues",
     "worker_seen",
+    "report_worker",
+    "queue_lengths",
     "prune_requests",
     "prune_image",
     "drop_queue",
@@ -158,6 +166,7 @@ def script_source(name: str) -> str:
             "IMAGE_OWNER_TTL_S": IMAGE_OWNER_TTL_S,
             "UNSERVED_AFTER_MS": UNSERVED_AFTER_MS,
             "LM_GROUP": f'"{LM_GROUP}"',
+            "MAX_ENDED": MAX_ENDED,
         }
         lines = [f"local {constant} = {value}\n" for constant, value in constants.items()]
         return "".join(lines) + source

@@ -12,6 +12,8 @@ IMAGE_TTL_S = 2 * 3600  # of an image that no open request pins, from its last u
 IMAGE_OWNER_TTL_S = IMAGE_TTL_S + 3600  # from the start of a request, which takes an hour at most
 EMBEDDING_TTL_S = 2 * 3600
 MAX_DEAD_LETTERS = 1000
+MAX_ENDED = 10_000  # requests that no gateway has recorded yet
+ENDED_GROUP = "recorders"
 UNSERVED_AFTER_MS = 60_000  # without a report of a worker; they report every 5 s
 
 
@@ -78,6 +80,16 @@ class Keys:
         Unreadable entries have s (their key), e (id), x (fields) and m (reason) instead.
         """
         return f"{{{self.namespace}}}:dead_letters"
+
+    @property
+    def ended(self) -> str:
+        """Stream: requests that have ended and were not recorded yet; field r (request id)."""
+        return f"{{{self.namespace}}}:ended"
+
+    @property
+    def workers(self) -> str:
+        """Hash: the last report (WorkerReport) of each worker, by consumer name."""
+        return f"{{{self.namespace}}}:workers"
 
     @property
     def journal_prefix(self) -> str:

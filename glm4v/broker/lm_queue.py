@@ -185,7 +185,9 @@ class LmQueue(JobStream[RequestLease]):
         """Put requests back, before others of their clients; returns how many leases were held."""
         if not leases:
             return 0
-        stage = pb.JournalStage(stage=inference_pb2.STAGE_QUEUED, at_ms=int(time.time() * 1000))
+        stage = pb.JournalStage(
+            stage=inference_pb2.STAGE_QUEUED, at_ms=int(time.time() * 1000), worker=self.consumer
+        )
         keys = [self.name, self._keys.open_requests]
         args: list[Any] = [self.group, self.consumer, stage.SerializeToString()]
         for lease in leases:

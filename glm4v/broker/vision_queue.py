@@ -50,7 +50,7 @@ class VisionQueue(JobStream[ImageLease]):
 
         Returns their number; with 0 the job is deleted. -1 when the lease is lost.
         """
-        stage = pb.JournalStage(stage=inference_pb2.STAGE_ENCODING, at_ms=_now_ms())
+        stage = self._stage(inference_pb2.STAGE_ENCODING)
         return await self._run("begin_encode", lease, [], [stage.SerializeToString()])
 
     async def renew(self, lease: ImageLease) -> int:
@@ -71,6 +71,9 @@ class VisionQueue(JobStream[ImageLease]):
             await retry_until_available(self._store, lease, embedding)
         return await retry_until_available(self._release, lease)
 
+    def _stage(self, stage: "inference_pb2.Stage.ValueType") -> pb.JournalStage:
+        return pb.JournalStage(stage=stage, at_ms=_now_ms(), worker=self.consumer)
+
     async def _store(self, lease: ImageLease, embedding: TensorBytes) -> None:
         digest = lease.job.image_digest
         await self._blobs.put_embedding(self._fingerprint, digest, embedding)
@@ -78,7 +81,7 @@ class VisionQueue(JobStream[ImageLease]):
 
     async def _release(self, lease: ImageLease) -> int:
         """The embedding must be stored before: a released request expects to find it."""
-        stage = pb.JournalStage(stage=inference_pb2.STAGE_QUEUED, at_ms=_now_ms())
+        stage = self._stage(inference_pb2.STAGE_QUEUED)
         jobs_lm = self._keys.jobs_lm(self._fingerprint)
         return await self._run("encode_done", lease, [jobs_lm], [stage.SerializeToString()])
 

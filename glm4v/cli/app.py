@@ -19,9 +19,11 @@ from glm4v.cli.dead import app as dead
 from glm4v.cli.demo import demo
 from glm4v.cli.doctor import doctor
 from glm4v.cli.examples import examples
+from glm4v.cli.explain import explain
 from glm4v.cli.keys import app as keys
 from glm4v.cli.settings import settings
 from glm4v.cli.tiny import tiny
+from glm4v.cli.top import top
 from glm4v.cli.up import up
 from glm4v.errors import Glm4vError
 from glm4v.process.extras import EXTRAS, what_to_install
@@ -35,8 +37,10 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "doctor": doctor,
     "examples": examples,
+    "explain": explain,
     "settings": settings,
     "tiny": tiny,
+    "top": top,
 }
 _PLUGINS = "glm4v.commands"  # entry points of packages that import this one
 _USAGE_EXIT = 2

@@ -275,7 +275,8 @@ def _workers(
             module,
             _socket(folder, name),
             _socket(folder, f"{name}.health"),
-            environment,
+            # A port that the user set for metrics is the gateway's.
+            {**environment, "GLM4V_METRICS_LISTEN": _socket(folder, f"{name}.metrics")},
             nice,
         )
         for name in names

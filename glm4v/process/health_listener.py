@@ -1,4 +1,4 @@
-"""A listener for orchestrators and monitoring: health and metrics, apart from all other calls."""
+"""A listener for orchestrators: health, apart from all other calls."""
 
 from grpc import aio
 
@@ -6,12 +6,10 @@ from glm4v.process.call_limits import CallLimits
 from glm4v.process.error_interceptor import ErrorInterceptor
 from glm4v.process.health import Health
 from glm4v.process.listen_address import bind
-from glm4v.process.metrics_service import MetricsServicer, register_metrics
 from glm4v.process.server_options import server_options
 from glm4v.process.settings import variable_of
-from glm4v.telemetry.metrics import Registry
 
-# A health check has no more, and neither do metrics ask for more.
+# A health check has no more.
 _LIMITS = CallLimits(max_calls=64, max_calls_per_connection=16, max_message_bytes=64 * 2**10)
 
 
@@ -20,9 +18,8 @@ class HealthListener:
     probe with it. No client of another listener is in its way.
     """
 
-    def __init__(self, address: str, metrics: Registry) -> None:
+    def __init__(self, address: str) -> None:
         self._address = address
-        self._metrics = metrics
 
     async def start(self, health: Health) -> None:
         """See Listener."""
@@ -30,7 +27,6 @@ class HealthListener:
             interceptors=[ErrorInterceptor()], options=server_options(_LIMITS)
         )
         health.register(self._server, [])
-        register_metrics(MetricsServicer(self._metrics), self._server)
         bind(self._server, self._address, variable_of("health_listen"))
         await self._server.start()
 

@@ -28,6 +28,7 @@ from glm4v.process.exit import run_and_exit
 from glm4v.process.health import Health
 from glm4v.process.health_listener import HealthListener
 from glm4v.process.listener import Listener
+from glm4v.process.metrics_listener import MetricsListener
 from glm4v.process.settings import ServiceSettings, read_settings
 from glm4v.process.stop_signals import stop_signals
 from glm4v.telemetry.log import start_log
@@ -53,7 +54,7 @@ class Process:
         tasks: Start once `ready` has returned; have to return soon after `stopping` is set.
         daemons: Run from the start until all tasks and calls have ended.
         close: Releases what the process holds.
-        metrics: Served by the health listener.
+        metrics: Served at the address of the setting `metrics_listen`.
         stopping: Set by the first signal.
     """
 
@@ -94,8 +95,10 @@ class _Host:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._close)
             if self._settings.health_listen:
-                listener = HealthListener(self._settings.health_listen, self._process.metrics)
-                await self._start(listener, stack)
+                await self._start(HealthListener(self._settings.health_listen), stack)
+            if self._settings.metrics_listen:
+                metrics = MetricsListener(self._settings.metrics_listen, self._process.metrics)
+                await self._start(metrics, stack)
             for each in self._process.listeners:
                 await self._start(each, stack)
             async with anyio.create_task_group() as group:

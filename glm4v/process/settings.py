@@ -42,8 +42,12 @@ class ServiceSettings(BaseSettings):
     listen: str = Field(description="address to serve gRPC on: HOST:PORT or unix:/PATH")
     health_listen: str | None = Field(
         None,
-        description="additional address for health checks and metrics, without TLS: HOST:PORT or "
-        "unix:/PATH",
+        description="additional address for health checks, without TLS: HOST:PORT or unix:/PATH",
+    )
+    metrics_listen: str | None = Field(
+        None,
+        description="address at which Prometheus reads /metrics over HTTP, without TLS: HOST:PORT "
+        "or unix:/PATH; unset, a gateway serves them beside its HTTP API only",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level of log lines"

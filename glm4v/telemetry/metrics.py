@@ -1,57 +1,39 @@
-"""Metrics of a process: read from its objects when somebody asks, never counted on the side.
+"""Metrics of a process: values are read from its objects when somebody asks; times are observed.
 
 Names follow Prometheus (https://prometheus.io/docs/practices/naming/): `glm4v_` first, base units,
-counters end with `_total`. Nothing here knows how they are exposed.
+counters end with `_total`. Where OpenTelemetry has a name for the quantity
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/) it is used, `gen_ai_` first.
 """
 
 import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
+
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"glm4v_[a-z0-9]+(_[a-z0-9]+)*")
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_NAME = re.compile(r"(glm4v|gen_ai)_[a-z0-9]+(_[a-z0-9]+)*")
 _READ_TIMEOUT_S = 1.0
 
 Labels = tuple[str, ...]  # values, in the order of the metric's label names
 Values = float | Mapping[Any, float]  # keys are `Labels`; a Mapping is invariant in them
 Read = Callable[[], Values | Awaitable[Values]]
 
-
-class Kind(StrEnum):
-    """How a value may change."""
-
-    COUNTER = "counter"  # only grows; 0 when the process starts
-    GAUGE = "gauge"
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One value and the labels it has."""
-
-    labels: Mapping[str, str]
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What was read of one metric."""
-
-    name: str
-    kind: Kind
-    help: str
-    samples: tuple[Sample, ...]
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of start times beside each histogram, which nobody queries
 
 
 @dataclass(frozen=True, slots=True)
 class _Collector:
     name: str
-    kind: Kind
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily]
     help: str
     labels: Labels
     read: Read
@@ -67,18 +49,19 @@ class Registry:
 
     def __init__(self) -> None:
         self._collectors: dict[str, _Collector] = {}
+        self._histograms: dict[str, Histogram] = {}
 
     def counter(self, name: str, help: str, read: Read, labels: Labels = ()) -> None:
         """Register a value that only grows; its name ends with `_total`."""
         if not name.endswith("_total"):
             raise ValueError(f"counter {name}: its name must end with _total")
-        self._add(_Collector(name, Kind.COUNTER, help, labels, read))
+        self._add(_Collector(name, CounterMetricFamily, help, labels, read))
 
     def gauge(self, name: str, help: str, read: Read, labels: Labels = ()) -> None:
         """Register a value that goes up and down."""
         if name.endswith("_total"):
             raise ValueError(f"gauge {name}: only names of counters end with _total")
-        self._add(_Collector(name, Kind.GAUGE, help, labels, read))
+        self._add(_Collector(name, GaugeMetricFamily, help, labels, read))
 
     def info(self, name: str, help: str, labels: Mapping[str, str]) -> None:
         """Register facts that do not change: labels of a gauge that is always 1."""
@@ -86,18 +69,47 @@ class Registry:
             raise ValueError(f"info {name}: its name must end with _info")
         self.gauge(name, help, lambda: {tuple(labels.values()): 1}, tuple(labels))
 
+    def histogram(
+        self, name: str, help: str, buckets: Sequence[float], labels: Labels = ()
+    ) -> Histogram:
+        """A histogram to be observed; `buckets` are upper bounds."""
+        self._check(name)
+        found = Histogram(name, help, labels, buckets=buckets, registry=None)
+        self._histograms[name] = found
+        return found
+
     async def collect(self) -> list[Metric]:
         """Read all metrics. One that cannot be read in a second is left out, and logged."""
         collectors = list(self._collectors.values())
         metrics = await asyncio.gather(*map(_collect, collectors))
-        return [metric for metric in metrics if metric is not None]
+        observed = [metric for each in self._histograms.values() for metric in each.collect()]
+        return [metric for metric in metrics if metric is not None] + observed
+
+    async def text(self) -> bytes:
+        """All metrics in the text format of Prometheus, of the type CONTENT_TYPE."""
+        snapshot = CollectorRegistry(auto_describe=False)
+        snapshot.register(_Snapshot(await self.collect()))
+        return generate_latest(snapshot)
 
     def _add(self, collector: _Collector) -> None:
-        if not _NAME.fullmatch(collector.name):
-            raise ValueError(f"metric {collector.name}: its name must be glm4v_… in lower case")
-        if collector.name in self._collectors:
-            raise ValueError(f"metric {collector.name} is registered already")
+        self._check(collector.name)
         self._collectors[collector.name] = collector
+
+    def _check(self, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"metric {name}: its name must be glm4v_… or gen_ai_… in lower case")
+        if name in self._collectors or name in self._histograms:
+            raise ValueError(f"metric {name} is registered already")
+
+
+class _Snapshot:
+    """What was read, as a collector of prometheus_client."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
 
 
 async def _collect(collector: _Collector) -> Metric | None:
@@ -109,9 +121,7 @@ async def _collect(collector: _Collector) -> Metric | None:
         reason = str(error) or type(error).__name__
         log.warning("metric %s could not be read: %s", collector.name, reason)
         return None
-    by_labels = values if isinstance(values, Mapping) else {(): values}
-    samples = tuple(
-        Sample(dict(zip(collector.labels, labels, strict=True)), float(value))
-        for labels, value in by_labels.items()
-    )
-    return Metric(collector.name, collector.kind, collector.help, samples)
+    family = collector.family(collector.name, collector.help, labels=collector.labels)
+    for labels, value in (values if isinstance(values, Mapping) else {(): values}).items():
+        family.add_metric([str(label) for label in labels], float(value))
+    return family

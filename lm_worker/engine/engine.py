@@ -17,6 +17,7 @@ import anyio
 
 from glm4v.errors import Overloaded
 from glm4v.tensor_bytes import TensorBytes
+from lm_worker.engine.counts import Counts
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import SequenceRequest, SequenceState, TokenOutput
 from lm_worker.parallel.ranks import Ranks
@@ -109,9 +110,9 @@ class Engine:
         return self.scheduler.running
 
     @property
-    def preemptions(self) -> int:
-        """Preemptions so far."""
-        return self.scheduler.preemptions
+    def counts(self) -> Counts:
+        """What was done so far."""
+        return self.scheduler.counts
 
     def check_integrity(self) -> list[str]:
         """Inconsistencies of the KV cache; empty if every block is accounted for."""

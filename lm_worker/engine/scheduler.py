@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.budget import StepBudget
+from lm_worker.engine.counts import Counts
 from lm_worker.engine.fairness import FairOrder, last_of_most, to_preempt
 from lm_worker.engine.sequence import SequenceState, TokenOutput
 from lm_worker.plan import NO_TOKEN, Chunk, SampledToken, StepPlan
@@ -47,7 +48,7 @@ class Scheduler:
         self._steps = 0
         self._planned = (0, 0)  # tokens of the last step: decodes, prefills
         self._is_full = False  # whether a sequence could not be admitted
-        self.preemptions = 0
+        self.counts = Counts()
 
     @property
     def waiting(self) -> int:
@@ -104,6 +105,8 @@ class Scheduler:
         if not chunks:
             return None
         self._steps += 1
+        self.counts.steps += 1
+        self.counts.computed_tokens += sum(len(chunk.token_ids) for chunk in chunks)
         released, self._released = tuple(self._released), []
         return StepPlan(self._steps, tuple(chunks), released)
 
@@ -143,7 +146,7 @@ class Scheduler:
 
     def _plan_batch(self) -> list[Chunk]:
         self._make_place()
-        preemptions = self.preemptions
+        preemptions = self.counts.preemptions
         self._is_full = False
         decodes: list[SequenceState] = []
         prefills: list[SequenceState] = []
@@ -162,7 +165,7 @@ class Scheduler:
         num_waiting = min(len(prefills) + len(self._waiting), self._max_num_seqs)
         budget = self._budget.prefill_tokens(len(chunks), num_waiting) if num_waiting else 0
         if budget > 0:
-            admitting = self.preemptions == preemptions
+            admitting = self.counts.preemptions == preemptions
             for sequence, parts in self._prefills(prefills, admitting):
                 num_tokens = min(sequence.num_uncomputed_tokens, max(1, budget // parts))
                 chunks.append(sequence.chunk(num_tokens))
@@ -245,6 +248,8 @@ class Scheduler:
         sequence.add_blocks(shared + pool.allocate(missing), pool.block_size)
         sequence.num_computed_tokens = len(shared) * pool.block_size
         sequence.num_cached_blocks = len(shared)
+        self.counts.prefix_tokens += sequence.num_known_tokens
+        self.counts.cached_tokens += sequence.num_computed_tokens
         return True
 
     def _stop(self, sequence: SequenceState) -> None:
@@ -258,7 +263,7 @@ class Scheduler:
     def _preempt(self, sequence: SequenceState) -> None:
         self._stop(sequence)
         insort(self._waiting, sequence, key=_sort_key)
-        self.preemptions += 1
+        self.counts.preemptions += 1
 
     def _append_token(self, sequence: SequenceState, token: SampledToken) -> TokenOutput:
         """Append a token to a running sequence; stop the sequence if it was the last."""
@@ -274,6 +279,7 @@ class Scheduler:
             if sequence.num_computed_tokens // self.pool.block_size > sequence.num_cached_blocks:
                 self._publish_full_blocks(sequence)
             sequence.add_token(token.token_id)
+            self.counts.sampled_tokens += 1
         is_last = (
             token.token_id == NO_TOKEN
             or token.is_complete

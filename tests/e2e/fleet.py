@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import grpc
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from glm4v.broker import Connection, Keys
 from glm4v.broker.keys import LM_GROUP
-from glm4v.internal.v1 import metrics_pb2
-from glm4v.internal.v1.metrics_pb2_grpc import MetricsServiceStub
 from glm4v.local.cluster import is_serving
 from glm4v.local.pdeathsig import with_pdeathsig
 from glm4v.local.redis_server import RedisServer
@@ -180,14 +180,15 @@ class Fleet:
             if labels.items() <= sample.labels.items()
         )
 
-    async def _samples(self, name: str, metric: str) -> list[metrics_pb2.Sample]:
-        async with grpc.aio.insecure_channel(self._health_target(name)) as channel:
-            reply = await MetricsServiceStub(channel).Collect(
-                metrics_pb2.CollectRequest(), timeout=METRICS_TIMEOUT_S
-            )
-        return [
-            sample for found in reply.metrics if found.name == metric for sample in found.samples
-        ]
+    async def _samples(self, name: str, metric: str) -> list[Sample]:
+        transport = httpx.AsyncHTTPTransport(uds=str(self._metrics_socket(name)))
+        async with httpx.AsyncClient(transport=transport, timeout=METRICS_TIMEOUT_S) as client:
+            reply = await client.get("http://service/metrics")
+        families = text_string_to_metric_families(reply.text)
+        return [each for family in families for each in family.samples if each.name == metric]
+
+    def _metrics_socket(self, name: str) -> Path:
+        return self._folder / f"{name}.metrics"
 
     def _health_target(self, name: str) -> str:
         return f"unix:{self._folder / name}.health"
@@ -231,6 +232,7 @@ class Fleet:
             "GLM4V_REDIS_URL": self.redis.url,
             "GLM4V_LISTEN": self.target(name),
             "GLM4V_HEALTH_LISTEN": self._health_target(name),
+            "GLM4V_METRICS_LISTEN": f"unix:{self._metrics_socket(name)}",
             "GLM4V_LEASE_S": str(LEASE_S),
             "GLM4V_DTYPE": "float32",  # 16-bit weights round differently in batches of other sizes
             **({} if name.startswith("gateway") else {"GLM4V_THREADS": "1"}),

@@ -55,22 +55,28 @@ async def test_metrics_tell_what_is_in_the_streams_and_how_many_clients_wait(
     lengths = partial(queue_lengths, connection, keys, MODEL)
     register_metrics(registry, GrpcListener("unix:unused"), lengths)
 
-    async def read() -> dict[str, list[float]]:
+    async def read(*waiting: int) -> dict[str, list[float]]:
         metrics = await registry.collect()
-        return {each.name: [sample.value for sample in each.samples] for each in metrics[2:]}
+        found = {each.name: [sample.value for sample in each.samples] for each in metrics[2:]}
+        waited_s = found.pop("glm4v_queue_oldest_seconds")
+        assert all(0 < each < 60 for each, jobs in zip(waited_s, waiting, strict=True) if jobs)
+        assert all(each == 0 for each, jobs in zip(waited_s, waiting, strict=True) if not jobs)
+        return found
 
     await ask(bench, "many", "m0", "m1", "m2")
     await ask(bench, "one", "o0")
     await ask(bench, "two", "t0", image=b"image")
-    assert await read() == {
+    assert await read(3, 1) == {
         "glm4v_open_requests": [5],
         "glm4v_queue_jobs": [1, 1],  # m0, and the image of t0
+        "glm4v_queue_waiting_jobs": [4, 1],
         "glm4v_queue_waiting_clients": [2],
     }
     assert len(await names(bench, 9)) == 4
-    assert await read() == {
+    assert await read(0, 1) == {
         "glm4v_open_requests": [5],
         "glm4v_queue_jobs": [4, 1],
+        "glm4v_queue_waiting_jobs": [0, 1],
         "glm4v_queue_waiting_clients": [0],
     }
 

@@ -190,7 +190,7 @@ async def test_an_engine_with_a_cache_that_is_too_small(
     requests = engine_runs.mixed(golden, Checkpoint.open(folder).spec.boi_id, 24)
     async with engine_runs.running(folder, engine_runs.Layout(block_size=4, blocks=40)) as run:
         answers = await run.answer(requests)
-        assert run.scheduler.preemptions > 0
+        assert run.scheduler.counts.preemptions > 0
     assert len(set(replays)) > 1
     for number in range(0, len(requests), 2):  # the greedy ones
         case = cases(golden)[number % len(cases(golden))]

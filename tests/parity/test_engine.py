@@ -102,7 +102,7 @@ async def test_output_after_preemption_is_that_alone(
     layout = Layout(block_size=block_size, blocks=blocks, prefix_cache=prefix_cache)
     async with running(folder, layout) as run:
         assert await run.answer(requests) == alone
-        assert run.scheduler.preemptions > 0
+        assert run.scheduler.counts.preemptions > 0
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
@@ -122,6 +122,6 @@ async def test_output_of_several_ranks_is_that_alone(
         layout = Layout(max_batched_tokens=100, block_size=4, blocks=200)
         async with running(folder, layout, followers.config) as run:
             assert await run.answer(requests) == alone
-            assert run.scheduler.preemptions > 0
+            assert run.scheduler.counts.preemptions > 0
     finally:
         followers.stop(told=True)

@@ -107,7 +107,7 @@ async def test_logprobs_survive_preemption(folder: Path, asked: list[Asked]) -> 
         folder, Layout(max_batched_tokens=9, block_size=4, blocks=40), answers=scored
     ) as run:
         await run.answer(requests)
-        assert run.scheduler.preemptions > 0
+        assert run.scheduler.counts.preemptions > 0
     check(folder, asked, scored)
 
 

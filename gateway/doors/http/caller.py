@@ -6,6 +6,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.types import Scope
 
+from gateway.access import trace_context
 from gateway.access.caller import Caller
 from glm4v.process.authentication_interceptor import Authenticate
 from glm4v.process.peer import Peer, connection_of
@@ -16,7 +17,8 @@ CERTIFICATE = "client_certificate"  # in the state of a connection, where its cl
 def caller(request: Request) -> Caller:
     """The caller of a request whose call has begun. A dependency."""
     peer: Peer = request.state.call.peer
-    return Caller(peer.owner, client=peer.host)
+    parent = trace_context.traceparent(request.headers.get(trace_context.HEADER))
+    return Caller(peer.owner, client=peer.host, traceparent=parent)
 
 
 def anonymous_peer(scope: Scope) -> Peer:

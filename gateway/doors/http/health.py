@@ -5,12 +5,11 @@ Health is for everybody; metrics need a key where the formats do.
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from gateway.doors.http.route import add_read_route
 from glm4v.process.health import Health
-from glm4v.telemetry.metrics import Registry
-from glm4v.telemetry.prometheus import CONTENT_TYPE, exposition
+from glm4v.telemetry.metrics import CONTENT_TYPE, Registry
 
 
 def make_router(health: Health, metrics: Registry) -> APIRouter:
@@ -31,8 +30,7 @@ def make_router(health: Health, metrics: Registry) -> APIRouter:
     async def metrics_text(request: Request) -> Response:
         """The metrics of this gateway."""
         request.state.call.authenticate()
-        text = exposition(await metrics.collect())
-        return PlainTextResponse(text, media_type=CONTENT_TYPE)
+        return Response(await metrics.text(), media_type=CONTENT_TYPE)
 
     for path in ("/health", "/ready"):
         add_read_route(router, path, ready)

@@ -1,26 +1,15 @@
-"""An HTTP server as a listener of a process: uvicorn in the process's own event loop."""
+"""An HTTP server as a listener of a process."""
 
-import asyncio
-import logging
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.doors.http.calls import CallMiddleware, Calls
-from gateway.doors.http.protocol import BoundedProtocol, connection_limits
 from glm4v.process.authentication_interceptor import Authenticate, anonymous
 from glm4v.process.call_limits import CallLimits
 from glm4v.process.health import Health
-from glm4v.process.listen_address import listening_sockets
-from glm4v.process.server_options import raise_file_limit
+from glm4v.process.http_server import HttpServer
 from glm4v.process.settings import variable_of
-
-_KEEP_ALIVE_S = 75  # longer than proxies keep idle connections, or they would use a closed one
 
 MakeApp = Callable[[Health], ASGIApp]
 
@@ -59,30 +48,9 @@ class HttpListener:
 
     async def start(self, health: Health) -> None:
         """See Listener."""
-        raise_file_limit()
-        sockets = listening_sockets(self._address, variable_of("http_listen"))
-        config = uvicorn.Config(
-            CallMiddleware(self._make_app(health), self._calls),
-            http=partial(BoundedProtocol, limits=connection_limits()),  # type: ignore[arg-type]
-            loop="none",
-            ws="none",
-            interface="asgi3",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-        )
-        # It warns of every malformed request; errors of ours are logged where they are caught.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self._server = _Server(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets))
-        started = asyncio.create_task(self._server.is_listening.wait())
-        await asyncio.wait({started, self._serving}, return_when=asyncio.FIRST_COMPLETED)
-        started.cancel()
-        if self._serving.done():
-            self._serving.result()
+        app = CallMiddleware(self._make_app(health), self._calls)
+        self._server = HttpServer(app, self._address, variable_of("http_listen"))
+        await self._server.start()
 
     async def refuse(self) -> None:
         """See Listener: requests get 503 and `Connection: close`."""
@@ -90,31 +58,4 @@ class HttpListener:
 
     async def stop(self, grace_s: float) -> None:
         """See Listener."""
-        if not self._server.should_exit:
-            self._server.config.timeout_graceful_shutdown = grace_s  # type: ignore[assignment]
-            self._server.should_exit = True
-        await asyncio.wait([self._serving])
-        self._server.abort()
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to the process, and says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.is_listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
-        await super().startup(sockets)
-        self.is_listening.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """See uvicorn."""
-        yield
-
-    def abort(self) -> None:
-        """Close the connections whose requests did not end."""
-        for connection in list[Any](self.server_state.connections):
-            connection.transport.abort()
+        await self._server.stop(grace_s)

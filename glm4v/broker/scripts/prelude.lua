@@ -202,6 +202,8 @@ end
 -- result_ttl_ms. The journals of a request for several answers expire together, counted from its deadline.
 local function write_end(journal, open_requests, reader_deadlines, id, next_index, payload, result_ttl_ms)
   redis.call('XADD', journal, '*', 'k', 'e', 'n', next_index, 'd', payload)
+  -- For the log, metrics and traces. A foreign value under the key must not keep a request from ending.
+  redis.pcall('XADD', sibling(open_requests, 'ended'), 'MAXLEN', '~', MAX_ENDED, '*', 'r', id)
   local deadline_ms = redis.call('ZSCORE', open_requests, id)
   local has_others = string.find(id, '/', 1, true) or redis.call('EXISTS', journal .. '/1') == 1
   redis.call('ZREM', open_requests, id)

@@ -104,6 +104,7 @@ class Job(_message.Message):
     CLIENT_FIELD_NUMBER: _builtins.int
     TOKENIZER_DIGEST_FIELD_NUMBER: _builtins.int
     IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request and its journal."""
     fingerprint: _builtins.str
@@ -163,6 +164,8 @@ class Job(_message.Message):
     """Digest of the tokenizer: a gateway of another model with the same tokenizer can turn the answer into text."""
     image_tokens: _builtins.int
     """Tokens that the image takes in the context; 0 without an image."""
+    traceparent: _builtins.str
+    """W3C trace context of the caller (`traceparent`), the parent of the request's spans; empty without one."""
     @_builtins.property
     def prompt_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Prompt. The image is its 3 placeholder tokens."""
@@ -218,10 +221,11 @@ class Job(_message.Message):
         client: _builtins.str = ...,
         tokenizer_digest: _builtins.bytes = ...,
         image_tokens: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "header_id", b"header_id", "response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "client", b"client", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "former_digest", b"former_digest", "header_id", b"header_id", "image_digest", b"image_digest", "image_tokens", b"image_tokens", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "orphan_timeout_ms", b"orphan_timeout_ms", "owner", b"owner", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "timeout_ms", b"timeout_ms", "tokenizer_digest", b"tokenizer_digest", "top_logprobs", b"top_logprobs", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header_id", b"_header_id", "accepted_ms", b"accepted_ms", "best_of", b"best_of", "cache_salt", b"cache_salt", "choice", b"choice", "client", b"client", "content_digest", b"content_digest", "deadline_ms", b"deadline_ms", "fingerprint", b"fingerprint", "former_digest", b"former_digest", "header_id", b"header_id", "image_digest", b"image_digest", "image_tokens", b"image_tokens", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "n", b"n", "orphan_timeout_ms", b"orphan_timeout_ms", "owner", b"owner", "priority", b"priority", "prompt_ids", b"prompt_ids", "prompt_logprobs", b"prompt_logprobs", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "timeout_ms", b"timeout_ms", "tokenizer_digest", b"tokenizer_digest", "top_logprobs", b"top_logprobs", "traceparent", b"traceparent", "want_logprobs", b"want_logprobs", "want_prompt_logprobs", b"want_prompt_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__header_id: _TypeAlias = _typing.Literal["header_id"]  # noqa: Y015
     _WhichOneofArgType__header_id: _TypeAlias = _typing.Literal["_header_id", b"_header_id"]  # noqa: Y015
@@ -262,6 +266,7 @@ class JournalStage(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     AT_MS_FIELD_NUMBER: _builtins.int
     ISOLATED_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
     stage: _inference_pb2.Stage.ValueType
     """The stage that the request has reached."""
     at_ms: _builtins.int
@@ -272,16 +277,19 @@ class JournalStage(_message.Message):
     """Whether the next token is computed in a batch of its own, because a worker died with the request before. Such
     an entry without tokens after it means that the worker died again.
     """
+    worker: _builtins.str
+    """Consumer name of the worker that wrote the entry. Empty from gateways and older workers."""
     def __init__(
         self,
         *,
         stage: _inference_pb2.Stage.ValueType = ...,
         at_ms: _builtins.int = ...,
         isolated: _builtins.bool = ...,
+        worker: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "isolated", b"isolated", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "isolated", b"isolated", "stage", b"stage", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

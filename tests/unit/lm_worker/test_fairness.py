@@ -67,7 +67,7 @@ def test_a_client_with_one_request_preempts_in_a_full_batch() -> None:
         bench.step()
         assert many[0].block_table  # the first is never preempted
     assert bench.running() == {"many": 2, "other": 2}
-    assert bench.scheduler.preemptions == 2
+    assert bench.scheduler.counts.preemptions == 2
 
 
 def test_a_client_with_one_request_preempts_in_a_full_cache() -> None:

@@ -98,7 +98,7 @@ def test_the_newest_sequence_is_preempted_when_blocks_run_out() -> None:
     scheduler.add(young)
     while (plan := scheduler.plan()) is not None:
         scheduler.apply(plan, device.execute(plan))
-    assert scheduler.preemptions > 0
+    assert scheduler.counts.preemptions > 0
     assert old.token_ids == alone(old.request)
     assert young.token_ids == alone(young.request)
 

@@ -77,13 +77,13 @@ def test_a_file_of_somebody_else_is_passed_over(folder: Path) -> None:
 
 
 def test_dead_asks_which_when_several_run(folder: Path) -> None:
-    from glm4v.cli import dead
+    from glm4v.cli import deployment
 
-    assert dead._find_instance().redis_url == "redis://127.0.0.1:6379/0"
+    assert deployment._find_instance().redis_url == "redis://127.0.0.1:6379/0"
     with register_instance(ONE):
-        assert dead._find_instance() == ONE
+        assert deployment._find_instance() == ONE
         with (
             register_instance(TWO),
             pytest.raises(ConfigurationError, match=r"2 systems .*8330.*8331"),
         ):
-            dead._find_instance()
+            deployment._find_instance()

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 import grpc
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from glm4v.internal.v1 import metrics_pb2 as metrics
-from glm4v.internal.v1.metrics_pb2_grpc import MetricsServiceStub
 from glm4v.status import is_marked
 from tests.processes import wait_until
 
@@ -197,22 +196,22 @@ def test_health_has_a_listener_of_its_own(start: Start, tmp_path: Path) -> None:
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_metrics_are_read_from_the_health_listener_alone(start: Start, tmp_path: Path) -> None:
-    start("pass")
-    with grpc.insecure_channel(f"unix:{tmp_path / 'health'}") as channel:
-        reply = MetricsServiceStub(channel).Collect(metrics.CollectRequest(), timeout=5)
-    tries, info = reply.metrics  # the one that cannot be read hides no other
-    assert (tries.name, tries.kind) == ("glm4v_tries_total", metrics.METRIC_KIND_COUNTER)
-    assert [sample.value for sample in tries.samples] == [3]
-    assert (info.name, info.kind) == ("glm4v_worker_info", metrics.METRIC_KIND_GAUGE)
-    assert [dict(sample.labels) for sample in info.samples] == [{"consumer": "one"}]
-    channel = grpc.insecure_channel(f"unix:{tmp_path / 'socket'}")
-    with channel, pytest.raises(grpc.RpcError) as caught:
-        MetricsServiceStub(channel).Collect(metrics.CollectRequest(), timeout=5)
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+def test_metrics_are_read_over_http(start: Start, tmp_path: Path) -> None:
+    start("pass", GLM4V_METRICS_LISTEN=f"unix:{tmp_path / 'metrics'}")
+    transport = httpx.HTTPTransport(uds=str(tmp_path / "metrics"))
+    with httpx.Client(transport=transport, base_url="http://service", timeout=5) as client:
+        reply = client.get("/metrics")
+        assert client.get("/").status_code == 404
+        assert client.post("/metrics").status_code == 405
+    assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "glm4v_tries_total 3.0\n" in reply.text  # the one that cannot be read hides no other
+    assert 'glm4v_worker_info{consumer="one"} 1.0\n' in reply.text
+    assert "glm4v_broken" not in reply.text
 
 
-@pytest.mark.parametrize("variable", ["GLM4V_LISTEN", "GLM4V_HEALTH_LISTEN"])
+@pytest.mark.parametrize(
+    "variable", ["GLM4V_LISTEN", "GLM4V_HEALTH_LISTEN", "GLM4V_METRICS_LISTEN"]
+)
 def test_an_address_in_use_is_said_in_one_line_with_its_variable(
     start: Start, variable: str
 ) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from glm4v.telemetry import metrics
-from glm4v.telemetry.metrics import Kind, Metric, Registry, Sample
+from glm4v.telemetry.metrics import Registry
 
 
 async def test_values_are_read_at_each_collection() -> None:
@@ -18,16 +18,35 @@ async def test_values_are_read_at_each_collection() -> None:
     registry.gauge("glm4v_requests", "Requests.", lambda: counts, ("state",))
     registry.gauge("glm4v_queue_jobs", "Jobs.", length)
     counts["waiting",] = 4
-    assert await registry.collect() == [
-        Metric("glm4v_steps_total", Kind.COUNTER, "Steps.", (Sample({}, 6),)),
-        Metric(
-            "glm4v_requests",
-            Kind.GAUGE,
-            "Requests.",
-            (Sample({"state": "waiting"}, 4), Sample({"state": "running"}, 2)),
-        ),
-        Metric("glm4v_queue_jobs", Kind.GAUGE, "Jobs.", (Sample({}, 7),)),
-    ]
+    # The text format: https://prometheus.io/docs/instrumenting/exposition_formats/
+    assert (await registry.text()).decode() == (
+        "# HELP glm4v_steps_total Steps.\n"
+        "# TYPE glm4v_steps_total counter\n"
+        "glm4v_steps_total 6.0\n"
+        "# HELP glm4v_requests Requests.\n"
+        "# TYPE glm4v_requests gauge\n"
+        'glm4v_requests{state="waiting"} 4.0\n'
+        'glm4v_requests{state="running"} 2.0\n'
+        "# HELP glm4v_queue_jobs Jobs.\n"
+        "# TYPE glm4v_queue_jobs gauge\n"
+        "glm4v_queue_jobs 7.0\n"
+    )
+
+
+async def test_a_histogram_counts_what_is_observed_in_cumulative_buckets() -> None:
+    registry = Registry()
+    waits = registry.histogram("glm4v_queue_seconds", "Waits.", (0.1, 1), ("queue",))
+    for value in (0.05, 0.5, 0.6, 5):
+        waits.labels("vision").observe(value)
+    assert (await registry.text()).decode() == (
+        "# HELP glm4v_queue_seconds Waits.\n"
+        "# TYPE glm4v_queue_seconds histogram\n"
+        'glm4v_queue_seconds_bucket{le="0.1",queue="vision"} 1.0\n'
+        'glm4v_queue_seconds_bucket{le="1.0",queue="vision"} 3.0\n'
+        'glm4v_queue_seconds_bucket{le="+Inf",queue="vision"} 4.0\n'
+        'glm4v_queue_seconds_count{queue="vision"} 4.0\n'
+        'glm4v_queue_seconds_sum{queue="vision"} 6.15\n'
+    )
 
 
 async def test_a_metric_that_cannot_be_read_is_left_out_and_logged(

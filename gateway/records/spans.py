@@ -1,0 +1,124 @@
+"""The trace of a request that has ended: a span for it, and one for each of its phases.
+
+OpenTelemetry's SDK exports them over OTLP. It reads its own variables, such as
+`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME` and `OTEL_TRACES_SAMPLER`:
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
+"""
+
+import hashlib
+import os
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from glm4v import __version__
+from glm4v.broker.timeline import Phase, Timeline
+from glm4v.internal.v1 import journal_pb2 as pb
+
+_MS = 1_000_000  # nanoseconds
+_FAILURES = (pb.END_KIND_FAILED, pb.END_KIND_EXPIRED)
+
+
+class RequestSpans:
+    """Exports timelines as traces. The exporter's thread never blocks a caller."""
+
+    def __init__(self, exporter: SpanExporter | None = None) -> None:
+        self._ids = _Ids()
+        self._provider = TracerProvider(
+            id_generator=self._ids,
+            resource=Resource.create(
+                {SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", "glm4v-gateway")}
+            ),
+            shutdown_on_exit=False,
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("glm4v", __version__)
+        self._propagator = TraceContextTextMapPropagator()
+
+    def export(self, timeline: Timeline) -> None:
+        """Make the spans of a request; the caller's span is their parent if it sent one."""
+        job, end = timeline.job, timeline.end
+        assert end is not None  # only ended requests are recorded
+        self._ids.begin(f"{job.request_id} {job.accepted_ms}")
+        root = self._tracer.start_span(
+            f"chat {job.fingerprint}",
+            context=self._propagator.extract({"traceparent": job.traceparent}),
+            kind=SpanKind.SERVER,
+            start_time=job.accepted_ms * _MS,
+            attributes=_attributes(timeline),
+        )
+        if end.kind in _FAILURES:
+            root.set_status(Status(StatusCode.ERROR, end.message))
+            root.set_attribute("error.type", timeline.end_reason)
+        inside = set_span_in_context(root)
+        for phase in timeline.phases:
+            span = self._tracer.start_span(
+                str(phase.name),
+                context=inside,
+                start_time=phase.start_ms * _MS,
+                attributes=_phase_attributes(phase),
+            )
+            span.end(max(phase.start_ms, phase.end_ms) * _MS)
+        root.end(max(job.accepted_ms, timeline.end_ms) * _MS)
+
+    def close(self) -> None:
+        """Export what is left; blocks for at most the exporter's time-out."""
+        self._provider.shutdown()
+
+
+class _Ids(IdGenerator):
+    """Ids that follow from the request, so that a request exported twice is one trace."""
+
+    def __init__(self) -> None:
+        self._seed, self._count = "", 0
+
+    def begin(self, seed: str) -> None:
+        """Start the ids of a request."""
+        self._seed, self._count = seed, 0
+
+    def generate_trace_id(self) -> int:
+        """See IdGenerator."""
+        return int.from_bytes(self._digest("trace")[:16]) or 1
+
+    def generate_span_id(self) -> int:
+        """See IdGenerator."""
+        self._count += 1
+        return int.from_bytes(self._digest(f"span {self._count}")[:8]) or 1
+
+    def _digest(self, name: str) -> bytes:
+        return hashlib.sha256(f"{self._seed} {name}".encode()).digest()
+
+
+def _attributes(timeline: Timeline) -> dict[str, str | int | float | list[str]]:
+    """Names of https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/ and our own."""
+    job = timeline.job
+    found: dict[str, str | int | float | list[str]] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "glm4v",
+        "gen_ai.request.model": job.fingerprint,
+        "gen_ai.request.max_tokens": job.max_tokens,
+        "gen_ai.response.id": job.request_id,
+        "gen_ai.response.finish_reasons": [timeline.end_reason],
+        "gen_ai.usage.input_tokens": timeline.input_tokens,
+        "gen_ai.usage.output_tokens": timeline.tokens,
+        "glm4v.takeovers": timeline.takeovers,
+    }
+    if timeline.time_to_first_token_s is not None:
+        found["gen_ai.response.time_to_first_chunk"] = timeline.time_to_first_token_s
+    return found
+
+
+def _phase_attributes(phase: Phase) -> dict[str, str | int | bool]:
+    found: dict[str, str | int | bool] = {}
+    if phase.worker:
+        found["glm4v.worker"] = phase.worker
+    if phase.tokens:
+        found["gen_ai.usage.output_tokens"] = phase.tokens
+    if phase.isolated:
+        found["glm4v.isolated"] = True
+    return found

@@ -1,0 +1,69 @@
+"""Requests that have ended, each given to one gateway, which records it in log, metrics and traces.
+
+A gateway that dies before it has recorded a request loses its claim, and another one records it;
+so a request may be recorded twice, but not never, unless Redis loses the stream.
+"""
+
+import uuid
+from typing import Any
+
+from glm4v.broker.connection import Connection, QueueLost, map_redis_errors
+from glm4v.broker.keys import ENDED_GROUP, Keys
+from glm4v.broker.timeline import Timeline, read_timeline
+from glm4v.errors import RequestFailed, UnknownReference
+
+_COUNT = 100
+_LAPSED_MS = 30_000
+
+
+class EndedRequests:
+    """The claims of one gateway. Raises Unavailable and Overloaded."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._consumer = f"{ENDED_GROUP}-{uuid.uuid4().hex[:12]}"
+
+    async def claim(self) -> list[tuple[bytes, str]]:
+        """At most 100 requests, new ones or those of gateways that died: entry and request id."""
+        try:
+            return await self._claim_lapsed() or await self._claim_new()
+        except QueueLost:
+            await self._connection.ensure_group(self._keys.ended, ENDED_GROUP)
+            return []
+
+    async def timeline(self, request_id: str) -> Timeline | None:
+        """The timeline of a request; None where its journal is gone or damaged."""
+        try:
+            return await read_timeline(self._connection, self._keys, request_id)
+        except (UnknownReference, RequestFailed):
+            return None
+
+    async def done(self, entries: list[bytes]) -> None:
+        """These are recorded."""
+        async with (
+            map_redis_errors(),
+            self._connection.commands.pipeline(transaction=True) as pipe,
+        ):
+            pipe.xack(self._keys.ended, ENDED_GROUP, *entries)
+            pipe.xdel(self._keys.ended, *entries)
+            await pipe.execute()
+
+    async def _claim_new(self) -> list[tuple[bytes, str]]:
+        async with map_redis_errors():
+            answer = await self._connection.commands.xreadgroup(
+                ENDED_GROUP, self._consumer, {self._keys.ended: ">"}, count=_COUNT
+            )
+        return [_request(entry) for _, entries in answer for entry in entries]
+
+    async def _claim_lapsed(self) -> list[tuple[bytes, str]]:
+        async with map_redis_errors():
+            commands: Any = self._connection.commands
+            answer = await commands.xautoclaim(
+                self._keys.ended, ENDED_GROUP, self._consumer, _LAPSED_MS, count=_COUNT
+            )
+        return [_request(entry) for entry in answer[1] if entry[1]]
+
+
+def _request(entry: tuple[bytes, dict[bytes, bytes]]) -> tuple[bytes, str]:
+    return entry[0], entry[1].get(b"r", b"").decode(errors="replace")

@@ -1,0 +1,91 @@
+"""Every end is recorded, by one gateway, whatever ended the request and whoever dies."""
+
+import pytest
+
+from gateway.records.recorder import Recorder
+from glm4v.broker import Broker, Connection, Keys
+from glm4v.broker import ended_requests as module
+from glm4v.broker.connection import script_source
+from glm4v.broker.ended_requests import EndedRequests
+from glm4v.broker.timeline import Timeline
+from glm4v.internal.v1 import journal_pb2 as pb
+
+JOB = pb.Job(fingerprint="m", prompt_ids=[1, 2], timeout_ms=60_000, orphan_timeout_ms=60_000)
+
+
+@pytest.fixture
+async def broker(connection: Connection, keys: Keys) -> Broker:
+    found = Broker(connection, keys, max_open_requests=100, result_ttl_s=60)
+    await found.ready("m")
+    return found
+
+
+async def end(broker: Broker, request_id: str) -> None:
+    job = pb.Job(request_id=request_id, content_digest=request_id.encode())
+    job.MergeFrom(JOB)
+    await broker.submit(job, None)
+    await broker.close_request(request_id, pb.JournalEnd(kind=pb.END_KIND_CANCELLED))
+
+
+async def test_an_end_is_recorded_once_by_one_of_two_gateways(
+    broker: Broker, connection: Connection, keys: Keys
+) -> None:
+    found: list[Timeline] = []
+    gateways = [Recorder(EndedRequests(connection, keys), [found.append]) for _ in range(2)]
+    for number in range(5):
+        await end(broker, f"r{number}")
+    for each in gateways * 3:
+        await each.record()
+    assert sorted(each.job.request_id for each in found) == [f"r{number}" for number in range(5)]
+    assert {each.end_reason for each in found} == {"cancelled"}
+    assert await connection.commands.xlen(keys.ended) == 0
+
+
+async def test_what_a_dead_gateway_claimed_is_recorded_by_another(
+    broker: Broker, connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, living = EndedRequests(connection, keys), EndedRequests(connection, keys)
+    await dead.claim()  # creates the group
+    await end(broker, "r")
+    assert [request_id for _, request_id in await dead.claim()] == ["r"]
+    assert await living.claim() == []
+    monkeypatch.setattr(module, "_LAPSED_MS", 0)
+    assert [request_id for _, request_id in await living.claim()] == ["r"]
+
+
+async def test_a_request_that_cannot_be_recorded_stops_nothing(
+    broker: Broker, connection: Connection, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    found: list[Timeline] = []
+
+    def fail(timeline: Timeline) -> None:
+        raise ValueError("a sink's own fault")
+
+    recorder = Recorder(EndedRequests(connection, keys), [fail, found.append])
+    await recorder.record()
+    await end(broker, "r")
+    await connection.commands.xadd(keys.ended, {"foreign": "entry"})
+    await connection.commands.xadd(keys.ended, {"r": "gone"})
+    await recorder.record()
+    assert [each.job.request_id for each in found] == ["r"]
+    assert "request=r could not be recorded" in caplog.text
+    assert await connection.commands.xlen(keys.ended) == 0
+
+
+async def test_a_foreign_value_keeps_no_request_from_ending(
+    broker: Broker, connection: Connection, keys: Keys
+) -> None:
+    await connection.commands.set(keys.ended, "of another program")
+    await end(broker, "r")
+    assert await connection.commands.zcard(keys.open_requests) == 0
+
+
+async def test_the_stream_is_bounded_without_gateways(
+    broker: Broker, connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = script_source("prelude") + script_source("close")
+    bounded = connection.commands.register_script(text.replace("MAX_ENDED = 10000", "MAX_ENDED = 10"))
+    monkeypatch.setitem(connection.scripts, "close", bounded)
+    for number in range(250):
+        await end(broker, f"r{number}")
+    assert 10 <= await connection.commands.xlen(keys.ended) < 250
