@@ -84,7 +84,9 @@ async def test_the_stream_is_bounded_without_gateways(
     broker: Broker, connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = script_source("prelude") + script_source("close")
-    bounded = connection.commands.register_script(text.replace("MAX_ENDED = 10000", "MAX_ENDED = 10"))
+    bounded = connection.commands.register_script(
+        text.replace("MAX_ENDED = 10000", "MAX_ENDED = 10")
+    )
     monkeypatch.setitem(connection.scripts, "close", bounded)
     for number in range(250):
         await end(broker, f"r{number}")

@@ -1,5 +1,6 @@
 """docs/protocol.md lists every key and every script."""
 
+import hashlib
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -9,7 +10,7 @@ from glm4v.broker.keys import Keys
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
 PLACES = {"fingerprint": "MODEL", "digest": "DIGEST", "request_id": "REQUEST", "reader": "GATEWAY"}
-PLACES |= {"queue": "lm:MODEL", "client": "CLIENT"}
+PLACES |= {"queue": "lm:MODEL", "client": "CLIENT", "owner": "OWNER"}
 
 
 def first_column(heading: str) -> set[str]:
@@ -29,6 +30,7 @@ def all_keys() -> set[str]:
         if callable(member):
             names = member.__code__.co_varnames[1 : member.__code__.co_argcount]
             member = member(*(PLACES[each] for each in names))
+            member = member.replace(hashlib.sha256(b"OWNER").hexdigest(), "OWNER")
         found.add(member)
     return found
 
