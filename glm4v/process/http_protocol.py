@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from glm4v.process.server_options import max_connections
 
-_MAX_HEAD_BYTES = 64 * 2**10
+MAX_HEAD_BYTES = 64 * 2**10
 # A client that has vanished: as long as gRPC's keepalive gives it.
 _IDLE_S, _INTERVAL_S, _PROBES = 30, 10, 3
 
@@ -66,12 +66,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES:
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
             self.transport.abort()
 
     def on_message_begin(self) -> None:
-        """The first byte of a request, maybe behind another one."""
-        self._await_head()
+        """The first byte of a request: of a connection, or behind another one."""
+        if not self._in_head:
+            self._await_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:

@@ -119,7 +119,12 @@ class ScriptedWorker:
         return resumed.job
 
     async def say(
-        self, lease: RequestLease, text: str | bytes, end: pb.JournalEnd | None = None
+        self,
+        lease: RequestLease,
+        text: str | bytes,
+        end: pb.JournalEnd | None = None,
+        *,
+        logprob: float | None = None,
     ) -> str:
         """Append a token for each byte, in one step; the broker's answer."""
         ids = list(text.encode() if isinstance(text, str) else text)
@@ -129,6 +134,10 @@ class ScriptedWorker:
             end.at_ms = end.at_ms or now_ms()
             end.token_count = first + len(ids)
         tokens = pb.JournalTokens(ids=ids, at_ms=now_ms()) if ids else None
+        if tokens is not None and logprob is not None:
+            for token_id in ids:
+                chosen = api.Logprob(token_id=token_id, logprob=logprob)
+                tokens.logprobs.add(chosen=chosen, top=[chosen])
         [answer] = await self._queue.append([Append(lease, first, tokens, end)])
         return answer
 
@@ -153,6 +162,11 @@ def now_ms() -> int:
 def length_end() -> pb.JournalEnd:
     """As long as it may be."""
     return pb.JournalEnd(kind=pb.END_KIND_LENGTH)
+
+
+def failed_end(code: str, message: str) -> pb.JournalEnd:
+    """An error, with the name of its gRPC status."""
+    return pb.JournalEnd(kind=pb.END_KIND_FAILED, code=code, message=message)
 
 
 Call = (

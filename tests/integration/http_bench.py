@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx
 
+from gateway.access.caller import Caller
 from gateway.doors.http.app import make_app
 from gateway.doors.http.listener import HttpListener
+from gateway.facade import Gateway
 from glm4v.broker import Connection, Keys
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.local.preflight import free_port
@@ -21,25 +23,30 @@ from tests.integration.gateway_bench import MAX_IMAGE_BYTES, gateway_of, running
 LIMITS = CallLimits(max_message_bytes=2 * MAX_IMAGE_BYTES, receive_timeout_s=2)
 
 
+CHAT = "/v1/chat/completions"
+
+
 class RunningHttp:
     """One listener, its health, and a client of it."""
 
-    def __init__(self, listener: HttpListener, health: Health, client: httpx.AsyncClient) -> None:
+    def __init__(
+        self, listener: HttpListener, gateway: Gateway, health: Health, client: httpx.AsyncClient
+    ) -> None:
         self.listener = listener
+        self.gateway = gateway
+        self.caller = Caller()
         self.health = health
         self.client = client
-        self.url = str(client.base_url)
 
-    async def chat(self, **body: Any) -> httpx.Response:
-        """A chat completion that is not streamed; one message unless told otherwise."""
-        return await self.client.post("/v1/chat/completions", json=chat_body(**body))
+    async def chat(
+        self, content: Any = "hello", headers: dict[str, str] | None = None, **body: Any
+    ) -> httpx.Response:
+        """A chat completion, as a whole; one message unless told otherwise."""
+        return await self.client.post(CHAT, json=chat_body(content, **body), headers=headers)
 
     async def stream(self, headers: dict[str, str] | None = None, **body: Any) -> bytes:
         """All bytes of a streamed chat completion."""
-        response = await self.client.post(
-            "/v1/chat/completions", json=chat_body(stream=True, **body), headers=headers
-        )
-        return response.content
+        return (await self.chat(headers=headers, stream=True, **body)).content
 
 
 @asynccontextmanager
@@ -63,14 +70,14 @@ async def running_http(
         health.set_serving(True)
         try:
             async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20) as client:
-                yield RunningHttp(listener, health, client)
+                yield RunningHttp(listener, gateway, health, client)
         finally:
             await listener.stop(0)
 
 
-def chat_body(text: str = "hello", **fields: Any) -> dict[str, Any]:
+def chat_body(content: Any = "hello", **fields: Any) -> dict[str, Any]:
     """The body of a chat completion."""
-    return {"messages": [{"role": "user", "content": text}], **fields}
+    return {"messages": [{"role": "user", "content": content}], **fields}
 
 
 def payloads(stream: bytes) -> list[Any]:

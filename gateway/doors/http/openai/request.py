@@ -12,7 +12,7 @@ from gateway.doors.http.openai.body import (
     ResponseFormat,
     StructuredOutputs,
 )
-from gateway.doors.http.openai.unserved import refuse_unserved
+from gateway.doors.http.openai.unserved import REFUSED, refuse_unserved
 from glm4v.client.options import GenerateOptions, build_request
 from glm4v.errors import InvalidRequest
 from glm4v.v1 import inference_pb2 as api
@@ -31,7 +31,7 @@ _MAX_HEADER = 1000
 _HARMLESS = frozenset(
     {
         *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"),
-        *("parallel_tool_calls", "tool_choice", "tools", "modalities", "skip_special_tokens"),
+        *("parallel_tool_calls", "tool_choice", "modalities", "skip_special_tokens"),
         *("spaces_between_special_tokens", "add_generation_prompt", "add_special_tokens"),
     }
 )
@@ -63,7 +63,7 @@ def to_request(body: ChatBody) -> api.GenerateRequest:
 
 def ignored_fields(body: ChatBody) -> dict[str, str]:
     """A header that names the fields of a body that are not known here, as far as it can."""
-    names = [name for name in body.model_extra or {} if name not in _HARMLESS]
+    names = [name for name in body.model_extra or {} if name not in _HARMLESS | REFUSED.keys()]
     listed = ", ".join(name for name in names if _NAME.fullmatch(name))
     return {"x-ignored-parameters": listed[:_MAX_HEADER]} if listed else {}
 

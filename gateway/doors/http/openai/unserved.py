@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.doors.http.errors import InvalidField
 
-_REFUSED = {
+REFUSED = {
     "tools": "tools are not served",
     "functions": "tools are not served",
     "audio": "audio is not served",
@@ -29,7 +29,7 @@ _NOTHING: tuple[Any, ...] = (None, False, "", 0, [], {})
 
 def refuse_unserved(fields: Mapping[str, Any]) -> None:
     """Refuse a field that is not served, unless its value asks for nothing."""
-    for name, why in _REFUSED.items():
+    for name, why in REFUSED.items():
         if fields.get(name) not in _NOTHING:
             raise InvalidField(name, f"{why}; leave it out")
     modalities = fields.get("modalities")
