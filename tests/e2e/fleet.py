@@ -104,6 +104,10 @@ class Fleet:
         """Where a service listens, as gRPC wants it."""
         return self._listen_at.get(name, f"unix:{self._folder / name}.sock")
 
+    def http_path(self, name: str = "gateway") -> str:
+        """The path of the socket on which a gateway serves HTTP."""
+        return str(self._folder / f"{name}.http")
+
     def pid(self, name: str) -> int:
         """Process id of Redis, or of a service's present life."""
         return self.redis.pid if name == "redis" else self._pids[name]
@@ -235,7 +239,11 @@ class Fleet:
             "GLM4V_METRICS_LISTEN": f"unix:{self._metrics_socket(name)}",
             "GLM4V_LEASE_S": str(LEASE_S),
             "GLM4V_DTYPE": "float32",  # 16-bit weights round differently in batches of other sizes
-            **({} if name.startswith("gateway") else {"GLM4V_THREADS": "1"}),
+            **(
+                {"GLM4V_HTTP_LISTEN": f"unix:{self.http_path(name)}"}
+                if name.startswith("gateway")
+                else {"GLM4V_THREADS": "1"}
+            ),
             **self._extra,
             **self._variants.get(name.partition("-")[2], {}),
         }

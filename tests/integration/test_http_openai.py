@@ -219,7 +219,7 @@ async def test_a_conversation_keeps_its_roles(http: RunningHttp, worker: Scripte
     _, job = await answered(http, worker, "a", messages=messages)
     count = api.CountTokensRequest()
     for role, text in zip((1, 2, 3, 2), ("be brief", "hello", "hi", "bye"), strict=True):
-        count.messages.add(role=role).parts.add(text=text)  # type: ignore[arg-type]
+        count.messages.add(role=role).parts.add(text=text)
     expected = await http.gateway.count_tokens(http.caller, count)
     assert list(job.prompt_ids) == list(expected.prompt_ids)
 
