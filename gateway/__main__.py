@@ -18,7 +18,7 @@ with extra("gateway"):
     from gateway.streaming.follow import RequestFollower
     from gateway.text.tokenizer import Tokenizer
     from glm4v.api_keys import ApiKeys
-    from glm4v.broker import Broker, Connection, Keys
+    from glm4v.broker import Broker, Keys
     from glm4v.broker.queue_lengths import queue_lengths
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.host.allocator import limit_arenas
@@ -27,6 +27,7 @@ with extra("gateway"):
     from glm4v.process.exposure import check_exposure
     from glm4v.process.grpc_listener import GrpcListener
     from glm4v.process.listener import Listener
+    from glm4v.process.redis_connection import connect
     from glm4v.process.service import Process, main
     from glm4v.process.settings import GatewaySettings
     from glm4v.process.tls import tls_files
@@ -50,7 +51,7 @@ def build(settings: GatewaySettings) -> Process:
         default_deadline_s=settings.default_deadline_s,
         max_deadline_s=settings.max_deadline_s,
     )
-    connection = Connection(settings.redis_url.get_secret_value())
+    connection = connect(settings)
     keys = Keys(settings.namespace)
     broker = Broker(
         connection,

@@ -9,7 +9,7 @@ from glm4v.process.extras import extra
 with extra("worker"):
     import anyio.to_thread
 
-    from glm4v.broker import Connection, Keys
+    from glm4v.broker import Keys
     from glm4v.broker.blobs import Blobs
     from glm4v.broker.keys import lm_queue
     from glm4v.broker.lm_queue import LmQueue
@@ -17,6 +17,7 @@ with extra("worker"):
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import Device, DeviceOptions, open_device
     from glm4v.process.grpc_listener import GrpcListener
+    from glm4v.process.redis_connection import connect
     from glm4v.process.service import Process, main
     from glm4v.process.settings import LmSettings
     from lm_worker.assembly import EngineConfig, build_engine
@@ -26,7 +27,12 @@ with extra("worker"):
     from lm_worker.model.cache_size import cache_blocks
     from lm_worker.model.layers import Shard
     from lm_worker.parallel import follower
-    from lm_worker.parallel.group import RankConfig, RankProcesses, rank_from_env
+    from lm_worker.parallel.group import (
+        RankConfig,
+        RankProcesses,
+        host_from_env,
+        rank_from_env,
+    )
     from lm_worker.publisher import Publisher
     from lm_worker.worker import Worker
 
@@ -37,10 +43,12 @@ def build(settings: LmSettings) -> Process:
     size = settings.tensor_parallel
     checkpoint.spec.check_ranks(size)
     rank = rank_from_env(os.environ, size)
-    children = RankProcesses(size) if size > 1 and rank is None else None
+    children = None
+    if size > 1 and rank is None:
+        children = RankProcesses(size, host_from_env(os.environ, size))
     rank = children.config if children else rank
     device = _device(settings, checkpoint, rank)
-    connection = Connection(settings.redis_url.get_secret_value())
+    connection = connect(settings)
     keys = Keys(settings.namespace)
     queue = LmQueue(
         connection,
@@ -148,7 +156,7 @@ _SWITCH_INTERVAL_S = 0.0005
 def run() -> None:
     """Run rank 0, or the rank that the environment names."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    if int(os.environ.get("RANK") or 0) > 0:
+    if int(os.environ.get("RANK") or os.environ.get("NODE_RANK") or 0) > 0:
         follower.main()
     else:
         main(LmSettings, build)

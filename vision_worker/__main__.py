@@ -5,7 +5,7 @@ from glm4v.process.extras import extra
 with extra("worker"):
     import anyio.to_thread
 
-    from glm4v.broker import Connection, Keys
+    from glm4v.broker import Keys
     from glm4v.broker.blobs import Blobs
     from glm4v.broker.keys import vision_queue
     from glm4v.broker.vision_queue import VisionQueue
@@ -14,6 +14,7 @@ with extra("worker"):
     from glm4v.device import DeviceOptions, open_device
     from glm4v.images import ImageLimits
     from glm4v.process.grpc_listener import GrpcListener
+    from glm4v.process.redis_connection import connect
     from glm4v.process.service import Process, main
     from glm4v.process.settings import VisionSettings
     from vision_worker.decoders import Decoders
@@ -33,7 +34,7 @@ def build(settings: VisionSettings) -> Process:
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     decoders = Decoders(limits, checkpoint.spec.vision.image_size, quick=_DECODERS)
     encoder = Encoder(checkpoint, device, decoders, arbiter=device.arbiter(settings.cpu_arbiter))
-    connection = Connection(settings.redis_url.get_secret_value())
+    connection = connect(settings)
     keys = Keys(settings.namespace)
     queue = VisionQueue(
         connection,

@@ -95,14 +95,19 @@ class Connection:
     """Connections to one Redis of any kind that `redis_url` supports.
 
     Short commands, large values and blocking reads use separate connections, so that neither a
-    blocking read nor a 13 MB embedding delays a token.
+    blocking read nor a 13 MB embedding delays a token. Embeddings may have a Redis of their own.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, embeddings_url: str = "") -> None:
         self._address = address_of(url)
         self.commands = open_redis(url, connections=32, socket_timeout_s=CALL_TIMEOUT_S)
         self.blocking = open_redis(url, connections=4, socket_timeout_s=BLOCK_S + CALL_TIMEOUT_S)
         self.bulk = open_redis(url, connections=4, socket_timeout_s=4 * CALL_TIMEOUT_S)
+        self.embeddings = self.bulk
+        if embeddings_url:
+            self.embeddings = open_redis(
+                embeddings_url, connections=4, socket_timeout_s=4 * CALL_TIMEOUT_S
+            )
         self.scripts: dict[str, AsyncScript] = {
             name: self.commands.register_script(script_source("prelude") + script_source(name))
             for name in _SCRIPTS
@@ -152,7 +157,10 @@ class Connection:
 
     async def close(self) -> None:
         """Close all connections."""
-        for client in (self.commands, self.blocking, self.bulk):
+        clients = [self.commands, self.blocking, self.bulk]
+        if self.embeddings is not self.bulk:
+            clients.append(self.embeddings)
+        for client in clients:
             await close_redis(client)
 
 

@@ -8,7 +8,7 @@ redis+cluster://[user:password@]host:port     also rediss+cluster:// (TLS); any 
 
 import asyncio
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
@@ -22,6 +22,15 @@ from glm4v.errors import ConfigurationError
 CALL_TIMEOUT_S = 5.0  # for commands that do not block
 KINDS = "redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or rediss+cluster://"
 _SENTINEL_PORT = 26379
+
+
+def with_credentials(url: str, username: str | None, password: str | None) -> str:
+    """The URL with credentials, unless it has some, is a socket's, or there are none."""
+    scheme, separator, rest = url.partition("://")
+    if not (username or password) or "@" in rest or scheme == "unix":
+        return url
+    account = ":".join(quote(part or "", safe="") for part in (username, password))
+    return f"{scheme}{separator}{account}@{rest}"
 
 
 class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):

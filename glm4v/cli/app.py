@@ -25,6 +25,7 @@ from glm4v.cli.settings import settings
 from glm4v.cli.tiny import tiny
 from glm4v.cli.top import top
 from glm4v.cli.up import up
+from glm4v.cli.verify import verify
 from glm4v.errors import Glm4vError
 from glm4v.process.extras import EXTRAS, what_to_install
 from glm4v.status import bounded
@@ -41,6 +42,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "settings": settings,
     "tiny": tiny,
     "top": top,
+    "verify": verify,
 }
 _PLUGINS = "glm4v.commands"  # entry points of packages that import this one
 _USAGE_EXIT = 2

@@ -1,5 +1,6 @@
 """The Redis of a deployment, for subcommands of operators."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -42,9 +43,11 @@ async def open_deployment(
     """Connect to the Redis of a deployment; raises Unavailable and ConfigurationError."""
     # Imported here: the other subcommands work without Redis.
     from glm4v.broker import Connection, Keys
+    from glm4v.broker.redis_url import with_credentials
 
     found = _DEFAULT if redis_url else _find_instance()
-    connection = Connection(redis_url or found.redis_url)
+    account = (os.environ.get(f"GLM4V_REDIS_{part}") for part in ("USERNAME", "PASSWORD"))
+    connection = Connection(with_credentials(redis_url or found.redis_url, *account))
     try:
         await connection.check()
         yield connection, Keys(namespace or found.namespace)

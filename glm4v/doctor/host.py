@@ -33,7 +33,7 @@ def examine_redis(system: System, report: Report) -> None:
     try:
         url = system.environment.get(_REDIS_URL)
         if url is not None:
-            report.add("redis", asyncio.run(_answering(url)))
+            report.add("redis", asyncio.run(_answering(url, system.environment)))
         else:
             report.add("redis", _embedded(system))
     except ModuleNotFoundError as error:
@@ -47,10 +47,12 @@ def examine_redis(system: System, report: Report) -> None:
         report.lack([Missing(str(error), fix, EVERY_PROCESS)])
 
 
-async def _answering(url: str) -> str:
+async def _answering(url: str, environment: Mapping[str, str]) -> str:
     from glm4v.broker import Connection
+    from glm4v.broker.redis_url import with_credentials
 
-    connection = Connection(url)
+    account = (environment.get(f"GLM4V_REDIS_{part}") for part in ("USERNAME", "PASSWORD"))
+    connection = Connection(with_credentials(url, *account))
     try:
         await connection.check()
     finally:

@@ -1,6 +1,7 @@
 """Checks before a cluster starts, with errors in terms of the command's options."""
 
 import fcntl
+import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,12 +9,19 @@ from typing import IO
 
 from glm4v.api_keys.key_file import read_key_files
 from glm4v.broker import Connection
+from glm4v.broker.redis_url import with_credentials
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.errors import ConfigurationError, Overloaded, Unavailable
 from glm4v.local.redis_launch import missing_bytes
 from glm4v.process.exposure import check_exposure
 from glm4v.process.listen_address import bind_error
-from glm4v.process.settings import PROCESSES, GatewaySettings, LmSettings, read_settings
+from glm4v.process.settings import (
+    PROCESSES,
+    GatewaySettings,
+    LmSettings,
+    read_settings,
+    variable_of,
+)
 
 
 def check_settings(environment: Mapping[str, str]) -> None:
@@ -63,8 +71,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def check_redis(url: str) -> None:
-    """Raises Unavailable or ConfigurationError unless Redis answers at a URL."""
-    connection = Connection(url)
+    """Raises Unavailable or ConfigurationError unless Redis answers at a URL, with the credentials
+    of the environment."""
+    account = (os.environ.get(variable_of(f"redis_{part}")) for part in ("username", "password"))
+    connection = Connection(with_credentials(url, *account))
     try:
         await connection.check()
     finally:

@@ -33,6 +33,16 @@ class ServiceSettings(BaseSettings):
         "unix:///PATH), Sentinels (redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/0) or a node of a "
         "cluster (redis+cluster://, rediss+cluster://); it may contain a password",
     )
+    embeddings_redis_url: SecretStr | None = Field(
+        None,
+        description="Redis of embeddings, in the same forms; unset, they are in that of redis_url",
+    )
+    redis_username: str = Field(
+        "", description="user of both Redis, where their URLs have no credentials"
+    )
+    redis_password: SecretStr = Field(
+        SecretStr(""), description="password of both Redis, where their URLs have no credentials"
+    )
     namespace: str = Field(
         "glm4v",
         pattern=NAMESPACE,

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import DeviceOptions, open_device
@@ -16,7 +17,15 @@ from glm4v.telemetry.log import start_log
 from lm_worker.model.layers import Shard
 from lm_worker.model.runner import NO_MEMORY, Runner, to_tensor
 from lm_worker.parallel.commands import AddImage, CommandDecoder, DropImage, Heartbeat, Stop
-from lm_worker.parallel.group import LOAD_TIMEOUT_S, RankConfig, init_group, rank_from_env
+from lm_worker.parallel.group import (
+    LOAD_TIMEOUT_S,
+    WATCH_INTERVAL_S,
+    RankConfig,
+    RankProcesses,
+    host_from_env,
+    init_group,
+    rank_from_env,
+)
 from lm_worker.plan import StepPlan
 
 log = logging.getLogger(__name__)
@@ -66,34 +75,51 @@ def run_commands(runner: Runner, group: ProcessGroup) -> None:
 
 
 def main() -> None:
-    """Run as a child of rank 0 (`RANK ADDRESS` given), or with a rank from the environment."""
+    """Run as a child (`RANK ADDRESS LOCAL_RANK LOCAL_SIZE` given), or as the environment says."""
     run_and_exit(_run)
 
 
 def _run() -> None:
     settings = read_settings(LmSettings)
     start_log(settings.log_level)
-    if len(sys.argv) == 3:
+    size = settings.tensor_parallel
+    # Whoever stops the group signals all of it at once; rank 0 still drains and needs this rank.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if len(sys.argv) == 5:
         _die_with_parent()
-        rank, size = int(sys.argv[1]), settings.tensor_parallel
-        config: RankConfig | None = RankConfig(rank, size, sys.argv[2], rank, size)
-    else:
-        config = rank_from_env(os.environ, settings.tensor_parallel)
-    assert config is not None, "a follower needs a rank"
-    follow(settings, config)
+        rank, address, local_rank, local_size = sys.argv[1:]
+        return follow(
+            settings, RankConfig(int(rank), size, address, int(local_rank), int(local_size))
+        )
+    config = rank_from_env(os.environ, size)
+    if config is None:
+        config = host_from_env(os.environ, size)
+        assert config is not None, "a follower needs a rank"
+        children = RankProcesses(size, config)
+        threading.Thread(target=_exit_with, args=[children], name="ranks", daemon=True).start()
+    return follow(settings, config)
+
+
+def _exit_with(children: RankProcesses) -> None:
+    """Exit when another rank of this host fails: rank 0 notices that this one is gone."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(WATCH_INTERVAL_S)
+            children.check()
+
+    run_and_exit(watch)
 
 
 def _die_with_parent() -> None:
-    """Exit when rank 0 does: it holds the other end of our standard input."""
+    """Exit when the first rank of this host does: it holds the other end of our standard input."""
 
     def watch() -> None:
         sys.stdin.buffer.read()
         os._exit(1)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
-    # Sent to the whole process group; rank 0 still drains and needs this rank.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The processes of a tensor-parallel group: how they find each other and exit together.
 
-On one host rank 0 starts the others. On several hosts each rank is started from outside, with
-torchrun's RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+On one host rank 0 starts the others. On several hosts either one process is started on each, with
+torchrun's NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT, and starts the other ranks of its host;
+or each rank is started from outside, with torchrun's RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ LOAD_TIMEOUT_S = 1800.0  # for all ranks to read their weights
 # A silent rank is noticed when the call after the next heartbeat fails, so the shares sum to 1.
 HEARTBEAT_SHARE = 1 / 3  # of rank_timeout_s: between two heartbeats
 _CALL_SHARE = 2 / 3  # of rank_timeout_s: for one call
-_WATCH_INTERVAL_S = 0.2
+WATCH_INTERVAL_S = 0.2
 _STOP_TIMEOUT_S = 2.0
 
 
@@ -50,7 +51,7 @@ def rank_from_env(environment: Mapping[str, str], tensor_parallel: int) -> RankC
     """
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
     given = [name for name in names if environment.get(name)]
-    if not given:
+    if not given or environment.get("NNODES"):  # that is for `host_from_env`
         return None
     if len(given) < len(names):
         missing = ", ".join(name for name in names if name not in given)
@@ -69,8 +70,37 @@ def rank_from_env(environment: Mapping[str, str], tensor_parallel: int) -> RankC
         raise ConfigurationError(
             f"LOCAL_RANK={local_rank} LOCAL_WORLD_SIZE={local_size} do not match WORLD_SIZE={size}"
         )
-    host, port = environment["MASTER_ADDR"], environment.get("MASTER_PORT") or MASTER_PORT
-    return RankConfig(rank, size, f"tcp://{host}:{port}", local_rank, local_size)
+    return RankConfig(rank, size, _master(environment), local_rank, local_size)
+
+
+def host_from_env(environment: Mapping[str, str], tensor_parallel: int) -> RankConfig | None:
+    """The first rank of this host if one process is started on each of several hosts, else None.
+
+    NODE_RANK 0 is the host of rank 0. All hosts have the same number of ranks.
+    Raises ConfigurationError if the variables contradict each other or `tensor_parallel`.
+    """
+    names = ("NNODES", "NODE_RANK", "MASTER_ADDR")
+    if not environment.get("NNODES"):
+        return None
+    if missing := [name for name in names if not environment.get(name)]:
+        raise ConfigurationError(f"NNODES set, but not {', '.join(missing)}; set all or none")
+    try:
+        hosts, host = int(environment["NNODES"]), int(environment["NODE_RANK"])
+    except ValueError as error:
+        raise ConfigurationError(f"NNODES and NODE_RANK must be numbers: {error}") from None
+    if hosts < 1 or tensor_parallel % hosts or not 0 <= host < hosts:
+        raise ConfigurationError(
+            f"NNODES={hosts} NODE_RANK={host} do not match GLM4V_TENSOR_PARALLEL={tensor_parallel}"
+        )
+    local_size = tensor_parallel // hosts
+    return RankConfig(
+        host * local_size, tensor_parallel, _master(environment), local_size=local_size
+    )
+
+
+def _master(environment: Mapping[str, str]) -> str:
+    port = environment.get("MASTER_PORT") or MASTER_PORT
+    return f"tcp://{environment['MASTER_ADDR']}:{port}"
 
 
 def init_group(config: RankConfig, device: Device, rank_timeout_s: float) -> ProcessGroup:
@@ -88,37 +118,41 @@ def init_group(config: RankConfig, device: Device, rank_timeout_s: float) -> Pro
 
 
 class RankProcesses:
-    """Ranks above 0 on this host: child processes of rank 0 that exit with it."""
+    """A host's ranks above its first: child processes of that one, which exit with it.
 
-    def __init__(self, size: int) -> None:
+    `first` is the first rank of one of several hosts; None starts a group of `size` on this host.
+    """
+
+    def __init__(self, size: int, first: RankConfig | None = None) -> None:
         self._folder = TemporaryFolder("ranks")
-        self.config = RankConfig(0, size, (self._folder.path / "meeting").as_uri(), local_size=size)
-        self._processes = [self._start(rank) for rank in range(1, size)]
+        meeting = (self._folder.path / "meeting").as_uri()
+        self.config = first or RankConfig(0, size, meeting, local_size=size)
+        self._processes = [self._start(local) for local in range(1, self.config.local_size)]
 
-    def _start(self, rank: int) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable,
-            "-m",
-            "lm_worker.parallel.follower",
-            str(rank),
-            self.config.address,
-        ]
+    def _start(self, local_rank: int) -> subprocess.Popen[bytes]:
+        place = (self.config.rank + local_rank, self.config.address, local_rank)
+        command = [sys.executable, "-m", "lm_worker.parallel.follower", *map(str, place)]
+        command.append(str(self.config.local_size))
         return subprocess.Popen(command, stdin=subprocess.PIPE)  # they exit when it closes
 
     async def watch(self) -> None:
         """Run until cancelled; raises Unavailable if a rank exits."""
         while True:
-            for rank, process in enumerate(self._processes, 1):
-                if process.poll() is not None:
-                    raise Unavailable(
-                        f"rank {rank} exited with code {process.returncode}; stopping the "
-                        "tensor-parallel group"
-                    )
-            await asyncio.sleep(_WATCH_INTERVAL_S)
+            self.check()
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
+    def check(self) -> None:
+        """Raise Unavailable if a rank has exited without being told to."""
+        for rank, process in enumerate(self._processes, self.config.rank + 1):
+            if process.poll():
+                raise Unavailable(
+                    f"rank {rank} exited with code {process.returncode}; stopping the "
+                    "tensor-parallel group"
+                )
 
     def stop(self, *, told: bool) -> None:
         """Kill the ranks, after a grace period if they were told to stop; they keep no state."""
-        for rank, process in enumerate(self._processes, 1):
+        for rank, process in enumerate(self._processes, self.config.rank + 1):
             if process.poll():
                 log.error("rank %d exited with code %d", rank, process.returncode)
         deadline = time.monotonic() + (_STOP_TIMEOUT_S if told else 0.0)

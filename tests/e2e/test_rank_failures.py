@@ -28,7 +28,7 @@ RANK_TIMEOUT_S = 6.0
 MARGIN_S = 15.0  # for a machine that is busy with other things
 LONG = 400  # tokens
 
-PLACED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+PLACED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NNODES", "NODE_RANK")
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +59,20 @@ async def broker(redis: str) -> AsyncIterator[Broker]:
     await connection.close()
 
 
+def _number(place: dict[str, str]) -> str:
+    return place.get("RANK") or place.get("NODE_RANK") or "0"
+
+
 class Worker:
     """One process of a group, rank 0 unless it is placed elsewhere."""
 
     def __init__(self, model: Path, redis: str, folder: Path, place: dict[str, str]) -> None:
-        self.log = folder / f"rank{place.get('RANK', 0)}.log"
+        self.log = folder / f"rank{_number(place)}.log"
         environment = {k: v for k, v in os.environ.items() if k not in PLACED}
         environment |= {
             "GLM4V_MODEL": str(model),
             "GLM4V_REDIS_URL": redis,
-            "GLM4V_LISTEN": f"unix:{folder}/rank{place.get('RANK', 0)}.sock",
+            "GLM4V_LISTEN": f"unix:{folder}/rank{_number(place)}.sock",
             "GLM4V_DTYPE": "float32",
             "GLM4V_THREADS": "1",
             "GLM4V_KV_CACHE_BYTES": str(16 * 2**20),
@@ -217,6 +221,30 @@ async def test_ranks_placed_by_the_environment_answer_and_end_together(
         first.process.terminate()
         assert first.process.wait(MARGIN_S) == 0
         assert second.process.wait(RANK_TIMEOUT_S + MARGIN_S) == 0
+
+
+async def test_two_hosts_of_two_ranks_answer_and_a_lost_rank_of_the_second_ends_both(
+    model: Path, redis: str, broker: Broker, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    place["GLM4V_TENSOR_PARALLEL"] = "4"
+    with (
+        started(model, redis, tmp_path, {"NODE_RANK": "0", **place}) as first,
+        started(model, redis, tmp_path, {"NODE_RANK": "1", **place}) as second,
+    ):
+        first.wait_until_ready()
+        assert (len(first.followers), len(second.followers)) == (1, 1)
+        await broker.submit(job(model, "golden", 20), None)
+        golden = open_golden("bundled")["text/greedy_tokens"].tolist()
+        assert await first_tokens(broker, "golden", 20) == golden
+        second.process.terminate()  # rank 0 is the one to heed it
+        below = second.followers
+        os.kill(below[0], signal.SIGKILL)
+        assert second.process.wait(MARGIN_S) == 5  # Unavailable
+        assert "rank 3 exited with code -9" in second.read_log()
+        assert first.process.wait(RANK_TIMEOUT_S + MARGIN_S) != 0
 
 
 async def test_a_rank_elsewhere_that_is_lost_ends_the_others_and_its_work_is_taken_over(

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from glm4v.broker import Connection
+from glm4v.broker import Connection, Keys
+from glm4v.broker.blobs import Blobs
+from glm4v.broker.redis_url import with_credentials
 from glm4v.errors import ConfigurationError, Unavailable
 from glm4v.local.preflight import check_redis
+from glm4v.process.redis_connection import connect
+from glm4v.process.settings import GatewaySettings, read_settings
+from glm4v.tensor_bytes import TensorBytes
 from tests.redis_nodes import HOST, cluster, free_port, node, wait_for
 
 SERVICE = "the-master"
@@ -139,4 +144,70 @@ async def test_many_calls_share_few_connections_with_every_kind(folder: Path) ->
             connection = Connection(url)
             await connection.ping()
             assert await most_at_once(connection, port, 12) == 4, url
+            await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "username", "password", "expected"),
+    [
+        ("redis://h:1/0", "", "", "redis://h:1/0"),
+        ("redis://h:1/0", None, None, "redis://h:1/0"),
+        ("redis://h:1/0", "", "p@ss/w#rd", "redis://:p%40ss%2Fw%23rd@h:1/0"),
+        (
+            "rediss+cluster://h:1?ssl_ca_certs=/ca",
+            "u:1",
+            "p",
+            "rediss+cluster://u%3A1:p@h:1?ssl_ca_certs=/ca",
+        ),
+        ("redis+sentinel://h:1,i:2/s/0", "u", "p", "redis+sentinel://u:p@h:1,i:2/s/0"),
+        ("redis://other:one@h:1/0", "u", "p", "redis://other:one@h:1/0"),
+        ("unix:///run/redis.sock", "u", "p", "unix:///run/redis.sock"),
+    ],
+)
+def test_credentials_join_a_url_that_has_none(
+    url: str, username: str | None, password: str | None, expected: str
+) -> None:
+    assert with_credentials(url, username, password) == expected
+
+
+async def test_an_account_with_a_strange_password_is_taken_from_the_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, password = free_port(), "p@ss/w#rd:1?x=y z%41"
+    monkeypatch.setenv("GLM4V_MODEL", "/model")
+    monkeypatch.setenv("GLM4V_REDIS_URL", f"redis://{HOST}:{port}/0")
+    monkeypatch.setenv("GLM4V_REDIS_USERNAME", "glm4v")
+    monkeypatch.setenv("GLM4V_REDIS_PASSWORD", password)
+    with node(folder / "one", port) as client:
+        client.acl_setuser(
+            "glm4v", enabled=True, passwords=f"+{password}", keys="*", commands=["+@all"]
+        )
+        client.acl_setuser("default", enabled=False)
+        connection = connect(read_settings(GatewaySettings))
+        try:
+            await connection.check()
+        finally:
+            await connection.close()
+        await check_redis(f"redis://{HOST}:{port}/0")
+
+
+async def test_embeddings_may_have_a_server_of_their_own(folder: Path) -> None:
+    ports = [free_port(), free_port()]
+    with (
+        node(folder / "queues", ports[0]) as queues,
+        node(folder / "embeddings", ports[1]) as other,
+    ):
+        connection = Connection(*(f"redis://{HOST}:{port}/0" for port in ports))
+        blobs = Blobs(connection, Keys("own"))
+        tensor = TensorBytes("float32", (1, 2), b"12345678")
+        try:
+            await blobs.put_image("i", b"image")
+            await blobs.put_embedding("model", "i", tensor)
+            assert await blobs.embedding("model", "i") == tensor
+            assert await blobs.touch_embedding("model", "i")
+            assert queues.keys() == [b"{own}:image:i"]
+            assert other.keys() == [b"own:embedding:model:i"]
+            other.flushall()  # as after a restart of a server that keeps nothing
+            assert await blobs.embedding("model", "i") is None
+        finally:
             await connection.close()

@@ -3,7 +3,7 @@
 import pytest
 
 from glm4v.errors import ConfigurationError
-from lm_worker.parallel.group import RankConfig, rank_from_env
+from lm_worker.parallel.group import RankConfig, host_from_env, rank_from_env
 
 GROUP = {"WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
 
@@ -44,3 +44,29 @@ def test_variables_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         rank_from_env({**GROUP, "RANK": "1", **changes}, 4)
+
+
+HOSTS = {"NNODES": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
+
+
+def test_a_host_of_several_starts_with_the_first_of_its_ranks() -> None:
+    expected = RankConfig(4, 8, "tcp://10.0.0.1:29500", local_rank=0, local_size=4)
+    assert host_from_env({**HOSTS, "NODE_RANK": "1"}, 8) == expected
+    assert host_from_env({"NODE_RANK": "1"}, 8) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"MASTER_ADDR": ""}, "but not MASTER_ADDR"),
+        ({"NODE_RANK": ""}, "but not NODE_RANK"),
+        ({"NODE_RANK": "one"}, "must be numbers"),
+        ({"NODE_RANK": "2"}, "NODE_RANK=2 do not match GLM4V_TENSOR_PARALLEL=8"),
+        ({"NNODES": "3"}, "NNODES=3 NODE_RANK=1 do not match"),
+    ],
+)
+def test_hosts_that_contradict_each_other_are_refused(
+    changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        host_from_env({**HOSTS, "NODE_RANK": "1", **changes}, 8)
