@@ -120,7 +120,7 @@ def build(settings: GatewaySettings) -> Process:
         metrics=metrics,
     )
     lengths = partial(queue_lengths, connection, keys, checkpoint.fingerprint)
-    register_metrics(metrics, grpc_listener, lengths)
+    register_metrics(metrics, grpc_listener, lengths, broker.embedding_lookups)
     return process
 
 

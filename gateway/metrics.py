@@ -1,6 +1,6 @@
 """The metrics of a gateway."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.doors.http.listener import HttpListener
 from glm4v.broker.queue_lengths import QueueLength, QueueLengths
@@ -10,7 +10,12 @@ from glm4v.telemetry.metrics import Registry
 _Lengths = Callable[[], Awaitable[QueueLengths]]
 
 
-def register_metrics(registry: Registry, listener: GrpcListener, lengths: _Lengths) -> None:
+def register_metrics(
+    registry: Registry,
+    listener: GrpcListener,
+    lengths: _Lengths,
+    embedding_lookups: Mapping[str, int],
+) -> None:
     """Register the metrics of one gateway; those of queues are the same in all gateways."""
     registry.gauge(
         "glm4v_grpc_calls_in_progress",
@@ -22,6 +27,12 @@ def register_metrics(registry: Registry, listener: GrpcListener, lengths: _Lengt
         "Calls that have ended, by method and status; these include accepted and refused requests.",
         lambda: listener.ended_calls,
         ("method", "code"),
+    )
+    registry.counter(
+        "glm4v_embedding_lookups_total",
+        "Requests with an image, by whether its embedding was stored.",
+        lambda: {(result,): count for result, count in embedding_lookups.items()},
+        ("result",),
     )
     _register_queues(registry, lengths)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from glm4v.broker.timeline import Timeline
 
 _BAR_WIDTH = 40
+_WIDTH = 120  # columns of a file or a pipe
 
 
 def explain(
@@ -39,7 +41,8 @@ def explain(
     if as_json:
         typer.echo(json.dumps(timeline_object(found), indent=2, ensure_ascii=False))
     else:
-        Console(highlight=False).print(bars(found))
+        width = None if sys.stdout.isatty() else _WIDTH
+        Console(highlight=False, width=width).print(bars(found))
         typer.echo(_summary(found))
 
 

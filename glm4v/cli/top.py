@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from glm4v.broker.deployment_state import DeploymentState
     from glm4v.broker.worker_reports import WorkerState
 
+_WIDTH = 160  # columns of a file or a pipe
 _UNITS = {"lm": "tokens/s", "vision": "images/s"}
 _KINDS = {"lm": "language", "vision": "vision"}
 
@@ -70,7 +71,8 @@ class _Output:
     """The whole terminal, if standard output is one and `is_live`; else one text after another."""
 
     def __init__(self, *, is_live: bool) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        width = None if sys.stdout.isatty() else _WIDTH
+        self._console = Console(highlight=False, soft_wrap=True, width=width)
         self._stack = ExitStack()
         self._live: Live | None = None
         if is_live and sys.stdout.isatty():

@@ -30,12 +30,25 @@ Read = Callable[[], Values | Awaitable[Values]]
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of start times beside each histogram, which nobody queries
 
 
+_FAMILIES: dict[str, type[CounterMetricFamily] | type[GaugeMetricFamily]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+}
+
+
 @dataclass(frozen=True, slots=True)
-class _Collector:
+class Description:
+    """A metric without its values; `kind` is counter, gauge or histogram."""
+
     name: str
-    family: type[CounterMetricFamily] | type[GaugeMetricFamily]
+    kind: str
     help: str
     labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class _Collector:
+    what: Description
     read: Read
 
 
@@ -50,18 +63,19 @@ class Registry:
     def __init__(self) -> None:
         self._collectors: dict[str, _Collector] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._described: dict[str, Description] = {}
 
     def counter(self, name: str, help: str, read: Read, labels: Labels = ()) -> None:
         """Register a value that only grows; its name ends with `_total`."""
         if not name.endswith("_total"):
             raise ValueError(f"counter {name}: its name must end with _total")
-        self._add(_Collector(name, CounterMetricFamily, help, labels, read))
+        self._add(_Collector(Description(name, "counter", help, labels), read))
 
     def gauge(self, name: str, help: str, read: Read, labels: Labels = ()) -> None:
         """Register a value that goes up and down."""
         if name.endswith("_total"):
             raise ValueError(f"gauge {name}: only names of counters end with _total")
-        self._add(_Collector(name, GaugeMetricFamily, help, labels, read))
+        self._add(_Collector(Description(name, "gauge", help, labels), read))
 
     def info(self, name: str, help: str, labels: Mapping[str, str]) -> None:
         """Register facts that do not change: labels of a gauge that is always 1."""
@@ -73,7 +87,7 @@ class Registry:
         self, name: str, help: str, buckets: Sequence[float], labels: Labels = ()
     ) -> Histogram:
         """A histogram to be observed; `buckets` are upper bounds."""
-        self._check(name)
+        self._describe(Description(name, "histogram", help, labels))
         found = Histogram(name, help, labels, buckets=buckets, registry=None)
         self._histograms[name] = found
         return found
@@ -91,15 +105,21 @@ class Registry:
         snapshot.register(_Snapshot(await self.collect()))
         return generate_latest(snapshot)
 
-    def _add(self, collector: _Collector) -> None:
-        self._check(collector.name)
-        self._collectors[collector.name] = collector
+    def described(self) -> list[Description]:
+        """All metrics, in the order of their registration."""
+        return list(self._described.values())
 
-    def _check(self, name: str) -> None:
+    def _add(self, collector: _Collector) -> None:
+        self._describe(collector.what)
+        self._collectors[collector.what.name] = collector
+
+    def _describe(self, what: Description) -> None:
+        name = what.name
         if not _NAME.fullmatch(name):
             raise ValueError(f"metric {name}: its name must be glm4v_… or gen_ai_… in lower case")
-        if name in self._collectors or name in self._histograms:
+        if name in self._described:
             raise ValueError(f"metric {name} is registered already")
+        self._described[name] = what
 
 
 class _Snapshot:
@@ -119,9 +139,10 @@ async def _collect(collector: _Collector) -> Metric | None:
             values = await asyncio.wait_for(values, _READ_TIMEOUT_S)
     except Exception as error:  # one metric must not hide the others
         reason = str(error) or type(error).__name__
-        log.warning("metric %s could not be read: %s", collector.name, reason)
+        log.warning("metric %s could not be read: %s", collector.what.name, reason)
         return None
-    family = collector.family(collector.name, collector.help, labels=collector.labels)
+    what = collector.what
+    family = _FAMILIES[what.kind](what.name, what.help, labels=what.labels)
     for labels, value in (values if isinstance(values, Mapping) else {(): values}).items():
         family.add_metric([str(label) for label in labels], float(value))
     return family

@@ -53,11 +53,11 @@ async def test_metrics_tell_what_is_in_the_streams_and_how_many_clients_wait(
 ) -> None:
     registry = Registry()
     lengths = partial(queue_lengths, connection, keys, MODEL)
-    register_metrics(registry, GrpcListener("unix:unused"), lengths)
+    register_metrics(registry, GrpcListener("unix:unused"), lengths, {})
 
     async def read(*waiting: int) -> dict[str, list[float]]:
         metrics = await registry.collect()
-        found = {each.name: [sample.value for sample in each.samples] for each in metrics[2:]}
+        found = {each.name: [sample.value for sample in each.samples] for each in metrics[3:]}
         waited_s = found.pop("glm4v_queue_oldest_seconds")
         assert all(0 < each < 60 for each, jobs in zip(waited_s, waiting, strict=True) if jobs)
         assert all(each == 0 for each, jobs in zip(waited_s, waiting, strict=True) if not jobs)
