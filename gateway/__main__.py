@@ -11,6 +11,7 @@ with extra("gateway"):
     from gateway.admission.sampling import read_defaults
     from gateway.doors.grpc_services import register
     from gateway.doors.http.app import make_app
+    from gateway.doors.http.dialect import Dialect
     from gateway.doors.http.listener import HttpListener
     from gateway.facade import Gateway, describe
     from gateway.metrics import register_http_metrics, register_metrics
@@ -99,7 +100,12 @@ def build(settings: GatewaySettings) -> Process:
         body_bytes = settings.max_image_bytes * 4 // 3 + _MESSAGE_REST
         http_listener = HttpListener(
             settings.http_listen,
-            partial(make_app, gateway=gateway, metrics=metrics),
+            partial(
+                make_app,
+                gateway=gateway,
+                metrics=metrics,
+                dialect=Dialect(settings.http_dialect),
+            ),
             replace(call_limits, max_message_bytes=body_bytes),
             authenticate=authentication.owner,
         )

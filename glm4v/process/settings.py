@@ -91,6 +91,11 @@ class GatewaySettings(ImageSettings):
         None,
         description="additional address to serve HTTP on: HOST:PORT or unix:/PATH",
     )
+    http_dialect: Literal["original", "mindie"] = Field(
+        "original",
+        description="form of TGI's and vLLM's formats where MindIE's differs: original or mindie; "
+        "a request chooses its own with the header Glm4v-Dialect",
+    )
     tls_cert: Path | None = Field(
         None,
         description="certificate of the gateway, in PEM, then those of intermediate authorities; "

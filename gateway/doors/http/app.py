@@ -7,8 +7,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.doors.http import generate, mindie, openai
 from gateway.doors.http import health as health_routes
-from gateway.doors.http import openai
+from gateway.doors.http.dialect import Dialect
 from gateway.doors.http.errors import Problem, error_response, problem_of
 from gateway.facade import Gateway
 from glm4v import __version__
@@ -16,11 +17,24 @@ from glm4v.errors import Unauthenticated
 from glm4v.process.health import Health
 from glm4v.telemetry.metrics import Registry
 
-FORMATS: tuple[Callable[[Gateway], APIRouter], ...] = (openai.make_router,)
+FORMATS: tuple[Callable[[Gateway], APIRouter], ...] = (
+    openai.make_router,
+    mindie.make_router,
+    generate.make_router,
+)
 
 
-def make_app(health: Health, *, gateway: Gateway, metrics: Registry) -> FastAPI:
-    """All formats over one gateway; `/openapi.json` describes them."""
+def make_app(
+    health: Health,
+    *,
+    gateway: Gateway,
+    metrics: Registry,
+    dialect: Dialect = Dialect.ORIGINAL,
+) -> FastAPI:
+    """All formats over one gateway; `/openapi.json` describes them.
+
+    `dialect` is that of requests that name none.
+    """
     app = FastAPI(
         title="glm4v-serve",
         description="GLM-4V over HTTP",
@@ -34,6 +48,7 @@ def make_app(health: Health, *, gateway: Gateway, metrics: Registry) -> FastAPI:
             Exception: _bug,
         },
     )
+    app.state.dialect = dialect
     app.include_router(health_routes.make_router(health, metrics))
     for make_router in FORMATS:
         app.include_router(make_router(gateway))

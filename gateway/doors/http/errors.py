@@ -67,16 +67,21 @@ class Problem:
         message: One line that says what to change.
         field: The field of the body that is wrong, if it is known.
         code: A name for programs, if the status does not say enough.
+        incident: Of a bug, in the log.
     """
 
     status: int
     message: str
     field: str | None = None
     code: str | None = None
+    incident: str | None = None
 
 
 class ErrorForm(Protocol):
     """How a format writes errors."""
+
+    def status(self, problem: Problem) -> int:
+        """The status of an answer: the problem's, or what the format has instead."""
 
     def body(self, problem: Problem) -> bytes:
         """The JSON body of an answer that is an error."""
@@ -90,7 +95,8 @@ def problem_of(error: Exception) -> Problem:
     if not isinstance(error, Glm4vError):
         incident = uuid.uuid4().hex[:12]
         log.error("incident=%s unexpected error", incident, exc_info=error)
-        return Problem(500, f"unexpected error; see incident {incident} in the server's log")
+        message = f"unexpected error; see incident {incident} in the server's log"
+        return Problem(500, message, incident=incident)
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
     field = error.field if isinstance(error, InvalidField) else None
@@ -100,13 +106,13 @@ def problem_of(error: Exception) -> Problem:
 
 def error_response(problem: Problem, form: ErrorForm) -> Response:
     """The answer for an error, with what tells clients whether to try again."""
-    headers = {}
+    headers, status = {}, form.status(problem)
     if problem.status == 401:
         headers["www-authenticate"] = "Bearer"
-    if problem.status in _RETRYABLE:
+    if status in _RETRYABLE:
         headers["retry-after"] = str(RETRY_AFTER_S)
-    if problem.status in _FINAL:
+    if status in _FINAL:
         headers["x-should-retry"] = "false"
     if problem.status == 503:
         headers["connection"] = "close"  # another replica may take the next request
-    return Response(form.body(problem), problem.status, headers, media_type="application/json")
+    return Response(form.body(problem), status, headers, media_type="application/json")

@@ -11,6 +11,8 @@ from gateway.doors.http.route import add_read_route
 from glm4v.process.health import Health
 from glm4v.telemetry.metrics import CONTENT_TYPE, Registry
 
+_UNHEALTHY = '{"error":"unhealthy","error_type":"healthcheck"}'  # as TGI says it
+
 
 def make_router(health: Health, metrics: Registry) -> APIRouter:
     """`/health` and `/ready` answer 200 while the process can serve, else 503; `/live` always 200.
@@ -21,7 +23,9 @@ def make_router(health: Health, metrics: Registry) -> APIRouter:
 
     async def ready() -> Response:
         """Whether requests are taken."""
-        return Response(status_code=200 if health.is_serving else 503)
+        if health.is_serving:
+            return Response(status_code=200)
+        return Response(_UNHEALTHY, status_code=503, media_type="application/json")
 
     async def live() -> Response:
         """That the process answers."""

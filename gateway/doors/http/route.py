@@ -15,7 +15,11 @@ _Handle = Callable[[Request], Awaitable[Response]]
 
 
 def route_class(errors: ErrorForm) -> type[APIRoute]:
-    """The class of a format's routes, for `APIRouter(route_class=...)`."""
+    """The class of a format's routes, for `APIRouter(route_class=...)`.
+
+    An endpoint that serves several formats sets `request.state.errors` to the form of the one that
+    it was asked in.
+    """
 
     class Route(APIRoute):
         def get_route_handler(self) -> Any:
@@ -43,6 +47,7 @@ async def _handle(request: Request, handle: _Handle, errors: ErrorForm) -> Respo
         call.begin()
         return await handle(request)
     except Exception as error:
-        return error_response(problem_of(error), errors)
+        form = getattr(request.state, "errors", errors)
+        return error_response(problem_of(error), form)
     finally:
         call.handled()

@@ -59,12 +59,18 @@ class Running:
 
 
 async def start(
-    gateway: Gateway, request: api.GenerateRequest, terms: CallTerms, *, is_stream: bool
+    gateway: Gateway,
+    request: api.GenerateRequest,
+    terms: CallTerms,
+    *,
+    is_stream: bool,
+    from_first_token: bool = False,
 ) -> Running:
     """Submit a request, or go on with a stream at the position that its client sent.
 
-    A request that names itself is known by that name, before `Idempotency-Key`. Raises as
-    `Gateway.generate` and `Gateway.attach`.
+    A request that names itself is known by that name, before `Idempotency-Key`. Events of a stream
+    that goes on begin at its position, or at the first token for a format that needs the whole
+    answer at its end. Raises as `Gateway.generate` and `Gateway.attach`.
     """
     if terms.position is not None and not is_stream:
         raise InvalidRequest("Last-Event-ID is for streams; leave it out, or set stream to true")
@@ -75,9 +81,8 @@ async def start(
         )
     else:
         # The end of a choice is not sent again, but text that is behind its last token would be.
-        attach = api.AttachRequest(
-            request_id=terms.position.request_id, token_offsets=terms.position.tokens
-        )
+        offsets = () if from_first_token else terms.position.tokens
+        attach = api.AttachRequest(request_id=terms.position.request_id, token_offsets=offsets)
         events = await gateway.attach(terms.caller, attach)
     accepted = (await anext(events)).accepted
     return Running(

@@ -24,6 +24,10 @@ _TYPES = {
 class OpenAiErrors:
     """See ErrorForm."""
 
+    def status(self, problem: Problem) -> int:
+        """The problem's."""
+        return problem.status
+
     def body(self, problem: Problem) -> bytes:
         """`code` is a name, or null."""
         return _error(problem, problem.code)
