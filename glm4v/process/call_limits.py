@@ -23,7 +23,8 @@ class CallLimits:
         max_calls_per_connection: Further calls wait in the client or use another connection.
         max_message_bytes: Largest message.
         max_receiving_bytes: All messages that arrive or wait for a handler; half of it for one
-            client. Calls that stream their messages have as much again.
+            client. Calls that stream their messages have as much again while they are silent,
+            and as much while they send.
         receive_timeout_s: How long a message may take to arrive.
         max_reads: Messages whose first bytes are read at once; clients take turns, half for one.
         max_handlers: Handlers that work on their first reply; clients take turns, half for one.

@@ -27,6 +27,7 @@ from glm4v.process.handler_interceptor import (
     handler_like,
     is_health_check,
 )
+from glm4v.process.message_stream import MessageStream
 from glm4v.process.peer import peer_of
 
 PROMPT_S = 0.05  # a message sent together with its call arrives within this time
@@ -41,7 +42,9 @@ class CallReceiver:
         self._limits = limits
         self._calls = CallCount(limits)
         self._memory = MessageMemory(limits)
-        self._stream_memory = MessageMemory(limits)  # idle streams must not block single messages
+        # Silent streams must block neither single messages nor the streams that send some.
+        self._silent_memory = MessageMemory(limits)
+        self._stream_memory = MessageMemory(limits)
         self._reads = FairSemaphore(limits.max_reads)
         self._handlers = FairSemaphore(limits.max_handlers)
 
@@ -78,22 +81,22 @@ class CallReceiver:
     async def run_stream(self, handler: Handler, requests: Any, context: Context) -> _Replies:
         """Run a handler that reads its messages itself; yields its replies.
 
-        Memory for the largest message is reserved until the call ends, as the client may send one
-        at any time. Raises Overloaded, and what the handler raises.
+        They come as a `MessageStream`, with memory. Raises Overloaded, and what the handler raises.
         """
         peer = peer_of(context)
         self._calls.enter(peer)
-        slot = CallSlot(self._stream_memory, self._handlers, peer)
+        silent = CallSlot(self._silent_memory, self._handlers, peer)
+        arriving = CallSlot(self._stream_memory, self._handlers, peer)
+        messages = MessageStream(requests, silent, arriving, self._reads, self._limits)
         try:
-            slot.reserve(self._limits.max_message_bytes)
-            replies = behaviour(handler)(requests, context)
+            replies = behaviour(handler)(messages, context)
             if inspect.isawaitable(replies):
                 yield await replies
             else:
                 async for reply in replies:
                     yield reply
         finally:
-            slot.release()
+            messages.release()
             self._calls.leave(peer)
 
     async def _message(self, requests: AsyncIterator[bytes], slot: CallSlot) -> bytes:

@@ -242,7 +242,7 @@ async def test_a_stream_of_a_gateway_that_stops_ends_with_unavailable(
 
     async with running_broker(connection, keys, checkpoint.fingerprint) as broker:
         gateway = gateway_of(broker, checkpoint)
-        stream = InferStream(gateway, Caller(), time_remaining=lambda: None)
+        stream = InferStream(gateway, Caller(), time_remaining=lambda: None, idle=asyncio.Event())
         reply = asyncio.ensure_future(anext(stream.replies(requests())))
         worker = ScriptedWorker(connection, keys, checkpoint.fingerprint)
         lease = await worker.claim()

@@ -32,6 +32,7 @@ from gateway.doors.kserve.stream import InferStream
 from gateway.facade import Gateway
 from glm4v.errors import InvalidRequest, UnknownReference
 from glm4v.process.health import Health
+from glm4v.process.message_stream import MessageStream
 from glm4v.v1 import inference_pb2 as api
 
 _Context = aio.ServicerContext[Any, Any]
@@ -127,8 +128,14 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: _Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Answer any number of requests, each piece by piece."""
+        idle = asyncio.Event()
+        if isinstance(request_iterator, MessageStream):
+            idle = request_iterator.idle
         stream = InferStream(
-            self._gateway, caller_of(context), time_remaining=context.time_remaining
+            self._gateway,
+            caller_of(context),
+            time_remaining=context.time_remaining,
+            idle=idle,
         )
         async with aclosing(stream.replies(request_iterator)) as replies:
             async for reply in replies:

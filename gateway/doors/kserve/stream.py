@@ -34,14 +34,21 @@ class InferStream:
         gateway: Runs the requests.
         caller: Their owner.
         time_remaining: Of the call, in seconds; None without a deadline.
+        idle: Set while no request runs (see `glm4v.process.message_stream`).
     """
 
     def __init__(
-        self, gateway: Gateway, caller: Caller, *, time_remaining: Callable[[], float | None]
+        self,
+        gateway: Gateway,
+        caller: Caller,
+        *,
+        time_remaining: Callable[[], float | None],
+        idle: asyncio.Event,
     ) -> None:
         self._gateway = gateway
         self._caller = caller
         self._time_remaining = time_remaining
+        self._idle = idle
         self._replies: asyncio.Queue[_Reply | Exception | None] = asyncio.Queue(_AHEAD)
         self._running: dict[asyncio.Task[None], Running] = {}
 
@@ -102,7 +109,13 @@ class InferStream:
             return
         task = asyncio.create_task(self._answer(running, model.name))
         self._running[task] = running
-        task.add_done_callback(self._running.pop)
+        self._idle.clear()
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        if not self._running:
+            self._idle.set()
 
     async def _stop(self, inference: Inference, model_name: str) -> None:
         """Cancel the running requests that have the id of this one, and say that it is done."""
