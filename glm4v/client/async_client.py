@@ -91,7 +91,7 @@ class AsyncClient:
 
     def generate(
         self,
-        messages: Iterable[pb.Message],
+        messages: Iterable[pb.Message] = (),
         *,
         timeout_s: float | None = None,
         **options: Unpack[GenerateOptions],

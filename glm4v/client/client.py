@@ -93,7 +93,7 @@ class Client:
 
     def generate(
         self,
-        messages: Iterable[pb.Message],
+        messages: Iterable[pb.Message] = (),
         *,
         timeout_s: float | None = None,
         **options: Unpack[GenerateOptions],

@@ -42,6 +42,8 @@ class GenerateOptions(TypedDict, total=False):
     orphan_timeout_s: float | None
     priority: int | None
     cache_salt: str | None
+    prompt_ids: Iterable[int] | None
+    truncate_prompt_tokens: int | None
 
 
 def build_request(messages: Iterable[pb.Message], options: Mapping[str, Any]) -> pb.GenerateRequest:
