@@ -12,10 +12,10 @@ import anyio
 import httpx
 import pytest
 
-from gateway.doors.http import protocol
-from gateway.doors.http.protocol import ConnectionLimits
 from glm4v.broker import Connection, Keys
 from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.process import http_protocol as protocol
+from glm4v.process.http_protocol import ConnectionLimits
 from tests.integration.gateway_bench import ScriptedWorker, length_end
 from tests.integration.http_bench import CHAT, LIMITS, RunningHttp, chat_body, running_http
 
