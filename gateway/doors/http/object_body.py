@@ -9,13 +9,13 @@ from gateway.doors.http.body import read_body
 from gateway.doors.http.fields import Fields
 
 
-class _ObjectBody(RootModel[dict[str, Any]]):
+class ObjectBody(RootModel[dict[str, Any]]):
     model_config = ConfigDict(strict=True)
 
 
 async def read_object(request: Request) -> Fields:
     """The fields of a body. Raises as `read_body`."""
-    return Fields((await read_body(request, _ObjectBody)).root)
+    return Fields((await read_body(request, ObjectBody)).root)
 
 
 def described_by(*examples: dict[str, Any]) -> dict[str, Any]:

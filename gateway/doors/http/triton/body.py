@@ -1,0 +1,42 @@
+"""The body of a request: JSON, and after it the tensors that are sent in the binary form."""
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+
+from gateway.doors.http.body import read_body, read_bytes
+from gateway.doors.http.object_body import ObjectBody
+from glm4v.errors import InvalidRequest
+
+HEADER_LENGTH = "inference-header-content-length"  # bytes of JSON, if tensors follow
+
+
+async def read_object_and_rest(request: Request) -> tuple[dict[str, Any], bytes]:
+    """The JSON object, and what follows it. Raises as `read_bytes`.
+
+    tritonclient sends no Content-Type and curl the one of a form, so it does not count; but a
+    browser, which says where it comes from, has to send the one of JSON, as for other formats.
+    """
+    if "origin" in request.headers:
+        return (await read_body(request, ObjectBody)).root, b""
+    content = await read_bytes(request)
+    length = request.headers.get(HEADER_LENGTH)
+    if length is None:
+        return _object(content), b""
+    if not length.isdecimal() or int(length) > len(content):
+        raise InvalidRequest(
+            f"Inference-Header-Content-Length is {length[:20]!r}, the body has {len(content)} "
+            "bytes; send the number of its bytes of JSON"
+        )
+    return _object(content[: int(length)]), content[int(length) :]
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidRequest("the body is no JSON object")
+    return found
