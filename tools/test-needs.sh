@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install what some tests need beyond the virtual environment (tests/needs.py lists it): packages of Debian or
-# Ubuntu, the proxies and the kernel for notebooks that PyPI has, what the TypeScript example
+# Ubuntu, the clients, the proxies and the kernel for notebooks that PyPI has, what the TypeScript example
 # depends on, and the drawings of the demo model.
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,6 +12,6 @@ for package in $("$python" -m tests.needs); do
 done
 # shellcheck disable=SC2086 # one word a package
 [ -z "$missing" ] || tools/apt-install.sh "some tests need more" $missing
-"$python" -m pip install -q --disable-pip-version-check -e '.[notebooks,proxies]'
+"$python" -m pip install -q --disable-pip-version-check -e '.[clients,notebooks,proxies]'
 (cd examples/typescript && npm install --silent --no-audit --no-fund --no-package-lock)
 "$python" -m recipes.demo_model.sources

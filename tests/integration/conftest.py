@@ -19,12 +19,14 @@ from tests.integration.system import System
 async def running_system(model: Path) -> AsyncIterator[System]:
     """A system and a Redis of our own with this checkpoint, in single precision."""
     with TemporaryDirectory(prefix="glm4v-") as folder, RedisServer(Path(folder)) as redis:
-        settings = ClusterSettings(model=model, redis_url=redis.url, dtype="float32", restart=False)
+        settings = ClusterSettings(
+            model=model, redis_url=redis.url, dtype="float32", restart=False, http_port=0
+        )
         async with (
             LocalCluster(settings) as cluster,
             grpc.aio.insecure_channel(cluster.target) as channel,
         ):
-            yield System(cluster.target, redis.url, channel)
+            yield System(cluster.target, cluster.http_url, redis.url, channel)
 
 
 @pytest.fixture

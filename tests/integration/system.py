@@ -42,10 +42,14 @@ class Answer:
 
 
 class System:
-    """Calls to one gateway, and where its Redis is."""
+    """Calls to one gateway, where it serves HTTP, and where its Redis is."""
 
-    def __init__(self, target: str, redis_url: str, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, target: str, http_url: str | None, redis_url: str, channel: grpc.aio.Channel
+    ) -> None:
+        assert http_url is not None
         self.target = target
+        self.http_url = http_url
         self.redis_url = redis_url
         self.stub = InferenceServiceStub(channel)
 
