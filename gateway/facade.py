@@ -97,6 +97,15 @@ class Gateway:
         refuse_unknown_fields(request)
         return self._model
 
+    async def watch_request(self, caller: Caller, request_id: str) -> dict[str, object]:
+        """The phases of a request so far, as JSON. Raises as `attach`."""
+        check_request_id(request_id)
+        return await self._broker.watch_request(await self._broker.job(request_id, caller.owner))
+
+    async def watch_workers(self, caller: Caller) -> dict[str, object]:
+        """The queues and workers, as JSON. Raises Unavailable."""
+        return await self._broker.watch_workers()
+
     def token_bytes(self, token_id: int) -> bytes:
         """A token alone, for formats that list tokens: its bytes, or the name of a special token.
 

@@ -9,13 +9,16 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.choices import candidates, choice_id, choice_jobs
 from glm4v.broker.clock import RedisClock
 from glm4v.broker.connection import Connection, TooFewReplicas
+from glm4v.broker.deployment_state import deployment_state
 from glm4v.broker.former_keys import adopt_former_keys
 from glm4v.broker.hub import JournalHub
 from glm4v.broker.journal_reader import JournalReader, unknown_request
 from glm4v.broker.keys import LM_GROUP, VISION_GROUP, Keys, lm_queue, vision_queue
 from glm4v.broker.own_server import is_refusing
+from glm4v.broker.queue_position import queue_position
 from glm4v.broker.readers import READER_GRACE_S
 from glm4v.broker.sweeper import Sweeper
+from glm4v.broker.timeline import read_timeline
 from glm4v.errors import IdTaken, Overloaded, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2
@@ -170,6 +173,18 @@ class Broker:
         and Unavailable.
         """
         return await self._hub.job(request_id, owner)
+
+    async def watch_request(self, job: pb.Job) -> dict[str, object]:
+        """The phases of a request so far, and its position in a queue, as JSON. Raises as `job`."""
+        found = await read_timeline(self._connection, self._keys, job.request_id)
+        position = None
+        if found.end is None:
+            position = await queue_position(self._connection, self._keys, job)
+        return found.as_dict() | {"queue_position": position}
+
+    async def watch_workers(self) -> dict[str, object]:
+        """The queues and workers of the namespace, as JSON. Raises Unavailable."""
+        return (await deployment_state(self._connection, self._keys)).as_dict()
 
     def now_ms(self) -> int:
         """Unix time in milliseconds by the clock of Redis, also while Redis is away.

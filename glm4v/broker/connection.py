@@ -54,6 +54,7 @@ _SCRIPTS = (
     "worker_seen",
     "report_worker",
     "queue_lengths",
+    "queue_position",
     "prune_requests",
     "prune_image",
     "drop_queue",

@@ -24,6 +24,24 @@ class DeploymentState:
         """Requests that have not ended, of all models."""
         return max((lengths.open_requests for lengths in self.models.values()), default=0)
 
+    def as_dict(self) -> dict[str, object]:
+        """It as JSON."""
+        return {
+            "open_requests": self.open_requests,
+            "queues": [
+                {
+                    "model": model,
+                    "queue": name,
+                    "waiting": length.waiting,
+                    "jobs": length.jobs,
+                    "oldest_s": length.oldest_s,
+                }
+                for model, lengths in self.models.items()
+                for name, length in (("language", lengths.language), ("vision", lengths.vision))
+            ],
+            "workers": [each.as_dict() for each in self.workers],
+        }
+
 
 async def deployment_state(connection: Connection, keys: Keys) -> DeploymentState:
     """The state now. Raises Unavailable."""

@@ -122,6 +122,32 @@ class Timeline:
         times = self.token_ms
         return [max(b - a, 0) / 1000 for a, b in pairwise(times)]
 
+    def as_dict(self) -> dict[str, object]:
+        """It as JSON; times are seconds after acceptance."""
+        start_ms = self.job.accepted_ms
+        return {
+            "request_id": self.job.request_id,
+            "accepted_ms": start_ms,
+            "end": self.end_reason or "open",
+            "message": self.end.message if self.end is not None else "",
+            "input_tokens": self.input_tokens,
+            "tokens": self.tokens,
+            "takeovers": self.takeovers,
+            "time_to_first_token_s": self.time_to_first_token_s,
+            "total_s": self.duration_s,
+            "phases": [
+                {
+                    "name": str(each.name),
+                    "start_s": (each.start_ms - start_ms) / 1000,
+                    "seconds": each.seconds,
+                    "worker": each.worker,
+                    "tokens": each.tokens,
+                    "isolated": each.isolated,
+                }
+                for each in self.phases
+            ],
+        }
+
     def seconds(self, name: PhaseName) -> float:
         """Seconds in all phases of a name."""
         return sum(phase.seconds for phase in self.phases if phase.name is name)

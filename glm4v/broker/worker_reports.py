@@ -11,12 +11,13 @@ import anyio
 from google.protobuf.message import DecodeError
 
 from glm4v.broker.connection import Connection, map_redis_errors
-from glm4v.broker.keys import Keys, Queue
+from glm4v.broker.keys import LM_GROUP, VISION_GROUP, Keys, Queue
 from glm4v.errors import Overloaded, Unavailable
 from glm4v.internal.v1 import worker_pb2 as pb
 
 log = logging.getLogger(__name__)
 
+_KINDS = {LM_GROUP: "language", VISION_GROUP: "vision"}
 _EVERY_S = 1.0
 _LAST_S = 1.0  # to remove the report at the end
 SILENT_AFTER_S = 5.0
@@ -84,6 +85,30 @@ class WorkerState:
     def is_silent(self) -> bool:
         """Whether it should have reported again: it hangs, is stopped or has died."""
         return self.age_s > SILENT_AFTER_S
+
+    @property
+    def phase(self) -> str:
+        """What it does: "loading", "serving", "draining", or for how long it has been silent."""
+        if self.is_silent:
+            return f"silent for {self.age_s:.0f} s"
+        return pb.WorkerPhase.Name(self.report.phase).removeprefix("WORKER_PHASE_").lower()
+
+    def as_dict(self) -> dict[str, object]:
+        """It as JSON; `done` counts tokens of a language worker, images of a vision worker."""
+        report = self.report
+        group = report.queue.partition(":")[0]
+        return {
+            "name": self.consumer,
+            "kind": _KINDS.get(group, group),
+            "host": report.host,
+            "device": report.device,
+            "state": self.phase,
+            "running": report.running,
+            "waiting": report.waiting,
+            "done": report.done,
+            "kv_blocks_used": report.kv_blocks_used,
+            "kv_blocks_total": report.kv_blocks_total,
+        }
 
 
 async def read_worker_states(connection: Connection, keys: Keys) -> list[WorkerState]:

@@ -39,38 +39,11 @@ def explain(
 
     found = asyncio.run(run())
     if as_json:
-        typer.echo(json.dumps(timeline_object(found), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
     else:
         width = None if sys.stdout.isatty() else _WIDTH
         Console(highlight=False, width=width).print(bars(found))
         typer.echo(_summary(found))
-
-
-def timeline_object(timeline: "Timeline") -> dict[str, object]:
-    """The timeline as JSON; times are seconds after acceptance."""
-    start_ms = timeline.job.accepted_ms
-    return {
-        "request_id": timeline.job.request_id,
-        "accepted_ms": start_ms,
-        "end": _end(timeline),
-        "message": timeline.end.message if timeline.end is not None else "",
-        "input_tokens": timeline.input_tokens,
-        "tokens": timeline.tokens,
-        "takeovers": timeline.takeovers,
-        "time_to_first_token_s": timeline.time_to_first_token_s,
-        "total_s": timeline.duration_s,
-        "phases": [
-            {
-                "name": str(each.name),
-                "start_s": (each.start_ms - start_ms) / 1000,
-                "seconds": each.seconds,
-                "worker": each.worker,
-                "tokens": each.tokens,
-                "isolated": each.isolated,
-            }
-            for each in timeline.phases
-        ],
-    }
 
 
 def bars(timeline: "Timeline") -> Table:
@@ -94,14 +67,10 @@ def bars(timeline: "Timeline") -> Table:
 
 
 def _summary(timeline: "Timeline") -> str:
-    parts = [f"{_end(timeline)} after {timeline.duration_s:.3f} s"]
+    parts = [f"{timeline.end_reason or 'open'} after {timeline.duration_s:.3f} s"]
     if timeline.end is not None and timeline.end.message:
         parts[0] += f" ({timeline.end.message})"
     parts.append(f"{timeline.input_tokens} tokens in, {timeline.tokens} out")
     if timeline.time_to_first_token_s is not None:
         parts.append(f"first token after {timeline.time_to_first_token_s:.3f} s")
     return "; ".join(parts)
-
-
-def _end(timeline: "Timeline") -> str:
-    return timeline.end_reason or "open"

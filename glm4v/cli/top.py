@@ -17,11 +17,9 @@ from glm4v.errors import Unavailable
 
 if TYPE_CHECKING:
     from glm4v.broker.deployment_state import DeploymentState
-    from glm4v.broker.worker_reports import WorkerState
 
 _WIDTH = 160  # columns of a file or a pipe
 _UNITS = {"lm": "tokens/s", "vision": "images/s"}
-_KINDS = {"lm": "language", "vision": "vision"}
 
 
 def top(
@@ -117,36 +115,9 @@ class Rates:
 
 
 def state_object(state: "DeploymentState", rates: Rates) -> dict[str, object]:
-    """A reading as JSON."""
-    return {
-        "open_requests": state.open_requests,
-        "queues": [
-            {
-                "model": model,
-                "queue": name,
-                "waiting": length.waiting,
-                "in_work": length.jobs,
-                "oldest_s": length.oldest_s,
-            }
-            for model, lengths in state.models.items()
-            for name, length in (("language", lengths.language), ("vision", lengths.vision))
-        ],
-        "workers": [
-            {
-                "name": each.consumer,
-                "kind": _kind(each),
-                "host": each.report.host,
-                "device": each.report.device,
-                "state": _phase(each),
-                "running": each.report.running,
-                "waiting": each.report.waiting,
-                "rate": rates.of(each.consumer),
-                "kv_blocks_used": each.report.kv_blocks_used,
-                "kv_blocks_total": each.report.kv_blocks_total,
-            }
-            for each in state.workers
-        ],
-    }
+    """A reading as JSON, with the rate of each worker."""
+    workers = [each.as_dict() | {"rate": rates.of(each.consumer)} for each in state.workers]
+    return state.as_dict() | {"workers": workers}
 
 
 def tables(state: "DeploymentState", rates: Rates) -> Group:
@@ -163,7 +134,7 @@ def tables(state: "DeploymentState", rates: Rates) -> Group:
         share = f"{report.kv_blocks_used / blocks:.0%}" if blocks else ""
         group = report.queue.partition(":")[0]
         rate = f"{rates.of(each.consumer):.1f} {_UNITS.get(group, '/s')}"
-        row = (each.consumer, report.host, report.device, _phase(each))
+        row = (each.consumer, report.host, report.device, each.phase)
         workers.add_row(*row, str(report.running), str(report.waiting), rate, share)
     return Group(f"{state.open_requests} open requests", "", queues, "", workers)
 
@@ -174,15 +145,3 @@ def _table(*columns: str) -> Table:
         is_number = name in ("waiting", "oldest", "in stream", "running", "rate", "KV cache")
         table.add_column(name, justify="right" if is_number else "left")
     return table
-
-
-def _kind(worker: "WorkerState") -> str:
-    return _KINDS.get(worker.report.queue.partition(":")[0], worker.report.queue)
-
-
-def _phase(worker: "WorkerState") -> str:
-    from glm4v.internal.v1 import worker_pb2 as pb
-
-    if worker.is_silent:
-        return f"silent for {worker.age_s:.0f} s"
-    return pb.WorkerPhase.Name(worker.report.phase).removeprefix("WORKER_PHASE_").lower()

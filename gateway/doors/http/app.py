@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.doors.http import generate, mindie, openai, triton
+from gateway.doors.http import generate, mindie, openai, page, triton
 from gateway.doors.http import health as health_routes
 from gateway.doors.http.dialect import Dialect
 from gateway.doors.http.errors import Problem, error_response, problem_of
@@ -50,6 +50,7 @@ def make_app(
     )
     app.state.dialect = dialect
     app.include_router(health_routes.make_router(health, metrics))
+    app.include_router(page.make_router(gateway))
     for make_router in FORMATS:
         app.include_router(make_router(gateway))
     app.include_router(triton.make_router(gateway, health))

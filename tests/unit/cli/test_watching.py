@@ -9,7 +9,7 @@ from glm4v.broker.deployment_state import DeploymentState
 from glm4v.broker.queue_lengths import QueueLength, QueueLengths
 from glm4v.broker.timeline import Phase, PhaseName, Timeline
 from glm4v.broker.worker_reports import WorkerState
-from glm4v.cli.explain import bars, timeline_object
+from glm4v.cli.explain import bars
 from glm4v.cli.top import Rates, state_object, tables
 from glm4v.internal.v1 import journal_pb2, worker_pb2
 
@@ -58,7 +58,7 @@ def test_the_bars_of_phases_lie_where_their_time_was() -> None:
 
 
 def test_the_same_as_json() -> None:
-    found = timeline_object(TIMELINE)
+    found = TIMELINE.as_dict()
     assert json.loads(json.dumps(found)) == found
     assert (found["end"], found["tokens"], found["total_s"]) == ("length", 4, 4.0)
     assert found["time_to_first_token_s"] == 2.0
