@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, Response, async_playwright, expect
 
-from glm4v.local.cluster import free_port
+from glm4v.local.preflight import free_port
 from glm4v.v1 import inference_pb2 as api
 from glm4v.v1.inference_pb2_grpc import InferenceServiceStub
 from tests.e2e.asking import draw
