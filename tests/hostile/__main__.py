@@ -34,6 +34,8 @@ async def attack(names: list[str]) -> None:
             held = ", ".join(f"{name} {megabytes:.0f}" for name, megabytes in ordinary.items())
             sys.stdout.write(f"MB at most under ordinary load: {held}\n\n{_HEAD}")
             for name in names:
+                # Requests of an attack run on for a while, and would slow the honest client alone.
+                await fleet.connection.commands.flushall()
                 await fleet.only(*_FLEET)
                 outcome = await measure(name, ATTACKS[name], target, _pids(fleet))
                 sys.stdout.write(outcome.line(ordinary) + "\n")
