@@ -1,4 +1,5 @@
-"""Fair sharing between clients: the one with fewest running sequences is served first.
+"""Fair sharing between clients: the one with fewest running sequences is served first, and a step
+that all share has as many decodes of the others as it can bear (`budget`).
 
 Within one client, and between clients with equally many, the scheduler's order applies.
 """
@@ -51,6 +52,36 @@ class FairOrder:
         """Other running sequences of the client, then the scheduler's order of its next one."""
         first = self._queues[client][0]
         return self._running[client] - bool(first.block_table), first.sort_key
+
+
+def fair_decodes(decodes: Iterable[SequenceState], others: Iterable[SequenceState]) -> int:
+    """How many decodes there were if no client had more than the one with fewest sequences.
+
+    `others` are sequences that are not decoding.
+    """
+    counts = Counter(sequence.request.client for sequence in decodes)
+    others_counts = Counter(sequence.request.client for sequence in others)
+    fewest = min((counts + others_counts).values(), default=0)
+    return sum(min(count, fewest) for count in counts.values())
+
+
+def share(decodes: Sequence[SequenceState], count: int) -> list[SequenceState]:
+    """`count` of the decodes, one of each client in turns: those that were left out for longest.
+
+    In their order.
+    """
+    if count >= len(decodes):
+        return list(decodes)
+    queues: dict[str, deque[SequenceState]] = {}
+    for sequence in sorted(decodes, key=lambda each: each.decoded_at):
+        queues.setdefault(sequence.request.client, deque()).append(sequence)
+    chosen: set[int] = set()
+    while len(chosen) < count:
+        queue = queues.pop(client := next(iter(queues)))
+        chosen.add(queue.popleft().sequence_id)
+        if queue:
+            queues[client] = queue
+    return [sequence for sequence in decodes if sequence.sequence_id in chosen]
 
 
 def last_of_most(running: Sequence[SequenceState]) -> SequenceState:

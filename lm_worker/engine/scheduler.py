@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.budget import StepBudget
 from lm_worker.engine.counts import Counts
-from lm_worker.engine.fairness import FairOrder, last_of_most, to_preempt
+from lm_worker.engine.fairness import FairOrder, fair_decodes, last_of_most, share, to_preempt
 from lm_worker.engine.sequence import SequenceState, TokenOutput
 from lm_worker.plan import NO_TOKEN, Chunk, SampledToken, StepPlan
 
@@ -152,13 +152,15 @@ class Scheduler:
         prefills: list[SequenceState] = []
         for sequence in self._running:
             (decodes if sequence.num_uncomputed_tokens == 1 else prefills).append(sequence)
+        fair = fair_decodes(decodes, [*prefills, *self._waiting])
+        shared = share(decodes, self._budget.decodes(fair, len(decodes)))
         decodes = [
             sequence
-            for sequence in decodes[: self._budget.max_batched_tokens]
+            for sequence in shared[: self._budget.max_batched_tokens]
             if sequence.num_computed_tokens < sequence.capacity or self._append_block(sequence)
         ]
         # One that had its block may have been preempted for another one's.
-        chunks = [sequence.decode_chunk() for sequence in decodes if sequence.block_table]
+        chunks = [self._decode(sequence) for sequence in decodes if sequence.block_table]
         self._planned = (len(chunks), 0)
         # A prefill may have been preempted for a decode.
         prefills = [sequence for sequence in prefills if sequence.block_table]
@@ -174,6 +176,10 @@ class Scheduler:
                 if budget == 0:
                     break
         return chunks
+
+    def _decode(self, sequence: SequenceState) -> Chunk:
+        sequence.decoded_at = self._steps
+        return sequence.decode_chunk()
 
     def _prefills(
         self, running: list[SequenceState], admitting: bool

@@ -88,6 +88,7 @@ class SequenceState:
         self.token_ids = list(token_ids)
         self.is_quarantined = is_quarantined  # runs in a batch of its own for one token
         self.sort_key = (0, sequence_id)  # scheduling order; set by the scheduler
+        self.decoded_at = 0  # the last step with a decode of it; set by the scheduler
         self.block_table: tuple[int, ...] = ()
         self.capacity = 0  # tokens that its blocks hold
         self.num_computed_tokens = 0  # tokens in the KV cache

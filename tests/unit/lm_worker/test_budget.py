@@ -94,3 +94,30 @@ def test_prefills_get_the_rest_of_the_step_without_a_limit() -> None:
     )
     assert StepBudget(MAX_BATCHED_TOKENS, 1.75).prefill_tokens(0, 1) == MAX_BATCHED_TOKENS
     assert StepBudget(4, 1.75).prefill_tokens(8, 1) == 0
+
+
+def shared(clock: Clock, fair: int, wanted: int, steps: int = 200) -> list[int]:
+    """The decodes of each step that clients with unequal numbers share."""
+    budget = StepBudget(MAX_BATCHED_TOKENS, 1.75)
+    planned = []
+    for _ in range(steps):
+        decodes = budget.decodes(fair, wanted)
+        budget.observe(decodes, 0, clock.seconds(decodes, 0))
+        planned.append(decodes)
+    return planned
+
+
+def test_many_decodes_of_one_client_slow_one_with_few_by_half() -> None:
+    planned = shared(SLOW, fair=2, wanted=60)
+    assert SLOW.seconds(planned[-2], 0) == pytest.approx(1.5 * SLOW.seconds(2, 0), rel=0.1)
+    assert planned.count(2) < 10  # steps that measure
+    assert planned[:4] == [60, 60, 2, planned[-2]]
+
+
+def test_decodes_that_cost_hardly_anything_are_all_in_the_step() -> None:
+    planned = shared(FAST, fair=2, wanted=60)
+    assert planned.count(60) > 190
+
+
+def test_equal_clients_share_steps_whatever_they_cost() -> None:
+    assert set(shared(SLOW, fair=60, wanted=60)) == {60}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lm_worker.engine.blocks import BlockPool
-from lm_worker.engine.fairness import underserved
+from lm_worker.engine.fairness import fair_decodes, share, underserved
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import SequenceState
 from tests.unit.lm_worker.simulated_steps import StepRunner, alone, make_request, run_one
@@ -39,6 +39,13 @@ class Bench:
     def step(self) -> set[int]:
         """The sequences that took part."""
         return {chunk.sequence_id for chunk in run_one(self.scheduler, self.device).chunks}
+
+    def timed_step(self) -> int:
+        """The chunks of a step on a device that takes a second for each and two for the step."""
+        plan = self.scheduler.plan()
+        assert plan is not None
+        self.scheduler.apply(plan, self.device.execute(plan), 2.0 + len(plan.chunks))
+        return len(plan.chunks)
 
     def running(self) -> Counter[str]:
         """Sequences with blocks, by client."""
@@ -108,6 +115,34 @@ def test_equal_clients_are_served_alike_and_answers_stay_the_same() -> None:
     for sequence in bench.sequences.values():
         assert sequence.token_ids == alone(sequence.request)
     assert bench.scheduler.check_integrity() == []
+
+
+def test_a_step_that_clients_share_has_few_decodes_of_the_one_with_many() -> None:
+    bench = Bench(max_num_seqs=8)
+    many = [bench.ask("many", most=60) for _ in range(6)]
+    for _ in range(12):
+        bench.timed_step()
+    one = bench.ask("one", most=20)
+    before = [len(each.token_ids) for each in many]
+    sizes = [bench.timed_step() for _ in range(20)]
+    assert len(one.token_ids) == 20  # in each step, from its prefill on
+    assert max(sizes[2:]) <= 4  # of 7
+    progress = [len(each.token_ids) - at for each, at in zip(many, before, strict=True)]
+    assert min(progress) > 0
+    assert max(progress) - min(progress) <= 3  # in turns
+    for sequence in many:
+        assert sequence.token_ids == alone(sequence.request)[: len(sequence.token_ids)]
+
+
+def test_shares_of_a_step_are_even_and_those_left_out_come_first() -> None:
+    bench = Bench(max_num_seqs=8)
+    sequences = [bench.ask(client) for client in ["many"] * 4 + ["few"] * 2]
+    for number, sequence in enumerate(sequences):
+        sequence.decoded_at = 10 - number
+    assert fair_decodes(sequences[:5], sequences[5:]) == 3  # two of each, one of which decodes
+    assert share(sequences, 3) == sequences[3:]
+    assert share(sequences, 5) == sequences[1:]
+    assert share(sequences, 9) == sequences
 
 
 @pytest.mark.parametrize(
