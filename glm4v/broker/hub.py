@@ -18,7 +18,7 @@ from glm4v.internal.v1 import journal_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 8  # journals dispatched in one iteration of the event loop
+_AT_ONCE = 2  # journals dispatched in one iteration of the event loop
 _WAKEUP_TTL_S = 60
 _RETRY_S = 0.2
 

@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from glm4v.errors import Overloaded
-from glm4v.process.fair_semaphore import FairSemaphore
 from glm4v.process.peer import Peer
 
-SMALL_BYTES = 64 * 2**10  # messages up to this size are not counted
 _CLIENT_SHARE = 2  # one client gets a half of each limit, or what one call needs
 
 
@@ -28,6 +26,9 @@ class CallLimits:
         receive_timeout_s: How long a message may take to arrive.
         max_reads: Messages whose first bytes are read at once; clients take turns, half for one.
         max_handlers: Handlers that work on their first reply; clients take turns, half for one.
+        large_bytes: Above this size, messages are parsed and handled one at a time for each
+            client, two at a time in all: gRPC and the parser copy a message as a whole.
+        large_bytes_per_s: Of the large messages that are handled for one client.
     """
 
     max_calls: int = 4096
@@ -36,7 +37,9 @@ class CallLimits:
     max_receiving_bytes: int = 256 * 2**20
     receive_timeout_s: float = 60.0
     max_reads: int = 4
-    max_handlers: int = 32
+    max_handlers: int = 8  # more of them delay the calls that gRPC has not handed over yet
+    large_bytes: int = 8 * 2**20
+    large_bytes_per_s: int = 32 * 2**20
 
     def shares(self, peer: Peer, total: int, least: int = 1) -> Iterator[tuple[str, str, int]]:
         """The accounts that a call of `peer` is charged to: key, name, limit out of `total`.
@@ -104,35 +107,3 @@ class MessageMemory:
             self._used[owner] += after - before
             if not self._used[owner]:
                 del self._used[owner]
-
-
-class CallSlot:
-    """The memory and the handler slot of one call, held up to its first reply."""
-
-    def __init__(self, memory: MessageMemory, handlers: FairSemaphore, peer: Peer) -> None:
-        self._memory, self._handlers, self.peer = memory, handlers, peer
-        self._bytes = 0
-        self._is_handled = False
-
-    def reserve(self, size: int) -> None:
-        """Reserve memory for a message of `size` bytes, in place of an earlier reservation."""
-        size = size if size > SMALL_BYTES else 0
-        self._memory.change(self.peer, self._bytes, size)
-        self._bytes = size
-
-    def reserve_at_least(self, size: int) -> None:
-        """Reserve memory for a message that turned out to have `size` bytes."""
-        if size > self._bytes:
-            self.reserve(size)
-
-    async def acquire(self) -> None:
-        """Wait for a handler slot."""
-        await self._handlers.acquire(self.peer.client, self.peer.connection)
-        self._is_handled = True
-
-    def release(self) -> None:
-        """Release both; may be called again."""
-        self.reserve(0)
-        if self._is_handled:
-            self._is_handled = False
-            self._handlers.release(self.peer.client)

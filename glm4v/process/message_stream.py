@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from glm4v.errors import Overloaded
-from glm4v.process.call_limits import CallLimits, CallSlot
+from glm4v.process.call_limits import CallLimits
+from glm4v.process.call_slot import CallSlot
 from glm4v.process.fair_semaphore import FairSemaphore
 
 PROMPT_S = 0.05  # a message that its client has sent already arrives within this time

@@ -17,7 +17,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from glm4v.errors import DeadlinePassed, InvalidRequest
-from glm4v.process.call_limits import CallCount, CallLimits, CallSlot, MessageMemory
+from glm4v.process.call_limits import CallCount, CallLimits, MessageMemory
+from glm4v.process.call_slot import CallSlot, HandlerSlots
 from glm4v.process.fair_semaphore import FairSemaphore
 from glm4v.process.handler_interceptor import (
     Context,
@@ -46,7 +47,7 @@ class CallReceiver:
         self._silent_memory = MessageMemory(limits)
         self._stream_memory = MessageMemory(limits)
         self._reads = FairSemaphore(limits.max_reads)
-        self._handlers = FairSemaphore(limits.max_handlers)
+        self._handlers = HandlerSlots(limits)
 
     @property
     def calls(self) -> int:
@@ -63,8 +64,10 @@ class CallReceiver:
         self._calls.enter(peer)
         slot = CallSlot(self._memory, self._handlers, peer)
         try:
-            request = _parsed(handler, await self._message(requests, slot))
+            data = await self._message(requests, slot)
             await slot.acquire()
+            request = _parsed(handler, data)
+            del data
             # Nothing here may keep the message: it has megabytes, and an answer takes minutes.
             if handler.response_streaming:
                 replies, request = handler.unary_stream(request, context), None

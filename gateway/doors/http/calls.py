@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.doors.http.caller import anonymous_peer, authenticated_peer
 from glm4v.errors import DeadlinePassed, InvalidRequest, TooLarge, Unavailable
 from glm4v.process.authentication_interceptor import Authenticate, anonymous
-from glm4v.process.call_limits import CallCount, CallLimits, CallSlot, MessageMemory
-from glm4v.process.fair_semaphore import FairSemaphore
+from glm4v.process.call_limits import CallCount, CallLimits, MessageMemory
+from glm4v.process.call_slot import CallSlot, HandlerSlots
 from glm4v.process.peer import Peer
 
 
@@ -24,7 +24,7 @@ class Calls:
         self.authenticate = authenticate
         self.count = CallCount(limits)
         self.memory = MessageMemory(limits)
-        self.handlers = FairSemaphore(limits.max_handlers)
+        self.handlers = HandlerSlots(limits)
         self.ended: Counter[tuple[str, str]] = Counter()  # by route and status
         self.refusing = False
 

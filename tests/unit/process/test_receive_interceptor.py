@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -171,6 +172,26 @@ async def test_messages_have_their_room_until_the_first_reply(
         bench.servicer.may_answer.set()
         assert await first == "OK"
         assert await bench.ask(3.5) == "OK"
+        await until(bench.nothing_is_left)
+
+
+async def test_large_messages_of_a_host_are_handled_one_after_another() -> None:
+    limits = CallLimits(
+        max_message_bytes=4 * MB,
+        max_receiving_bytes=32 * MB,
+        large_bytes=MB,
+        large_bytes_per_s=10 * MB,
+    )
+    async with serving(limits) as bench:
+        large = [asyncio.create_task(bench.ask(3)) for _ in range(3)]
+        await until(lambda: bench.servicer.running == 1)
+        small = asyncio.create_task(bench.ask())
+        await until(lambda: bench.servicer.running == 2)
+        bench.servicer.may_answer.set()
+        assert await small == "OK"
+        began = time.monotonic()
+        assert await asyncio.gather(*large) == ["OK"] * 3
+        assert time.monotonic() - began > 0.4  # two turns of 0.3 s, less what had passed
         await until(bench.nothing_is_left)
 
 
