@@ -79,6 +79,7 @@ def build(settings: GatewaySettings) -> Process:
         await process.stopping.wait()
         broker.stop_reading()
 
+    tls = tls_files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     call_limits = CallLimits(
         max_calls_per_connection=settings.max_calls_per_connection,
         # An image slightly above the limit arrives, so that our own error refuses it.
@@ -90,7 +91,7 @@ def build(settings: GatewaySettings) -> Process:
         settings.listen,
         register=partial(register, gateway=gateway),
         limits=call_limits,
-        tls=tls_files(settings.tls_cert, settings.tls_key, settings.tls_client_ca),
+        tls=tls,
         authenticate=authentication.owner,
     )
     metrics = Registry()
@@ -107,6 +108,7 @@ def build(settings: GatewaySettings) -> Process:
                 dialect=Dialect(settings.http_dialect),
             ),
             replace(call_limits, max_message_bytes=body_bytes),
+            tls=tls,
             authenticate=authentication.owner,
         )
         listeners.append(http_listener)

@@ -1,5 +1,6 @@
 """`glm4v ask`: one question and its answer."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import typer
@@ -7,9 +8,9 @@ import typer
 from glm4v.cli import options as opt
 from glm4v.cli.answer import answer_object, logprob_objects, print_object
 from glm4v.cli.forms import response_format
-from glm4v.cli.gateway import gateway
+from glm4v.cli.gateway import Access, gateway
 from glm4v.cli.reading import INTERRUPTED, collect, stream
-from glm4v.client import DEFAULT_TARGET
+from glm4v.client import DEFAULT_TARGET, Client
 from glm4v.client.conversation_file import read_file, read_messages
 from glm4v.client.generation import Generation
 from glm4v.client.messages import attach_image, user_message
@@ -25,6 +26,10 @@ def ask(
     messages: opt.Messages = None,
     image: opt.Image = None,
     server: opt.Server = DEFAULT_TARGET,
+    api_key_file: opt.ApiKeyFile = None,
+    tls_ca: opt.TlsCa = None,
+    tls_cert: opt.TlsCert = None,
+    tls_key: opt.TlsKey = None,
     temperature: opt.Temperature = None,
     top_p: opt.TopP = None,
     top_k: opt.TopK = None,
@@ -82,22 +87,20 @@ def ask(
         "return_prompt_ids": json,
     }
     words = [word for word in (image_or_text, text) if word is not None]
-    _run(_conversation(words, messages, image), options, server, timeout, json=json)
+    access = Access(api_key_file, tls_ca, tls_cert, tls_key)
+    connected = gateway(server, access, timeout)
+    _run(connected, _conversation(words, messages, image), options, json=json)
 
 
 def _run(
+    connected: AbstractContextManager[Client],
     conversation: list[pb.Message],
     options: GenerateOptions,
-    server: str,
-    timeout_s: float,
     *,
     json: bool,
 ) -> None:
     try:
-        with (
-            gateway(server) as client,
-            client.generate(conversation, timeout_s=timeout_s, **options) as generation,
-        ):
+        with connected as client, client.generate(conversation, **options) as generation:
             _show(generation, options, json)
     except KeyboardInterrupt:  # closing the generation cancelled the request
         raise typer.Exit(INTERRUPTED) from None

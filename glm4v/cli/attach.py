@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from glm4v.cli import options as opt
-from glm4v.cli.gateway import gateway
+from glm4v.cli.gateway import Access, gateway
 from glm4v.cli.reading import INTERRUPTED, stream
 from glm4v.client import DEFAULT_TARGET
 
@@ -17,15 +17,20 @@ def attach(
         typer.Option(help="Tokens to skip; repeat for each choice, in order."),
     ] = None,
     server: opt.Server = DEFAULT_TARGET,
+    api_key_file: opt.ApiKeyFile = None,
+    tls_ca: opt.TlsCa = None,
+    tls_cert: opt.TlsCert = None,
+    tls_key: opt.TlsKey = None,
     timeout: opt.Timeout = 600.0,
 ) -> None:
     """Stream the answer of a request that is running or ended recently.
 
     Ctrl-C stops the stream; the request keeps running.
     """
+    access = Access(api_key_file, tls_ca, tls_cert, tls_key)
     try:
         with (
-            gateway(server, timeout) as client,
+            gateway(server, access, timeout) as client,
             client.attach(request_id, *(offset or ())) as generation,
         ):
             stream(generation)

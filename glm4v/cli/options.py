@@ -9,6 +9,8 @@ import typer
 from glm4v.client import DEFAULT_TARGET
 
 _PORT = DEFAULT_TARGET.rpartition(":")[2]
+_HTTPS_PORT = "443"
+HTTPS = "https://"
 _GRPC_NAMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "vsock:", "xds:")
 
 
@@ -33,24 +35,46 @@ def namespace(argument: str) -> str:
 
 
 def gateway_address(argument: str) -> str:
-    """The address of a gateway as gRPC expects it; also accepts a URL."""
+    """The address of a gateway as gRPC expects it, behind https:// with TLS; accepts a URL."""
     text = unicode_text(argument)
     scheme, _, rest = text.rpartition("://")
-    if scheme.lower() == "https":
-        raise typer.BadParameter(f"{text}: this command connects without TLS; use HOST:PORT")
-    if scheme.lower() not in ("", "http", "grpc") or text.startswith(_GRPC_NAMES):
+    if scheme.lower() not in ("", "http", "https", "grpc") or text.startswith(_GRPC_NAMES):
         return text  # a name for gRPC's resolver
-    place = rest.rstrip("/")
+    place, is_https = rest.rstrip("/"), scheme.lower() == "https"
     host, colon, port = place.rpartition(":")
     if not colon or place.endswith("]"):  # no port
-        host, port, place = place, _PORT, f"{place}:{_PORT}"
+        host, port = place, _HTTPS_PORT if is_https else _PORT
+        place = f"{place}:{port}"
     if not host or "/" in place or not (port.isascii() and port.isdigit() and int(port) < 2**16):
         raise typer.BadParameter(f"{text} is not HOST:PORT")
-    return place
+    return HTTPS + place if is_https else place
 
 
 Server = Annotated[
-    str, typer.Option(metavar="HOST:PORT", parser=gateway_address, help="Address of the gateway.")
+    str,
+    typer.Option(
+        metavar="HOST:PORT",
+        parser=gateway_address,
+        help="Address of the gateway; https://HOST:PORT connects with TLS.",
+    ),
+]
+ApiKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file with an API key.",
+        show_default="GLM4V_API_KEY, else the file GLM4V_API_KEY_FILE",
+    ),
+]
+TlsCa = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Connect with TLS, and trust these authorities (PEM)."),
+]
+TlsCert = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The certificate to present (PEM).")
+]
+TlsKey = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The private key of --tls-cert (PEM).")
 ]
 RequestId = Annotated[
     str, typer.Argument(parser=unicode_text, help="The id that glm4v ask was given or printed.")

@@ -102,7 +102,9 @@ class LocalCluster:
         if self._http_port is None:
             return None
         host = _LOOPBACK.get(self._settings.host, self._settings.host)
-        return f"http://{_address(host, self._http_port)}"
+        environment = {**os.environ, **self._settings.environment}
+        scheme = "https" if environment.get("GLM4V_TLS_CERT") else "http"
+        return f"{scheme}://{_address(host, self._http_port)}"
 
     @property
     def namespace(self) -> str:

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from glm4v.process.server_options import max_connections
 
+CERTIFICATE = "client_certificate"  # in the state of a connection whose client has shown one
 MAX_HEAD_BYTES = 64 * 2**10
 # A client that has vanished: as long as gRPC's keepalive gives it.
 _IDLE_S, _INTERVAL_S, _PROBES = 30, 10, 3
@@ -53,6 +54,8 @@ class BoundedProtocol(HttpToolsProtocol):
         opened = transport.get_extra_info("socket")
         if opened is not None and opened.family != socket.AF_UNIX:
             _watch(opened)
+        if (secured := transport.get_extra_info("ssl_object")) is not None:
+            self.app_state = {**self.app_state, CERTIFICATE: secured.getpeercert(binary_form=True)}
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from glm4v.process.http_protocol import BoundedProtocol, connection_limits
 from glm4v.process.listen_address import listening_sockets
 from glm4v.process.server_options import raise_file_limit
+from glm4v.process.tls import ServerContext, TlsFiles
 
 _KEEP_ALIVE_S = 75  # longer than proxies keep idle connections, or they would use a closed one
 
@@ -25,9 +26,12 @@ class HttpServer:
         app: The application.
         address: HOST:PORT or unix:/PATH.
         variable: The environment variable with the address, for error messages.
+        tls: Files of the server's certificate; None serves without TLS.
     """
 
-    def __init__(self, app: ASGIApp, address: str, variable: str) -> None:
+    def __init__(
+        self, app: ASGIApp, address: str, variable: str, *, tls: TlsFiles | None = None
+    ) -> None:
         self._address = address
         self._variable = variable
         config = uvicorn.Config(
@@ -42,6 +46,7 @@ class HttpServer:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
+            ssl_context_factory=_context_factory(tls),
         )
         self._server = _Server(config)
 
@@ -65,6 +70,11 @@ class HttpServer:
             self._server.should_exit = True
         await asyncio.wait([self._serving])
         self._server.abort()
+
+
+def _context_factory(tls: TlsFiles | None) -> Any:
+    """As uvicorn wants it; None serves without TLS."""
+    return None if tls is None else lambda config, default: ServerContext(tls)
 
 
 class _Server(uvicorn.Server):

@@ -2,8 +2,10 @@
 
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import grpc
 
@@ -12,6 +14,7 @@ from glm4v.host.file_version import file_version
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 _TRIES = 3  # to read files that are being replaced
 
 
@@ -49,7 +52,7 @@ def tls_files(
         missing = "GLM4V_TLS_CERT" if certificate is None else "GLM4V_TLS_KEY"
         raise ConfigurationError(f"{missing} is not set; TLS needs a certificate and its key")
     files = TlsFiles(certificate, key, client_ca)
-    _read(files)
+    _configuration(files)
     return files
 
 
@@ -59,63 +62,78 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     Connections made before keep their certificate. Files that cannot be used are logged once, and
     the certificate before them stays. Raises ConfigurationError when the first ones cannot be used.
     """
-    loaded = _read(files)
+    reloaded = _Reloaded(files, _configuration)
     return grpc.dynamic_ssl_server_credentials(
-        loaded.configuration,
-        _Reloader(files, loaded.version).changed,  # type: ignore[arg-type] # may return None
+        reloaded.value,
+        reloaded.changed,  # type: ignore[arg-type] # may return None
         require_client_authentication=files.client_ca is not None,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    configuration: grpc.ServerCertificateConfiguration
-    version: object
+class ServerContext(ssl.SSLContext):
+    """The same for servers that use Python's own TLS; they speak HTTP/1.1."""
+
+    def __new__(cls, files: TlsFiles) -> "ServerContext":
+        """An empty context: those that are loaded make the connections."""
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._reloaded = _Reloaded(files, _context)
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        """The TLS of a new connection, which asyncio asks for."""
+        self._reloaded.changed()
+        return self._reloaded.value.wrap_bio(*arguments, **options)
 
 
-class _Reloader:
-    """Looks at the files before each handshake, which costs microseconds."""
+class _Reloaded(Generic[_T]):
+    """What is made of the files, again when they change.
 
-    def __init__(self, files: TlsFiles, version: object) -> None:
-        self._files = files
-        self._version = version
+    Looks at them before each handshake, which costs microseconds.
+    """
 
-    def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """The new configuration, or None; gRPC calls it in a thread of its own."""
+    def __init__(self, files: TlsFiles, make: Callable[[TlsFiles], _T]) -> None:
+        self._files, self._make = files, make
+        self.value, self._version = self._read()
+
+    def changed(self) -> _T | None:
+        """The new value, or None; gRPC calls it in a thread of its own."""
         version = _version(self._files)
         if version == self._version:
             return None
         self._version = version
         try:
-            loaded = _read(self._files)
+            self.value, self._version = self._read()
         except ConfigurationError as error:
             log.error(
                 "TLS files changed but cannot be used; the former certificate stays: %s", error
             )
             return None
-        self._version = loaded.version
         log.info("TLS certificate reloaded from %s", self._files.certificate)
-        return loaded.configuration
+        return self.value
+
+    def _read(self) -> tuple[_T, object]:
+        """Of files that belong together, though somebody may be replacing them one by one."""
+        for _ in range(_TRIES):
+            version = _version(self._files)
+            value = self._make(self._files)
+            if _version(self._files) == version:
+                break
+        return value, version
 
 
 def _version(files: TlsFiles) -> object:
     return [file_version(path) for path in files.paths]
 
 
-def _read(files: TlsFiles) -> _Loaded:
-    """Files that belong together, though somebody may be replacing them one by one."""
-    for _ in range(_TRIES):
-        version = _version(files)
-        key, certificate = (
-            _bytes(files.key, "GLM4V_TLS_KEY"),
-            _bytes(files.certificate, "GLM4V_TLS_CERT"),
-        )
-        client_ca = _bytes(files.client_ca, "GLM4V_TLS_CLIENT_CA") if files.client_ca else None
-        _check(files)
-        if _version(files) == version:
-            break
-    configuration = grpc.ssl_server_certificate_configuration([(key, certificate)], client_ca)
-    return _Loaded(configuration, version)
+def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
+    key, certificate = (
+        _bytes(files.key, "GLM4V_TLS_KEY"),
+        _bytes(files.certificate, "GLM4V_TLS_CERT"),
+    )
+    client_ca = _bytes(files.client_ca, "GLM4V_TLS_CLIENT_CA") if files.client_ca else None
+    _context(files)  # gRPC would only fail at each handshake
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], client_ca)
 
 
 def _bytes(path: Path, variable: str) -> bytes:
@@ -125,9 +143,10 @@ def _bytes(path: Path, variable: str) -> bytes:
         raise ConfigurationError(f"{variable} {path}: {error.strerror}") from None
 
 
-def _check(files: TlsFiles) -> None:
-    """Let OpenSSL judge them: gRPC would only fail at each handshake."""
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    """Raises ConfigurationError for files that OpenSSL does not take."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
     try:
         # A key with a password would be asked for on the terminal.
         context.load_cert_chain(files.certificate, files.key, password=lambda: "")
@@ -137,13 +156,15 @@ def _check(files: TlsFiles) -> None:
             f"certificate and its key in PEM, without a password ({_reason(error)})"
         ) from None
     if files.client_ca is None:
-        return
+        return context
+    context.verify_mode = ssl.CERT_REQUIRED
     try:
         context.load_verify_locations(files.client_ca)
     except (ssl.SSLError, OSError) as error:
         raise ConfigurationError(
             f"GLM4V_TLS_CLIENT_CA {files.client_ca} has no certificate in PEM ({_reason(error)})"
         ) from None
+    return context
 
 
 def _reason(error: Exception) -> str:

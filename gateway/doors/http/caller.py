@@ -9,9 +9,8 @@ from starlette.types import Scope
 from gateway.access import trace_context
 from gateway.access.caller import Caller
 from glm4v.process.authentication_interceptor import Authenticate
+from glm4v.process.http_protocol import CERTIFICATE
 from glm4v.process.peer import Peer, connection_of
-
-CERTIFICATE = "client_certificate"  # in the state of a connection, where its client has shown one
 
 
 def caller(request: Request) -> Caller:

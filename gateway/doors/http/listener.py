@@ -10,6 +10,7 @@ from glm4v.process.call_limits import CallLimits
 from glm4v.process.health import Health
 from glm4v.process.http_server import HttpServer
 from glm4v.process.settings import variable_of
+from glm4v.process.tls import TlsFiles
 
 MakeApp = Callable[[Health], ASGIApp]
 
@@ -21,6 +22,7 @@ class HttpListener:
         address: HOST:PORT or unix:/PATH.
         make_app: Makes the application when the process starts.
         limits: Of all requests but health checks.
+        tls: Files of the server's certificate; None serves without TLS.
         authenticate: Names the callers of all requests but health checks.
     """
 
@@ -30,10 +32,12 @@ class HttpListener:
         make_app: MakeApp,
         limits: CallLimits,
         *,
+        tls: TlsFiles | None = None,
         authenticate: Authenticate = anonymous,
     ) -> None:
         self._address = address
         self._make_app = make_app
+        self._tls = tls
         self._calls = Calls(limits, authenticate)
 
     @property
@@ -49,7 +53,7 @@ class HttpListener:
     async def start(self, health: Health) -> None:
         """See Listener."""
         app = CallMiddleware(self._make_app(health), self._calls)
-        self._server = HttpServer(app, self._address, variable_of("http_listen"))
+        self._server = HttpServer(app, self._address, variable_of("http_listen"), tls=self._tls)
         await self._server.start()
 
     async def refuse(self) -> None:

@@ -476,6 +476,8 @@ def test_who_listens_and_says_nothing_is_no_gateway(folder: Path) -> None:
         ("http://host/", "host:8330"),
         ("[::1]", "[::1]:8330"),
         ("http://[::1]:80/", "[::1]:80"),
+        ("https://host:80/", "https://host:80"),
+        ("HTTPS://host", "https://host:443"),
         ("unix:/run/glm4v.sock", "unix:/run/glm4v.sock"),
         ("dns:///host:80", "dns:///host:80"),
     ],
@@ -484,7 +486,7 @@ def test_the_address_of_a_gateway_may_be_written_as_a_url(argument: str, target:
     assert gateway_address(argument) == target
 
 
-@pytest.mark.parametrize("argument", ["https://host:80", "host:port", ":80", "host:70000", "a/b:1"])
+@pytest.mark.parametrize("argument", ["https://", "host:port", ":80", "host:70000", "a/b:1"])
 def test_what_is_no_address_of_a_gateway_is_refused(argument: str) -> None:
     with pytest.raises(typer.BadParameter):
         gateway_address(argument)
