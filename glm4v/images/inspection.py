@@ -18,6 +18,7 @@ FORMATS: dict[str, _Read] = {
     "BMP": bmp.read,
     "TIFF": tiff.read,
 }
+_URLS = (b"http://", b"https://")
 
 
 def inspect(data: bytes, limits: ImageLimits) -> ImageHeader:
@@ -53,6 +54,11 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
 def _no_image(data: bytes) -> InvalidRequest:
     """A refusal that knows what people often send, whatever the name of the file says."""
     known = ", ".join(FORMATS)
+    if data[:8].lower().startswith(_URLS):
+        return InvalidRequest(
+            f"the image is a URL ({len(data)} bytes), and URLs are not fetched; send the bytes of "
+            f"the image file, one of {known}"
+        )
     if other := other_formats.name(data):
         return InvalidRequest(
             f"{len(data)} bytes of {other} are no image that can be read; convert it to one of "

@@ -24,7 +24,7 @@ from glm4v.api_keys import new_key
 from glm4v.broker import Connection, Keys
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.client import Client, Tls
-from glm4v.errors import Unauthenticated, Unavailable, UnknownReference
+from glm4v.errors import InvalidRequest, Unauthenticated, Unavailable, UnknownReference
 from glm4v.local.cluster import is_serving
 from glm4v.local.preflight import free_port
 from glm4v.local.redis_server import RedisServer
@@ -328,6 +328,29 @@ async def test_what_belongs_to_another_caller_is_unknown_through_every_door(
                 answer = await http.post("/v1/chat/completions", json=body, headers=headers)
                 assert answer.status_code == 404
         assert ann.cancel("of-ann")
+
+
+async def test_no_door_fetches_the_image_of_a_url(gateways: Gateways) -> None:
+    url = "https://example.org/photo.jpg"
+    part = {"type": "image_url", "image_url": {"url": url}}
+    listed = [{"type": "image_url", "image_url": url}, {"type": "text", "text": "what?"}]
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": [part]}]},
+        "/infer": {"inputs": listed},
+        "/generate": {"inputs": f"![]({url})what?"},
+        "/": {"inputs": f"![]({url})what?"},
+        "/generate_stream": {"inputs": f"![]({url})what?"},
+    }
+    async with gateways.http(gateways.ann) as http:
+        for path, body in bodies.items():
+            answer = await http.post(path, json=body)
+            assert 400 <= answer.status_code < 500, path
+            assert "not fetched" in answer.text, (path, answer.text)
+            assert "data:image" in answer.text
+        answer = await http.post("/generate", json={"prompt": listed})
+        assert "not fetched" in answer.text
+    with gateways.grpc(gateways.ann) as client, pytest.raises(InvalidRequest, match="not fetched"):
+        next(client.generate([user("what?", url.encode())]))
 
 
 async def test_a_replaced_certificate_is_used_for_new_connections(gateways: Gateways) -> None:
