@@ -92,7 +92,7 @@ demo-model-scores: setup ## Score the demo model on images it was never trained 
 	@$(BIN)/python -m recipes.demo_model.evaluate --count $(COUNT)
 	@$(BIN)/python -m recipes.demo_model.agreement --count $(COUNT)
 
-release-protos: setup ## Record the public API as released: `make check` then refuses changes that break its clients
+release-protos: setup ## Record the contract as released: `make check` then refuses changes that break clients or journals
 	$(BIN)/buf build --exclude-source-info -o $(RELEASED)
 
 kernels: setup ## Compile the CPU's kernels ahead, for a wheel or an image (CXX chooses the machine)

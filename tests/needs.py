@@ -31,6 +31,7 @@ import pytest
 from glm4v.device.cpu.kernels.compiler import find_compiler
 from glm4v.errors import Unavailable
 from recipes.demo_model import sources
+from tests.history import has_history
 from tests.reference import REFERENCE
 from tests.shifted_redis import LIBRARIES
 from tests.small_disk import can_mount
@@ -133,6 +134,12 @@ NEEDS = {
         can_mount,
         ("util-linux",),
         otherwise="allow user namespaces, or run it as root",
+        can_be_installed=False,
+    ),
+    "needs_history": Need(
+        "the history of the repository",
+        has_history,
+        otherwise="clone it whole",
         can_be_installed=False,
     ),
     "needs_linux": Need("Linux", Path("/proc/meminfo").exists, otherwise=ELSEWHERE),
