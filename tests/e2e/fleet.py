@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -32,6 +33,8 @@ MODULES = {
     "slow_lm_worker": "tests.e2e.slow_lm_worker",
     "slow_vision_worker": "tests.e2e.slow_vision_worker",
     "crashing_lm_worker": "tests.e2e.crashing_lm_worker",
+    "cuda_lm_worker": "tests.e2e.cuda_lm_worker",
+    "cuda_vision_worker": "tests.e2e.cuda_vision_worker",
 }
 START_S = 60.0
 METRICS_TIMEOUT_S = 20.0
@@ -60,6 +63,7 @@ class Fleet:
     ) -> None:
         self._model = model
         self._extra = dict(environment or {})
+        self._python_path = self._extra.get("PYTHONPATH", str(ROOT))
         self._variants = dict(variants or {})
         self._listen_at = dict(listen or {})
         self._temporary = TemporaryDirectory(prefix="glm4v-")
@@ -70,12 +74,12 @@ class Fleet:
         self._is_starting = asyncio.Lock()
         self.redis = redis(data_dir or self._folder / "data", self._folder / "redis.sock")
 
-    async def __aenter__(self) -> "Fleet":
+    async def __aenter__(self) -> Self:
         self.redis.start()
         self._nursery = await asyncio.create_subprocess_exec(
             *with_pdeathsig([sys.executable, "-m", "tests.e2e.fork_server"]),
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": self._python_path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             limit=2**20,
