@@ -15,7 +15,7 @@ from glm4v.device.npu.attention import FusedAttention
 from glm4v.device.npu.chip import BLOCK_SIZE, HEAD_DIM, Chip, chip_of, choose_dtype
 from glm4v.device.npu.decoder import NpuDecoder
 from glm4v.device.npu.environment import hccl_buffer_bytes
-from glm4v.device.npu.failures import device_failure, first_line
+from glm4v.device.npu.failures import device_failure, first_line, is_out_of_memory
 from glm4v.device.npu.full_attention import attend_all_atb, attend_all_fused
 from glm4v.device.npu.linear import NpuLinear, NzLinear
 from glm4v.device.npu.norm import NpuRmsNorm
@@ -64,6 +64,10 @@ class NpuDevice(Device):
     def kv_bytes_per_token(self, *, layers: int, kv_heads: int, head_dim: int) -> int:
         """Bytes of one token in the cache, whose heads have 128 values each."""
         return super().kv_bytes_per_token(layers=layers, kv_heads=kv_heads, head_dim=HEAD_DIM)
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Also where CANN itself found no memory, for HCCL or an operator's workspace."""
+        return super().is_out_of_memory(error) or is_out_of_memory(error)
 
     @contextmanager
     def errors(self, no_memory: str) -> Iterator[None]:

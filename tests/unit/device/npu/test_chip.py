@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from glm4v.device.npu.chip import chip_of, choose_dtype
+from glm4v.device.npu.chip import Chip, chip_of, choose_dtype
 from glm4v.device.npu.environment import DEFAULTS, hccl_buffer_bytes, set_defaults
-from glm4v.device.npu.failures import device_failure
+from glm4v.device.npu.failures import device_failure, is_out_of_memory
 from glm4v.errors import ConfigurationError
 
 
@@ -14,7 +14,8 @@ from glm4v.errors import ConfigurationError
     [("Ascend910B3", False), ("Ascend910_9391", False), ("Ascend310P3", True)],
 )
 def test_generations(soc: str, is_310p: bool) -> None:
-    assert chip_of(soc).is_310p == is_310p
+    dtypes = (torch.float16,) if is_310p else (torch.bfloat16, torch.float16)
+    assert chip_of(soc) == Chip(soc, dtypes, is_310p)
 
 
 @pytest.mark.parametrize("soc", ["Ascend910A", "Ascend310B4", "Ascend950PR"])
@@ -38,12 +39,18 @@ def test_dtypes(
     assert choose_dtype(chip_of(soc), asked, is_bfloat16=is_bfloat16) == chosen
 
 
-def test_bfloat16_on_a_310p_is_one_line() -> None:
+@pytest.mark.parametrize(
+    ("soc", "asked", "message"),
+    [
+        ("Ascend310P3", "bfloat16", "does not compute in bfloat16; use GLM4V_DTYPE=float16"),
+        ("Ascend910B3", "float32", "not compute in float32; use GLM4V_DTYPE=bfloat16 or float16"),
+    ],
+)
+def test_a_dtype_that_the_chip_lacks_is_one_line(soc: str, asked: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        choose_dtype(chip_of("Ascend310P3"), torch.bfloat16, is_bfloat16=True)
-    assert str(refused.value) == (
-        "Ascend310P3 does not compute in bfloat16; use GLM4V_DTYPE=float16"
-    )
+        choose_dtype(chip_of(soc), getattr(torch, asked), is_bfloat16=True)
+    assert str(refused.value).startswith(f"{soc} ")
+    assert str(refused.value).endswith(message)
 
 
 def test_defaults_leave_what_is_set() -> None:
@@ -66,3 +73,11 @@ def test_only_errors_of_the_device_are_its_failures() -> None:
     )
     assert device_failure(RuntimeError("shape [2] is invalid")) is None
     assert device_failure(torch.OutOfMemoryError("ERR00100 PTA call acl")) is None
+
+
+@pytest.mark.parametrize(("code", "is_memory"), [(207001, True), (207018, True), (507018, False)])
+def test_some_codes_of_cann_are_out_of_memory(code: int, is_memory: bool) -> None:
+    error = RuntimeError(f"aclrtMalloc, error code is {code}\n[ERROR] ERR00100 PTA call acl")
+    assert is_out_of_memory(error) == is_memory
+    assert (device_failure(error) is None) == is_memory
+    assert not is_out_of_memory(ValueError(str(error)))
