@@ -12,6 +12,13 @@ DEFAULTS = {
     "HCCL_CONNECT_TIMEOUT": "120",
     "HCCL_BUFFSIZE": "200",
     "TORCH_NPU_FALLBACK_CPU_DISABLE": "1",  # an operator without a kernel is an error
+    "INF_NAN_MODE_ENABLE": "1",  # 0 would hide results that are not finite
+    # Of the guide to GLM-4V in ATB-Models; torch_npu does not read them.
+    "ATB_OPERATION_EXECUTE_ASYNC": "1",
+    "ATB_CONVERT_NCHW_TO_ND": "1",
+    "ATB_CONTEXT_WORKSPACE_SIZE": "0",
+    "ATB_LAYER_INTERNAL_TENSOR_REUSE": "1",
+    "ATB_WORKSPACE_MEM_ALLOC_GLOBAL": "1",
 }
 
 _MEGABYTE = 2**20
