@@ -36,7 +36,7 @@ async def http(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[RunningHttp]:
     """Small limits of everything."""
-    monkeypatch.setattr("gateway.doors.http.listener.connection_limits", lambda: QUICK)
+    monkeypatch.setattr("glm4v.process.http_server.connection_limits", lambda: QUICK)
     limits = replace(LIMITS, max_calls=4, receive_timeout_s=0.3, max_message_bytes=100_000)
     async with running_http(connection, keys, checkpoint, limits=limits) as running:
         yield running
