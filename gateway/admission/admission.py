@@ -197,8 +197,9 @@ class Admission:
         parts = max(len(messages), sum(len(message.parts) for message in messages))
         if parts > self._spec.context_tokens:
             raise ContextExceeded(
-                f"messages has {len(messages)} messages and {parts} parts: this model's maximum "
-                f"context length is {self._spec.context_tokens} tokens; leave out the oldest"
+                f"the prompt is too long: messages has {len(messages)} messages and {parts} parts; "
+                f"this model's maximum context length is {self._spec.context_tokens} tokens; "
+                "leave out the oldest"
             )
 
     def _max_tokens(self, request: api.GenerateRequest, prompt_tokens: int) -> int:
@@ -206,8 +207,9 @@ class Admission:
         available = context - prompt_tokens
         if available < 1:
             raise ContextExceeded(
-                f"the prompt has {prompt_tokens} tokens; this model's maximum context length is "
-                f"{context} tokens, with at least one for the answer; shorten the conversation"
+                f"the prompt is too long: {prompt_tokens} tokens; this model's maximum context "
+                f"length is {context} tokens, with at least one for the answer; "
+                "shorten the conversation"
             )
         if not request.HasField("max_tokens"):
             return min(self._defaults.max_tokens or _DEFAULT_MAX_TOKENS, available)

@@ -63,9 +63,9 @@ class Tokenizer:
         at_most = self._max_tokens * self._longest_token
         if size > at_most:
             raise ContextExceeded(
-                f"{size} bytes of text cannot fit (a token has at most {self._longest_token} "
-                f"bytes): this model's maximum context length is {self._max_tokens} tokens; "
-                "shorten the text"
+                f"the prompt is too long: {size} bytes of text (a token has at most "
+                f"{self._longest_token} bytes); this model's maximum context length is "
+                f"{self._max_tokens} tokens; shorten the text"
             )
         for text in texts:
             run = _longest_run_of_spaces(text)

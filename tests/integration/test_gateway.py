@@ -289,14 +289,14 @@ REFUSED = {
     "temperature is 11; 0 to 10": ask(sampling=api.SamplingParams(temperature=11)),
     "top_p is nan": ask(sampling=api.SamplingParams(top_p=float("nan"))),
     "max_tokens is 503; 1 to 502": ask(max_tokens=503),
-    "512 tokens; at most 511": ask(text="a" * 507),
+    "512 tokens; this model's maximum context length is 512": ask(text="a" * 507),
     "17 strings; at most 16": ask(stop=["x"] * 17),
     "stop_token_ids[0] is 320; 0 to 319": ask(stop_token_ids=[320]),
     "top_logprobs is 21; 0 to 20": ask(top_logprobs=21),
     "orphan_timeout_s is 3601; 0 to 3600": ask(orphan_timeout_s=3601),
     "(129 characters); 1 to 128": ask("a" * 129),
     "513 bytes of text": ask(text="a" * 513),
-    "1 messages and 513 parts, more than the 512 tokens": api.GenerateRequest(
+    "1 messages and 513 parts; this model's maximum context length": api.GenerateRequest(
         messages=[api.Message(role=api.ROLE_USER, parts=[api.ContentPart()] * 513)]
     ),
     "more than 10000 pixels in all": ask_about(api.Image(data=image(101, 100))),

@@ -14,8 +14,8 @@ import pytest
 
 from glm4v.broker import Connection, Keys
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.process import http_protocol as protocol
-from glm4v.process.http_protocol import ConnectionLimits
+from glm4v.process.http_protocol import MAX_HEAD_BYTES, ConnectionLimits
+from glm4v.process.listen_address import listening_sockets
 from tests.integration.gateway_bench import ScriptedWorker, length_end
 from tests.integration.http_bench import CHAT, LIMITS, RunningHttp, chat_body, running_http
 
@@ -37,9 +37,18 @@ async def http(
 ) -> AsyncIterator[RunningHttp]:
     """Small limits of everything."""
     monkeypatch.setattr("glm4v.process.http_server.connection_limits", lambda: QUICK)
+    monkeypatch.setattr("glm4v.process.http_server.listening_sockets", small_sockets)
     limits = replace(LIMITS, max_calls=4, receive_timeout_s=0.3, max_message_bytes=100_000)
     async with running_http(connection, keys, checkpoint, limits=limits) as running:
         yield running
+
+
+def small_sockets(address: str, variable: str) -> list[socket.socket]:
+    """Sockets whose connections hold little for clients that do not read."""
+    opened = listening_sockets(address, variable)
+    for one in opened:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return opened
 
 
 @pytest.fixture
@@ -71,7 +80,7 @@ async def test_a_connection_without_a_request_is_closed(http: RunningHttp) -> No
 
 async def test_a_head_without_end_is_closed(http: RunningHttp) -> None:
     reader, writer = await connect(http)
-    writer.write(HEAD + b"x: " + b"a" * protocol.MAX_HEAD_BYTES)
+    writer.write(HEAD + b"x: " + b"a" * MAX_HEAD_BYTES)
     started = time.monotonic()
     assert await rest(reader) == b""
     assert time.monotonic() - started < QUICK.head_timeout_s

@@ -424,3 +424,21 @@ async def test_health_models_and_the_description(http: RunningHttp) -> None:
     assert (await get("/v1/other")).json()["error"]["type"] == "not_found_error"
     described = (await get("/openapi.json")).json()["paths"]
     assert "requestBody" in described["/v1/chat/completions"]["post"]
+
+
+async def test_an_id_goes_on_where_it_says_or_says_what_is_wrong(
+    http: RunningHttp, worker: ScriptedWorker
+) -> None:
+    reading = asyncio.create_task(http.stream({"last-event-id": ""}, request_id="r", n=2))
+    for _ in range(2):
+        await worker.say(await worker.claim(), "abc", length_end())
+    assert b"\nid: r:0,0\n" in await reading
+    for last, start in (("r:1", "bc"), ("r:3!,2", "")):
+        rest = payloads(await http.stream({"last-event-id": last}, n=2))
+        texts = [each["choices"][0] for each in rest[:-1]]
+        own = [one["delta"].get("content", "") for one in texts if one["index"] == 0]
+        assert ("".join(own), rest[-1]) == (start, "[DONE]")
+    assert payloads(await http.stream({"last-event-id": "r:3!,3!;"}, n=2)) == ["[DONE]"]
+    for last, status in (("x", 400), ("unknown:1", 404), ("r:9", 400), ("r:1,1,1", 400)):
+        assert (await http.chat(stream=True, headers={"last-event-id": last})).status_code == status
+    assert (await http.chat(headers={"last-event-id": "r:1"})).status_code == 400

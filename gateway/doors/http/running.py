@@ -90,6 +90,13 @@ async def start(
         terms,
         events,
         accepted,
-        terms.position or Position(accepted.request_id, [0] * accepted.n),
+        _position(terms.position, accepted),
         is_resumable=bool(request.request_id) or terms.with_event_ids,
     )
+
+
+def _position(sent: Position | None, accepted: api.Accepted) -> Position:
+    """The position that a client sent, with all choices, or the start."""
+    position = sent or Position(accepted.request_id, [])
+    position.tokens += [0] * (accepted.n - len(position.tokens))
+    return position

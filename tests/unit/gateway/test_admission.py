@@ -238,7 +238,7 @@ async def test_an_answer_has_a_header_only_after_the_token_that_opens_one() -> N
         (ids_alone(97, 320), r"prompt_ids\[1\] is 320; 0 to 319"),
         (ids_alone(266), r"prompt_ids\[0\] is 266, a placeholder of an image"),
         (ids_alone(1, 267), r"prompt_ids\[1\] is 267, a placeholder of an image"),
-        (ids_alone(*[97] * 512), r"the prompt has 512 tokens; .* length is 512"),
+        (ids_alone(*[97] * 512), r"the prompt is too long: 512 tokens; .* length is 512"),
         (
             api.GenerateRequest(messages=request().messages, prompt_ids=[97]),
             "messages and prompt_ids are both set",
