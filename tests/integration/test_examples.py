@@ -5,8 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 TYPESCRIPT = EXAMPLES / "typescript"
 IMAGE = DEMO_MODEL / "examples" / "dog.png"
+TEXTS = ("content", "generated_text", "text_output")
 BIN = Path(sys.executable).parent
 QUESTION, ANSWER = "What can you see?", "A dog."  # examples.json
 
@@ -62,15 +64,35 @@ async def test_python_with_asyncio(cluster: LocalCluster) -> None:
 
 @pytest.mark.needs_curl
 @pytest.mark.parametrize("stream", ["false", "true"])
-async def test_curl(cluster: LocalCluster, stream: str) -> None:
-    out = run(EXAMPLES / "curl" / "openai.sh", cluster.http_url, IMAGE, QUESTION, stream)
-    if stream == "false":
-        assert json.loads(out)["choices"][0]["message"]["content"] == ANSWER
-        return
-    frames = [line.removeprefix("data: ") for line in out.splitlines() if line.startswith("data: ")]
-    assert frames[-1] == "[DONE]"
-    chunks = [choice["delta"] for frame in frames[:-1] for choice in json.loads(frame)["choices"]]
-    assert "".join(chunk.get("content") or "" for chunk in chunks) == ANSWER
+@pytest.mark.parametrize("form", ["openai", "tgi", "mindie", "vllm", "triton"])
+async def test_curl(
+    cluster: LocalCluster, form: str, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL", DEMO_MODEL.name)
+    out = run(EXAMPLES / "curl" / "ask.sh", form, cluster.http_url, IMAGE, QUESTION, stream)
+    texts = [text for frame in frames(out) for text in texts_of(frame)]
+    assert ANSWER in (texts[-1], "".join(texts))
+
+
+def frames(out: str) -> list[Any]:
+    """The JSON objects of a body or of a stream, with or without server-sent events."""
+    lines = (line.removeprefix("data:").strip() for line in out.replace("\0", "\n").splitlines())
+    return [json.loads(line) for line in lines if line.startswith(("{", "[{"))]
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text of an answer, whatever a format calls it."""
+    if isinstance(value, list):
+        for item in value:
+            yield from texts_of(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name in TEXTS and isinstance(item, str):
+                yield item
+            elif name == "text" and isinstance(item, list):  # vLLM
+                yield from (text.removeprefix(QUESTION) for text in item)
+            else:
+                yield from texts_of(item)
 
 
 @pytest.fixture(scope="module")
