@@ -31,8 +31,14 @@ check: setup ## Formatting, lint, types, import rules, declared dependencies, co
 # The slowest files come first in the alphabet, and so run beside all others.
 TESTS = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
-test: setup ## The tests that this machine can run; the others say what they need
+test: setup chart-tools ## The tests that this machine can run; the others say what they need
 	$(TESTS)
+
+chart-tools: setup ## Fetch Helm 3 and 4 for the tests of the chart; without them these are skipped
+	@$(BIN)/python tools/kubernetes.py || echo "Helm cannot be fetched: tests of the chart are skipped" >&2
+
+chart: setup ## Write the settings into the chart's schema, and its values into its README
+	@$(BIN)/python -m tools.chart
 
 ARGS ?=
 
@@ -59,6 +65,11 @@ REPORT ?= docs/benchmarks/soak
 
 soak: setup ## Hours of load with faults, and what each process holds (SECONDS=7200 CLIENTS=8 SEED REPORT)
 	@$(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED) --clients $(CLIENTS) --report $(REPORT)
+
+VALUES ?=
+
+test-cluster: chart-tools ## Try the chart on the cluster of KUBECONFIG (VALUES=FILE with your images): kill, roll, scale
+	@$(BIN)/python -m tests.cluster $(foreach file,$(VALUES),--values $(file))
 
 ATTACKS ?=
 
@@ -102,4 +113,4 @@ protos: setup ## Generate the stubs again
 	tools/protos.sh
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .venv-floors .venv-npu build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-floors .venv-npu .kubernetes build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -35,6 +35,7 @@ from tests.history import has_history
 from tests.reference import REFERENCE
 from tests.shifted_redis import LIBRARIES
 from tests.small_disk import can_mount
+from tools import kubernetes
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,17 @@ NEEDS = {
         "the golden outputs of the original implementation",
         REFERENCE.is_dir,
         otherwise="they lie in ../shared/reference, beside the checkout",
+    ),
+    "needs_crds": Need(
+        "the definitions of KEDA's and LeaderWorkerSet's objects",
+        (REFERENCE.parent / "crds").is_dir,
+        otherwise="they lie in ../shared/crds, beside the checkout",
+    ),
+    "needs_helm": Need("Helm", kubernetes.has_helm, otherwise="make chart-tools"),
+    "needs_checkov": Need(
+        "checkov, in an environment of its own",
+        kubernetes.CHECKOV_PROGRAM.is_file,
+        otherwise="tools/kubernetes.py --policies",
     ),
     "needs_faketime": Need("libfaketime", lambda: bool(LIBRARIES), ("libfaketime",)),
     "needs_mounts": Need(

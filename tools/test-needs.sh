@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install what some tests need beyond the virtual environment (tests/needs.py lists it): packages of Debian or
-# Ubuntu, the clients, the proxies and the kernel for notebooks that PyPI has, what the TypeScript example
-# depends on, and the drawings of the demo model.
+# Ubuntu, the clients, the proxies, the kernel for notebooks, Helm and checkov that PyPI has, what the TypeScript
+# example depends on, and the drawings of the demo model.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,4 +14,5 @@ done
 [ -z "$missing" ] || tools/apt-install.sh "some tests need more" $missing
 "$python" -m pip install -q --disable-pip-version-check -e '.[clients,notebooks,proxies]'
 (cd examples/typescript && npm install --silent --no-audit --no-fund --no-package-lock)
+"$python" tools/kubernetes.py --policies
 "$python" -m recipes.demo_model.sources
