@@ -95,6 +95,7 @@ NEEDS = {
     "needs_fonts": Need("the demo model's fonts", sources.has_fonts, FONTS),
     "needs_drawings": Need("the demo model's drawings", sources.has_drawings, ("npm",), FETCH),
     "needs_browser": Need("Chromium", _has("chromium"), ("chromium",)),
+    "needs_promtool": Need("promtool", _has("promtool"), ("prometheus",)),
     "needs_nginx": Need("nginx", _has("nginx"), ("nginx-light",)),
     "needs_haproxy": Need("HAProxy", _has("haproxy"), ("haproxy",)),
     "needs_proxies": Need(

@@ -188,11 +188,14 @@ class Fleet:
             if labels.items() <= sample.labels.items()
         )
 
-    async def _samples(self, name: str, metric: str) -> list[Sample]:
+    async def metrics(self, name: str) -> str:
+        """All metrics of a running service, as Prometheus reads them."""
         transport = httpx.AsyncHTTPTransport(uds=str(self._metrics_socket(name)))
         async with httpx.AsyncClient(transport=transport, timeout=METRICS_TIMEOUT_S) as client:
-            reply = await client.get("http://service/metrics")
-        families = text_string_to_metric_families(reply.text)
+            return (await client.get("http://service/metrics")).text
+
+    async def _samples(self, name: str, metric: str) -> list[Sample]:
+        families = text_string_to_metric_families(await self.metrics(name))
         return [each for family in families for each in family.samples if each.name == metric]
 
     def _metrics_socket(self, name: str) -> Path:
