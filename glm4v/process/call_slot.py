@@ -52,6 +52,8 @@ class CallSlot:
     def reserve(self, size: int) -> None:
         """Reserve memory for a message of `size` bytes, in place of an earlier reservation."""
         size = size if size > SMALL_BYTES else 0
+        if size == self._bytes:  # as at every reply but the first
+            return
         self._memory.change(self.peer, self._bytes, size)
         self._bytes = size
 

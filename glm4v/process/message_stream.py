@@ -10,6 +10,7 @@ from glm4v.process.call_slot import CallSlot
 from glm4v.process.fair_semaphore import FairSemaphore
 
 PROMPT_S = 0.05  # a message that its client has sent already arrives within this time
+PATIENCE_S = 1.0  # and within this time if client or server are busy
 
 
 class MessageStream:
@@ -70,8 +71,11 @@ class MessageStream:
         async with self._reads.held(peer.client, peer.connection):
             read = asyncio.ensure_future(anext(self._requests))
             try:
-                if not await _is_done(read, PROMPT_S):
-                    self._reserve_for_arrival()
+                for timeout_s in (PROMPT_S, PATIENCE_S):
+                    if await _is_done(read, timeout_s) or self._reserve_for_arrival():
+                        break
+                else:
+                    raise _silent(f"it sent nothing for {PATIENCE_S:g} s")
             except BaseException:
                 read.cancel()
                 raise
@@ -84,11 +88,13 @@ class MessageStream:
         self._arriving.reserve(size_of(message))
         return message
 
-    def _reserve_for_arrival(self) -> None:
+    def _reserve_for_arrival(self) -> bool:
+        """Reserve memory for the largest message; whether there is some."""
         try:
             self._arriving.reserve(self._limits.max_message_bytes)
-        except Overloaded as error:
-            raise _silent(str(error)) from None
+        except Overloaded:
+            return False
+        return True
 
 
 def size_of(message: Any) -> int:

@@ -47,6 +47,7 @@ class CallReceiver:
         self._silent_memory = MessageMemory(limits)
         self._stream_memory = MessageMemory(limits)
         self._reads = FairSemaphore(limits.max_reads)
+        self._stream_reads = FairSemaphore(limits.max_reads)
         self._handlers = HandlerSlots(limits)
 
     @property
@@ -90,7 +91,7 @@ class CallReceiver:
         self._calls.enter(peer)
         silent = CallSlot(self._silent_memory, self._handlers, peer)
         arriving = CallSlot(self._stream_memory, self._handlers, peer)
-        messages = MessageStream(requests, silent, arriving, self._reads, self._limits)
+        messages = MessageStream(requests, silent, arriving, self._stream_reads, self._limits)
         try:
             replies = behaviour(handler)(messages, context)
             if inspect.isawaitable(replies):

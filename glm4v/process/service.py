@@ -10,6 +10,7 @@ have until the timeout. The health listener answers to the end.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -159,6 +160,9 @@ class _Host:
         await self._wait_until_ready()
         if self._process.stopping.is_set():
             return
+        # What was built so far stays to the end: collections need not look at it any more.
+        gc.collect()
+        gc.freeze()
         self._health.set_serving(True)
         log.info("ready on %s", self._settings.listen)
         self._running_tasks = len(self._process.tasks)

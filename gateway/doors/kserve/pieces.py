@@ -7,6 +7,7 @@ from gateway.doors.kserve.answer import Answer, Output
 from gateway.doors.kserve.inference import Inference
 from gateway.doors.kserve.messages import response
 from gateway.doors.kserve.model import TEXT_OUTPUT
+from gateway.doors.kserve.tensors import pack
 from glm4v.errors import InvalidRequest
 from glm4v.v1 import inference_pb2 as api
 
@@ -29,6 +30,8 @@ class Pieces:
         self._answer.take(accepted)
         self._unsent = inference.prefix
         self._streams = inference.in_pieces and TEXT_OUTPUT in inference.outputs
+        # Of all pieces but the last: made for each token, so only the text is set.
+        self._piece = self._reply([self._answer.text("")], is_final=False)
 
     def take(self, event: api.GenerationEvent) -> Iterator[_Reply]:
         """The replies that an event makes."""
@@ -42,8 +45,11 @@ class Pieces:
             if empty_final:
                 yield end_of(self._inference, self._model_name)
         elif self._unsent and self._streams:
-            yield self._reply([self._answer.text(self._unsent)], is_final=False)
+            piece = _Reply()
+            piece.CopyFrom(self._piece)
+            piece.infer_response.raw_output_contents[0] = pack([self._unsent.encode()])
             self._unsent = ""
+            yield piece
 
     def _reply(self, outputs: Sequence[Output], *, is_final: bool) -> _Reply:
         return _reply(self._inference, self._model_name, outputs, is_final=is_final)
