@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-npu test-floors chaos soak hostile simulation bench-peers demo-model demo-model-scores release-protos kernels protos clean
+.PHONY: help setup demo check test test-all test-npu test-floors chaos soak hostile simulation bench-peers bench-doors demo-model demo-model-scores release-protos kernels protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -92,6 +92,9 @@ bench-peers: setup ## Compare with running servers (SERVER=HOST:PORT PEERS="NAME
 	$(COMPARE)-text
 	$(COMPARE)-new-images $(IMAGE) --concurrency 10
 	$(COMPARE)-same-image $(IMAGE) --same-image --concurrency 1 --concurrency 10
+
+bench-doors: setup ## What a gateway spends on a token, for 500 streams over gRPC, KServe and HTTP; three minutes
+	$(BIN)/glm4v bench doors
 
 demo-model: setup ## Train the demo model from nothing (RUN=DIR, STEPS=N); hours on two cores
 	@recipes/demo_model/make.sh

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.doors import doors
 from bench.journals import journals
 from bench.peers_command import peers
 from glm4v.errors import InvalidRequest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 command = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 command.command()(peers)
 command.command()(journals)
+command.command()(doors)
 
 
 @command.callback()
