@@ -116,4 +116,4 @@ protos: setup ## Generate the stubs again
 	tools/protos.sh
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .venv-floors .venv-npu .kubernetes build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-floors .venv-npu .venv-text-generation .kubernetes build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

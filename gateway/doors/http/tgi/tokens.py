@@ -29,12 +29,14 @@ class TokenWriter:
     def token(
         self, token_id: int, logprob: float | None, text: str | None = None
     ) -> dict[str, Any]:
-        """A token; in a stream with the `text` that it adds, which a special token has seldom."""
-        is_special = self._vocabulary.is_special(token_id)
-        if text is None or (is_special and not text):
+        """A token; in a stream with the `text` that it adds to the answer.
+
+        A special token adds none there, because huggingface_hub joins the texts of all tokens. Text
+        that was withheld until such a token makes it an ordinary one, so that nobody drops it.
+        """
+        is_special = self._vocabulary.is_special(token_id) and not text
+        if text is None:
             text = self.text(token_id)
-        else:
-            is_special = is_special and not text
         return {"id": token_id, "text": text, "logprob": shortest(logprob), "special": is_special}
 
     def alternatives(self, logprobs: api.TokenLogprobs) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ data:{"index":2,"token":{"id":319,"text":" a","logprob":-0.1,"special":false},\
 data:{"index":3,"token":{"id":7,"text":" …","logprob":-0.1,"special":false},\
 "generated_text":null,"details":null}
 
-data:{"index":4,"token":{"id":2,"text":"</s>","logprob":-0.1,"special":true},\
+data:{"index":4,"token":{"id":2,"text":"","logprob":-0.1,"special":true},\
 "generated_text":"am a …","details":{"finish_reason":"eos_token","generated_tokens":4,\
 "seed":1,"input_length":1605}}
 
@@ -200,7 +200,7 @@ async def test_several_tokens_of_one_step_are_several_frames() -> None:
     response = await post("/generate_stream", {"inputs": "hi"}, script)
     frames = [json.loads(line[5:]) for line in response.text.split("\n\n")[:-1]]
     assert [frame["index"] for frame in frames] == [1, 2, 3]
-    assert [frame["token"]["text"] for frame in frames] == ["", "am a", "</s>"]
+    assert [frame["token"]["text"] for frame in frames] == ["", "am a", ""]
 
 
 async def test_alternatives_are_reported_for_each_token() -> None:
