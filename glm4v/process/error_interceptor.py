@@ -6,6 +6,7 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any, NoReturn
 
@@ -71,8 +72,10 @@ class ErrorInterceptor(HandlerInterceptor):
                 if inspect.isawaitable(replies):  # it writes to the context, as gRPC's health does
                     await replies
                 else:
-                    async for reply in replies:
-                        yield reply
+                    # A client may leave while a reply is sent: then only closing tells the handler.
+                    async with aclosing(replies):
+                        async for reply in replies:
+                            yield reply
                 self._count(method, "OK")
                 return
             except BaseException as error:

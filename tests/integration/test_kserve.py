@@ -216,6 +216,21 @@ async def test_a_client_that_leaves_cancels_what_it_has_not_named(
     assert answer_of(events) == "still here"
 
 
+async def test_a_client_that_leaves_while_a_piece_is_sent_cancels_its_request(
+    stub: "GRPCInferenceServiceAsyncStub", worker: ScriptedWorker
+) -> None:
+    """Then no code of the stream is running that could notice it."""
+    call = stub.ModelStreamInfer()
+    await call.write(question("a"))
+    lease = await worker.claim()
+    for _ in range(200):  # more than the window of the client takes, which reads none
+        assert await worker.say(lease, "x" * 2000) == "ok"
+    call.cancel()
+    with anyio.fail_after(5):
+        while await worker.say(lease, "x") == "ok":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
 async def test_a_whole_answer_of_a_stream(
     stub: "GRPCInferenceServiceAsyncStub", worker: ScriptedWorker
 ) -> None:

@@ -69,8 +69,9 @@ class InferStream:
                     raise reply
                 yield reply
         finally:
+            reading.cancel()  # not awaited: a request that is being accepted may take its time
             running = list(self._running.values())
-            await _cancelled(reading, *self._running)
+            await _cancelled(*self._running)
             end = Running.leave if has_left else Running.close
             await asyncio.gather(*map(end, running))
 
