@@ -1,5 +1,6 @@
 #!/bin/sh
 # Run the tests of the NPU's code on a pretend device, once as each chip; docs/ascend.md says what they prove.
+# With --prepare the environment is made and nothing is run.
 # The environment is one of its own, since a torch_npu fits one PyTorch alone; gcc compiles the device.
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,6 +18,7 @@ if [ ! -f "$venv/.made-from" ] || ! cat pyproject.toml "$0" | cmp -s - "$venv/.m
     cat pyproject.toml "$0" >"$venv/.made-from"
 fi
 "$python" -m tests.npu.pretend.libraries "$libraries"
+[ "${1-}" != --prepare ] || exit 0
 
 export LD_LIBRARY_PATH="$libraries" ASCEND_LAUNCH_BLOCKING=1 TORCH_DEVICE_BACKEND_AUTOLOAD=0 OMP_NUM_THREADS=1
 run() { # SOC

@@ -20,3 +20,8 @@ VISION = {
     "Ascend910B3": {"npu::npu_fused_infer_attention_score", "npu::npu_gelu", "npu::npu_swiglu"},
     "Ascend310P3": {"atb::_npu_flash_attention_unpad", "npu::npu_gelu", "npu::npu_format_cast"},
 }
+# Of captured decode steps, whose lengths are updated for each replay.
+REPLAYED = {
+    "Ascend910B3": {"npu::npu_fused_infer_attention_score.out"},
+    "Ascend310P3": set[str](),
+}

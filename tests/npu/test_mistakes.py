@@ -2,17 +2,22 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch_npu
 
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import AttentionSegment, Device, DeviceOptions, open_device
+from glm4v.device.npu import decoder
 from glm4v.device.npu.attention import NpuAttention
 from glm4v.errors import ConfigurationError
 from tests.npu.pretend.contracts import Refused
 from tests.npu.pretend.emulation import Emulation
+from tests.npu.test_language import TOLERANCE
+from tests.parity.golden_plans import load_model, open_golden, play, read_case
 
 NPU = torch.device("npu:0")
 on_910b = pytest.mark.chip("Ascend910B")
@@ -139,6 +144,34 @@ def test_it_is_refused(
 ) -> None:
     with pytest.raises(error, match=rule):
         call()
+
+
+def test_halves_without_the_lanes_of_glm_are_caught(
+    npu: Device,
+    emulation: Emulation,
+    checkpoint_dir: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """GLM rotates neighbours; halves of a head that was not reordered give other logits."""
+    checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))
+    golden = open_golden("bundled")
+    case = read_case(golden, "text", checkpoint.spec)
+
+    def difference() -> float:
+        with torch.inference_mode():
+            model = load_model(checkpoint, npu)
+        (played,) = play(model, npu, checkpoint.spec, [case], chunk=10_000, block_size=128)
+        return float((played.logits[0].float().cpu() - case.last_logits).abs().max())
+
+    assert difference() < TOLERANCE["float16"]
+
+    def halves(head_dim: int, rotary_dim: int) -> list[int]:
+        pairs = rotary_dim // 2
+        lanes = [*range(pairs), *range(64, 64 + pairs)]  # dimension i turns with i + pairs
+        return lanes + list(range(pairs, pairs + head_dim - rotary_dim))
+
+    monkeypatch.setattr(decoder, "rotary_lanes", halves)
+    assert difference() > 10 * TOLERANCE["float16"]
 
 
 @on_310p

@@ -1,109 +1,122 @@
-"""All processes of the system, its workers on pretend devices."""
+"""All processes of the system, its workers on pretend NPUs, tensor-parallel ones among them."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from glm4v.checkpoint.demo import DEMO_MODEL, demo_examples
-from glm4v.client import Client
-from glm4v.client.messages import user_message
-from glm4v.local.cluster import ClusterSettings, LocalCluster
-from tests.integration.test_demo_model import answers_are_those_of_the_examples, ask
-from tests.processes import until
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.demo import DEMO_MODEL
+from glm4v.device import DeviceOptions, open_device
+from glm4v.v1 import inference_pb2 as api
+from tests.e2e.asking import again
+from tests.e2e.reading import Reader
+from tests.integration.golden import conversation
+from tests.npu.conftest import SOC
+from tests.npu.processes import NpuFleet
+from tests.npu.required import LANGUAGE, REPLAYED, VISION
+from tests.npu.test_engine import answers, requests
+from tests.npu.test_language import TOLERANCE
+from tests.parity.golden_plans import cases, open_golden, read_case
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).resolve().parents[2]
-SITE = Path(__file__).parent / "site"
-TOKENS = 60
-
-
-@pytest.fixture(autouse=True)
-def emulated_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every process that Python starts imports `sitecustomize`."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SITE), str(ROOT)]))
-
-
-@dataclass
-class Log:
-    """Lines of the processes."""
-
-    lines: list[tuple[str, str]] = field(default_factory=list)
-
-    def show(self, name: str, line: str) -> None:
-        """Keep a line of the process `name`."""
-        self.lines.append((name, line))
-
-    def of(self, name: str, text: str) -> list[str]:
-        """The lines of that process that contain the text."""
-        return [line for process, line in self.lines if process == name and text in line]
+RANKS = [1, 2, 4]
 
 
-@asynccontextmanager
-async def system(log: Log, **environment: str) -> AsyncIterator[LocalCluster]:
-    """A gateway and two workers on pretend NPUs."""
-    workers = {"GLM4V_DEVICE": "npu", "GLM4V_LEASE_S": "4"}
-    settings = ClusterSettings(DEMO_MODEL, environment=workers | environment)
-    async with LocalCluster(settings, log.show) as cluster:
-        yield cluster
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NpuFleet]:
+    """Processes that serve the demo model."""
+    async with NpuFleet(DEMO_MODEL, tmp_path_factory.mktemp("demo")) as fleet:
+        yield fleet
 
 
-async def test_the_demo_models_answers() -> None:
-    """Conversations with images, all at once."""
-    log = Log()
-    async with system(log) as cluster:
-        with Client(cluster.target) as client:
-            await asyncio.to_thread(answers_are_those_of_the_examples, client)
-    for worker in ("vision_worker", "lm_worker"):
-        assert log.of(worker, "device npu:0: Ascend"), log.lines
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def micro(
+    checkpoint_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[NpuFleet]:
+    """Processes that serve the checkpoint of the golden cases."""
+    async with NpuFleet(checkpoint_dir("micro-glm4v"), tmp_path_factory.mktemp("micro")) as fleet:
+        yield fleet
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def of_the_cpu() -> list[list[int]]:
+    """The tokens of the CPU in float32 for the 16 requests."""
+    cpu = open_device(DeviceOptions("cpu", "float32"))
+    return await answers(cpu, Checkpoint.open(DEMO_MODEL))
+
+
+def assert_all_fused(fleet: NpuFleet, ranks: int) -> None:
+    """Every rank, and the vision worker, ran through the chip's operators."""
+    every = fleet.operators(f"lm_worker-{ranks}")
+    assert len(every) == ranks
+    sums = {"c10d::allreduce_"} if ranks > 1 else set()
+    for operators in every:
+        assert operators >= LANGUAGE[SOC] | REPLAYED[SOC] | sums
+        assert "aten::scaled_dot_product_attention" not in operators
+    (operators,) = fleet.operators("vision_worker")
+    assert operators >= VISION[SOC]
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+async def test_sixteen_requests_with_images_are_answered_as_by_the_cpu(
+    ranks: int, demo: NpuFleet, of_the_cpu: list[list[int]]
+) -> None:
+    await demo.only("gateway", "vision_worker", f"lm_worker-{ranks}")
+    assert await ask_all(demo) == of_the_cpu
+    assert_all_fused(demo, ranks)
 
 
 @pytest.mark.chip("Ascend910B")  # nothing here depends on the chip
-async def test_another_worker_goes_on_when_a_device_is_lost(tmp_path: Path) -> None:
-    lost, log = tmp_path / "lost", Log()
-    async with system(log, PRETEND_NPU_LOST=str(lost)) as cluster:
-        with Client(cluster.target) as client:
-            undisturbed = await asyncio.to_thread(answer, client)
-            asked = asyncio.create_task(asyncio.to_thread(answer, client, lost))
-            await until(lambda: bool(log.of("lm_worker", "npu:0 failed")), 60)
-            lost.unlink()
-            assert await asked == undisturbed
-    (line,) = log.of("lm_worker", "error: npu:0 failed")
-    assert "507899" in line
-    assert not log.of("lm_worker", "Traceback")
+async def test_two_groups_on_one_host_do_not_disturb_each_other(
+    demo: NpuFleet, of_the_cpu: list[list[int]]
+) -> None:
+    """Before and after one of them ends."""
+    groups = ["lm_worker-2", "lm_worker-2b"]
+    for left in range(2):
+        await demo.only("gateway", "vision_worker", *groups[left:])
+        assert await ask_all(demo) == of_the_cpu
 
 
-@pytest.mark.chip("Ascend910B")
-async def test_another_worker_encodes_the_image_when_a_device_is_lost(tmp_path: Path) -> None:
-    lost, log = tmp_path / "lost", Log()
-    example = next(each for each in demo_examples() if each.image is not None)
-    assert example.image is not None
-    question, right = example.turns[0]
-    async with system(log, PRETEND_NPU_LOST=str(lost)) as cluster:
-        lost.touch()
-        with Client(cluster.target) as client:
-            asked = asyncio.create_task(
-                asyncio.to_thread(ask, client, example.image.read_bytes(), [question])
+async def ask_all(fleet: NpuFleet) -> list[list[int]]:
+    """The tokens of the 16 answers, asked for at once."""
+    async with Reader(fleet.targets) as reader:
+        readings = await asyncio.gather(*(reader.read(again(each)) for each in requests()))
+    assert {*(end for reading in readings for end in reading.terminal)} == {"finished"}
+    return [reading.token_ids for reading in readings]
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+async def test_golden_conversations_are_answered_as_by_the_original(
+    ranks: int, micro: NpuFleet, checkpoint_dir: Callable[[str], Path]
+) -> None:
+    """Up to the first token that rounding may change: those behind it have another past."""
+    await micro.only("gateway", "vision_worker", f"lm_worker-{ranks}")
+    golden = open_golden("bundled")
+    spec = Checkpoint.open(checkpoint_dir("micro-glm4v")).spec
+    every = [read_case(golden, case, spec) for case in cases(golden)]
+    asked = [
+        again(
+            api.GenerateRequest(
+                messages=conversation(golden, case.name),
+                sampling=api.SamplingParams(temperature=0),
+                max_tokens=len(case.tokens),
+                ignore_eos=True,
             )
-            await until(lambda: bool(log.of("vision_worker", "npu:0 failed")), 60)
-            lost.unlink()
-            assert await asked == [right]
-    assert len(log.of("vision_worker", "error: npu:0 failed")) == 1
-    assert not log.of("vision_worker", "Traceback")
-
-
-def answer(client: Client, lost: Path | None = None) -> str:
-    """An answer of 60 tokens; the device is lost after some of them."""
-    texts = []
-    messages = [user_message("What do you see?")]
-    with client.generate(messages, temperature=0, max_tokens=TOKENS, ignore_eos=True) as generation:
-        for text in generation.texts():
-            texts.append(text)
-            if lost is not None and len(texts) == 5:
-                lost.touch()
-    return "".join(texts)
+        )
+        for case in every
+    ]
+    async with Reader(micro.targets) as reader:
+        readings = await asyncio.gather(*map(reader.read, asked))
+    compared = 0
+    for case, reading in zip(every, readings, strict=True):
+        best = [case.last_logits.topk(2).values.tolist(), *case.top_logits[:-1, :2].tolist()]
+        narrow = (at for at, (a, b) in enumerate(best) if a - b < 2 * TOLERANCE["float16"])
+        count = next(narrow, len(best))
+        assert reading.token_ids[:count] == list(case.tokens[:count]), case.name
+        compared += count
+    assert compared > 40
+    assert_all_fused(micro, ranks)

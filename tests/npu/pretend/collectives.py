@@ -1,5 +1,9 @@
-"""HCCL's part: collective operations of NPU tensors go over gloo, in the host's memory."""
+"""HCCL's part: collective operations of NPU tensors go over gloo, in the host's memory.
 
+With PRETEND_NPU_WRONG_SUMS each rank doubles what it adds: a fault for tests of tests.
+"""
+
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,6 +18,8 @@ def over_gloo(func: torch._ops.OpOverload) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         group = _gloo()
         own = [group if _is_group(arg) else arg for arg in args]
+        if os.environ.get("PRETEND_NPU_WRONG_SUMS") and func.name() == "c10d::allreduce_":
+            own[0][0].mul_(2)
         result = func(*own, **kwargs)
         result[-1].wait()
         return result

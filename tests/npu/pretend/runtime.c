@@ -2,11 +2,11 @@
  * events and graphs to run without a device. Streams do their work at once, in order. There are no
  * kernels: operators are computed by emulation.py, which is told here of captures and replays.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 #include "acl/acl.h"
 #include "acl/acl_op_compiler.h"
 #include "acl/acl_rt.h"
@@ -18,6 +18,7 @@
 static size_t total_bytes = (size_t)2 << 30;
 static aclError failure = OK;   /* what every synchronisation returns from now on */
 #define LOST 507899             /* ACL_ERROR_RT_DRV_INTERNAL_ERROR */
+#define HCCL_TIMEOUT 507048     /* ACL_ERROR_RT_FFTS_PLUS_TIMEOUT: what a rank that waits for the others gets */
 
 void pretend_set_memory(size_t bytes) { total_bytes = bytes; }
 void pretend_fail(int error) { failure = error; }
@@ -29,18 +30,31 @@ static __thread listener told;
 void pretend_listen(listener callback) { told = callback; }
 static void tell(enum event_kind kind, void *handle) { if (told) told(kind, handle); }
 
-/* The file that PRETEND_NPU_LOST names is there: the device is lost for this process. */
+static const char *setting(const char *name, const char *otherwise) { const char *value = getenv(name); return value ? value : otherwise; }
+static __thread int32_t device = -1;
+
+/* The fault of this process's device: the text of the file that PRETEND_NPU_FAULT names, as soon as it is there.
+ * "lost", "timeout" (of HCCL), "memory" (no more of it), or "lost@1" for the device 1 alone. */
+static int has_fault(const char *name) {
+    const char *path = setting("PRETEND_NPU_FAULT", "");
+    char text[32] = "";
+    FILE *file = *path ? fopen(path, "r") : NULL;
+    if (!file) return 0;
+    int count = fscanf(file, "%31s", text);
+    fclose(file);
+    char *at = strchr(text, '@');
+    if (at) *at++ = 0;
+    return count == 1 && !strcmp(text, name) && (!at || atoi(at) == device);
+}
 static aclError state(void) {
-    const char *lost = getenv("PRETEND_NPU_LOST");
-    if (lost && access(lost, F_OK) == 0) failure = LOST;
+    if (has_fault("lost")) failure = LOST;
+    if (has_fault("timeout")) failure = HCCL_TIMEOUT;
     return failure;
 }
 
 /* ---- devices ---- */
 
-static const char *setting(const char *name, const char *otherwise) { const char *value = getenv(name); return value ? value : otherwise; }
 static int devices(void) { return atoi(setting("PRETEND_NPU_DEVICES", "1")); }
-static __thread int32_t device = -1;
 static int32_t contexts[64];
 
 const char *aclrtGetSocName(void) { return setting("PRETEND_NPU", "Ascend910B3"); }
@@ -81,6 +95,7 @@ aclError aclGetDeviceCapability(uint32_t id, aclDeviceInfo what, int64_t *value)
 
 struct block { size_t size; char pad[504]; };
 static size_t used_bytes;
+static int is_full(size_t more) { return used_bytes + more > total_bytes || has_fault("memory"); }
 
 aclError aclrtGetMemInfo(aclrtMemAttr attribute, size_t *free_, size_t *total) {
     *total = total_bytes;
@@ -88,7 +103,7 @@ aclError aclrtGetMemInfo(aclrtMemAttr attribute, size_t *free_, size_t *total) {
     return OK;
 }
 aclError aclrtMalloc(void **out, size_t size, aclrtMemMallocPolicy policy) {
-    if (used_bytes + size > total_bytes) return ACL_ERROR_RT_MEMORY_ALLOCATION;
+    if (is_full(size)) return ACL_ERROR_RT_MEMORY_ALLOCATION;
     struct block *block = aligned_alloc(512, (sizeof *block + size + 511) / 512 * 512);
     if (!block) return ACL_ERROR_RT_MEMORY_ALLOCATION;
     block->size = size;
@@ -115,7 +130,7 @@ aclError aclrtReserveMemAddress(void **out, size_t size, size_t alignment, void 
 }
 aclError aclrtReleaseMemAddress(void *address) { return OK; }
 aclError aclrtMallocPhysical(aclrtDrvMemHandle *handle, size_t size, const aclrtPhysicalMemProp *prop, uint64_t flags) {
-    if (used_bytes + size > total_bytes) return ACL_ERROR_RT_MEMORY_ALLOCATION;
+    if (is_full(size)) return ACL_ERROR_RT_MEMORY_ALLOCATION;
     struct physical *physical = calloc(1, sizeof *physical);
     physical->size = size;
     used_bytes += size;
