@@ -1,5 +1,6 @@
 """The check for real NPUs on the pretend device: it passes there, and sees planted mistakes."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,15 @@ import torch
 
 from bench.geometry import GLM_4V_9B
 from glm4v.device import Device
-from tests.npu.check import parts
+from tests.e2e.fleet import ROOT
+from tests.npu.check import memory, parallel, parts
+from tests.npu.check.collectives import SIZES, bandwidth
 from tests.npu.check.comparison import Comparison
 from tests.npu.check.report import Failed, Page
 from tests.npu.conftest import SOC
 from tests.npu.pretend import references
 from tests.npu.pretend.emulation import Emulation
+from tests.npu.processes import SITE
 from tests.npu.required import LANGUAGE, VISION
 
 CASES = 3  # of the golden ones, the first with an image
@@ -104,6 +108,38 @@ def test_speed_and_memory_are_measured(
     for batch in parts.BATCHES:
         assert f"| decode, batch {batch} |" in text
     assert "One image: " in next(iter(parts.vision_speed(npu, SMALL)))
+
+
+@pytest.fixture
+def emulated_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of a group compute on two pretend devices."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SITE), str(ROOT)]))
+    monkeypatch.setenv("PRETEND_NPU_DEVICES", "2")
+
+
+def test_bandwidth_and_memory_of_a_group_are_measured(emulated_ranks: None, tmp_path: Path) -> None:
+    text = "\n".join(bandwidth(2, tmp_path, repeats=1))
+    for name in SIZES:
+        assert f"| {name} |" in text
+    assert "0.42 GB are left for it" in text
+
+
+def test_golden_cases_of_a_group_pass_and_a_wrong_sum_does_not(
+    emulated_ranks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "right").mkdir()
+    assert len(list(parallel.goldens(3, tmp_path / "right", CASES))) > 2 * CASES
+    assert (tmp_path / "right" / "group of 2").exists()  # 3 do not divide the heads
+    (tmp_path / "wrong").mkdir()
+    monkeypatch.setenv("PRETEND_NPU_WRONG_SUMS", "1")
+    with pytest.raises(Failed, match="wrong results"):
+        parallel.goldens(2, tmp_path / "wrong", CASES)
+
+
+def test_memory_at_rest_is_said(npu: Device) -> None:
+    (line,) = memory.at_rest(npu)
+    assert "2.15 GB in all" in line
+    assert "docs/ascend.md assumes 2 GB" in line
 
 
 def test_the_page_is_complete_whatever_fails(tmp_path: Path) -> None:

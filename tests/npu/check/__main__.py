@@ -14,7 +14,7 @@ with extra("gateway,worker,npu"):
 
     from glm4v.device import Device, DeviceOptions, open_device
     from glm4v.errors import Glm4vError
-    from tests.npu.check import parts
+    from tests.npu.check import memory, parallel, parts
     from tests.npu.check.collectives import bandwidth
     from tests.npu.check.report import Page
 
@@ -32,6 +32,7 @@ def main() -> int:
         ranks = options.ranks or _visible()
         if ranks > 1:  # first, while this process has not opened a device
             page.run("HCCL", partial(bandwidth, ranks, folder))
+            page.run("Golden cases, several ranks", partial(parallel.goldens, ranks, folder))
         try:
             check(page, folder, with_speed=not options.no_speed)
         except Glm4vError as error:
@@ -45,6 +46,7 @@ def check(page: Page, folder: Path, *, with_speed: bool) -> None:
     """All parts on one NPU; raises Glm4vError if there is none."""
     device = open_device(DeviceOptions("npu", "float16"))
     page.run("Versions", partial(parts.versions, device))
+    page.run("Memory at rest", partial(memory.at_rest, device))
     for dtype in ("float16", "bfloat16"):
         try:
             device = open_device(DeviceOptions("npu", dtype))

@@ -1,17 +1,17 @@
-"""Bandwidth of HCCL: `python -m tests.npu.check.collectives RANK SIZE FOLDER` is one rank."""
+"""Bandwidth and memory of HCCL, over a group of NPUs; a process of this module is one rank."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from glm4v.device import DeviceOptions, open_device
-from tests.npu.check.report import Failed, table
+from glm4v.device import Device
+from glm4v.device.collectives import ProcessGroup
+from tests.npu.check.memory import memory
+from tests.npu.check.ranks import rank_main, run_ranks
+from tests.npu.check.report import table
 
 SIZES = {  # elements in the dtype of the device
     "a decode step of 1 (4096 values)": 4096,
@@ -19,62 +19,53 @@ SIZES = {  # elements in the dtype of the device
     "a prefill of 512": 512 * 4096,
     "64 Mi values": 64 * 2**20,
 }
-_REPEATS = 50
 _WARM_UP = 5
-_TIMEOUT_S = 300.0
 
 
-def bandwidth(ranks: int, folder: Path) -> Iterator[str]:
+def bandwidth(ranks: int, folder: Path, repeats: int = 50) -> Iterator[str]:
     """All-reduce over `ranks` NPUs; the figures are rank 0's."""
-    command = [sys.executable, "-m", __name__]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(ranks), str(folder)], stdin=subprocess.DEVNULL)
-        for rank in range(ranks)
-    ]
-    try:
-        codes = [process.wait(_TIMEOUT_S) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    if any(codes):
-        raise Failed([f"exit codes of the ranks: {codes}; their output is on the terminal"])
-    figures = json.loads((folder / "figures.json").read_text())
+    run_ranks(__name__, ranks, folder, repeats)
+    found = json.loads((folder / "figures.json").read_text())
     rows = [
         (name, f"{seconds * 1e6:.0f} µs", f"{rate / 1e9:.2f} GB/s")
-        for name, (seconds, rate) in figures.items()
+        for name, (seconds, rate) in found["figures"].items()
     ]
     yield f"{ranks} ranks; the rate is 2 (n - 1) / n of the bytes over the time."
     yield ""
     yield from table(("all-reduce", "duration", "rate"), rows)
-
-
-def _rank(rank: int, size: int, folder: Path) -> None:
-    device = open_device(DeviceOptions("npu", local_rank=rank, local_size=size, group_size=size))
-    group = device.init_group(
-        (folder / "group").as_uri(), rank=rank, size=size, timeout_s=120.0, join_timeout_s=120.0
+    yield ""
+    yield (
+        f"HCCL took {found['taken'] / 1e9:.2f} GB of rank 0's memory; "
+        f"{found['reserved'] / 1e9:.2f} GB are left for it where the cache's size is chosen."
     )
+
+
+def _rank(device: Device, group: ProcessGroup, folder: Path, repeats: int) -> None:
+    before = memory(device).others
     figures = {}
     for name, count in SIZES.items():
         tensor = torch.ones(count, dtype=device.dtype, device=device.torch_device)
-        if float(group.all_reduce(tensor)[-1]) != size:
-            raise RuntimeError(f"the sum of {size} ones over {size} ranks is {tensor[-1]}")
-        for _ in range(_WARM_UP):
+        if float(group.all_reduce(tensor)[-1]) != group.size:
+            raise RuntimeError(f"the sum of {group.size} ones over the ranks is {tensor[-1]}")
+        for _ in range(min(_WARM_UP, repeats)):
             group.all_reduce(tensor.zero_())
         tensor[-1].item()  # waits for the device
         began = time.perf_counter()
-        for _ in range(_REPEATS):
+        for _ in range(repeats):
             group.all_reduce(tensor)
         tensor[-1].item()
-        seconds = (time.perf_counter() - began) / _REPEATS
-        moved = 2 * (size - 1) / size * count * device.dtype.itemsize
+        seconds = (time.perf_counter() - began) / repeats
+        moved = 2 * (group.size - 1) / group.size * count * device.dtype.itemsize
         figures[name] = (seconds, moved / seconds)
-    if rank == 0:
-        (folder / "figures.json").write_text(json.dumps(figures))
-    group.close()
+    if group.rank == 0:
+        after = memory(device)
+        found = {
+            "figures": figures,
+            "taken": after.others - before,
+            "reserved": after.free - device.free_memory_bytes(),
+        }
+        (folder / "figures.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    _rank(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
-    sys.stdout.flush()
-    os._exit(0)
+    rank_main(_rank, "auto")
