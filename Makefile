@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-npu test-floors chaos soak hostile simulation bench-peers bench-doors demo-model demo-model-scores release-protos kernels protos clean
+.PHONY: help setup demo check test test-all test-npu mutate-npu test-floors chaos soak hostile simulation bench-peers bench-doors demo-model demo-model-scores release-protos kernels protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -48,6 +48,11 @@ test-all: setup ## All tests (or ARGS), after installing what they need; only wh
 
 test-npu: ## Run the NPU code as both chips on a pretend device, in an environment of its own
 	@tools/test-npu.sh
+
+mutate-npu: ## Change the NPU code in small ways and count what its tests notice; an hour and more
+	@tools/mutate-npu.sh Ascend910B3
+	@tools/mutate-npu.sh Ascend310P3
+	@.venv-npu/bin/python -m tools.mutants .mutation/Ascend910B3 .mutation/Ascend310P3
 
 test-floors: setup ## Unit, parity and integration tests (or ARGS) with the oldest versions that pyproject.toml allows
 	@tools/test-floors.sh $(ARGS)
@@ -116,4 +121,4 @@ protos: setup ## Generate the stubs again
 	tools/protos.sh
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .venv-floors .venv-npu .venv-text-generation .kubernetes build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-floors .venv-npu .mutation .venv-text-generation .kubernetes build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
