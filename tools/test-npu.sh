@@ -14,7 +14,7 @@ if [ ! -f "$venv/.made-from" ] || ! cat pyproject.toml "$0" | cmp -s - "$venv/.m
     "${PYTHON:-python3}" -m venv --clear "$venv"
     "$python" -m pip install --disable-pip-version-check -q 'pip>=24'
     "$python" tools/install.py torch-npu==2.13.0 -e '.[gateway,worker]' \
-        'pytest>=8.3' 'pytest-asyncio>=1.5' 'pytest-timeout>=2.3'
+        'httpx>=0.27' 'pytest>=8.3' 'pytest-asyncio>=1.5' 'pytest-timeout>=2.3'
     cat pyproject.toml "$0" >"$venv/.made-from"
 fi
 "$python" -m tests.npu.pretend.libraries "$libraries"

@@ -47,8 +47,8 @@ def errors(log: str) -> list[str]:
         ("lm_worker-1c", "memory", [NO_MEMORY], Overloaded.exit_code),
         (
             "lm_worker-2a",
-            "lost@1",  # rank 1 says why, and rank 0 ends with it
-            ["npu:1 failed: .*507899", "rank 1 exited with code 5"],
+            "lost@1",  # rank 1 says why, and rank 0 misses it, as a process or in a call
+            ["npu:1 failed: .*507899", "rank 1 exited with code 5|a rank died or hangs"],
             Unavailable.exit_code,
         ),
         ("lm_worker-2a", "timeout", ["npu:. failed: .*507048"], DeviceFailed.exit_code),
