@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-npu mutate-npu test-floors chaos soak hostile simulation bench-peers bench-doors demo-model demo-model-scores release-protos kernels protos clean
+.PHONY: help setup demo check test test-all test-npu mutate-npu test-floors chaos soak hostile images-test simulation bench-peers bench-doors demo-model demo-model-scores release-protos kernels protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -75,6 +75,13 @@ VALUES ?=
 
 test-cluster: chart-tools ## Try the chart on the cluster of KUBECONFIG (VALUES=FILE with your images): kill, roll, scale
 	@$(BIN)/python -m tests.cluster $(foreach file,$(VALUES),--values $(file))
+
+BASE ?= docker.io/library/python:3.12-slim-bookworm
+OPTIONS ?=
+
+images-test: setup ## Build the images (BASE, OPTIONS for buildah) and run them until the demo model answers; as root
+	@{ command -v buildah && command -v bwrap; } >/dev/null || tools/apt-install.sh "images are built and run" buildah bubblewrap
+	@$(BIN)/python -m tests.images --base $(BASE) --options "$(OPTIONS)"
 
 ATTACKS ?=
 
