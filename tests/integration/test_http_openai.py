@@ -422,6 +422,9 @@ async def test_health_models_and_the_description(http: RunningHttp) -> None:
     assert (await get("/v1/models/micro-glm4v")).json()["max_model_len"] == 512
     assert (await get("/v1/models/other")).json()["error"]["code"] == "model_not_found"
     assert (await get("/v1/other")).json()["error"]["type"] == "not_found_error"
+    wrong = await http.client.put("/v1/models")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD")
+    assert wrong.json()["error"]["message"] == "PUT /v1/models is not served; GET, HEAD is"
     described = (await get("/openapi.json")).json()["paths"]
     assert "requestBody" in described["/v1/chat/completions"]["post"]
 

@@ -254,6 +254,9 @@ async def test_token_ids_in_mindies_form(http: RunningHttp, worker: ScriptedWork
             422,
             "Data size should be 2, got 1.",
         ),
+        ("/stopInfer", rb'{"id": "\ud800"}', None, 400, "the body is not JSON"),
+        ("/generate", b"[" * 1000, None, 400, "the body is not JSON: recursion limit"),
+        ("/generate", b"[]", MINDIE, 422, "the body should be an object"),
     ],
 )
 async def test_errors_are_a_string_in_the_form_of_the_dialect(

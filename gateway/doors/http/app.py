@@ -6,6 +6,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from gateway.doors.http import generate, mindie, openai, page, triton
 from gateway.doors.http import health as health_routes
@@ -60,9 +61,23 @@ def make_app(
 async def _no_route(request: Request, error: Exception) -> Response:
     """The answer where no route is: an unknown path, or another method."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    what = "is not served; /openapi.json lists what is" if status == 404 else "has other methods"
-    problem = Problem(status, f"{request.method} {request.url.path} {what}")
-    return error_response(problem, openai.ERRORS)
+    methods = ", ".join(_methods(request))
+    known = f"{methods} is" if methods else "/openapi.json lists what is"
+    problem = Problem(status, f"{request.method} {request.url.path} is not served; {known}")
+    response = error_response(problem, openai.ERRORS)
+    if methods:
+        response.headers["allow"] = methods
+    return response
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be done at a path, as the document at `/openapi.json` has it."""
+    app: FastAPI = request.app
+    found: set[str] = set()
+    for path, operations in app.openapi()["paths"].items():
+        if compile_path(path)[0].match(request.url.path):
+            found.update(operation.upper() for operation in operations)
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -1,5 +1,7 @@
 """The body of a request: JSON, read within the limits of its call, into the model of a format."""
 
+import re
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -10,6 +12,9 @@ from gateway.doors.http.errors import InvalidField
 from glm4v.errors import InvalidRequest
 
 _Body = TypeVar("_Body", bound=BaseModel)
+
+_SHOULD = "input should be "
+_UNION_MEMBER = re.compile(r"str|(?:list|dict)\[.*\]")
 
 
 class Body(BaseModel):
@@ -23,8 +28,13 @@ class Body(BaseModel):
 async def read_body(request: Request, kind: type[_Body]) -> _Body:
     """The body of a request, which is not kept. Raises InvalidRequest and as `read_bytes`."""
     _refuse_forms(request)
+    return parse_body(await read_bytes(request), kind)
+
+
+def parse_body(content: bytes, kind: type[_Body]) -> _Body:
+    """A body from its JSON. Raises InvalidRequest."""
     try:
-        return kind.model_validate_json(await read_bytes(request))
+        return kind.model_validate_json(content)
     except ValidationError as error:
         raise _invalid_field(error) from None
 
@@ -63,12 +73,37 @@ def _refuse_forms(request: Request) -> None:
 
 
 def _invalid_field(error: ValidationError) -> InvalidField:
-    """The first thing that is wrong with a body, where in it, and what is there instead."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    field = ""
-    for step in first["loc"]:
-        field += f"[{step}]" if isinstance(step, int) else f".{step}" if field else step
-    message = first["msg"][:1].lower() + first["msg"][1:]
+    """The first thing that is wrong with a body, where in it, and what may be there instead."""
+    errors = error.errors(include_url=False, include_context=False)
+    first = errors[0]
     if first["type"] == "json_invalid":
-        return InvalidField("", f"the body is not JSON: {message.removeprefix('invalid JSON: ')}")
-    return InvalidField(field, message)
+        message = _uncapitalized(first["msg"]).removeprefix("invalid JSON: ")
+        return InvalidField("", f"the body is not JSON: {message}")
+    places = [_path(each["loc"]) for each in errors]
+    # Of a union each member has an error; the one that fits best goes deepest.
+    field = max((place for place in places if place.startswith(places[0])), key=len)
+    messages = [each["msg"] for each, place in zip(errors, places, strict=True) if place == field]
+    allowed = [
+        _uncapitalized(message).removeprefix(_SHOULD)
+        for message in messages
+        if message.startswith(_SHOULD.capitalize())
+    ]
+    if not allowed:
+        return InvalidField(field, _uncapitalized(messages[0]))
+    wanted = " or ".join(dict.fromkeys(allowed))
+    return InvalidField(field, _SHOULD + wanted if field else f"the body should be {wanted}")
+
+
+def _path(steps: Sequence[int | str]) -> str:
+    """Where in a body, without the names that Pydantic has for the types of a union."""
+    field = ""
+    for step in steps:
+        if isinstance(step, int):
+            field += f"[{step}]"
+        elif not _UNION_MEMBER.fullmatch(step):
+            field += f".{step}" if field else step
+    return field
+
+
+def _uncapitalized(text: str) -> str:
+    return text[:1].lower() + text[1:]

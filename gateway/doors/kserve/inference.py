@@ -24,6 +24,7 @@ from glm4v.v1 import inference_pb2 as api
 _EMPTY_FINAL = "triton_enable_empty_final_response"
 _TIMEOUT = "timeout"  # of the protocol, in microseconds
 _MICRO = 1_000_000
+_MAX_TIMEOUT_US = 2**63 - 1
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
 _RIFF, _RIFF_HEADER_BYTES = b"RIFF", 8  # of WebP: the size in it counts what follows
 
@@ -72,7 +73,7 @@ def read_inference(
     values = _values(tensors, parameters)
     flags = {name: named.boolean(name, values.pop(name)) for name in FLAGS if name in values}
     empty_final = named.boolean(_EMPTY_FINAL, values.pop(_EMPTY_FINAL, False))
-    timeout_us = named.integer(_TIMEOUT, values.pop(_TIMEOUT, 0))
+    time_limit_s = _time_limit(values.pop(_TIMEOUT, 0))
     request = api.GenerateRequest()
     named.apply(values, request)
     text = _add_message(request, tensors)
@@ -81,11 +82,19 @@ def read_inference(
         request,
         outputs=_wanted(outputs, flags),
         rank=max(1, len(tensors[TEXT_INPUT].shape)) if TEXT_INPUT in tensors else 1,
-        time_limit_s=timeout_us / _MICRO if timeout_us else None,
+        time_limit_s=time_limit_s,
         in_pieces=flags.get("stream", True),
         empty_final=empty_final,
         prefix="" if flags.get("exclude_input_in_output", True) else text,
     )
+
+
+def _time_limit(timeout: Value) -> float | None:
+    """Seconds of the protocol's timeout; 0 is its default, which limits nothing."""
+    timeout_us = named.integer(_TIMEOUT, timeout)
+    if not 0 <= timeout_us <= _MAX_TIMEOUT_US:
+        raise InvalidRequest(f"{_TIMEOUT} is {timeout_us}; send microseconds, from 0 to 2^63 - 1")
+    return timeout_us / _MICRO or None
 
 
 def _values(tensors: Mapping[str, Tensor], parameters: Mapping[str, Value]) -> dict[str, Value]:

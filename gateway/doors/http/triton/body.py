@@ -1,11 +1,10 @@
 """The body of a request: JSON, and after it the tensors that are sent in the binary form."""
 
-import json
 from typing import Any
 
 from starlette.requests import Request
 
-from gateway.doors.http.body import read_body, read_bytes
+from gateway.doors.http.body import parse_body, read_body, read_bytes
 from gateway.doors.http.object_body import ObjectBody
 from glm4v.errors import InvalidRequest
 
@@ -23,20 +22,10 @@ async def read_object_and_rest(request: Request) -> tuple[dict[str, Any], bytes]
     content = await read_bytes(request)
     length = request.headers.get(HEADER_LENGTH)
     if length is None:
-        return _object(content), b""
+        return parse_body(content, ObjectBody).root, b""
     if not length.isdecimal() or int(length) > len(content):
         raise InvalidRequest(
             f"Inference-Header-Content-Length is {length[:20]!r}, the body has {len(content)} "
             "bytes; send the number of its bytes of JSON"
         )
-    return _object(content[: int(length)]), content[int(length) :]
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InvalidRequest("the body is no JSON object")
-    return found
+    return parse_body(content[: int(length)], ObjectBody).root, content[int(length) :]

@@ -180,6 +180,8 @@ def test_stop_is_an_order_as_bool_and_a_string_otherwise() -> None:
         (None, {"stop": "[a"}, "stop begins with '[' and is no JSON list"),
         (None, {"stop": '["a", 1]'}, "stop is ['a', 1]; send a string, or a JSON list"),
         (None, {"timeout": "soon"}, "timeout is 'soon'; send an integer"),
+        (None, {"timeout": -1}, "timeout is -1; send microseconds"),
+        (None, {"timeout": 10**400}, "send microseconds, from 0 to 2^63 - 1"),
         (text() | bytes_of("image", b"a", b"b"), {}, "input 'image' has 2 elements; send one"),
         (text() | scalar("image", "UINT8", 1), {}, "input 'image' has no bytes; send the file"),
         (text() | bytes_of("speed", b"1"), {}, "the parameter 'speed' is unknown"),
