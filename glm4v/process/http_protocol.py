@@ -1,7 +1,8 @@
 """Connections of HTTP clients: how many there may be, and how slow.
 
 The server has timeouts for connections between requests alone. Here are those for connections that
-send no whole head of a request, and those whose client does not read.
+send no whole head of a request, those whose client does not read, and those that go on sending a
+body which was answered before its end.
 """
 
 import asyncio
@@ -27,11 +28,14 @@ class ConnectionLimits:
         max_connections: Further ones are closed at once.
         head_timeout_s: From the first byte that is awaited to the end of a request's headers.
         write_timeout_s: How long a client may not read while something waits for it.
+        linger_s: How long a client may go on sending a body after the whole answer to it. It has
+            this long to read the answer: closing at once would reset the connection.
     """
 
     max_connections: int
     head_timeout_s: float = 10.0
     write_timeout_s: float = 60.0
+    linger_s: float = 2.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -44,6 +48,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._in_body = False
+        self._linger_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -62,6 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """See asyncio.Protocol."""
         _cancel(self._head_timer)
         _cancel(self._write_timer)
+        _cancel(self._linger_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -80,9 +87,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request."""
-        self._in_head = False
+        self._in_head, self._in_body = False, True
         _cancel(self._head_timer)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The end of a request."""
+        self._in_body = False
+        _cancel(self._linger_timer)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The end of an answer, which may come before that of its request."""
+        super().on_response_complete()
+        if self._in_body and self.cycle.response_complete:
+            self._linger_timer = self.loop.call_later(self._limits.linger_s, self.transport.abort)
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""

@@ -20,7 +20,7 @@ from tests.integration.gateway_bench import ScriptedWorker, length_end
 from tests.integration.http_bench import CHAT, LIMITS, RunningHttp, chat_body, running_http
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-QUICK = ConnectionLimits(max_connections=3, head_timeout_s=0.3, write_timeout_s=0.3)
+QUICK = ConnectionLimits(max_connections=3, head_timeout_s=0.3, write_timeout_s=0.3, linger_s=0.3)
 
 
 @pytest.fixture
@@ -113,6 +113,21 @@ async def test_a_body_that_is_refused(
     writer.write(HEAD + head + b"\r\n" + body)
     with anyio.fail_after(5):
         assert (await reader.readline()).split()[1] == status
+    writer.close()
+
+
+@pytest.mark.parametrize("head", [HEAD, b"GET /live HTTP/1.1\r\nhost: x\r\n"])
+async def test_a_body_that_goes_on_after_its_answer_is_cut_off(
+    http: RunningHttp, head: bytes
+) -> None:
+    reader, writer = await connect(http)
+    writer.write(head + b"content-length: 1000000\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 ")
+    closed = asyncio.create_task(rest(reader))
+    while not closed.done():
+        writer.write(b" ")
+        await asyncio.sleep(0.05)
+    await closed
     writer.close()
 
 
