@@ -1,6 +1,8 @@
 """The page in a real browser: ask, go on asking, an error, a gateway that is killed."""
 
 import base64
+import json
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -31,6 +33,11 @@ DROP = """([name, type, data]) => {
   transfer.items.add(new File([bytes], name, { type }));
   const target = document.getElementById("drop");
   target.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+}"""
+# A file that has changed since it was chosen cannot be read.
+BREAK_READING = """() => {
+  window.read = FileReader.prototype.readAsDataURL;
+  FileReader.prototype.readAsDataURL = function () { this.onerror(); };
 }"""
 
 
@@ -123,20 +130,51 @@ async def test_an_error_is_shown_and_the_page_goes_on(page: Page) -> None:
     await drop(page, b"no image at all", "broken.png")
     await ask(page, "what is it?")
     await expect(page.get_by_role("alert")).to_contain_text("image")
+    await expect(page.locator("#turns li")).to_have_count(0)
     await page.get_by_role("button", name="Remove the image").click()
     await expect(page.get_by_role("alert")).to_be_hidden()
     await ask(page, "anything?")
     await expect(page.locator("#numbers")).to_contain_text("tokens/s")
 
 
-async def test_an_answer_goes_on_after_its_gateway_was_killed(fleet: Fleet, page: Page) -> None:
+async def test_a_file_that_is_no_image_or_cannot_be_read_is_said_to_be(page: Page) -> None:
+    await drop(page, b"hello", "notes.txt", "text/plain")
+    await expect(page.get_by_role("alert")).to_contain_text("notes.txt is not an image")
+    await drop(page, draw("dropped"))
+    await page.evaluate(BREAK_READING)
+    await ask(page, "what is it?")
+    await expect(page.get_by_role("alert")).to_contain_text("choose it again")
+    await expect(page.get_by_role("button", name="Ask")).to_be_enabled()
+    await page.evaluate("() => { FileReader.prototype.readAsDataURL = window.read; }")
+    await page.get_by_role("button", name="Remove the image").click()
+
+
+async def test_what_was_stopped_stays_a_part_of_the_conversation(page: Page) -> None:
+    await ask(page, "anything?")
+    answers = page.locator("#turns .assistant p")
+    await expect(answers.first).not_to_be_empty()
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.get_by_role("button", name="Ask")).to_be_enabled()
+    async with page.expect_request("**/v1/chat/completions") as sent:
+        await ask(page, "and then?")
+    messages = json.loads((await sent.value).post_data or "")["messages"]
+    assert [each["role"] for each in messages] == ["user", "assistant", "user"]
+    assert messages[1]["content"] == await answers.first.text_content()
+    await expect(page.get_by_role("button", name="Ask")).to_be_enabled()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_an_answer_goes_on_after_its_gateway_has_ended(
+    fleet: Fleet, page: Page, number: signal.Signals
+) -> None:
     await page.get_by_role("button", name="New conversation").click()
     async with page.expect_response("**/v1/chat/completions") as started:
         await ask(page, "what happens?")
     request_id = (await started.value).headers["x-request-id"]
     answer = page.locator("#turns .assistant p")
     await expect(answer).not_to_be_empty()
-    await fleet.kill("gateway")
+    fleet.signal("gateway", number)
+    await fleet.ended("gateway")
     await expect(page.get_by_role("status")).to_contain_text("Reconnecting")
     await fleet.start("gateway")
     await expect(page.locator("#numbers")).to_contain_text("tokens/s")

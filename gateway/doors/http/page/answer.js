@@ -3,13 +3,14 @@
 
 const RETRIES = 30;
 const RETRY_MS = 1000;
+const UNAVAILABLE = 503; // as from a gateway that shuts down
 
 export class Refused extends Error {} // the server's own words; asking again does not help
 
 let key = sessionStorage.getItem("key") ?? "";
 
 export function setKey(value) {
-  key = value.trim();
+  key = value.replace(/[^!-~]/g, ""); // a header carries nothing else, and a pasted text may have it
   sessionStorage.setItem("key", key);
 }
 
@@ -36,7 +37,7 @@ export async function ask(request, signal, on) {
       const sent = { "Content-Type": "application/json", "Last-Event-ID": state.id };
       call.headers = { ...headers(), ...sent, "Idempotency-Key": name };
       const response = await fetch("/v1/chat/completions", call);
-      if (!response.ok && response.status !== 503) throw new Refused(await reason(response));
+      if (!response.ok && response.status !== UNAVAILABLE) throw new Refused(await reason(response));
       if (response.ok) {
         on.request(response.headers.get("x-request-id"));
         await read(response.body, state, on);
@@ -84,7 +85,10 @@ function take(frame, state, on) {
     if (name) found[name] = value;
   }
   if (!found.data) return;
-  if (found.event === "error") throw new Refused(JSON.parse(found.data).error.message);
+  if (found.event === "error") {
+    const { message, code } = JSON.parse(found.data).error;
+    throw code === UNAVAILABLE ? new Error(message) : new Refused(message);
+  }
   if (found.data === "[DONE]") {
     state.isDone = true;
     return;

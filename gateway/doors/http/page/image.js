@@ -8,9 +8,15 @@ const remove = document.getElementById("remove");
 let image = null; // a File
 let shown = ""; // the URL of its preview
 let changed = () => {};
+let refused = () => {};
 
 export function onImageChange(listener) {
   changed = listener;
+}
+
+// What was dropped, pasted or chosen is no image: `listener` gets a text that says so.
+export function onRefusal(listener) {
+  refused = listener;
 }
 
 export function hasImage() {
@@ -46,6 +52,7 @@ export function setImage(found) {
 function take(files) {
   const found = [...files].find((each) => each.type.startsWith("image/"));
   if (found) setImage(found);
+  else if (files.length) refused(`${files[0].name} is not an image; choose a JPEG, PNG or WebP file.`);
   return Boolean(found);
 }
 

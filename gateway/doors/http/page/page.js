@@ -1,7 +1,7 @@
 // The conversation: questions, answers as they stream in, and the numbers of the last one.
 
 import { ask, Refused, setKey } from "/page/answer.js";
-import { imageUrl, hasImage, onImageChange, setImage } from "/page/image.js";
+import { imageUrl, hasImage, onImageChange, onRefusal, setImage } from "/page/image.js";
 import { get, watchWorkers } from "/page/workers.js";
 
 const POSITION_MS = 1000;
@@ -81,7 +81,10 @@ async function showNumbers(request) {
   const seconds = (name) =>
     found.phases.filter((each) => each.name === name).reduce((sum, each) => sum + each.seconds, 0);
   const decode = seconds("decode");
-  const numbers = [["Time to first token", `${found.time_to_first_token_s?.toFixed(2)} s`]];
+  const numbers = [];
+  if (found.time_to_first_token_s !== null) {
+    numbers.push(["Time to first token", `${found.time_to_first_token_s.toFixed(2)} s`]);
+  }
   if (found.phases.some((each) => each.name === "encode")) {
     numbers.push(["Image encoded in", `${seconds("encode").toFixed(2)} s`]);
   }
@@ -108,8 +111,8 @@ async function answer(text) {
   byId("numbers").replaceChildren();
   let request = "";
   let stage = "queued";
-  const asked = { role: "user", content: await content(text) };
-  show("user", text);
+  let isWhole = false;
+  const turn = show("user", text);
   const item = show("assistant", "");
   showProgress(STAGES.queued);
   const on = {
@@ -124,25 +127,32 @@ async function answer(text) {
     },
     text(part) {
       on.stage("running");
-      item.textContent += part;
+      item.append(part);
     },
     waiting() {
       showProgress("The connection broke off. Reconnecting");
     },
   };
+  const asked = { role: "user", content: "" };
   try {
+    asked.content = await content(text);
     await ask({ messages: [...messages, asked], ...options() }, controller.signal, on);
+    isWhole = true;
+  } catch (error) {
+    if (!controller.signal.aborted) showError(error instanceof Refused ? error.message : String(error));
+  }
+  // What is shown is the conversation: part of an answer belongs to it, a question without one does not.
+  if (!isWhole && item.textContent === "") {
+    item.parentElement.remove();
+    turn.parentElement.remove();
+  } else if (item.isConnected) {
     messages.push(asked, { role: "assistant", content: item.textContent });
     question.value = "";
     await showNumbers(request).catch(() => {});
-  } catch (error) {
-    if (!controller.signal.aborted) showError(error instanceof Refused ? error.message : String(error));
-    if (item.textContent === "") item.parentElement.remove();
-  } finally {
-    setRunning(null);
-    showProgress("");
-    question.focus();
   }
+  setRunning(null);
+  showProgress("");
+  question.focus();
 }
 
 form.addEventListener("submit", (event) => {
@@ -177,6 +187,8 @@ onImageChange(() => {
   start();
   question.placeholder = hasImage() ? "What is in the image?" : "Ask without an image, or add one";
 });
+
+onRefusal(showError);
 
 async function showModel() {
   try {

@@ -3,6 +3,7 @@
 import { headers } from "/page/answer.js";
 
 const EVERY_MS = 2000;
+const PATIENCE_MS = 10000;
 const UNITS = { language: "tokens/s", vision: "images/s" };
 
 const rows = document.querySelector("#workers tbody");
@@ -12,7 +13,7 @@ const system = document.getElementById("system");
 let before = { at: 0, done: new Map() };
 
 export async function get(path) {
-  const response = await fetch(path, { headers: headers() });
+  const response = await fetch(path, { headers: headers(), signal: AbortSignal.timeout(PATIENCE_MS) });
   if (!response.ok) throw new Error(`status ${response.status}`);
   return response.json();
 }
@@ -51,6 +52,6 @@ async function refresh() {
 }
 
 export function watchWorkers() {
-  refresh();
-  setInterval(refresh, EVERY_MS);
+  // One at a time: a browser has few connections, and answers need one.
+  refresh().finally(() => setTimeout(watchWorkers, EVERY_MS));
 }
