@@ -65,10 +65,7 @@ async def test_python_with_asyncio(cluster: LocalCluster) -> None:
 @pytest.mark.needs_curl
 @pytest.mark.parametrize("stream", ["false", "true"])
 @pytest.mark.parametrize("form", ["openai", "tgi", "mindie", "vllm", "triton"])
-async def test_curl(
-    cluster: LocalCluster, form: str, stream: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MODEL", DEMO_MODEL.name)
+async def test_curl(cluster: LocalCluster, form: str, stream: str) -> None:
     out = run(EXAMPLES / "curl" / "ask.sh", form, cluster.http_url, IMAGE, QUESTION, stream)
     texts = [text for frame in frames(out) for text in texts_of(frame)]
     assert ANSWER in (texts[-1], "".join(texts))
