@@ -28,14 +28,14 @@ class ConnectionLimits:
         max_connections: Further ones are closed at once.
         head_timeout_s: From the first byte that is awaited to the end of a request's headers.
         write_timeout_s: How long a client may not read while something waits for it.
-        linger_s: How long a client may go on sending a body after the whole answer to it. It has
+        late_body_s: How long a client may go on sending a body after the whole answer to it. It has
             this long to read the answer: closing at once would reset the connection.
     """
 
     max_connections: int
     head_timeout_s: float = 10.0
     write_timeout_s: float = 60.0
-    linger_s: float = 2.0
+    late_body_s: float = 2.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -49,7 +49,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._in_body = False
-        self._linger_timer: asyncio.TimerHandle | None = None
+        self._late_body_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -68,7 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """See asyncio.Protocol."""
         _cancel(self._head_timer)
         _cancel(self._write_timer)
-        _cancel(self._linger_timer)
+        _cancel(self._late_body_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -94,14 +94,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The end of a request."""
         self._in_body = False
-        _cancel(self._linger_timer)
+        _cancel(self._late_body_timer)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The end of an answer, which may come before that of its request."""
         super().on_response_complete()
         if self._in_body and self.cycle.response_complete:
-            self._linger_timer = self.loop.call_later(self._limits.linger_s, self.transport.abort)
+            self._late_body_timer = self.loop.call_later(
+                self._limits.late_body_s, self.transport.abort
+            )
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""

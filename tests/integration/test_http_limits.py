@@ -20,7 +20,9 @@ from tests.integration.gateway_bench import ScriptedWorker, length_end
 from tests.integration.http_bench import CHAT, LIMITS, RunningHttp, chat_body, running_http
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-QUICK = ConnectionLimits(max_connections=3, head_timeout_s=0.3, write_timeout_s=0.3, linger_s=0.3)
+QUICK = ConnectionLimits(
+    max_connections=3, head_timeout_s=0.3, write_timeout_s=0.3, late_body_s=0.3
+)
 
 
 @pytest.fixture
