@@ -150,11 +150,13 @@ async def test_a_file_that_is_no_image_or_cannot_be_read_is_said_to_be(page: Pag
 
 
 async def test_what_was_stopped_stays_a_part_of_the_conversation(page: Page) -> None:
+    await page.get_by_label("Longest answer").fill(str(10 * TOKENS))
     await ask(page, "anything?")
     answers = page.locator("#turns .assistant p")
     await expect(answers.first).not_to_be_empty()
     await page.get_by_role("button", name="Stop").click()
     await expect(page.get_by_role("button", name="Ask")).to_be_enabled()
+    await page.get_by_label("Longest answer").fill(str(TOKENS))
     async with page.expect_request("**/v1/chat/completions") as sent:
         await ask(page, "and then?")
     messages = json.loads((await sent.value).post_data or "")["messages"]
