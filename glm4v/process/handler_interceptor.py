@@ -10,7 +10,11 @@ from grpc import aio
 Handler = Any  # grpc.RpcMethodHandler | None; its type cannot be subscripted at run time
 Context = aio.ServicerContext[Any, Any]
 
-_HEALTH = "/grpc.health."
+_HEALTH = (
+    "/grpc.health.",
+    "/inference.GRPCInferenceService/ServerLive",  # what KServe's protocol has for it
+    "/inference.GRPCInferenceService/ServerReady",
+)
 
 
 class HandlerInterceptor(aio.ServerInterceptor):
@@ -31,7 +35,7 @@ class HandlerInterceptor(aio.ServerInterceptor):
 
 
 def is_health_check(method: str) -> bool:
-    """Whether a method belongs to gRPC's health service."""
+    """Whether a method is a health check, for orchestrators that have no key and may not wait."""
     return method.startswith(_HEALTH)
 
 

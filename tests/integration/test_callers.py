@@ -15,11 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
-from grpc import aio
+from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from gateway.access.authentication import MESSAGE
+from gateway.doors.kserve import grpc_service_pb2 as kserve_pb
+from gateway.doors.kserve.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from glm4v.api_keys import new_key
 from glm4v.broker import Connection, Keys
 from glm4v.checkpoint.checkpoint import Checkpoint
@@ -198,7 +200,8 @@ async def test_only_a_valid_key_is_let_in(gateways: Gateways) -> None:
                 answers.add(answer.json()["error"]["message"])
         answer = await client.get("/metrics")
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-        open_to_all = ("/health", "/live", "/ready", "/openapi.json")
+        open_to_all = ["/health", "/live", "/ready", "/openapi.json"]
+        open_to_all += ["/v2/health/live", "/v2/health/ready"]
         assert {(await client.get(path)).status_code for path in open_to_all} == {200}
         for headers in (authorization(gateways.ann), [("AUTHORIZATION", f"bearer {gateways.ann}")]):
             assert (await client.get("/v1/models", headers=headers)).status_code == 200
@@ -207,6 +210,12 @@ async def test_only_a_valid_key_is_let_in(gateways: Gateways) -> None:
     async with aio.secure_channel(gateways.by_key[0], trust(gateways.server)) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         assert await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        kserve: Any = GRPCInferenceServiceStub(channel)
+        assert (await kserve.ServerLive(kserve_pb.ServerLiveRequest(), timeout=10)).live
+        assert (await kserve.ServerReady(kserve_pb.ServerReadyRequest(), timeout=10)).ready
+        with pytest.raises(aio.AioRpcError) as refused:
+            await kserve.ServerMetadata(kserve_pb.ServerMetadataRequest(), timeout=10)
+        assert refused.value.code() == StatusCode.UNAUTHENTICATED
 
 
 async def test_each_request_of_a_connection_needs_its_key(gateways: Gateways) -> None:

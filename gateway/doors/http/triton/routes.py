@@ -63,8 +63,6 @@ def make_router(gateway: Gateway, health: Health) -> APIRouter:
         dependencies=[Depends(_read_dialect)],
     )
     add_read_route(router, "", about.server)
-    add_read_route(router, "/health/live", about.live)
-    add_read_route(router, "/health/ready", about.ready)
     for model in (_MODEL, _MODEL + "/versions/{version}"):
         add_read_route(router, model, about.metadata)
         add_read_route(router, model + "/config", about.config)
@@ -73,7 +71,11 @@ def make_router(gateway: Gateway, health: Health) -> APIRouter:
         _post(router, model + "/generate_stream", answers.generate_stream, _GENERATE)
         _post(router, model + "/infer", answers.infer, _INFER)
         _post(router, model + "/stopInfer", answers.stop, {"id": "1"})
-    return router
+    whole = APIRouter(tags=["Triton"])
+    add_read_route(whole, "/v2/health/live", about.live)  # without limits and keys
+    add_read_route(whole, "/v2/health/ready", about.ready)
+    whole.include_router(router)
+    return whole
 
 
 def _post(
