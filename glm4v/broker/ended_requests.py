@@ -7,7 +7,7 @@ so a request may be recorded twice, but not never, unless Redis loses the stream
 import uuid
 from typing import Any
 
-from glm4v.broker.connection import Connection, QueueLost, map_redis_errors
+from glm4v.broker.connection import Connection, QueueLost, WrongType, map_redis_errors
 from glm4v.broker.keys import ENDED_GROUP, Keys
 from glm4v.broker.timeline import Timeline, read_timeline
 from glm4v.errors import RequestFailed, UnknownReference
@@ -33,10 +33,10 @@ class EndedRequests:
             return []
 
     async def timeline(self, request_id: str) -> Timeline | None:
-        """The timeline of a request; None where its journal is gone or damaged."""
+        """The timeline of a request; None where its journal is gone, damaged or foreign."""
         try:
             return await read_timeline(self._connection, self._keys, request_id)
-        except (UnknownReference, RequestFailed):
+        except (UnknownReference, RequestFailed, WrongType):
             return None
 
     async def done(self, entries: list[bytes]) -> None:

@@ -86,7 +86,10 @@ class Timeline:
             return ""
         if self.end.kind == pb.END_KIND_FAILED and self.end.code:
             return self.end.code.lower()
-        return pb.EndKind.Name(self.end.kind).removeprefix("END_KIND_").lower()
+        names = pb.EndKind.DESCRIPTOR.values_by_number
+        if self.end.kind not in names:  # of a newer release
+            return "unknown"
+        return names[self.end.kind].name.removeprefix("END_KIND_").lower()
 
     @property
     def tokens(self) -> int:

@@ -18,6 +18,12 @@ from glm4v.internal.v1 import worker_pb2 as pb
 log = logging.getLogger(__name__)
 
 _KINDS = {LM_GROUP: "language", VISION_GROUP: "vision"}
+_PHASES = {
+    pb.WORKER_PHASE_LOADING: "loading",
+    pb.WORKER_PHASE_SERVING: "serving",
+    pb.WORKER_PHASE_DRAINING: "draining",
+}
+_MAX_DIGITS = 15  # of a time in milliseconds
 _EVERY_S = 1.0
 _LAST_S = 1.0  # to remove the report at the end
 SILENT_AFTER_S = 5.0
@@ -88,10 +94,13 @@ class WorkerState:
 
     @property
     def phase(self) -> str:
-        """What it does: "loading", "serving", "draining", or for how long it has been silent."""
+        """What it does: "loading", "serving", "draining", or for how long it has been silent.
+
+        "unknown" is a phase of a newer release.
+        """
         if self.is_silent:
             return f"silent for {self.age_s:.0f} s"
-        return pb.WorkerPhase.Name(self.report.phase).removeprefix("WORKER_PHASE_").lower()
+        return _PHASES.get(self.report.phase, "unknown")
 
     def as_dict(self) -> dict[str, object]:
         """It as JSON; `done` counts tokens of a language worker, images of a vision worker."""
@@ -136,7 +145,7 @@ async def read_worker_states(connection: Connection, keys: Keys) -> list[WorkerS
 
 def _state(consumer: bytes, value: bytes, now_s: float) -> WorkerState | None:
     at_ms, _, payload = value.partition(b" ")
-    if not at_ms.isdigit():
+    if not at_ms.isdigit() or len(at_ms) > _MAX_DIGITS:
         return None
     try:
         report = pb.WorkerReport.FromString(payload)

@@ -9,6 +9,7 @@ from glm4v.broker.connection import script_source
 from glm4v.broker.ended_requests import EndedRequests
 from glm4v.broker.timeline import Timeline
 from glm4v.internal.v1 import journal_pb2 as pb
+from glm4v.local.redis_server import RedisServer
 
 JOB = pb.Job(fingerprint="m", prompt_ids=[1, 2], timeout_ms=60_000, orphan_timeout_ms=60_000)
 
@@ -70,6 +71,41 @@ async def test_a_request_that_cannot_be_recorded_stops_nothing(
     assert [each.job.request_id for each in found] == ["r"]
     assert "request=r could not be recorded" in caplog.text
     assert await connection.commands.xlen(keys.ended) == 0
+
+
+async def test_a_journal_of_another_type_keeps_no_other_request_from_being_recorded_once(
+    broker: Broker, connection: Connection, keys: Keys
+) -> None:
+    found: list[Timeline] = []
+    recorder = Recorder(EndedRequests(connection, keys), [found.append])
+    await recorder.record()
+    for name in ("before", "foreign", "after"):
+        await end(broker, name)
+    await connection.commands.delete(keys.journal("foreign"))
+    await connection.commands.set(keys.journal("foreign"), "of another program")
+    await recorder.record()
+    assert [each.job.request_id for each in found] == ["before", "after"]
+    assert await connection.commands.xlen(keys.ended) == 0
+
+
+async def test_recording_goes_on_after_redis_lost_everything(
+    own_redis: RedisServer, keys: Keys
+) -> None:
+    connection = Connection(own_redis.url)
+    broker = Broker(connection, keys, max_open_requests=100, result_ttl_s=60)
+    await broker.ready("m")
+    found: list[Timeline] = []
+    recorder = Recorder(EndedRequests(connection, keys), [found.append])
+    await end(broker, "first")
+    await recorder.record()  # makes the group
+    await recorder.record()
+    await connection.commands.flushall()
+    await broker.ready("m")
+    await end(broker, "second")
+    await recorder.record()
+    await recorder.record()
+    await connection.close()
+    assert [each.job.request_id for each in found] == ["first", "second"]
 
 
 async def test_a_foreign_value_keeps_no_request_from_ending(

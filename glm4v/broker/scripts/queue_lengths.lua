@@ -6,20 +6,23 @@
 local MAX_CLIENTS = 1000 -- a bound for the time that this script blocks Redis
 local open_requests, jobs_lm, jobs_vision = unpack(KEYS)
 
-local function unclaimed_jobs(jobs, group)
-  local length = redis.call('XLEN', jobs)
-  local groups = redis.pcall('XINFO', 'GROUPS', jobs)
-  if groups.err then return length, 0, 0 end
-  for _, found in ipairs(groups) do
+-- The last entry that was given to a worker, and how many are claimed; nothing was without a consumer group.
+local function delivered(jobs, group)
+  for _, found in ipairs(redis.call('XINFO', 'GROUPS', jobs)) do
     local info = {}
     for i = 1, #found, 2 do info[found[i]] = found[i + 1] end
-    if info.name == group then
-      local first = redis.call('XRANGE', jobs, '(' .. info['last-delivered-id'], '+', 'COUNT', 1)[1]
-      if not first then return length, 0, 0 end
-      return length, math.max(length - info.pending, 1), now_ms() - string.match(first[1], '^%d+')
-    end
+    if info.name == group then return '(' .. info['last-delivered-id'], info.pending end
   end
-  return length, 0, 0
+  return '-', 0
+end
+
+local function unclaimed_jobs(jobs, group)
+  local length = redis.call('XLEN', jobs)
+  if length == 0 then return 0, 0, 0 end
+  local start, pending = delivered(jobs, group)
+  local first = redis.call('XRANGE', jobs, start, '+', 'COUNT', 1)[1]
+  if not first then return length, 0, 0 end
+  return length, math.max(length - pending, 1), now_ms() - string.match(first[1], '^%d+')
 end
 
 local length_lm, waiting_lm, age_lm = unclaimed_jobs(jobs_lm, ARGV[1])

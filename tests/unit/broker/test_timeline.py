@@ -123,3 +123,9 @@ def test_tokens_written_again_count_once_and_foreign_entries_not_at_all() -> Non
     )
     assert found.tokens == 2
     assert [each.name for each in found.phases][-1] is PhaseName.DECODE
+
+
+def test_an_end_of_a_newer_release_has_a_name() -> None:
+    payload = pb.JournalEnd(kind=99).SerializeToString()  # type: ignore[arg-type]
+    found = timeline(JOB, [(b"1200-0", {b"k": b"e", b"n": b"0", b"d": payload})])
+    assert found.end_reason == "unknown"
