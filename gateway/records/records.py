@@ -2,6 +2,7 @@
 
 import os
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -11,6 +12,7 @@ from gateway.records.request_line import log_request
 from gateway.records.request_metrics import RequestMetrics
 from glm4v.broker import Connection, Keys
 from glm4v.broker.ended_requests import EndedRequests
+from glm4v.errors import ConfigurationError
 from glm4v.process.extras import require
 from glm4v.telemetry.metrics import Registry
 
@@ -38,11 +40,14 @@ class Records:
 def open_records(connection: Connection, keys: Keys, metrics: Registry) -> Records:
     """Log lines and metrics; traces as well where OpenTelemetry's variables name an endpoint.
 
-    Raises ConfigurationError if packages for traces are missing.
+    Raises ConfigurationError if packages for traces are missing, or an endpoint is not a URL.
     """
     sinks = [log_request, RequestMetrics(metrics).observe]
     spans = None
-    if any(os.environ.get(name) for name in _ENDPOINTS):
+    if endpoints := [name for name in _ENDPOINTS if os.environ.get(name)]:
+        for name in endpoints:
+            if urlsplit(os.environ[name]).scheme not in ("http", "https"):
+                raise ConfigurationError(f"{name} must be a URL such as http://collector:4318")
         require("opentelemetry", "otlp")
         from gateway.records.spans import RequestSpans
 

@@ -60,7 +60,8 @@ class RequestMetrics:
         job, end = timeline.job, timeline.end_reason
         owner = job.owner or "anonymous"
         self._ended[owner, end] += 1
-        self._tokens[owner, "input"] += timeline.input_tokens
+        if job.choice == 0:  # all choices share one prompt
+            self._tokens[owner, "input"] += timeline.input_tokens
         self._tokens[owner, "output"] += timeline.tokens
         self._takeovers += timeline.takeovers
         self._duration.labels(end).observe(timeline.duration_s)

@@ -6,7 +6,9 @@ https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables
 """
 
 import hashlib
+import logging
 import os
+import time
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -21,6 +23,7 @@ from glm4v.broker.timeline import Phase, Timeline
 from glm4v.internal.v1 import journal_pb2 as pb
 
 _MS = 1_000_000  # nanoseconds
+_TELL_EVERY_S = 60.0
 _FAILURES = (pb.END_KIND_FAILED, pb.END_KIND_EXPIRED)
 
 
@@ -36,6 +39,7 @@ class RequestSpans:
             ),
             shutdown_on_exit=False,
         )
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(_NowAndThen())
         self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("glm4v", __version__)
         self._propagator = TraceContextTextMapPropagator()
@@ -69,6 +73,22 @@ class RequestSpans:
     def close(self) -> None:
         """Export what is left; blocks for at most the exporter's time-out."""
         self._provider.shutdown()
+
+
+class _NowAndThen(logging.Filter):
+    """Lets one record a minute pass: the exporter logs every try and every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next_s = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See logging."""
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return False
+        self._next_s = now_s + _TELL_EVERY_S
+        return True
 
 
 class _Ids(IdGenerator):

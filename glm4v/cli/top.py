@@ -56,7 +56,10 @@ async def _watch(
                 except Unavailable as error:
                     if once:
                         raise
-                    output.show(str(error))
+                    if as_json:  # standard output is for a program
+                        typer.echo(error, err=True)
+                    else:
+                        output.show(str(error))
                     continue
                 rates.update(state, time.monotonic())
                 found = state_object(state, rates)
