@@ -12,6 +12,7 @@ import typer
 
 from bench.doors import doors
 from bench.journals import journals
+from bench.offline_command import offline
 from bench.peers_command import peers
 from glm4v.errors import InvalidRequest
 from glm4v.host.temporary_folder import TemporaryFolder
@@ -24,6 +25,7 @@ command = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.
 command.command()(peers)
 command.command()(journals)
 command.command()(doors)
+command.command()(offline)
 
 
 @command.callback()

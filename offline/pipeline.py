@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from gateway.access.caller import Caller
-from gateway.admission.admission import Admission, AdmissionLimits
-from gateway.admission.sampling import read_defaults
 from gateway.streaming.events import EventBuilder, accepted
 from gateway.text.tokenizer import Tokenizer
 from glm4v.broker.entries import Event
@@ -19,30 +17,23 @@ from glm4v.v1 import inference_pb2 as api
 from lm_worker.assembly import EngineConfig, build_engine
 from lm_worker.engine.sequence import TokenOutput
 from lm_worker.translate import journal_entries, now_ms, sequence_request
+from offline.admission import open_admission
 from vision_worker.decoders import Decoders
 from vision_worker.encoder import Encoder
 
 _MAX_BATCHED_TOKENS = 2048
-_DEADLINE_S = 3600.0
 
 
 class Pipeline:
     """Serves one request at a time, without Redis."""
 
     def __init__(self, checkpoint: Checkpoint, device: Device, limits: ImageLimits) -> None:
-        self._model = model = checkpoint.directory
         self._checkpoint = checkpoint
         self._spec = checkpoint.spec
         self._device = device
         self._limits = limits
-        self._tokenizer = Tokenizer.read(model, self._spec)
-        self._admission = Admission(
-            self._spec,
-            self._checkpoint.fingerprint,
-            self._tokenizer,
-            read_defaults(model),
-            AdmissionLimits(limits, _DEADLINE_S, _DEADLINE_S),
-        )
+        self._tokenizer = Tokenizer.read(checkpoint.directory, self._spec)
+        self._admission = open_admission(checkpoint, self._tokenizer, limits)
 
     async def answer(self, request: api.GenerateRequest) -> AsyncIterator[api.GenerationEvent]:
         """The events that a gateway would stream; raises the errors of admission."""

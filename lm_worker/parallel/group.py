@@ -121,9 +121,16 @@ class RankProcesses:
     """A host's ranks above its first: child processes of that one, which exit with it.
 
     `first` is the first rank of one of several hosts; None starts a group of `size` on this host.
+    `environment` has their settings; None gives them those of this process.
     """
 
-    def __init__(self, size: int, first: RankConfig | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        first: RankConfig | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environment = environment
         self._folder = TemporaryFolder("ranks")
         meeting = (self._folder.path / "meeting").as_uri()
         self.config = first or RankConfig(0, size, meeting, local_size=size)
@@ -133,7 +140,8 @@ class RankProcesses:
         place = (self.config.rank + local_rank, self.config.address, local_rank)
         command = [sys.executable, "-m", "lm_worker.parallel.follower", *map(str, place)]
         command.append(str(self.config.local_size))
-        return subprocess.Popen(command, stdin=subprocess.PIPE)  # they exit when it closes
+        # They exit when it closes.
+        return subprocess.Popen(command, stdin=subprocess.PIPE, env=self._environment)
 
     async def watch(self) -> None:
         """Run until cancelled; raises Unavailable if a rank exits."""

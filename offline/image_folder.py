@@ -1,0 +1,24 @@
+"""Folders of images, and the question that MindIE's guide for GLM-4V asks about each of them."""
+
+from pathlib import Path
+
+from glm4v.errors import InvalidRequest
+
+GUIDE_QUESTION = "描述这张图片"
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder by name; other files are passed over.
+
+    Raises InvalidRequest if the folder cannot be read or has no image.
+    """
+    try:
+        found = sorted(each for each in folder.iterdir() if each.suffix.lower() in _SUFFIXES)
+    except OSError as error:
+        raise InvalidRequest(f"{folder} cannot be read as a folder: {error.strerror}") from None
+    if not found:
+        raise InvalidRequest(
+            f"{folder} has no image; files named {', '.join(sorted(_SUFFIXES))} are images"
+        )
+    return found
