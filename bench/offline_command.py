@@ -62,10 +62,18 @@ def offline(
     tensor_parallel: Annotated[
         int, typer.Option(min=1, help="Processes that share the language model.")
     ] = 1,
-    device: Annotated[str, typer.Option(help="As GLM4V_DEVICE.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="As GLM4V_DTYPE.")] = "auto",
-    weight_dtype: Annotated[str, typer.Option(help="As GLM4V_WEIGHT_DTYPE.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="As GLM4V_THREADS.")] = 0,
+    device: Annotated[
+        str, typer.Option(envvar="GLM4V_DEVICE", help="As in `glm4v settings`.")
+    ] = "auto",
+    dtype: Annotated[
+        str, typer.Option(envvar="GLM4V_DTYPE", help="As in `glm4v settings`.")
+    ] = "auto",
+    weight_dtype: Annotated[
+        str, typer.Option(envvar="GLM4V_WEIGHT_DTYPE", help="As in `glm4v settings`.")
+    ] = "auto",
+    threads: Annotated[
+        int, typer.Option(min=0, envvar="GLM4V_THREADS", help="As in `glm4v settings`.")
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Time to answer one question about one image, by batch size, in one process without Redis.

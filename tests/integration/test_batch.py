@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.performance_csv import MINDIE_HEADER
 from gateway.text.tokenizer import Tokenizer
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.demo import DEMO_MODEL, demo_examples
@@ -22,6 +22,10 @@ from offline.image_folder import GUIDE_QUESTION
 from offline.rank_group import Hardware, RankGroup
 
 DOG = DEMO_MODEL / "examples/dog.png"
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -45,7 +49,7 @@ async def test_a_batch_is_answered_as_its_questions_alone(ranks: int) -> None:
     assert times.encode + sum(times.prefill) + sum(times.decode) <= times.total
 
 
-async def test_the_guides_question_has_the_guides_sizes(
+async def test_the_guides_question_has_the_sizes_that_its_page_says(
     checkpoint_dir: Callable[[str], Path],
 ) -> None:
     model = checkpoint_dir("tiny-glm4v-1120")  # the real vocabulary and image size
@@ -55,34 +59,31 @@ async def test_the_guides_question_has_the_guides_sizes(
     prompt = await open_admission(checkpoint, tokenizer, ImageLimits()).count(
         api.CountTokensRequest(messages=[message])
     )
-    assert len(tokenizer.encode(GUIDE_QUESTION)) == 4
-    assert len(prompt.ids) - 3 + checkpoint.spec.vision.num_image_tokens == 1611
+    assert len(tokenizer.encode(GUIDE_QUESTION)) == 3
+    # [gMASK] <sop> <|user|> \n, the image with its two ends, the question, <|assistant|>.
+    prompt_tokens = len(prompt.ids) - 3 + checkpoint.spec.vision.num_image_tokens
+    assert prompt_tokens == 4 + 1602 + 3 + 1
 
 
-def test_the_command_writes_mindies_files_and_clean_ones(tmp_path: Path) -> None:
+def test_the_command_writes_the_clean_file_and_mindies_steps(tmp_path: Path) -> None:
     sizes = ("--batch", "1", "--batch", "2", "--max-tokens", "3", "--threads", "1")
-    command = [sys.executable, "-m", "glm4v.cli", "bench", "offline", str(DOG), *sizes]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ATB_LLM_BENCHMARK_ENABLE": "1"}
-    for options in (["--plot", "plot.png"], ["--csv-dialect", "tidy", "--csv", "t.csv", "--json"]):
-        done = subprocess.run(
-            [*command, *options],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    lines = (tmp_path / "glm4v_performance.csv").read_text().splitlines(keepends=True)
-    assert lines[0] == MINDIE_HEADER
-    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2"]
-    (benchmark,) = csv.DictReader((tmp_path / "benchmark_result/benchmark.csv").open())
+    files = ("--csv-dialect", "tidy", "--csv", "t.csv", "--plot", "plot.png", "--json")
+    done = subprocess.run(
+        [sys.executable, "-m", "glm4v.cli", "bench", "offline", str(DOG), *sizes, *files],
+        cwd=tmp_path,
+        env={**os.environ, "ATB_LLM_BENCHMARK_ENABLE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (benchmark,) = read_rows(tmp_path / "benchmark_result/benchmark.csv")
     assert benchmark["batch_size"] == "2"  # of the last run
     assert len(benchmark["decode_token_times"].split(",")) == 2
-    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
-    shown = json.loads(done.stdout)
-    for row, at in zip(rows, shown, strict=True):
+    rows = read_rows(tmp_path / "t.csv")
+    assert [row["batch"] for row in rows] == ["1", "2"]
+    for row, at in zip(rows, json.loads(done.stdout), strict=True):
         assert float(row["tokens_per_s"]) == pytest.approx(at["tokens_per_s"], abs=1e-4)
         assert row["fingerprint"] == Checkpoint.open(DEMO_MODEL).fingerprint
         assert at["roofline_share"] > 0
