@@ -17,6 +17,7 @@ from tests.chart.helm import (
     Refused,
     environment,
     helm,
+    one,
     pod_specs,
     render,
     rendered_text,
@@ -133,3 +134,15 @@ def test_the_grace_period_covers_the_drain(scenario: str) -> None:
                 hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {})
                 pause_s = float(hook["command"][1]) if hook else 0
                 assert spec["terminationGracePeriodSeconds"] >= pause_s + drain_s + 5
+
+
+def test_gateways_may_reach_the_collector_of_traces_and_workers_need_not() -> None:
+    objects = render("keys")
+    [spec] = pod_specs(one(objects, "Deployment", "gateway"))
+    variables = environment(spec["containers"][0])
+    assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector.monitoring:4318"
+    for component in ("gateway", "vision", "language"):
+        rules = one(objects, "NetworkPolicy", component)["spec"]["egress"]
+        assert ({"ports": [{"port": 4318}]} in rules) is (component == "gateway")
+    with pytest.raises(Refused, match="endpoint"):
+        render("default", "--set=monitoring.traces.endpoint=collector:4318")
