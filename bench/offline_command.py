@@ -16,7 +16,7 @@ from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.cli.options import unicode_text
 from glm4v.errors import InvalidRequest
 from glm4v.process.extras import require
-from offline.image_folder import GUIDE_QUESTION, images_in
+from offline.image_folder import GUIDE_QUESTION, images_in, read_image
 
 if TYPE_CHECKING:
     from bench.offline import Figures
@@ -84,7 +84,7 @@ def offline(
     """
     if plot is not None:
         require("matplotlib", "bench")
-    image = _only_image(images)
+    image = read_image(_only_image(images))
     benchmark = benchmark_path(os.environ)
     from bench.offline_report import draw, print_table
     from glm4v.checkpoint.checkpoint import Checkpoint
@@ -93,7 +93,7 @@ def offline(
 
     checkpoint = Checkpoint.open(model)
     hardware = Hardware(device, dtype, weight_dtype, threads, tensor_parallel)
-    asked = Question(question, image.read_bytes())
+    asked = Question(question, image)
     figures: list[Figures] = []
 
     def keep(at: "Figures", device: "Device") -> None:
@@ -132,8 +132,6 @@ def _only_image(path: Path) -> Path:
             f"{path} has {len(found)} images ({names}{', …' if len(found) > 3 else ''}); the "
             "performance test takes one: name it, or a folder that has no other"
         )
-    if not path.exists():
-        raise InvalidRequest(f"{path} does not exist; name an image, or a folder with one image")
     return found[0]
 
 

@@ -11,8 +11,7 @@ from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.cli.options import unicode_text
 from glm4v.client.conversation_file import read_file
 from glm4v.errors import InvalidRequest
-from glm4v.images import ImageLimits, inspect
-from offline.image_folder import GUIDE_QUESTION, images_in
+from offline.image_folder import GUIDE_QUESTION, images_in, read_image
 
 if TYPE_CHECKING:
     from offline.batch import BatchSize, Question
@@ -92,16 +91,6 @@ def questions_for(listed: Sequence[str], file: Path | None, count: int) -> list[
         )
     texts = texts or [GUIDE_QUESTION]
     return texts + texts[-1:] * (count - len(texts))
-
-
-def read_image(path: Path) -> bytes:
-    """The bytes of an image file. Raises InvalidRequest, with its name, if it is no image."""
-    data = read_file(path, "image")
-    try:
-        inspect(data, ImageLimits())
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{path}: {error}") from None
-    return data
 
 
 async def _print_answers(

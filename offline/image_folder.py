@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from glm4v.client.conversation_file import read_file
 from glm4v.errors import InvalidRequest
+from glm4v.images import ImageLimits, inspect
 
 GUIDE_QUESTION = "描述这张图片"
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -22,3 +24,13 @@ def images_in(folder: Path) -> list[Path]:
             f"{folder} has no image; files named {', '.join(sorted(_SUFFIXES))} are images"
         )
     return found
+
+
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file. Raises InvalidRequest, with its name, if it is no image."""
+    data = read_file(path, "image")
+    try:
+        inspect(data, ImageLimits())
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{path}: {error}") from None
+    return data

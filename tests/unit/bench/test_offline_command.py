@@ -15,9 +15,13 @@ def test_two_images_are_refused_by_name(tmp_path: Path) -> None:
         offline(tmp_path)
 
 
-def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="does not exist; name an image"):
-        offline(tmp_path / "photo.jpg")
+def test_a_file_that_is_no_image_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    missing, text = tmp_path / "photo.jpg", tmp_path / "notes.png"
+    text.write_text("no image")
+    with pytest.raises(InvalidRequest, match=r"cannot read the image .*photo\.jpg"):
+        offline(missing, model=tmp_path)
+    with pytest.raises(InvalidRequest, match=r"notes\.png: "):
+        offline(tmp_path, model=tmp_path)
 
 
 def test_benchmark_csv_is_written_where_the_variables_say() -> None:

@@ -1,12 +1,11 @@
-"""`glm4v batch`: which question is asked about which image; files that are none are named."""
+"""`glm4v batch`: which question is asked about which image."""
 
 from pathlib import Path
 
 import pytest
 
-from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.errors import InvalidRequest
-from offline.batch_command import questions_for, read_image
+from offline.batch_command import questions_for
 from offline.image_folder import GUIDE_QUESTION
 
 
@@ -30,12 +29,3 @@ def test_questions_that_cannot_be_asked_are_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\xff")
     with pytest.raises(InvalidRequest, match="is not UTF-8"):
         questions_for([], file, 1)
-
-
-def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
-    good = DEMO_MODEL / "examples/dog.png"
-    assert read_image(good) == good.read_bytes()
-    bad = tmp_path / "notes.png"
-    bad.write_text("no image")
-    with pytest.raises(InvalidRequest, match=r"notes\.png: "):
-        read_image(bad)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.errors import InvalidRequest
-from offline.image_folder import images_in
+from offline.image_folder import images_in, read_image
 
 
 def test_images_come_by_name_and_other_files_are_passed_over(tmp_path: Path) -> None:
@@ -19,3 +20,12 @@ def test_a_folder_without_images_says_what_images_are_named(tmp_path: Path) -> N
         images_in(tmp_path)
     with pytest.raises(InvalidRequest, match="cannot be read as a folder"):
         images_in(tmp_path / "missing")
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
+    good = DEMO_MODEL / "examples/dog.png"
+    assert read_image(good) == good.read_bytes()
+    bad = tmp_path / "notes.png"
+    bad.write_text("no image")
+    with pytest.raises(InvalidRequest, match=r"notes\.png: "):
+        read_image(bad)
