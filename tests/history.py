@@ -1,5 +1,6 @@
 """The release before, from the history of the repository."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,8 @@ COMMIT = "856b5ae5a72d7401ba23a15d7a7d988b9b0b409c"
 
 def has_history() -> bool:
     """Whether the checkout has that commit; a copy without its history has not."""
+    if shutil.which("git") is None:
+        return False
     found = subprocess.run(
         ["git", "cat-file", "-e", f"{COMMIT}^{{commit}}"],
         cwd=ROOT,

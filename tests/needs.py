@@ -156,8 +156,9 @@ NEEDS = {
         can_be_installed=False,
     ),
     "needs_history": Need(
-        "the history of the repository",
+        "git, and the history of the repository",
         has_history,
+        ("git",),
         otherwise="clone it whole",
         can_be_installed=False,
     ),

@@ -4,6 +4,7 @@ A gateway that dies before it has recorded a request loses its claim, and anothe
 so a request may be recorded twice, but not never, unless Redis loses the stream.
 """
 
+import time
 import uuid
 from typing import Any
 
@@ -14,6 +15,8 @@ from glm4v.errors import RequestFailed, UnknownReference
 
 _COUNT = 100
 _LAPSED_MS = 30_000
+_FORGET_EVERY_S = 60.0
+_FORGET_IDLE_MS = 600_000  # a live gateway claims twice a second
 
 
 class EndedRequests:
@@ -22,15 +25,18 @@ class EndedRequests:
     def __init__(self, connection: Connection, keys: Keys) -> None:
         self._connection = connection
         self._keys = keys
-        self._consumer = f"{ENDED_GROUP}-{uuid.uuid4().hex[:12]}"
+        self.consumer = f"{ENDED_GROUP}-{uuid.uuid4().hex[:12]}"
+        self._forgotten_at = -_FORGET_EVERY_S
 
     async def claim(self) -> list[tuple[bytes, str]]:
         """At most 100 requests, new ones or those of gateways that died: entry and request id."""
         try:
-            return await self._claim_lapsed() or await self._claim_new()
+            claimed = await self._claim_lapsed() or await self._claim_new()
+            await self._forget_gateways()
         except QueueLost:
             await self._connection.ensure_group(self._keys.ended, ENDED_GROUP)
             return []
+        return claimed
 
     async def timeline(self, request_id: str) -> Timeline | None:
         """The timeline of a request; None where its journal is gone, damaged or foreign."""
@@ -49,10 +55,18 @@ class EndedRequests:
             pipe.xdel(self._keys.ended, *entries)
             await pipe.execute()
 
+    async def _forget_gateways(self) -> None:
+        """Delete consumers of gateways that are gone, once a minute."""
+        now = time.monotonic()
+        if now - self._forgotten_at >= _FORGET_EVERY_S:
+            self._forgotten_at = now
+            names = [self._keys.ended]
+            await self._connection.run("forget_consumers", names, [ENDED_GROUP, _FORGET_IDLE_MS])
+
     async def _claim_new(self) -> list[tuple[bytes, str]]:
         async with map_redis_errors():
             answer = await self._connection.commands.xreadgroup(
-                ENDED_GROUP, self._consumer, {self._keys.ended: ">"}, count=_COUNT
+                ENDED_GROUP, self.consumer, {self._keys.ended: ">"}, count=_COUNT
             )
         return [_request(entry) for _, entries in answer for entry in entries]
 
@@ -60,7 +74,7 @@ class EndedRequests:
         async with map_redis_errors():
             commands: Any = self._connection.commands
             answer = await commands.xautoclaim(
-                self._keys.ended, ENDED_GROUP, self._consumer, _LAPSED_MS, count=_COUNT
+                self._keys.ended, ENDED_GROUP, self.consumer, _LAPSED_MS, count=_COUNT
             )
         return [_request(entry) for entry in answer[1] if entry[1]]
 

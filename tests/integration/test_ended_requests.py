@@ -127,3 +127,16 @@ async def test_the_stream_is_bounded_without_gateways(
     for number in range(250):
         await end(broker, f"r{number}")
     assert 10 <= await connection.commands.xlen(keys.ended) < 250
+
+
+async def test_gateways_that_are_gone_leave_no_consumer(
+    broker: Broker, connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = EndedRequests(connection, keys)
+    await gone.claim()
+    await end(broker, "r")
+    await gone.done([entry for entry, _ in await gone.claim()])
+    monkeypatch.setattr(module, "_FORGET_IDLE_MS", 0)
+    await EndedRequests(connection, keys).claim()
+    consumers = await connection.commands.xinfo_consumers(keys.ended, "recorders")
+    assert gone.consumer.encode() not in [each["name"] for each in consumers]
