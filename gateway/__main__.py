@@ -21,6 +21,7 @@ with extra("gateway"):
     from glm4v.api_keys import ApiKeys
     from glm4v.broker import Broker, Keys
     from glm4v.broker.queue_lengths import queue_lengths
+    from glm4v.broker.worker_reports import count_workers
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.host.allocator import limit_arenas
     from glm4v.images import ImageLimits
@@ -128,7 +129,8 @@ def build(settings: GatewaySettings) -> Process:
         metrics=metrics,
     )
     lengths = partial(queue_lengths, connection, keys, checkpoint.fingerprint)
-    register_metrics(metrics, grpc_listener, lengths, broker.embedding_lookups)
+    workers = partial(count_workers, connection, keys)
+    register_metrics(metrics, grpc_listener, lengths, broker.embedding_lookups, workers)
     return process
 
 

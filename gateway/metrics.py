@@ -15,6 +15,7 @@ def register_metrics(
     listener: GrpcListener,
     lengths: _Lengths,
     embedding_lookups: Mapping[str, int],
+    workers: Callable[[], Awaitable[Mapping[tuple[str, str], int]]],
 ) -> None:
     """Register the metrics of one gateway; those of queues are the same in all gateways."""
     registry.gauge(
@@ -33,6 +34,12 @@ def register_metrics(
         "Requests with an image, by whether its embedding was stored.",
         lambda: {(result,): count for result, count in embedding_lookups.items()},
         ("result",),
+    )
+    registry.gauge(
+        "glm4v_workers",
+        "Workers, by what they do; silent ones hang or have died.",
+        workers,
+        ("queue", "state"),
     )
     _register_queues(registry, lengths)
 

@@ -1,5 +1,6 @@
 """The line in the log about a request that has ended."""
 
+import json
 import logging
 
 from glm4v.broker.timeline import PhaseName, Timeline
@@ -30,6 +31,8 @@ def fields(timeline: Timeline) -> dict[str, str]:
     for name in PhaseName:
         if any(phase.name is name for phase in timeline.phases):
             found[f"{name.replace(' ', '_')}_s"] = _seconds(timeline.seconds(name))
+    if timeline.end is not None and timeline.end.message:
+        found["message"] = json.dumps(timeline.end.message, ensure_ascii=False)
     if timeline.takeovers:
         found["takeovers"] = str(timeline.takeovers)
     return found

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -141,6 +142,19 @@ async def read_worker_states(connection: Connection, keys: Keys) -> list[WorkerS
             await connection.commands.hdel(keys.workers, *forgotten)
     found = [each for each in states if each is not None and each.age_s <= _FORGET_AFTER_S]
     return sorted(found, key=lambda state: (state.report.queue, state.consumer))
+
+
+async def count_workers(connection: Connection, keys: Keys) -> dict[tuple[str, str], int]:
+    """Workers by kind and by what they do; a kind that serves has an entry, if only 0.
+
+    Raises Unavailable.
+    """
+    counts = Counter({(kind, "serving"): 0 for kind in _KINDS.values()})
+    for each in await read_worker_states(connection, keys):
+        group = each.report.queue.partition(":")[0]
+        state = "silent" if each.is_silent else each.phase
+        counts[_KINDS.get(group, group), state] += 1
+    return dict(counts)
 
 
 def _state(consumer: bytes, value: bytes, now_s: float) -> WorkerState | None:

@@ -22,7 +22,7 @@ def promtool(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 def test_the_rules_are_valid() -> None:
     found = promtool("check", "rules", RULES)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert "4 rules found" in found.stdout
+    assert "5 rules found" in found.stdout
 
 
 def test_each_alert_is_raised_by_what_it_is_for(tmp_path: Path) -> None:

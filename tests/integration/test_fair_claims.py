@@ -48,16 +48,20 @@ async def test_clients_take_turns_however_many_requests_each_has(bench: Bench) -
     assert await names(bench, 9) == []
 
 
+async def no_workers() -> dict[tuple[str, str], int]:
+    return {}
+
+
 async def test_metrics_tell_what_is_in_the_streams_and_how_many_clients_wait(
     bench: Bench, connection: Connection, keys: Keys
 ) -> None:
     registry = Registry()
     lengths = partial(queue_lengths, connection, keys, MODEL)
-    register_metrics(registry, GrpcListener("unix:unused"), lengths, {})
+    register_metrics(registry, GrpcListener("unix:unused"), lengths, {}, no_workers)
 
     async def read(*waiting: int) -> dict[str, list[float]]:
         metrics = await registry.collect()
-        found = {each.name: [sample.value for sample in each.samples] for each in metrics[3:]}
+        found = {each.name: [sample.value for sample in each.samples] for each in metrics[4:]}
         waited_s = found.pop("glm4v_queue_oldest_seconds")
         assert all(0 < each < 60 for each, jobs in zip(waited_s, waiting, strict=True) if jobs)
         assert all(each == 0 for each, jobs in zip(waited_s, waiting, strict=True) if not jobs)

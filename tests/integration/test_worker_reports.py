@@ -9,7 +9,12 @@ import pytest
 from glm4v.broker import Connection, Keys
 from glm4v.broker import worker_reports as module
 from glm4v.broker.keys import lm_queue, vision_queue
-from glm4v.broker.worker_reports import WorkerReporter, WorkerState, read_worker_states
+from glm4v.broker.worker_reports import (
+    WorkerReporter,
+    WorkerState,
+    count_workers,
+    read_worker_states,
+)
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import worker_pb2 as pb
 
@@ -138,3 +143,19 @@ async def test_a_key_of_another_program_stops_no_worker(
         await connection.commands.delete(keys.workers)
         await until(is_seen)
         group.cancel_scope.cancel()
+
+
+async def test_workers_are_counted_by_what_they_do(
+    connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = {("language", "serving"): 0, ("vision", "serving"): 0}
+    assert await count_workers(connection, keys) == nobody
+    serving = pb.WorkerReport(queue=lm_queue("m"), phase=pb.WORKER_PHASE_SERVING)
+    loading = pb.WorkerReport(queue=vision_queue("m"), phase=pb.WORKER_PHASE_LOADING)
+    for name, report in (("lm-a", serving), ("lm-b", serving), ("vision-a", loading)):
+        await store(connection, keys, name, report)
+    counted = nobody | {("language", "serving"): 2, ("vision", "loading"): 1}
+    assert await count_workers(connection, keys) == counted
+    monkeypatch.setattr(module, "SILENT_AFTER_S", -1.0)
+    silent = nobody | {("language", "silent"): 2, ("vision", "silent"): 1}
+    assert await count_workers(connection, keys) == silent

@@ -29,7 +29,7 @@ def registered(registry: Registry) -> set[tuple[str, str, tuple[str, ...]]]:
 
 def gateway() -> Registry:
     registry = Registry()
-    gateway_metrics.register_metrics(registry, UNUSED, UNUSED, {})
+    gateway_metrics.register_metrics(registry, UNUSED, UNUSED, {}, UNUSED)
     gateway_metrics.register_http_metrics(registry, UNUSED)
     RequestMetrics(registry)
     return registry
