@@ -84,13 +84,16 @@ class RedisServer:
         return self._process.pid
 
     def is_ready(self) -> bool:
-        """Whether it answers PING; false while it loads its file."""
+        """Whether it answers PING; false while it loads its file.
+
+        MISCONF is an answer: the disk was full when it removed a key that had expired meanwhile.
+        """
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(_PING_TIMEOUT_S)
                 connection.connect(str(self._socket))
                 connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
+                return connection.recv(16).startswith((b"+PONG", b"-MISCONF"))
         except OSError:
             return False
 

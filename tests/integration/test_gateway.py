@@ -153,7 +153,7 @@ async def test_the_workers_job_is_what_was_asked(
     call = one.stub.Generate(ask(max_tokens=5, stop=["x"]), timeout=20)
     job = await worker.job(await worker.claim())
     assert (job.max_tokens, list(job.stop)) == (5, ["x"])
-    assert 15_000 < job.timeout_ms <= 20_000
+    assert 15_000 < job.timeout_ms <= 20_500  # gRPC sends three digits or so, rounded up
     assert job.deadline_ms - job.accepted_ms == job.timeout_ms
     assert before_ms <= job.accepted_ms <= now_ms()  # here the clocks are one
     call.cancel()

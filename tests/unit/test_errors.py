@@ -6,7 +6,9 @@ from glm4v import errors
 from glm4v.errors import Glm4vError, RequestFailed, by_code, by_exit_code
 
 KINDS = [each for each in vars(errors).values() if isinstance(each, type)]
-SENT = [each for each in KINDS if issubclass(each, Glm4vError) and each.code != Glm4vError.code]
+# A kind without a code of its own comes back as what it is a kind of.
+OWN = [each for each in KINDS if issubclass(each, Glm4vError) and "code" in vars(each)]
+SENT = [each for each in OWN if each is not Glm4vError]
 
 
 @pytest.mark.parametrize("kind", SENT)

@@ -1,0 +1,1 @@
+"""Scripts that run benchmark tools of others against a gateway."""
