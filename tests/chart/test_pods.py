@@ -25,6 +25,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
+IMAGES = 120  # four workers are still wanted when the first one has encoded for a while
 PASSWORD = "p@ss/w#rd 1"
 SERVERS = ("redis", "embeddings")
 SERVICES = {name: new_address() for name in ("gateway", *SERVERS)}
@@ -158,7 +159,7 @@ async def test_vision_scales_from_none_to_four_and_back_without_losing_an_image(
         # Text needs no vision worker.
         await ask(asker, "Hello")
         assert vision.most == 0
-        images = [draw(f"scale-{number}") for number in range(16)]
+        images = [draw(f"scale-{number}") for number in range(IMAGES)]
         first = asyncio.create_task(ask(asker, "What is this?", images[0]))
         await _until_queued(release, redis, 1)  # accepted, and nobody there to encode it
         rest = [asyncio.create_task(ask(asker, "What is this?", image)) for image in images[1:]]
