@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from glm4v.errors import Glm4vError, Unavailable, by_exit_code
+from glm4v.local.cancellation import cancel
 from glm4v.local.child import Child, LogSink, Program
 
 _POLL_S = 0.05
@@ -94,9 +95,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop all programs, the last stage first. Nothing is restarted afterwards."""
-        for watch in self._watches:
-            watch.cancel()
-        await asyncio.gather(*self._watches, return_exceptions=True)
+        await cancel(*self._watches)
         for stage in reversed(self._stages):
             await asyncio.gather(*(supervised.child.stop() for supervised in stage))
 
