@@ -51,7 +51,10 @@ def free_port() -> int:
 
 
 def environment(temporary: Path) -> dict[str, str]:
-    return {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
+    # torch keeps a cache of its own in the folder for temporary files, for the next process.
+    cache = str(temporary.parent / "torch cache")
+    paths = {"TMPDIR": str(temporary), "TORCHINDUCTOR_CACHE_DIR": cache, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **paths}
 
 
 @contextmanager
