@@ -28,7 +28,6 @@ with extra("gateway"):
     from glm4v.process.call_limits import CallLimits
     from glm4v.process.exposure import check_exposure
     from glm4v.process.grpc_listener import GrpcListener
-    from glm4v.process.listener import Listener
     from glm4v.process.redis_connection import connect
     from glm4v.process.service import Process, main
     from glm4v.process.settings import GatewaySettings
@@ -45,14 +44,6 @@ def build(settings: GatewaySettings) -> Process:
     api_keys = ApiKeys(settings.api_keys) if settings.api_keys else None
     authentication = Authentication(api_keys, certificates=settings.tls_client_ca is not None)
     checkpoint = Checkpoint.open(settings.model)
-    spec = checkpoint.spec
-    tokenizer = Tokenizer.read(settings.model, spec)
-    defaults = read_defaults(settings.model)
-    limits = AdmissionLimits(
-        ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-        default_deadline_s=settings.default_deadline_s,
-        max_deadline_s=settings.max_deadline_s,
-    )
     connection = connect(settings)
     keys = Keys(settings.namespace)
     broker = Broker(
@@ -62,7 +53,45 @@ def build(settings: GatewaySettings) -> Process:
         result_ttl_s=settings.result_ttl_s,
         max_open_image_bytes=settings.max_open_image_bytes,
     )
-    gateway = Gateway(
+    metrics = Registry()
+    gateway = _gateway(settings, checkpoint, broker)
+    grpc_listener, *others = _listeners(settings, gateway, metrics, authentication)
+    records = open_records(connection, keys, metrics)
+
+    async def drain() -> None:
+        await process.stopping.wait()
+        broker.stop_reading()
+
+    async def close() -> None:
+        await records.close()
+        await connection.close()
+
+    process = Process(
+        ready=partial(broker.ready, checkpoint.fingerprint),
+        listeners=[grpc_listener, *others],
+        tasks=[drain],
+        daemons=[broker.run, records.run, *([api_keys.watch] if api_keys else [])],
+        close=close,
+        metrics=metrics,
+    )
+    lengths = partial(queue_lengths, connection, keys, checkpoint.fingerprint)
+    workers = partial(count_workers, connection, keys)
+    register_metrics(metrics, grpc_listener, lengths, broker.embedding_lookups, workers)
+    for each in others:
+        register_http_metrics(metrics, each)
+    return process
+
+
+def _gateway(settings: GatewaySettings, checkpoint: Checkpoint, broker: Broker) -> Gateway:
+    spec = checkpoint.spec
+    tokenizer = Tokenizer.read(settings.model, spec)
+    defaults = read_defaults(settings.model)
+    limits = AdmissionLimits(
+        ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+        default_deadline_s=settings.default_deadline_s,
+        max_deadline_s=settings.max_deadline_s,
+    )
+    return Gateway(
         broker,
         Admission(spec, checkpoint.fingerprint, tokenizer, defaults, limits),
         RequestFollower(
@@ -76,12 +105,16 @@ def build(settings: GatewaySettings) -> Process:
         tokenizer,
     )
 
-    async def drain() -> None:
-        await process.stopping.wait()
-        broker.stop_reading()
 
+def _listeners(
+    settings: GatewaySettings,
+    gateway: Gateway,
+    metrics: Registry,
+    authentication: Authentication,
+) -> tuple[GrpcListener, *tuple[HttpListener, ...]]:
+    """That of gRPC, and that of HTTP if it has an address."""
     tls = tls_files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    call_limits = CallLimits(
+    limits = CallLimits(
         max_calls_per_connection=settings.max_calls_per_connection,
         # An image slightly above the limit arrives, so that our own error refuses it.
         max_message_bytes=settings.max_image_bytes + _MESSAGE_REST,
@@ -91,47 +124,23 @@ def build(settings: GatewaySettings) -> Process:
     grpc_listener = GrpcListener(
         settings.listen,
         register=partial(register, gateway=gateway),
-        limits=call_limits,
+        limits=limits,
         tls=tls,
         authenticate=authentication.owner,
     )
-    metrics = Registry()
-    listeners: list[Listener] = [grpc_listener]
-    if settings.http_listen:
-        # In JSON an image is base64: four characters for three bytes.
-        body_bytes = settings.max_image_bytes * 4 // 3 + _MESSAGE_REST
-        http_listener = HttpListener(
-            settings.http_listen,
-            partial(
-                make_app,
-                gateway=gateway,
-                metrics=metrics,
-                dialect=Dialect(settings.http_dialect),
-            ),
-            replace(call_limits, max_message_bytes=body_bytes),
-            tls=tls,
-            authenticate=authentication.owner,
-        )
-        listeners.append(http_listener)
-        register_http_metrics(metrics, http_listener)
-    records = open_records(connection, keys, metrics)
-
-    async def close() -> None:
-        await records.close()
-        await connection.close()
-
-    process = Process(
-        ready=partial(broker.ready, checkpoint.fingerprint),
-        listeners=listeners,
-        tasks=[drain],
-        daemons=[broker.run, records.run, *([api_keys.watch] if api_keys else [])],
-        close=close,
-        metrics=metrics,
+    if not settings.http_listen:
+        return (grpc_listener,)
+    # In JSON an image is base64: four characters for three bytes.
+    body_bytes = settings.max_image_bytes * 4 // 3 + _MESSAGE_REST
+    dialect = Dialect(settings.http_dialect)
+    http_listener = HttpListener(
+        settings.http_listen,
+        partial(make_app, gateway=gateway, metrics=metrics, dialect=dialect),
+        replace(limits, max_message_bytes=body_bytes),
+        tls=tls,
+        authenticate=authentication.owner,
     )
-    lengths = partial(queue_lengths, connection, keys, checkpoint.fingerprint)
-    workers = partial(count_workers, connection, keys)
-    register_metrics(metrics, grpc_listener, lengths, broker.embedding_lookups, workers)
-    return process
+    return grpc_listener, http_listener
 
 
 if __name__ == "__main__":
