@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from glm4v.process.extras import extra
@@ -50,12 +51,9 @@ def build(settings: LmSettings) -> Process:
     device = _device(settings, checkpoint, rank)
     connection = connect(settings)
     keys = Keys(settings.namespace)
+    fingerprint, lease_s = checkpoint.fingerprint, settings.lease_s
     queue = LmQueue(
-        connection,
-        keys,
-        checkpoint.fingerprint,
-        lease_s=settings.lease_s,
-        result_ttl_s=settings.result_ttl_s,
+        connection, keys, fingerprint, lease_s=lease_s, result_ttl_s=settings.result_ttl_s
     )
     publisher = Publisher(queue)
     engine = _engine(settings, checkpoint, device, publisher, rank)
@@ -65,12 +63,12 @@ def build(settings: LmSettings) -> Process:
         engine,
         publisher,
         spec=checkpoint.spec,
-        fingerprint=checkpoint.fingerprint,
+        fingerprint=fingerprint,
         max_num_seqs=settings.max_num_seqs,
-        lease_s=settings.lease_s,
+        lease_s=lease_s,
         arbiter=device.arbiter(settings.cpu_arbiter),
     )
-    worker = Worker(queue, engine, publisher, claimer, lease_s=settings.lease_s)
+    worker = Worker(queue, engine, publisher, claimer, lease_s=lease_s)
 
     async def serve() -> None:
         await worker.run(process.stopping)
@@ -85,9 +83,6 @@ def build(settings: LmSettings) -> Process:
             children.stop(told=told)
         await connection.close()
 
-    daemons = [] if size == 1 else [engine.ranks.heartbeat]
-    if children is not None:
-        daemons.append(children.watch)
     process = Process(
         ready=ready,
         listeners=[GrpcListener(settings.listen)],
@@ -98,16 +93,28 @@ def build(settings: LmSettings) -> Process:
     reporter = WorkerReporter(
         connection,
         keys,
-        queue=lm_queue(checkpoint.fingerprint),
+        queue=lm_queue(fingerprint),
         consumer=queue.consumer,
         device=device.name,
         report=partial(report, engine),
         started=engine.ranks.started,
         stopping=process.stopping,
     )
-    process.daemons = [*daemons, reporter.run]
+    process.daemons = [*_rank_tasks(engine, size, children), reporter.run]
     register_metrics(process.metrics, engine, queue.consumer)
     return process
+
+
+def _rank_tasks(
+    engine: Engine, size: int, children: RankProcesses | None
+) -> list[Callable[[], Awaitable[None]]]:
+    """What keeps a tensor-parallel group together."""
+    tasks: list[Callable[[], Awaitable[None]]] = []
+    if size > 1:
+        tasks.append(engine.ranks.heartbeat)
+    if children is not None:
+        tasks.append(children.watch)
+    return tasks
 
 
 def _device(settings: LmSettings, checkpoint: Checkpoint, rank: RankConfig | None) -> Device:
