@@ -1,8 +1,9 @@
 """Opens connections to Redis, runs the Lua scripts and maps errors."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -199,7 +200,8 @@ async def map_redis_errors() -> AsyncIterator[None]:
     Raises MemoryError if a reply does not fit into this process's memory.
     """
     try:
-        yield
+        with _cancellation_kept():
+            yield
     except OutOfMemoryError as error:
         raise Overloaded(_FULL) from error
     except (AuthenticationError, NoPermissionError) as error:
@@ -215,6 +217,27 @@ async def map_redis_errors() -> AsyncIterator[None]:
         if mapped is error:
             raise
         raise mapped from error
+
+
+@contextmanager
+def _cancellation_kept() -> Iterator[None]:
+    """Raise CancelledError if the task was cancelled inside, though the library lost it.
+
+    redis-py sends with `asyncio.wait_for`, which before Python 3.12 returns as if nothing had
+    happened when the cancellation meets the end of the sending (python/cpython#86296), and it may
+    turn one into an error of the connection. Earlier cancellations do not count: a task that cleans
+    up after one may still call Redis.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        yield
+    except Exception:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError from None
+        raise
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def _mapped(error: ResponseError) -> Exception:

@@ -17,7 +17,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import glm4v
 from glm4v.errors import ConfigurationError
 from glm4v.host.cpus import usable_cpus
-from glm4v.local.cancellation import cancel
 from glm4v.local.child import Child, LogSink, Program
 from glm4v.local.disk_guard import guard_disk
 from glm4v.local.preflight import (
@@ -190,7 +189,8 @@ class LocalCluster:
     async def _stop(self) -> None:
         self.is_stopping = True
         if self._guard is not None:
-            await cancel(self._guard)
+            self._guard.cancel()
+            await asyncio.gather(self._guard, return_exceptions=True)
         await self._supervisor.stop()
         if self._folder is not None:
             self._folder.close()

@@ -10,7 +10,6 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from glm4v.errors import Glm4vError, Unavailable, by_exit_code
-from glm4v.local.cancellation import cancel
 from glm4v.local.child import Child, LogSink, Program
 
 _POLL_S = 0.05
@@ -95,7 +94,9 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop all programs, the last stage first. Nothing is restarted afterwards."""
-        await cancel(*self._watches)
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
         for stage in reversed(self._stages):
             await asyncio.gather(*(supervised.child.stop() for supervised in stage))
 
