@@ -80,7 +80,8 @@ class AsyncClient:
         for _ in range(len(gateways)):
             gateway = gateways.current()
             try:
-                return await asyncio.wait_for(gateway.channel.channel_ready(), share_s)
+                async with asyncio.timeout(share_s):
+                    return await gateway.channel.channel_ready()
             except TimeoutError:
                 gateways.leave(gateway.target)
         gateway = gateways.current()

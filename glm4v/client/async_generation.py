@@ -126,7 +126,8 @@ class AsyncGeneration(Answer["InferenceServiceAsyncStub"]):
             raise failure from None
         pause_s = self._pause_after(failure)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), pause_s)
+            async with asyncio.timeout(pause_s):
+                await self._closed.wait()
 
 
 def _is_cancelled() -> bool:

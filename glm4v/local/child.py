@@ -101,7 +101,8 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
         try:
-            await asyncio.wait_for(self._process.wait(), self._program.stop_s)
+            async with asyncio.timeout(self._program.stop_s):
+                await self._process.wait()
         except TimeoutError:
             self._show(
                 self._program.name, f"did not stop within {self._program.stop_s:g} s; killing it"

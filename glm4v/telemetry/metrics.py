@@ -136,7 +136,8 @@ async def _collect(collector: _Collector) -> Metric | None:
     try:
         values = collector.read()
         if inspect.isawaitable(values):
-            values = await asyncio.wait_for(values, _READ_TIMEOUT_S)
+            async with asyncio.timeout(_READ_TIMEOUT_S):
+                values = await values
     except Exception as error:  # one metric must not hide the others
         reason = str(error) or type(error).__name__
         log.warning("metric %s could not be read: %s", collector.what.name, reason)

@@ -69,7 +69,7 @@ class InferStream:
                     raise reply
                 yield reply
         finally:
-            reading.cancel()  # not awaited: a request that is being accepted may take its time
+            await _cancelled(reading)  # first: it may be accepting another request
             running = list(self._running.values())
             await _cancelled(*self._running)
             end = Running.leave if has_left else Running.close
