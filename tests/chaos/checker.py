@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from tests.chaos.load import Load
 from tests.e2e.fleet import LEASE_S, Fleet
@@ -36,6 +36,7 @@ class Verdict:
     left_in_redis: int = 0  # kinds of leases, jobs and open requests when all is over
     crashes: int = 0  # processes that ended by themselves
     pause_p99_s: float = 0.0  # over requests, of the longest time between two tokens
+    failures: list[str] = field(default_factory=list)  # of requests that count as failed, why
 
     @property
     def holds(self) -> bool:
@@ -105,7 +106,9 @@ def judge(verdict: Verdict, reading: Reading, journal: Journal | None, expected:
     verdict.accepted += 1
     verdict.finished += end == "finished"
     verdict.cancelled += end == "CANCELLED"
-    verdict.failed += end not in ("finished", "CANCELLED", "none")
+    if end not in ("finished", "CANCELLED", "none"):
+        verdict.failed += 1
+        verdict.failures.append(f"{reading.request_id} {end} {reading.details}")
     verdict.lost += not journal.ends or end == "none"
     verdict.duplicated += reading.duplicated + journal.duplicated + max(0, len(journal.ends) - 1)
     verdict.duplicated += journal.is_behind_end
