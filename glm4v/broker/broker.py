@@ -19,7 +19,7 @@ from glm4v.broker.queue_position import queue_position
 from glm4v.broker.readers import READER_GRACE_S
 from glm4v.broker.sweeper import Sweeper
 from glm4v.broker.timeline import read_timeline
-from glm4v.errors import IdTaken, Overloaded, UnknownReference
+from glm4v.errors import IdTaken, Overloaded, RequestFailed, UnknownReference
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2
 
@@ -71,6 +71,15 @@ class Broker:
         owner has sent no image with the digest, or it is gone), Unavailable.
         """
         try:
+            return await self._accept(job, image)
+        except Overloaded:
+            # The caller may not know that it was accepted: the reply was lost, and this is a retry.
+            if await self._is_accepted(job):
+                return False
+            raise
+
+    async def _accept(self, job: pb.Job, image: bytes | None) -> bool:
+        try:
             answer = await self._submit(job, image)
             for _ in range(_STORE_TRIES - 1):
                 if answer[0] != b"no image" or image is None:
@@ -93,6 +102,14 @@ class Broker:
                 raise Overloaded("Redis has no room for another image; try again later")
         self._check_capacity(job, answer)
         return bool(answer[0] == b"accepted")
+
+    async def _is_accepted(self, job: pb.Job) -> bool:
+        """Whether this very request was accepted before. Writes nothing."""
+        try:
+            first = await self._hub.first_job(job.request_id)
+        except (UnknownReference, RequestFailed):
+            return False
+        return first.content_digest == job.content_digest
 
     async def _submit(self, job: pb.Job, image: bytes | None) -> list[Any]:
         """Store the image, then run the script; returns its answer."""

@@ -46,16 +46,18 @@ async def broker(own_redis: RedisServer, keys: Keys) -> AsyncIterator[Broker]:
     await connection.close()
 
 
-async def submit(broker: Broker, number: int, size: int = MIB) -> None:
+async def submit(broker: Broker, number: int, size: int = MIB) -> bool:
     image = number.to_bytes(4, "little") + bytes(size)
+    digest = hashlib.sha256(image)
     job = pb.Job(
         fingerprint="model",
         request_id=f"r{number}",
-        image_digest=hashlib.sha256(image).hexdigest(),
+        content_digest=digest.digest(),
+        image_digest=digest.hexdigest(),
         timeout_ms=600_000,
         orphan_timeout_ms=600_000,
     )
-    await broker.submit(job, image)
+    return await broker.submit(job, image)
 
 
 async def eventually(broker: Broker, number: int) -> None:
@@ -83,6 +85,10 @@ async def test_requests_are_refused_while_nothing_can_be_written_and_none_is_los
             await submit(broker, 98)
         with pytest.raises(Overloaded, match="cannot write to its disk"):
             await queue.claim(1)
+        # A retry of what was accepted, whose reply was lost, is no new request.
+        assert await submit(broker, accepted[0]) is False
+        with pytest.raises(Overloaded):
+            await submit(broker, accepted[0], MIB + 1)  # another request with its id
     finally:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
     assert 1 <= len(accepted) < 20
