@@ -7,6 +7,7 @@ Every block is in exactly one of three states:
       └───────────────────────┴────────────────────────────────────────┘ recently used first
 """
 
+import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 
@@ -57,6 +58,10 @@ class BlockPool:
             self._ref_counts[block] += 1
             found.append(block)
         return found
+
+    def cached_prefix(self, hashes: Iterable[bytes]) -> int:
+        """How many blocks `acquire_prefix` would find."""
+        return sum(1 for _ in itertools.takewhile(self._by_hash.__contains__, hashes))
 
     def publish_block(self, block: int, block_hash: bytes) -> None:
         """Make a full block reusable under the hash of its tokens and all tokens before them."""

@@ -39,6 +39,16 @@ class FairOrder:
             del self._queues[client]
         return sequence
 
+    def discard(self, sequence: SequenceState) -> None:
+        """Leave out a sequence, unless it was popped."""
+        client = sequence.request.client
+        queue = self._queues.get(client, deque())
+        if sequence in queue:
+            queue.remove(sequence)
+            if not queue:
+                del self._queues[client]
+                self._unserved.discard(client)
+
     @property
     def unserved(self) -> int:
         """Clients without a popped sequence so far."""

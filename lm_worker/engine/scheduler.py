@@ -9,6 +9,7 @@ from lm_worker.engine.budget import StepBudget
 from lm_worker.engine.counts import Counts
 from lm_worker.engine.fairness import FairOrder, fair_decodes, last_of_most, share, to_preempt
 from lm_worker.engine.sequence import SequenceState, TokenOutput
+from lm_worker.engine.shared_prefixes import SharedPrefixes
 from lm_worker.plan import NO_TOKEN, Chunk, SampledToken, StepPlan
 
 AGEING_STEPS = 64  # steps of waiting that outweigh one level of priority
@@ -21,6 +22,7 @@ class Scheduler:
     the first. A request of priority 5 goes before one of priority 1 that arrives 4 * AGEING_STEPS
     steps later, and no request starves. That order applies within a client. The client with fewest
     running sequences goes first (`fairness`), preempting one with more in a full batch or cache.
+    One that begins like another one being computed waits for its blocks (`shared_prefixes`).
 
     When blocks run out, the last running sequence of the client with most of them is preempted: it
     releases its blocks and is recomputed later. The first one never is, so that one finishes.
@@ -48,6 +50,7 @@ class Scheduler:
         self._steps = 0
         self._planned = (0, 0)  # tokens of the last step: decodes, prefills
         self._is_full = False  # whether a sequence could not be admitted
+        self._num_awaiting = 0  # waiting sequences that a running prefill computes blocks for
         self.counts = Counts()
 
     @property
@@ -71,9 +74,11 @@ class Scheduler:
         """Whether this worker should claim more requests.
 
         Waiting requests raise the prefill budget, so a few are kept queued here; but no more than
-        are running, as another worker may be idle.
+        are running, as another worker may be idle. Those that wait for a beginning that is being
+        computed here would be computed no sooner there.
         """
-        return not self._is_full and len(self._waiting) < max(1, len(self._running))
+        waiting = len(self._waiting) - self._num_awaiting
+        return not self._is_full and waiting < max(1, len(self._running))
 
     def can_ever_run(self, sequence: SequenceState) -> bool:
         """Whether the sequence at its full length fits the cache when it is alone."""
@@ -188,33 +193,44 @@ class Scheduler:
 
         Each comes with the number of clients that share the rest of the step, its own included.
 
-        A sequence whose image is being prefilled by another one is skipped, to reuse that one's
+        A sequence whose beginning is being computed by another one is left out, to reuse that one's
         cache blocks later.
         """
         waiting = self._waiting if admitting else []
         order = FairOrder(sorted([*running, *waiting], key=_sort_key), self._running)
-        images = {self._image_hash(sequence) for sequence in running} - {None}
+        shared = self._shared_prefixes()
+        awaiting = list(shared.awaiting())
+        self._num_awaiting = len(awaiting)
+        for other in awaiting:
+            order.discard(other)
         while (sequence := order.pop()) is not None:
             if sequence.sequence_id in self._by_id:
                 yield sequence, 1 + order.unserved
-            elif self._is_full or (image := self._image_hash(sequence)) in images:
+            elif self._is_full:
                 continue
             elif self._admit(sequence):
                 order.admitted(sequence)
-                images |= {image} - {None}
+                for other in shared.start(sequence):
+                    self._num_awaiting += 1
+                    order.discard(other)
                 yield sequence, 1 + order.unserved
             else:
                 self._is_full = True
 
     def _make_place(self) -> None:
         """Preempt sequences of a client with more of them for the next one that waits."""
-        waiting = FairOrder(self._waiting, self._running).pop() if self._waiting else None
+        if not self._waiting:
+            return
+        order = FairOrder(self._waiting, self._running)
+        for sequence in self._shared_prefixes().awaiting():
+            order.discard(sequence)
+        waiting = order.pop()
         while (
             waiting is not None
             and not self._fits(waiting)
-            and (sequence := to_preempt(self._running, waiting.request.client)) is not None
+            and (victim := to_preempt(self._running, waiting.request.client)) is not None
         ):
-            self._preempt(sequence)
+            self._preempt(victim)
 
     def _fits(self, sequence: SequenceState) -> bool:
         """Whether there is a place for a sequence none of whose blocks are in the cache."""
@@ -222,9 +238,15 @@ class Scheduler:
             self.pool.blocks_for(sequence.num_known_tokens)
         )
 
-    def _image_hash(self, sequence: SequenceState) -> bytes | None:
-        """Hash of the prefix up to the end of the image; None without an image or prefix cache."""
-        return sequence.image_hash(self.pool.block_size) if self._prefix_cache else None
+    def _shared_prefixes(self) -> SharedPrefixes:
+        """What running sequences compute that others could reuse, and who waits for it."""
+        size = self.pool.block_size
+        computing = (
+            sequence
+            for sequence in self._running
+            if sequence.num_known_tokens // size > sequence.num_cached_blocks
+        )
+        return SharedPrefixes(self.pool, computing, self._waiting if self._prefix_cache else ())
 
     def _append_block(self, sequence: SequenceState) -> bool:
         """Allocate a block for a decode's next token; False if the decode itself was preempted."""
@@ -240,9 +262,7 @@ class Scheduler:
         if len(self._running) >= self._max_num_seqs:
             return False
         pool = self.pool
-        # The last token is always computed, for its logits; for prompt log-probabilities all are.
-        use_cache = self._prefix_cache and not sequence.scores_prompt
-        cacheable = (sequence.num_known_tokens - 1) // pool.block_size if use_cache else 0
+        cacheable = sequence.cacheable_blocks(pool.block_size) if self._prefix_cache else 0
         shared = pool.acquire_prefix(sequence.block_hashes(pool.block_size, cacheable))
         missing = pool.blocks_for(sequence.num_known_tokens) - len(shared)
         if not pool.can_allocate(missing):

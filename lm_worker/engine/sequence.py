@@ -247,10 +247,12 @@ class SequenceState:
             self._hashes.append(digest.digest())
         return self._hashes[:blocks]
 
-    def image_hash(self, block_size: int) -> bytes | None:
-        """Hash of the last full block before the image's end; None without an image."""
-        full = (self._image_offset + 3 + self._extra) // block_size
-        return self.block_hashes(block_size, full)[-1] if self._image_offset >= 0 and full else None
+    def cacheable_blocks(self, block_size: int) -> int:
+        """Blocks that the prefix cache may give it at its start.
+
+        The last token is always computed, for its logits; for prompt log-probabilities all are.
+        """
+        return 0 if self.scores_prompt else (self.num_known_tokens - 1) // block_size
 
     def _salt(self) -> bytes:
         return blake2b(self.request.cache_salt.encode(), digest_size=16).digest()

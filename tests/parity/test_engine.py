@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
 from lm_worker.parallel.group import RankProcesses
-from tests.parity.engine_runs import Asked, Layout, mixed, running
+from lm_worker.plan import SamplingParams
+from tests.parity.engine_runs import GOLDEN_TOKENS, Asked, Layout, ask, mixed, running
 from tests.parity.golden_plans import cases, open_golden
 
 WHOLE = 10_000  # rows: no prompt is cut
@@ -125,3 +127,36 @@ async def test_output_of_several_ranks_is_that_alone(
             assert run.scheduler.counts.preemptions > 0
     finally:
         followers.stop(told=True)
+
+
+async def test_output_of_callers_that_share_a_beginning_is_that_alone(folder: Path) -> None:
+    """They wait for the one that computes it; the tokens of their prompts differ at the end."""
+    golden = open_golden("bundled")
+    boi_id = Checkpoint.open(folder).spec.boi_id
+    longest = max(
+        (ask(golden, case, boi_id) for case in cases(golden)),
+        key=lambda one: len(one.request.prompt_ids) + (0 if one.image is None else 100),
+    )
+    prompt = longest.request.prompt_ids
+    requests = [
+        replace(
+            longest,
+            request=replace(
+                longest.request,
+                request_id=str(number),
+                prompt_ids=(*prompt[:-1], 40 + number, prompt[-1]),
+                client=f"client {number}",
+                sampling=SamplingParams(temperature=float(number % 2), seed=number),
+            ),
+        )
+        for number in range(16)
+    ]
+    alone: dict[str, list[int]] = {}
+    async with running(folder, Layout(prefix_cache=False)) as run:
+        for one in requests:
+            alone |= await run.answer([one])
+        each = run.scheduler.counts.computed_tokens / 16 - GOLDEN_TOKENS + 1
+    async with running(folder, Layout(block_size=4, blocks=2400)) as run:
+        assert await run.answer(requests) == alone
+        prefill = run.scheduler.counts.computed_tokens - 16 * (GOLDEN_TOKENS - 1)
+    assert prefill <= each + 15 * 6  # a block and two tokens of their own at most
