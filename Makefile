@@ -21,7 +21,7 @@ check: setup ## Formatting, lint, types, import rules, declared dependencies, co
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/deptry glm4v gateway vision_worker lm_worker offline bench recipes/demo_model
+	$(BIN)/deptry glm4v gateway vision_worker lm_worker offline bench precision recipes/demo_model
 	$(BIN)/deptry tools tests --ignore DEP002,DEP004
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against $(RELEASED)

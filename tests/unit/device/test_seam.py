@@ -6,7 +6,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 DEVICE = ROOT / "glm4v" / "device"
-PACKAGES = ("glm4v", "gateway", "vision_worker", "lm_worker", "offline", "bench", "recipes")
+PACKAGES = (
+    "glm4v",
+    "gateway",
+    "vision_worker",
+    "lm_worker",
+    "offline",
+    "bench",
+    "precision",
+    "recipes",
+)
 BACKENDS = sorted(folder.parent.name for folder in DEVICE.glob("*/__init__.py"))
 SEAM = {"Device", "Attention", "Decoder", "Linear", "Arbiter", "Collective"}
 COLLECTIVES = ("gloo", "nccl", "hccl")

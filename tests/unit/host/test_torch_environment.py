@@ -6,7 +6,16 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-PACKAGES = ("glm4v", "gateway", "vision_worker", "lm_worker", "offline", "bench", "recipes")
+PACKAGES = (
+    "glm4v",
+    "gateway",
+    "vision_worker",
+    "lm_worker",
+    "offline",
+    "bench",
+    "precision",
+    "recipes",
+)
 COMMANDS = ("offline.generate", "bench.command")  # `glm4v` itself prepares it, other importers not
 PREPARE = "glm4v.host.torch_environment"
 
