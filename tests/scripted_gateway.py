@@ -162,11 +162,17 @@ class ScriptedGateway(rpc.InferenceServiceServicer):
 
 
 @contextmanager
-def serving(gateway: ScriptedGateway, port: int = 0) -> Iterator[tuple[str, grpc.Server]]:
+def serving(
+    gateway: ScriptedGateway, port: int = 0, credentials: grpc.ServerCredentials | None = None
+) -> Iterator[tuple[str, grpc.Server]]:
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 2**20)]
     server = grpc.server(ThreadPoolExecutor(4), options=options)
     rpc.add_InferenceServiceServicer_to_server(gateway, server)
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    address = f"127.0.0.1:{port}"
+    if credentials is None:
+        port = server.add_insecure_port(address)
+    else:
+        port = server.add_secure_port(address, credentials)
     server.start()
     try:
         yield f"127.0.0.1:{port}", server

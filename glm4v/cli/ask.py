@@ -30,6 +30,7 @@ def ask(
     tls_ca: opt.TlsCa = None,
     tls_cert: opt.TlsCert = None,
     tls_key: opt.TlsKey = None,
+    tls_server_name: opt.TlsServerName = None,
     temperature: opt.Temperature = None,
     top_p: opt.TopP = None,
     top_k: opt.TopK = None,
@@ -87,7 +88,7 @@ def ask(
         "return_prompt_ids": json,
     }
     words = [word for word in (image_or_text, text) if word is not None]
-    access = Access(api_key_file, tls_ca, tls_cert, tls_key)
+    access = Access(api_key_file, tls_ca, tls_cert, tls_key, tls_server_name)
     connected = gateway(server, access, timeout)
     _run(connected, _conversation(words, messages, image), options, json=json)
 

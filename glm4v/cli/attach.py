@@ -21,13 +21,14 @@ def attach(
     tls_ca: opt.TlsCa = None,
     tls_cert: opt.TlsCert = None,
     tls_key: opt.TlsKey = None,
+    tls_server_name: opt.TlsServerName = None,
     timeout: opt.Timeout = 600.0,
 ) -> None:
     """Stream the answer of a request that is running or ended recently.
 
     Ctrl-C stops the stream; the request keeps running.
     """
-    access = Access(api_key_file, tls_ca, tls_cert, tls_key)
+    access = Access(api_key_file, tls_ca, tls_cert, tls_key, tls_server_name)
     try:
         with (
             gateway(server, access, timeout) as client,

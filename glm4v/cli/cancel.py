@@ -14,8 +14,11 @@ def cancel(
     tls_ca: opt.TlsCa = None,
     tls_cert: opt.TlsCert = None,
     tls_key: opt.TlsKey = None,
+    tls_server_name: opt.TlsServerName = None,
 ) -> None:
     """Cancel a request. Does nothing if it has ended."""
-    with gateway(server, Access(api_key_file, tls_ca, tls_cert, tls_key)) as client:
+    with gateway(
+        server, Access(api_key_file, tls_ca, tls_cert, tls_key, tls_server_name)
+    ) as client:
         is_cancelled = client.cancel(request_id)
     typer.echo(f"{request_id} " + ("cancelled" if is_cancelled else "had already ended"))

@@ -22,14 +22,16 @@ class Access:
 
     Attributes:
         key_file: File with an API key; None takes that of the environment.
-        ca: Authorities to trust. Any of these three files means TLS.
+        ca: Authorities to trust. Any of these three files, or a name, means TLS.
         cert, key: Certificate to present, and its private key.
+        server_name: Name in the gateway's certificate; None for that of the address.
     """
 
     key_file: Path | None = None
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+    server_name: str | None = None
 
     def api_key(self) -> str | None:
         """The key, if there is one. Raises ConfigurationError for a file that cannot be read."""
@@ -45,8 +47,8 @@ class Access:
 
     def tls(self, server: str) -> Tls | None:
         """Files for TLS; None for a server that is called without."""
-        is_tls = server.startswith(HTTPS) or (self.ca, self.cert, self.key) != (None, None, None)
-        return Tls(self.ca, self.cert, self.key) if is_tls else None
+        given = (self.ca, self.cert, self.key, self.server_name)
+        return Tls(*given) if server.startswith(HTTPS) or any(given) else None
 
 
 @contextmanager

@@ -76,6 +76,14 @@ TlsCert = Annotated[
 TlsKey = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The private key of --tls-cert (PEM).")
 ]
+TlsServerName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        parser=unicode_text,
+        help="The name in the gateway's certificate, where the address has another.",
+    ),
+]
 RequestId = Annotated[
     str, typer.Argument(parser=unicode_text, help="The id that glm4v ask was given or printed.")
 ]

@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.message import Message
 
 from glm4v.client.async_generation import AsyncGeneration
-from glm4v.client.channel import channel_options
+from glm4v.client.channel import ChannelOptions
 from glm4v.client.options import GenerateOptions
 from glm4v.client.session import (
     CANCEL_TIMEOUT_S,
@@ -178,8 +178,9 @@ class AsyncClient:
             await asyncio.sleep(attempts.pause_after(failure, is_accepted=False))
 
 
-def _open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
-    options = channel_options(target)
+def _open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, options: ChannelOptions
+) -> grpc.aio.Channel:
     if credentials is None:
         return grpc.aio.insecure_channel(target, options=options)
     return grpc.aio.secure_channel(target, credentials, options=options)

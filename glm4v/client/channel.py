@@ -9,9 +9,12 @@ PING_TIMEOUT_MS = 5_000
 _CONNECT_MS = 5_000  # of one attempt; gRPC calls it the least pause between two
 
 
-def channel_options(target: str) -> list[tuple[str, int]]:
+ChannelOptions = list[tuple[str, str | int]]
+
+
+def channel_options(target: str) -> ChannelOptions:
     """Options for large images, quick reconnection and detection of a frozen gateway."""
-    options = [
+    options: ChannelOptions = [
         ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 100),

@@ -15,7 +15,7 @@ from typing import TypeVar, Unpack
 import grpc
 from google.protobuf.message import Message
 
-from glm4v.client.channel import channel_options
+from glm4v.client.channel import ChannelOptions
 from glm4v.client.generation import Generation
 from glm4v.client.options import GenerateOptions
 from glm4v.client.session import (
@@ -165,8 +165,9 @@ class Client:
             time.sleep(attempts.pause_after(failure, is_accepted=False))
 
 
-def _open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
-    options = channel_options(target)
+def _open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, options: ChannelOptions
+) -> grpc.Channel:
     if credentials is None:
         return grpc.insecure_channel(target, options=options)
     return grpc.secure_channel(target, credentials, options=options)

@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.message import Message
 
 from glm4v.client.attempts import Attempts, check_timeout
+from glm4v.client.channel import ChannelOptions, channel_options
 from glm4v.client.failure import to_error
 from glm4v.client.gateways import Gateways
 from glm4v.client.options import build_request
@@ -45,13 +46,14 @@ class Session(Generic[_Channel, _Stub]):
         retry_timeout_s: float,
         api_key: str | None,
         tls: Tls | None,
-        open_channel: Callable[[str, grpc.ChannelCredentials | None], _Channel],
+        open_channel: Callable[[str, grpc.ChannelCredentials | None, ChannelOptions], _Channel],
         make_stub: Callable[[_Channel], _Stub],
     ) -> None:
         credentials = None if tls is None else tls.credentials()
+        names = [] if tls is None else tls.channel_options()
         self.gateways = Gateways(
             list(dict.fromkeys(targets)) or [DEFAULT_TARGET],
-            lambda target: open_channel(target, credentials),
+            lambda target: open_channel(target, credentials, channel_options(target) + names),
             make_stub,
         )
         self.images = SentImages()

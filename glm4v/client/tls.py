@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 
+from glm4v.client.channel import ChannelOptions
 from glm4v.errors import ConfigurationError
 
 _Path = str | os.PathLike[str]
@@ -19,11 +20,14 @@ class Tls:
         ca: Certificates of the authorities to trust; None trusts those that gRPC includes.
         cert: The client's certificate, for a gateway that asks for one, and those that signed it.
         key: The private key of `cert`.
+        server_name: The name that the gateway's certificate must have; None takes that of the
+            address. For a gateway behind a forwarded port.
     """
 
     ca: _Path | None = None
     cert: _Path | None = None
     key: _Path | None = None
+    server_name: str | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
         """As gRPC wants them. Raises ConfigurationError with the path of an unreadable file."""
@@ -34,6 +38,10 @@ class Tls:
             private_key=_pem("key", self.key),
             certificate_chain=_pem("cert", self.cert),
         )
+
+    def channel_options(self) -> ChannelOptions:
+        """The options of a channel with these credentials."""
+        return [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
 
 
 def _pem(name: str, path: _Path | None) -> bytes | None:

@@ -1,12 +1,15 @@
 """The key and the certificates of a client."""
 
+import asyncio
 from pathlib import Path
 
+import grpc
 import pytest
+import trustme
 
 from glm4v.client import AsyncClient, Client, Tls
 from glm4v.client.messages import user_message
-from glm4v.errors import ConfigurationError, InvalidRequest
+from glm4v.errors import ConfigurationError, InvalidRequest, Unavailable
 from tests.scripted_gateway import ScriptedGateway, serving
 
 KEY = "glm4v-0123456789abcdef"
@@ -43,3 +46,24 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError, match=said):
             Client(tls=tls)
+
+
+async def test_a_certificate_may_have_another_name_than_the_address(tmp_path: Path) -> None:
+    """As behind a forwarded port; without the name the certificate is refused."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("gateway.example")
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(authority.cert_pem.bytes())
+    credentials = grpc.ssl_server_credentials(
+        [(issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())]
+    )
+    named = Tls(ca, server_name="gateway.example")
+    with serving(ScriptedGateway([0, 0, 0]), credentials=credentials) as (target, _):
+        with Client(target, tls=named) as client:
+            assert client.generate([user_message("?")]).text
+        async with AsyncClient(target, tls=named) as other:
+            assert await other.generate([user_message("?")]).text()
+        for name in (None, "other.example"):
+            with Client(target, tls=Tls(ca, server_name=name)) as client:
+                with pytest.raises(Unavailable):
+                    await asyncio.to_thread(client.connect, 2.0)
