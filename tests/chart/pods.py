@@ -140,6 +140,11 @@ class Pod:
         self._mounts = self._mount()
         self._task = asyncio.create_task(self._run())
 
+    async def run_once(self) -> int:
+        """Mount volumes, and run to the end, as `restartPolicy: Never` has it; the exit code."""
+        self._mounts = self._mount()
+        return await (await self._start_container())
+
     async def stop(self) -> None:
         """End as the kubelet ends a pod: hook, SIGTERM, and SIGKILL when its time is over."""
         self.is_stopping, self.is_ready = True, False  # its endpoint goes at once
@@ -215,8 +220,10 @@ class Pod:
             mounts[mount["mountPath"]] = here
             volume: dict[str, Any] = volumes.get(mount["name"], {})
             if secret := volume.get("secret"):
-                for key, text in self.node.secrets[secret["secretName"]].items():
-                    (here / key).write_text(text)
+                content = self.node.secrets[secret["secretName"]]
+                items = secret.get("items", [{"key": key, "path": key} for key in content])
+                for item in items:
+                    (here / item["path"]).write_text(content[item["key"]])
         self._mounts = mounts
         for mount in self.container.get("volumeMounts", []):
             volume = volumes.get(mount["name"], {})

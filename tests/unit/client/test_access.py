@@ -64,6 +64,8 @@ async def test_a_certificate_may_have_another_name_than_the_address(tmp_path: Pa
         async with AsyncClient(target, tls=named) as other:
             assert await other.generate([user_message("?")]).text()
         for name in (None, "other.example"):
-            with Client(target, tls=Tls(ca, server_name=name)) as client:
-                with pytest.raises(Unavailable):
-                    await asyncio.to_thread(client.connect, 2.0)
+            with (
+                Client(target, tls=Tls(ca, server_name=name)) as client,
+                pytest.raises(Unavailable),
+            ):
+                await asyncio.to_thread(client.connect, 2.0)

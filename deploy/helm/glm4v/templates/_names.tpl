@@ -27,6 +27,19 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | quote }}
 {{- end }}
 {{- end -}}
 
+{{/* The name in the gateway's certificate. */}}
+{{- define "glm4v.serverName" -}}
+{{- default (printf "%s.%s.svc" (include "glm4v.name" (list . "gateway")) .Release.Namespace) .Values.gateway.tls.serverName -}}
+{{- end -}}
+
+{{/* Whether `helm test` has what it needs to be let in. */}}
+{{- define "glm4v.canTest" -}}
+{{- $gateway := .Values.gateway -}}
+{{- $hasKey := or (not $gateway.apiKeys.existingSecret) .Values.helmTest.apiKeySecret -}}
+{{- $hasCertificate := or (not $gateway.tls.requireClientCertificate) .Values.helmTest.clientCertificateSecret -}}
+{{- if and $hasKey $hasCertificate }}true{{ else }}false{{ end -}}
+{{- end -}}
+
 {{- define "glm4v.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "glm4v.fullname" .) .Values.serviceAccount.name -}}
