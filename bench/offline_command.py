@@ -13,9 +13,9 @@ import typer
 
 import glm4v
 from glm4v.checkpoint.demo import DEMO_MODEL
-from glm4v.cli.options import unicode_text
 from glm4v.errors import InvalidRequest
 from glm4v.process.extras import require
+from offline import options as opt
 from offline.image_folder import GUIDE_QUESTION, images_in, read_image
 
 if TYPE_CHECKING:
@@ -39,12 +39,8 @@ class Dialect(StrEnum):
 
 def offline(
     images: Annotated[Path, typer.Argument(help="An image, or a folder with one image in it.")],
-    model: Annotated[
-        Path, typer.Option(metavar="DIR", help="The checkpoint.", show_default="the demo model")
-    ] = DEMO_MODEL,
-    question: Annotated[
-        str, typer.Option(metavar="TEXT", parser=unicode_text, help="Asked about the image.")
-    ] = GUIDE_QUESTION,
+    model: opt.Model = DEMO_MODEL,
+    question: opt.Question = GUIDE_QUESTION,
     batch: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Questions at once; may be repeated. Default: 1 to 10."),
@@ -59,21 +55,11 @@ def offline(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a plot as PNG; needs matplotlib.")
     ] = None,
-    tensor_parallel: Annotated[
-        int, typer.Option(min=1, help="Processes that share the language model.")
-    ] = 1,
-    device: Annotated[
-        str, typer.Option(envvar="GLM4V_DEVICE", help="As in `glm4v settings`.")
-    ] = "auto",
-    dtype: Annotated[
-        str, typer.Option(envvar="GLM4V_DTYPE", help="As in `glm4v settings`.")
-    ] = "auto",
-    weight_dtype: Annotated[
-        str, typer.Option(envvar="GLM4V_WEIGHT_DTYPE", help="As in `glm4v settings`.")
-    ] = "auto",
-    threads: Annotated[
-        int, typer.Option(min=0, envvar="GLM4V_THREADS", help="As in `glm4v settings`.")
-    ] = 0,
+    tensor_parallel: opt.TensorParallel = 1,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    weight_dtype: opt.WeightDtype = "auto",
+    threads: opt.Threads = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Time to answer one question about one image, by batch size, in one process without Redis.

@@ -4,10 +4,11 @@ set -euo pipefail
 
 usage() {
   cat >&2 <<'END'
-usage: run_pa.sh --run|--performance WEIGHT [IMAGE_DIR [MAX_BATCH [MAX_INPUT [MAX_OUTPUT]]]]
+usage: run_pa.sh --run|--performance|--precision WEIGHT [IMAGE_DIR [MAX_BATCH [MAX_INPUT [MAX_OUTPUT]]]]
 
   --run          a question about each image of IMAGE_DIR
   --performance  the image in IMAGE_DIR in batches of 1 to MAX_BATCH, with MAX_OUTPUT tokens to each answer
+  --precision    a caption of each image of IMAGE_DIR, in predict_result.json
 
   WEIGHT         folder of the checkpoint
   IMAGE_DIR      folder of images; /home/data/images/ by default
@@ -15,7 +16,8 @@ usage: run_pa.sh --run|--performance WEIGHT [IMAGE_DIR [MAX_BATCH [MAX_INPUT [MA
   MAX_INPUT      most tokens of a prompt, its image included; 2048 by default; not for --performance
   MAX_OUTPUT     most tokens of an answer; 256 by default
 
-  --question TEXT   (--run) about the first image, the second one, …; the last one about all others
+  --question TEXT   (--run) about the first image, the second one, …; the last one about all others;
+                    (--precision) about each image
   --questions FILE  (--run) the same from a file, one a line
   --csv FILE, --csv-dialect mindie|tidy, --plot FILE   (--performance) see glm4v bench offline --help
 
@@ -38,7 +40,7 @@ number() { # NAME VALUE
 mode='' positional=() options=()
 while (($#)); do
   case $1 in
-    --run | --performance)
+    --run | --performance | --precision)
       [[ -z $mode ]] || fail "$mode and $1: one of them at a time"
       mode=$1
       ;;
@@ -54,18 +56,18 @@ while (($#)); do
       usage
       exit 0
       ;;
-    -*) fail "unknown option $1; --run and --performance are accepted" ;;
+    -*) fail "unknown option $1; --run, --performance and --precision are accepted" ;;
     *) positional+=("$1") ;;
   esac
   shift
 done
 
-[[ -n $mode ]] || fail "--run or --performance is missing"
+[[ -n $mode ]] || fail "--run, --performance or --precision is missing"
 ((${#positional[@]} >= 1)) || fail "WEIGHT, the folder of the checkpoint, is missing"
 ((${#positional[@]} <= 5)) || fail "${#positional[@]} arguments, the sixth is '${positional[5]}'; at most 5 are accepted"
 weight=${positional[0]}
 images=${positional[1]:-/home/data/images/}
-if [[ $mode == --run ]]; then batch=1; else batch=10; fi
+if [[ $mode == --performance ]]; then batch=10; else batch=1; fi
 batch=${positional[2]:-$batch}
 max_input=${positional[3]:-2048}
 max_output=${positional[4]:-256}
@@ -98,6 +100,9 @@ glm4v=$(command -v glm4v || command -v "$checkout/.venv/bin/glm4v" || true)
 common=("$images" --model "$weight" --max-tokens "$max_output" --tensor-parallel "$world_size")
 if [[ $mode == --run ]]; then
   exec "$glm4v" batch "${common[@]}" --batch "$batch" --max-input "$max_input" ${options[@]+"${options[@]}"}
+elif [[ $mode == --precision ]]; then
+  exec "$glm4v" precision predict "${common[@]}" --batch "$batch" --max-input "$max_input" \
+    --out predict_result.json ${options[@]+"${options[@]}"}
 fi
 sizes=()
 for ((size = 1; size <= batch; size++)); do sizes+=(--batch "$size"); done

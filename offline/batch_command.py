@@ -11,6 +11,7 @@ from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.cli.options import unicode_text
 from glm4v.client.conversation_file import read_file
 from glm4v.errors import InvalidRequest
+from offline import options as opt
 from offline.image_folder import GUIDE_QUESTION, images_in, read_image
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 
 def command(
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
-    model: Annotated[
-        Path, typer.Option(metavar="DIR", help="The checkpoint.", show_default="the demo model")
-    ] = DEMO_MODEL,
+    model: opt.Model = DEMO_MODEL,
     question: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,25 +35,13 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="The same from a file, one a line.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Most questions at once.")] = 1,
-    max_input: Annotated[
-        int, typer.Option(min=1, help="Most tokens of a prompt, its image included.")
-    ] = 2048,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
-    tensor_parallel: Annotated[
-        int, typer.Option(min=1, help="Processes that share the language model.")
-    ] = 1,
-    device: Annotated[
-        str, typer.Option(envvar="GLM4V_DEVICE", help="As in `glm4v settings`.")
-    ] = "auto",
-    dtype: Annotated[
-        str, typer.Option(envvar="GLM4V_DTYPE", help="As in `glm4v settings`.")
-    ] = "auto",
-    weight_dtype: Annotated[
-        str, typer.Option(envvar="GLM4V_WEIGHT_DTYPE", help="As in `glm4v settings`.")
-    ] = "auto",
-    threads: Annotated[
-        int, typer.Option(min=0, envvar="GLM4V_THREADS", help="As in `glm4v settings`.")
-    ] = 0,
+    max_input: opt.MaxInput = 2048,
+    max_tokens: opt.MaxTokens = 256,
+    tensor_parallel: opt.TensorParallel = 1,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    weight_dtype: opt.WeightDtype = "auto",
+    threads: opt.Threads = 0,
 ) -> None:
     """Answer a question about each image of a folder, in one process without Redis.
 

@@ -2,9 +2,13 @@
 
 import typer
 
+from precision.predict_command import predict
+
 command = typer.Typer(
     no_args_is_help=True, help="Caption images, score captions, compare two systems."
 )
+
+command.command()(predict)
 
 
 @command.callback()

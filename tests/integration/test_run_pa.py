@@ -103,6 +103,9 @@ def test_defaults_are_the_guides(printing: Path) -> None:
     performance = run_pa("--performance", "/w", commands=printing).stdout.split()
     sizes = [word for size in range(1, 11) for word in ("--batch", str(size))]
     assert performance == ["bench", "offline", *common, *sizes]
+    precision = run_pa("--precision", "/w", commands=printing).stdout.split()
+    limits = ["--batch", "1", "--max-input", "2048", "--out", "predict_result.json"]
+    assert precision == ["precision", "predict", *common, *limits]
 
 
 @pytest.mark.parametrize("flag", ["-trust_remote_code", "--trust_remote_code"])
@@ -122,10 +125,13 @@ def test_trust_is_accepted_anywhere_and_changes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "--run or --performance is missing"),
+        ([], "--run, --performance or --precision is missing"),
         (["--run"], "WEIGHT, the folder of the checkpoint, is missing"),
         (["--run", "--performance", "/w"], "--run and --performance: one of them at a time"),
-        (["--precision", "/w"], "unknown option --precision; --run and --performance are accepted"),
+        (
+            ["--accuracy", "/w"],
+            "unknown option --accuracy; --run, --performance and --precision are accepted",
+        ),
         (
             ["--run", "/w", "/i", "many"],
             "MAX_BATCH is 'many'; a whole number from 1 to 99999 is needed",
@@ -140,7 +146,7 @@ def test_a_wrong_call_explains_itself(arguments: list[str], said: str, printing:
     assert (done.returncode, done.stdout) == (2, "")
     first, usage = done.stderr.splitlines()[:2]
     assert said in first
-    assert usage.startswith("usage: run_pa.sh --run|--performance WEIGHT")
+    assert usage.startswith("usage: run_pa.sh --run|--performance|--precision WEIGHT")
 
 
 @pytest.mark.parametrize("port", ["19999", "20051", "http", "020030x"])
