@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -42,10 +43,17 @@ BREAK_READING = """() => {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fleet(checkpoint_dir: Callable[[str], Path]) -> AsyncIterator[Fleet]:
+async def fleet(
+    checkpoint_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Fleet]:
     """A system whose gateway serves HTTP; answers take a second."""
     environment = {"GLM4V_HTTP_LISTEN": f"127.0.0.1:{PORT}"}
-    async with Fleet(checkpoint_dir("micro-glm4v"), environment=environment) as fleet:
+    model = tmp_path_factory.mktemp("greedy") / "micro-glm4v"
+    shutil.copytree(checkpoint_dir("micro-glm4v"), model)
+    # Every fourth sampled answer would end before its time, while a test looks elsewhere.
+    config = json.loads((model / "generation_config.json").read_text())
+    (model / "generation_config.json").write_text(json.dumps({**config, "do_sample": False}))
+    async with Fleet(model, environment=environment) as fleet:
         await fleet.start("gateway", "vision_worker", WORKER)
         yield fleet
 
@@ -102,9 +110,9 @@ async def test_ask_about_a_dropped_image_and_go_on_asking(fleet: Fleet, page: Pa
         if response.url.endswith("/v1/chat/completions"):
             requests.append(response.headers["x-request-id"])
 
-    page.on("response", note)
     await drop(page, draw("dropped"))
     await expect(page.get_by_alt_text("Your image: image.png")).to_be_visible()
+    page.on("response", note)
     await ask(page, "what is it?")
     answers = page.locator("#turns .assistant p")
     await expect(answers.first).not_to_be_empty()
