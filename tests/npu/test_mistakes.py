@@ -21,7 +21,6 @@ from tests.parity.golden_plans import load_model, open_golden, play, read_case
 
 NPU = torch.device("npu:0")
 on_910b = pytest.mark.chip("Ascend910B")
-on_310p = pytest.mark.chip("Ascend310P")
 MASK = 2048
 
 
@@ -172,35 +171,6 @@ def test_halves_without_the_lanes_of_glm_are_caught(
 
     monkeypatch.setattr(decoder, "rotary_lanes", halves)
     assert difference() > 10 * TOLERANCE["float16"]
-
-
-@on_310p
-@pytest.mark.parametrize("call", [fused, scatter])
-def test_the_310p_lacks_the_operators_of_the_910b(
-    call: Callable[[], Any], emulation: Emulation
-) -> None:
-    with pytest.raises(Refused, match=r"310P|A2 and A3"):
-        call()
-
-
-@on_310p
-def test_bfloat16_is_refused_on_the_310p(emulation: Emulation) -> None:
-    with pytest.raises(ConfigurationError, match="Ascend310P3 does not compute in bfloat16"):
-        open_device(DeviceOptions("npu", "bfloat16"))
-    with pytest.raises(Refused, match="no bfloat16"):
-        half(2).bfloat16() + 1
-
-
-@on_310p
-def test_a_cache_that_is_not_nz_is_refused(emulation: Emulation) -> None:
-    with pytest.raises(Refused, match="format 29"):
-        torch_npu._npu_reshape_and_cache(
-            key=half(3, 2, 128),
-            value=half(3, 2, 128),
-            key_cache=half(4, 16, 128, 16),
-            value_cache=half(4, 16, 128, 16),
-            slot_indices=torch.tensor([0, 1, 2], dtype=torch.int32).to(NPU),
-        )
 
 
 def test_an_unknown_dtype_of_the_chip_is_one_line(npu: Device) -> None:

@@ -259,7 +259,10 @@ def _paged_attention(given: Mapping[str, Any]) -> None:
 def _check_splitfuse(given: Mapping[str, Any], query: torch.Tensor) -> None:
     mask = given["mask"]
     refuse(given["mask_type"] != 5, "splitfuse: mask_type 5 (NORM_COMPRESS) alone")
-    refuse(tuple(mask.shape) != _MASK or mask.dtype != query.dtype, "splitfuse: mask 2048 x 2048")
+    refuse(
+        mask is None or tuple(mask.shape) != _MASK or mask.dtype != query.dtype,
+        "splitfuse: needs the mask of 2048 x 2048",
+    )
     rows, hidden = alias(mask)[_PROBED], _hidden()
     refuse(bool((rows[hidden] > -9999).any() or rows[~hidden].any()), "splitfuse: mask values")
     refuse(int(given["seq_len"].sum()) != len(query), "splitfuse: seq_len sums to T")
