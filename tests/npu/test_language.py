@@ -1,13 +1,14 @@
 """The language model on the pretend device against the golden outputs, step by step."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.device import DeviceOptions, open_device
+from glm4v.device import Device, DeviceOptions, open_device
 from tests.npu.conftest import DTYPES, SOC
 from tests.npu.pretend.emulation import Emulation
 from tests.npu.required import LANGUAGE
@@ -64,3 +65,37 @@ def test_tokens_and_logits_are_the_references(
     assert compared > (0.5 if dtype == "float16" else 0.2) * 20 * len(every)
     assert set(emulation.calls) >= LANGUAGE[SOC]
     assert "aten::scaled_dot_product_attention" not in emulation.calls
+
+
+def test_every_norm_takes_the_checkpoints_epsilon(
+    npu: Device, emulation: Emulation, checkpoint_dir: Callable[[str], Path]
+) -> None:
+    """One so large that it counts: that of the published model is below float16's rounding."""
+    published = Checkpoint.open(checkpoint_dir("micro-glm4v"))
+    checkpoint = replace(published, spec=replace(published.spec, norm_eps=0.05))
+    golden = open_golden("bundled")
+    case = read(golden, cases(golden)[0], checkpoint.spec)
+
+    def logits(device: Device, checkpoint: Checkpoint) -> torch.Tensor:
+        with torch.inference_mode():
+            model = load_model(checkpoint, device)
+        (one,) = play(model, device, checkpoint.spec, [case], chunk=WHOLE, block_size=128)
+        return one.logits.float().cpu()
+
+    cpu = open_device(DeviceOptions("cpu", "float32"))
+    exact = logits(cpu, checkpoint)
+    assert (exact - logits(cpu, published)).abs().max() > 10 * TOLERANCE["float16"]
+    assert (exact - logits(npu, checkpoint)).abs().max() < TOLERANCE["float16"]
+
+
+def test_each_layer_of_a_step_is_counted_once(
+    npu: Device, emulation: Emulation, checkpoint_dir: Callable[[str], Path]
+) -> None:
+    """Captures and what is computed before them are no progress."""
+    checkpoint, golden = Checkpoint.open(checkpoint_dir("micro-glm4v")), open_golden("bundled")
+    case = read(golden, cases(golden)[0], checkpoint.spec)
+    with torch.inference_mode():
+        model = load_model(checkpoint, npu)
+    assert model.layers_done == 0
+    play(model, npu, checkpoint.spec, [case], chunk=WHOLE, block_size=128)
+    assert model.layers_done == checkpoint.spec.layers * (1 + len(case.tokens))

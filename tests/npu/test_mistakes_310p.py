@@ -90,6 +90,7 @@ def test_right_calls_pass(emulation: Emulation) -> None:
         (lambda: splitfuse(mask=half(MASK, MASK)), Refused, "mask values"),
         (lambda: splitfuse(mask_type=0), Refused, "mask_type 5"),
         (lambda: splitfuse(seq_len=torch.tensor([1, 1], dtype=torch.int32)), Refused, "sums to T"),
+        (lambda: splitfuse(seq_len=torch.tensor([3, 1])), Refused, "seq_len is int32"),
         (
             lambda: splitfuse(seq_len=torch.tensor([3, 1], dtype=torch.int32).to(NPU)),
             RuntimeError,

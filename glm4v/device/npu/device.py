@@ -30,7 +30,7 @@ class NpuDevice(Device):
     `group_size` ranks form its tensor-parallel group.
     """
 
-    def __init__(self, chip: Chip, index: int, dtype: torch.dtype, *, group_size: int = 1) -> None:
+    def __init__(self, chip: Chip, index: int, dtype: torch.dtype, *, group_size: int) -> None:
         self.name = f"npu:{index}"
         self.torch_device = torch.device(self.name)
         self.dtype = dtype

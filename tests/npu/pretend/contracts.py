@@ -265,7 +265,12 @@ def _check_splitfuse(given: Mapping[str, Any], query: torch.Tensor) -> None:
     )
     rows, hidden = alias(mask)[_PROBED], _hidden()
     refuse(bool((rows[hidden] > -9999).any() or rows[~hidden].any()), "splitfuse: mask values")
-    refuse(int(given["seq_len"].sum()) != len(query), "splitfuse: seq_len sums to T")
+    _check_host_lengths(given["seq_len"], query, "splitfuse")
+
+
+def _check_host_lengths(lengths: torch.Tensor, query: torch.Tensor, name: str) -> None:
+    refuse(lengths.dtype != torch.int32, f"{name}: seq_len is int32, as vllm-ascend passes it")
+    refuse(int(lengths.sum()) != len(query), f"{name}: seq_len sums to T")
 
 
 def _check_nz_caches(key: torch.Tensor, value: torch.Tensor, width: int) -> None:
@@ -286,7 +291,7 @@ def _flash_attention_unpad(given: Mapping[str, Any]) -> None:
     refuse(query.shape[1] != given["num_heads"], "flash attention: [T, num_heads, D]")
     refuse(key.shape[1] != given["num_kv_heads"], "flash attention: [T, num_kv_heads, D]")
     refuse(query.shape[-1] % 16 != 0 or query.shape[-1] > 128, "flash attention: D to 128, by 16")
-    refuse(int(given["seq_len"].sum()) != len(query), "flash attention: seq_len sums to T")
+    _check_host_lengths(given["seq_len"], query, "flash attention")
 
 
 @_contract("npu::npu_top_k_top_p")
