@@ -89,7 +89,7 @@ for name in TASK_QUEUE_ENABLE INF_NAN_MODE_ENABLE; do
   [[ -z ${!name+set} ]] || note "$name=${!name} is handed on to torch_npu"
 done
 for name in ATB_OPERATION_EXECUTE_ASYNC ATB_CONVERT_NCHW_TO_ND ATB_CONTEXT_WORKSPACE_SIZE \
-  ATB_LAYER_INTERNAL_TENSOR_REUSE ATB_WORKSPACE_MEM_ALLOC_GLOBAL TP_WORLD_SIZE; do
+  ATB_LAYER_INTERNAL_TENSOR_REUSE ATB_WORKSPACE_MEM_ALLOC_GLOBAL LCCL_ENABLE_FALLBACK TP_WORLD_SIZE; do
   [[ -z ${!name+set} ]] || note "$name=${!name} has no effect on glm4v"
 done
 

@@ -21,6 +21,8 @@ from bench.performance_csv import (
 from glm4v.errors import InvalidRequest
 from offline.batch import Timings
 
+# Files as MindIE's own code writes them for the times below.
+MINDIE = Path(__file__).parent / "mindie"
 # 3 prefills of one question each and 2 further tokens.
 AT = Figures(
     batch=3,
@@ -30,7 +32,6 @@ AT = Figures(
     timings=Timings(encode=0.5, prefill=(0.25, 0.125, 0.125), decode=(0.0625, 0.03125), total=1.25),
     roofline_share=None,
 )
-# The row that MindIE's own code writes for these times.
 KNOWN = Figures(
     batch=1,
     text_tokens=4,
@@ -42,33 +43,17 @@ KNOWN = Figures(
 SETUP = Setup("glm-4v-9b", "f00d", "cpu", "float32, kernels", 2, "0.1.0", "")
 
 
-def test_the_header_has_mindies_spelling_and_blanks() -> None:
-    assert MINDIE_HEADER == (
-        "batch, input_len, output_len, embedding_len, fisrt_token_time(ms),                 "
-        "non_first_token_time(ms), ResponseTime(ms),E2E Throughput Average(Tokens/s)\n"
-    )
+def test_glm4v_performance_csv_is_mindies_byte_for_byte(tmp_path: Path) -> None:
+    for at in (KNOWN, AT):
+        append(tmp_path / "a.csv", MINDIE_HEADER, mindie_row(at))
+    # AT: 500 ms and 46.875 ms; three answers of 3 tokens in 1.25 s.
+    expected = (MINDIE / "glm4v_performance.csv").read_bytes()
+    assert (tmp_path / "a.csv").read_bytes() == expected
 
 
-def test_a_row_is_mindies() -> None:
-    assert mindie_row(KNOWN) == (
-        "1, 4, 256,1611,                 310.52,28.41, 7600.123,                 33.6836653827795\n"
-    )
-
-
-def test_a_row_has_two_decimals_at_most_where_it_is_read_from_the_other_file() -> None:
-    # 500 ms and 46.875 ms; three answers of 3 tokens in 1.25 s.
-    assert mindie_row(AT) == (
-        "3, 4, 3,1611,                 500.0,46.88, 1250.0,                 7.1999999999942395\n"
-    )
-
-
-def test_benchmark_csv_is_mindies() -> None:
-    assert benchmark_file(AT) == (
-        "batch_size,input_seq_len,output_seq_len,e2e_time(ms),prefill_time(ms),"
-        "decoder_token_time(ms),prefill_count,prefill_token_times,decode_token_times,"
-        "prefill_average_time(ms)\n"
-        '3,1611,3, 593.75, 500.00, 46.88,3,"0.25,0.125,0.125","0.0625,0.03125", 166.67\n'
-    )
+def test_benchmark_csv_is_mindies_byte_for_byte(tmp_path: Path) -> None:
+    write_benchmark(tmp_path / "a.csv", AT)
+    assert (tmp_path / "a.csv").read_bytes() == (MINDIE / "benchmark.csv").read_bytes()
 
 
 def test_a_single_step_is_not_quoted() -> None:
