@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
-from glm4v.broker.ended_requests import EndedRequests
+from glm4v.broker.ended_requests import CLAIM_S, EndedRequests
 from glm4v.broker.timeline import Timeline
 from glm4v.errors import Overloaded, Unavailable
 
@@ -12,6 +13,7 @@ log = logging.getLogger(__name__)
 
 _EVERY_S = 0.5
 _RETRY_S = 2.0
+_BATCH_S = CLAIM_S / 2
 
 
 class Recorder:
@@ -38,12 +40,17 @@ class Recorder:
     async def record(self) -> bool:
         """Record what has ended; False when there was nothing. Raises Unavailable, Overloaded."""
         claimed = await self._ended.claim()
-        for _, request_id in claimed:
+        recorded: list[bytes] = []
+        stop_at = time.monotonic() + _BATCH_S
+        for entry, request_id in claimed:
             found = await self._ended.timeline(request_id)
             if found is not None and found.end is not None:
                 self._pass_on(found)
-        if claimed:
-            await self._ended.done([entry for entry, _ in claimed])
+            recorded.append(entry)
+            if time.monotonic() > stop_at:
+                break  # the claims of the others lapse, and are taken again
+        if recorded:
+            await self._ended.done(recorded)
         return bool(claimed)
 
     def _pass_on(self, found: Timeline) -> None:

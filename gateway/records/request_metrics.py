@@ -72,11 +72,11 @@ class RequestMetrics:
                 self._encode.observe(phase.seconds)
         if timeline.time_to_first_token_s is not None:
             self._first_token.observe(timeline.time_to_first_token_s)
-        for gap_s in timeline.token_gaps_s:
+        gaps_s = timeline.token_gaps_s
+        for gap_s in gaps_s:
             self._gaps.observe(gap_s)
         if timeline.tokens > 1:
-            span_s = sum(timeline.token_gaps_s)
-            self._per_token.observe(span_s / (timeline.tokens - 1))
+            self._per_token.observe(sum(gaps_s) / (timeline.tokens - 1))
 
     def _register_counters(self, registry: Registry) -> None:
         registry.counter(

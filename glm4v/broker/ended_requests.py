@@ -14,7 +14,8 @@ from glm4v.broker.timeline import Timeline, read_timeline
 from glm4v.errors import RequestFailed, UnknownReference
 
 _COUNT = 100
-_LAPSED_MS = 30_000
+CLAIM_S = 30.0  # what is not recorded until then is another gateway's
+_LAPSED_MS = int(CLAIM_S * 1000)
 _FORGET_EVERY_S = 60.0
 _FORGET_IDLE_MS = 600_000  # a live gateway claims twice a second
 

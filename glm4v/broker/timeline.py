@@ -18,7 +18,7 @@ from glm4v.broker.keys import Keys
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
 
-_BATCH = 1000
+_BATCH = 250  # a gateway's streams wait a few milliseconds for one
 _PLACEHOLDERS = 3  # of an image in the prompt
 
 
@@ -71,6 +71,7 @@ class Timeline:
         end: How it ended; None for an open request.
         end_ms: Time of its end, or of its last entry.
         token_ms: Time of each entry with tokens.
+        next_index: Index of the token after those that were added.
     """
 
     job: pb.Job
@@ -78,6 +79,7 @@ class Timeline:
     end: pb.JournalEnd | None = None
     end_ms: int = 0
     token_ms: list[int] = field(default_factory=list)
+    next_index: int = 0
 
     @property
     def end_reason(self) -> str:
@@ -158,32 +160,32 @@ class Timeline:
 
 async def read_timeline(connection: Connection, keys: Keys, request_id: str) -> Timeline:
     """The timeline of a request, or of a choice. Raises UnknownReference, RequestFailed, ..."""
-    entries: list[RawEntry] = []
+    result: Timeline | None = None
     begin = "-"
     while True:
         async with map_redis_errors():
             batch = await connection.commands.xrange(keys.journal(request_id), begin, count=_BATCH)
-        entries += batch
+        if batch:
+            result = result or Timeline(job_of(request_id, batch))
+            add_entries(result, batch)
         if len(batch) < _BATCH:
             break
         begin = f"({batch[-1][0].decode()}"
-    if not entries:
+    if result is None:
         raise unknown_request(request_id)
-    return timeline(job_of(request_id, entries), entries)
+    return result
 
 
-def timeline(job: pb.Job, entries: Iterable[RawEntry]) -> Timeline:
-    """The timeline in the entries of a journal; unreadable ones are skipped."""
-    result = Timeline(job)
-    index = 0
+def add_entries(result: Timeline, entries: Iterable[RawEntry]) -> None:
+    """Add the next entries of a journal; unreadable ones are skipped."""
     for entry in entries:
         entry_id, fields = entry
         at_ms = entry_order(entry_id)[0]
         if fields.get(b"k") == b"t":  # not parsed: there may be thousands, and `n` says enough
             after = fields.get(b"n", b"")
-            if after.isdigit() and int(after) > index:
-                _add_tokens(result, at_ms, int(after) - index)
-                index = int(after)
+            if after.isdigit() and int(after) > result.next_index:
+                _add_tokens(result, at_ms, int(after) - result.next_index)
+                result.next_index = int(after)
             continue
         try:
             event = read_entry(entry).event
@@ -195,7 +197,6 @@ def timeline(job: pb.Job, entries: Iterable[RawEntry]) -> Timeline:
             result.end = event
             _close_phase(result, at_ms)
         result.end_ms = at_ms
-    return result
 
 
 def _add_stage(result: Timeline, at_ms: int, event: pb.JournalStage) -> None:

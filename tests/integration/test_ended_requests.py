@@ -1,7 +1,12 @@
 """Every end is recorded, by one gateway, whatever ended the request and whoever dies."""
 
+import asyncio
+import tracemalloc
+from collections import Counter
+
 import pytest
 
+from gateway.records import recorder as recorder_module
 from gateway.records.recorder import Recorder
 from glm4v.broker import Broker, Connection, Keys
 from glm4v.broker import ended_requests as module
@@ -10,13 +15,14 @@ from glm4v.broker.ended_requests import EndedRequests
 from glm4v.broker.timeline import Timeline
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.local.redis_server import RedisServer
+from glm4v.v1 import inference_pb2 as api
 
 JOB = pb.Job(fingerprint="m", prompt_ids=[1, 2], timeout_ms=60_000, orphan_timeout_ms=60_000)
 
 
 @pytest.fixture
 async def broker(connection: Connection, keys: Keys) -> Broker:
-    found = Broker(connection, keys, max_open_requests=100, result_ttl_s=60)
+    found = Broker(connection, keys, max_open_requests=1000, result_ttl_s=60)
     await found.ready("m")
     return found
 
@@ -86,6 +92,82 @@ async def test_a_journal_of_another_type_keeps_no_other_request_from_being_recor
     await recorder.record()
     assert [each.job.request_id for each in found] == ["before", "after"]
     assert await connection.commands.xlen(keys.ended) == 0
+
+
+async def test_a_long_journal_is_read_in_parts(
+    broker: Broker, connection: Connection, keys: Keys
+) -> None:
+    """20 000 tokens in a megabyte or so: held whole, they were 13 MB, and 46 MB 100 000 of them."""
+    await append_tokens(broker, connection, keys, "long", 20_000)
+    tracemalloc.start()
+    found = await EndedRequests(connection, keys).timeline("long")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found is not None
+    assert found.tokens == 20_000
+    assert found.end_reason == "cancelled"
+    assert peak < 4 * 2**20
+
+
+async def append_tokens(
+    broker: Broker, connection: Connection, keys: Keys, request_id: str, count: int
+) -> None:
+    """An ended request with a journal of one entry for each token."""
+    job = pb.Job(request_id=request_id, content_digest=b"long")
+    job.MergeFrom(JOB)
+    await broker.submit(job, None)
+    async with connection.commands.pipeline(transaction=False) as pipe:
+        running = pb.JournalStage(stage=api.STAGE_RUNNING, worker="w").SerializeToString()
+        pipe.xadd(keys.journal(request_id), {"k": "s", "n": 0, "d": running})
+        for index in range(1, count + 1):
+            pipe.xadd(keys.journal(request_id), {"k": "t", "n": index, "d": bytes(40)})
+        await pipe.execute()
+    await broker.close_request(request_id, pb.JournalEnd(kind=pb.END_KIND_CANCELLED))
+
+
+async def test_thousands_of_ends_are_recorded_once_and_leave_the_loop_free(
+    broker: Broker, connection: Connection, keys: Keys
+) -> None:
+    found: Counter[str] = Counter()
+    recorder = Recorder(
+        EndedRequests(connection, keys), [lambda it: found.update([it.job.request_id])]
+    )
+    await recorder.record()
+    names = [f"r{number}" for number in range(1000)]
+    for start in range(0, len(names), 50):
+        await asyncio.gather(*(end(broker, name) for name in names[start : start + 50]))
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns())
+    while await recorder.record():
+        pass
+    counting.cancel()
+    assert found == dict.fromkeys(names, 1)
+    assert await connection.commands.xlen(keys.ended) == 0
+    assert turns > len(names)  # other tasks ran between any two requests
+
+
+async def test_a_slow_gateway_stops_before_another_one_claims_the_same(
+    broker: Broker, connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Timeline] = []
+    recorder = Recorder(EndedRequests(connection, keys), [found.append])
+    await recorder.record()
+    for number in range(5):
+        await end(broker, f"r{number}")
+    monkeypatch.setattr(recorder_module, "_BATCH_S", 0.0)
+    assert await recorder.record()
+    assert [each.job.request_id for each in found] == ["r0"]
+    monkeypatch.setattr(module, "_LAPSED_MS", 0)
+    while await recorder.record():
+        pass
+    assert sorted(each.job.request_id for each in found) == [f"r{number}" for number in range(5)]
 
 
 async def test_recording_goes_on_after_redis_lost_everything(

@@ -3,7 +3,7 @@
 import pytest
 
 from glm4v.broker.entries import RawEntry
-from glm4v.broker.timeline import PhaseName, timeline
+from glm4v.broker.timeline import PhaseName, Timeline, add_entries
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
 
@@ -28,8 +28,16 @@ def end(at_ms: int) -> RawEntry:
     return f"{at_ms}-0".encode(), {b"k": b"e", b"n": b"3", b"d": payload}
 
 
+def timeline(job: pb.Job, entries: list[RawEntry]) -> Timeline:
+    """Of entries that arrive one by one, as a long journal is read in parts."""
+    found = Timeline(job)
+    for entry in entries:
+        add_entries(found, [entry])
+    return found
+
+
 def phases(*entries: RawEntry) -> list[tuple[str, int, int]]:
-    found = timeline(JOB, entries).phases
+    found = timeline(JOB, list(entries)).phases
     return [(str(each.name), each.start_ms, each.end_ms) for each in found]
 
 
