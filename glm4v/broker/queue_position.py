@@ -10,7 +10,7 @@ _MOST = 1000  # images that are looked through
 
 
 async def queue_position(connection: Connection, keys: Keys, job: pb.Job) -> int | None:
-    """Jobs before the request in its queue; None if it does not wait, or too far behind.
+    """Jobs before the request in its queue; None if it does not wait, or behind a thousand others.
 
     Others of the same client that come first are counted, those of other clients as far as their
     turns come first. Raises Unavailable.

@@ -101,11 +101,39 @@ async def test_clients_before_and_behind_take_turns(bench: Bench) -> None:
     await ask(bench, "few", "f0", "f1")
     await ask(bench, "one", "o0")
     # As workers will claim them: m0, then in turns m1 f0 o0, m2 f1, m3.
-    order = ["m1", "f0", "o0", "m2", "f1", "m3"]
-    assert await positions(bench, *order) == [1, 2, 3, 4, 5, 6]
+    order = ["m0", "m1", "f0", "o0", "m2", "f1", "m3"]
+    assert await positions(bench, *order) == [0, 1, 2, 3, 4, 5, 6]
     claimed = [each.request_id for each in await bench.lm.claim(9)]
-    assert claimed == ["m0", *order]
-    assert await positions(bench, *order) == [None] * 6
+    assert claimed == order
+    assert await positions(bench, *order) == [None] * 7
+
+
+async def test_a_request_in_the_stream_waits_behind_those_that_no_worker_has_claimed(
+    bench: Bench,
+) -> None:
+    """Former releases put several into the stream; this one does while workers have room."""
+    await ask(bench, "a", "a0")
+    [claimed] = await bench.lm.claim(1)
+    await ask(bench, "b", "b0")
+    stream = bench.keys.jobs_lm(MODEL)
+    for name in ("b1", "b2"):
+        await bench.connection.commands.xadd(stream, {"r": name, "l": 0, "v": 1})
+    await bench.connection.commands.xadd(stream, {"foreign": "entry"}, id="*")
+    await bench.connection.commands.xadd(stream, {"r": "b3", "l": 0, "v": 1})
+    names = ["a0", "b0", "b1", "b2", "b3", "unknown"]
+    assert await positions(bench, *names) == [None, 0, 1, 2, 4, None]
+    assert [each.request_id for each in await bench.lm.claim(1)] == ["b0"]
+    assert await positions(bench, *names) == [None, None, 0, 1, 3, None]
+    await bench.lm.requeue([claimed])
+    assert await positions(bench, "a0", "b1") == [4, 0]
+
+
+async def test_a_request_far_behind_in_the_stream_has_no_position(bench: Bench) -> None:
+    async with bench.connection.commands.pipeline(transaction=False) as pipe:
+        for number in range(1100):
+            pipe.xadd(bench.keys.jobs_lm(MODEL), {"r": f"r{number}", "l": 0, "v": 1})
+        await pipe.execute()
+    assert await positions(bench, "r0", "r999", "r1000") == [0, 999, None]
 
 
 async def test_foreign_values_are_no_jobs(bench: Bench) -> None:

@@ -147,6 +147,17 @@ local function now_us()
   return time[1] * 1000000 + time[2]
 end
 
+-- What follows the last entry of a queue that was given to a worker, as a bound of XRANGE, and how many entries are
+-- claimed. The queue must exist; without a consumer group nothing was given.
+local function delivered(jobs, group)
+  for _, found in ipairs(redis.call('XINFO', 'GROUPS', jobs)) do
+    local info = {}
+    for i = 1, #found, 2 do info[found[i]] = found[i + 1] end
+    if info.name == group then return '(' .. info['last-delivered-id'], info.pending end
+  end
+  return '-', 0
+end
+
 -- Entries of a language queue that no worker has claimed.
 local function unclaimed(jobs)
   local pending = redis.pcall('XPENDING', jobs, LM_GROUP)

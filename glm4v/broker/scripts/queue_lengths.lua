@@ -6,16 +6,6 @@
 local MAX_CLIENTS = 1000 -- a bound for the time that this script blocks Redis
 local open_requests, jobs_lm, jobs_vision = unpack(KEYS)
 
--- The last entry that was given to a worker, and how many are claimed; nothing was without a consumer group.
-local function delivered(jobs, group)
-  for _, found in ipairs(redis.call('XINFO', 'GROUPS', jobs)) do
-    local info = {}
-    for i = 1, #found, 2 do info[found[i]] = found[i + 1] end
-    if info.name == group then return '(' .. info['last-delivered-id'], info.pending end
-  end
-  return '-', 0
-end
-
 local function unclaimed_jobs(jobs, group)
   local length = redis.call('XLEN', jobs)
   if length == 0 then return 0, 0, 0 end
