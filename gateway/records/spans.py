@@ -9,16 +9,27 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Mapping
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
 
 from glm4v import __version__
+from glm4v.broker.choices import candidates, first_choice
 from glm4v.broker.timeline import Phase, Timeline
 from glm4v.internal.v1 import journal_pb2 as pb
 
@@ -45,17 +56,16 @@ class RequestSpans:
         self._propagator = TraceContextTextMapPropagator()
 
     def export(self, timeline: Timeline) -> None:
-        """Make the spans of a request; the caller's span is their parent if it sent one."""
+        """Make the spans of a request; the caller's span is their parent if it sent one.
+
+        Without one the other answers of a request are below the first.
+        """
         job, end = timeline.job, timeline.end
         assert end is not None  # only ended requests are recorded
-        self._ids.begin(f"{job.request_id} {job.accepted_ms}")
-        root = self._tracer.start_span(
-            f"chat {job.fingerprint}",
-            context=self._propagator.extract({"traceparent": job.traceparent}),
-            kind=SpanKind.SERVER,
-            start_time=job.accepted_ms * _MS,
-            attributes=_attributes(timeline),
-        )
+        parent = self._propagator.extract({"traceparent": job.traceparent})
+        if job.choice and not get_current_span(parent).get_span_context().is_valid:
+            parent = set_span_in_context(self._root(first_choice(job), parent))
+        root = self._root(job, parent, _attributes(timeline))
         if end.kind in _FAILURES:
             root.set_status(Status(StatusCode.ERROR, end.message))
             root.set_attribute("error.type", timeline.end_reason)
@@ -69,6 +79,19 @@ class RequestSpans:
             )
             span.end(max(phase.start_ms, phase.end_ms) * _MS)
         root.end(max(job.accepted_ms, timeline.end_ms) * _MS)
+
+    def _root(
+        self, job: pb.Job, parent: Context, attributes: Mapping[str, AttributeValue] | None = None
+    ) -> Span:
+        """The span of one answer; it is exported once it has ended."""
+        self._ids.begin(_seed(job))
+        return self._tracer.start_span(
+            f"chat {job.fingerprint}",
+            context=parent,
+            kind=SpanKind.SERVER,
+            start_time=job.accepted_ms * _MS,
+            attributes=attributes,
+        )
 
     def close(self) -> None:
         """Export what is left; blocks for at most the exporter's time-out."""
@@ -114,10 +137,18 @@ class _Ids(IdGenerator):
         return hashlib.sha256(f"{self._seed} {name}".encode()).digest()
 
 
-def _attributes(timeline: Timeline) -> dict[str, str | int | float | list[str]]:
+def _seed(job: pb.Job) -> str:
+    """What the ids of an answer follow from; other answers know that of the first one."""
+    if candidates(job) == 1:
+        return f"{job.request_id} {job.accepted_ms}"
+    first = first_choice(job)  # accepted at once, but journals may differ by a millisecond
+    return f"{job.request_id} {first.sampling.seed}"
+
+
+def _attributes(timeline: Timeline) -> dict[str, AttributeValue]:
     """Names of https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/ and our own."""
     job = timeline.job
-    found: dict[str, str | int | float | list[str]] = {
+    found: dict[str, AttributeValue] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "glm4v",
         "gen_ai.request.model": job.fingerprint,
