@@ -9,6 +9,8 @@ from contextlib import suppress
 _MAX_RECORDS = 10_000  # waiting to be written; further ones are dropped
 _FLUSH_TIMEOUT_S = 1.0
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+# What would begin another line, or command a terminal, is escaped as Python writes it.
+_ONE_LINE = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 
 
 class _BackgroundHandler(logging.Handler):
@@ -23,8 +25,8 @@ class _BackgroundHandler(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a record, formatted with its arguments as they are now."""
-        record.msg, record.args = record.getMessage(), None
+        """Queue a record, formatted with its arguments as they are now; its text is one line."""
+        record.msg, record.args = record.getMessage().translate(_ONE_LINE), None
         with suppress(queue.Full):
             self._records.put_nowait(record)
 

@@ -2,6 +2,7 @@
 
 import logging
 
+import logfmtkv
 import pytest
 
 from gateway.records.request_line import log_request
@@ -34,3 +35,30 @@ def test_a_failure_says_why_on_the_same_line(caplog: pytest.LogCaptureFixture) -
     found = line(Timeline(pb.Job(request_id="r", accepted_ms=1), [], end, 5), caplog)
     assert "end=aborted" in found
     assert found.endswith(r'message="said \"no\"\ntwice"')
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "word",
+        "two words",
+        'said "no"\ntwice',
+        "takeovers=9 end=length",
+        "back\\slash \\n",
+        "ends with \\",
+        "tab\tand \x1b[31m red",
+        '请求 "取消"',
+        '"',
+    ],
+)
+def test_a_parser_of_others_reads_every_pair(
+    message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    end = pb.JournalEnd(kind=pb.END_KIND_FAILED, code="ABORTED", message=message)
+    phases = [Phase(PhaseName.TAKEOVER, 1, 2)]
+    job = pb.Job(request_id="r", accepted_ms=1, client="a b", fingerprint="m")
+    pairs = logfmtkv.parse(line(Timeline(job, phases, end, 5), caplog))
+    assert list(pairs)[:4] == ["request", "end", "model", "client"]
+    assert pairs["message"] == message
+    assert pairs["client"] == "a b"
+    assert pairs["takeovers"] == "1"
