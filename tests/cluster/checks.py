@@ -46,7 +46,10 @@ def kill(component: str) -> Check:
 
     async def check(release: Release) -> str:
         async def disturb() -> None:
-            pod = (await release.pods(component))[0]["metadata"]["name"]
+            pods = await release.pods(component)
+            if not pods:
+                raise Failed(f"the release has no pod of {component}", is_for_want=True)
+            pod = pods[0]["metadata"]["name"]
             await release.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
 
         return await _disturbed(release, disturb)
@@ -58,12 +61,15 @@ def roll(component: str) -> Check:
     """Restart a tier while answers run."""
 
     async def check(release: Release) -> str:
-        async def disturb() -> None:
-            target = f"deployment/{NAME}-{component}"
-            await release.kubectl("rollout", "restart", target)
-            await release.kubectl("rollout", "status", target, "--timeout=15m")
+        workloads = await release.workloads(component)
+        if not workloads:
+            raise Failed(f"the release has no {component}", is_for_want=True)
 
-        return await _disturbed(release, disturb)
+        async def disturb() -> None:
+            for workload in workloads:
+                await release.restart(workload)
+
+        return f"{', '.join(workloads)}: {await _disturbed(release, disturb)}"
 
     return check
 
@@ -118,7 +124,7 @@ CHECKS: dict[str, Check] = {
     "install": install,
     "ask": ask,
     **{f"kill {each}": kill(each) for each in ("gateway", "language", "vision", "redis")},
-    **{f"roll {each}": roll(each) for each in ("gateway", "language", "vision")},
+    **{f"roll {each}": roll(each) for each in ("gateway", "language", "vision", "redis")},
     "scale vision": scale,
     "uninstall": uninstall,
 }

@@ -4,9 +4,11 @@ import asyncio
 import json
 import re
 import socket
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from tools.kubernetes import HELM, program
 CHART = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "glm4v"
 NAME = "glm4v"
 COMMAND_S = 900.0
+GROUPS = "leaderworkersets"
+_LOOK_S = 2.0
 
 
 class CommandFailed(Exception):
@@ -45,12 +49,53 @@ class Release:
             "upgrade", "--install", "--create-namespace", "--wait", "--timeout=15m",
             *self._values, *options, NAME, str(CHART),
         )  # fmt: skip
+        for workload in await self.workloads("language"):
+            if workload.startswith("leaderworkerset/"):  # Helm does not wait for those
+                await self.groups_ready(workload)
 
     async def pods(self, component: str) -> list[dict[str, Any]]:
         """The pods of a component that are not being deleted."""
         selector = f"--selector=app.kubernetes.io/component={component}"
         found = json.loads(await self.kubectl("get", "pods", selector, "--output=json"))["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    async def workloads(self, component: str) -> list[str]:
+        """What makes the pods of a component, each KIND/NAME as kubectl has it."""
+        kinds = "deployments,statefulsets"
+        if await self.has_kind(f"{GROUPS}.leaderworkerset.x-k8s.io"):
+            kinds += f",{GROUPS}"
+        selector = (
+            f"--selector=app.kubernetes.io/instance={NAME},app.kubernetes.io/component={component}"
+        )
+        found = json.loads(await self.kubectl("get", kinds, selector, "--output=json"))["items"]
+        # The controller of LeaderWorkerSets makes StatefulSets of its own, with the same labels.
+        return [
+            f"{each['kind'].lower()}/{each['metadata']['name']}"
+            for each in found
+            if not each["metadata"].get("ownerReferences")
+        ]
+
+    async def restart(self, workload: str) -> None:
+        """Replace all pods of a workload, and wait until the new ones are ready."""
+        if workload.startswith("leaderworkerset/"):  # `kubectl rollout` knows no others' kinds
+            at = datetime.now(UTC).isoformat()
+            template = {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": at}}}
+            templates = {"leaderTemplate": template, "workerTemplate": template}
+            patch = {"spec": {"leaderWorkerTemplate": templates}}
+            await self.kubectl("patch", workload, "--type=merge", f"--patch={json.dumps(patch)}")
+            await self.groups_ready(workload)
+        else:
+            await self.kubectl("rollout", "restart", workload)
+            await self.kubectl("rollout", "status", workload, "--timeout=15m")
+
+    async def groups_ready(self, workload: str) -> None:
+        """Wait until all groups of a LeaderWorkerSet are ready, and as it says now."""
+        deadline = time.monotonic() + COMMAND_S
+        while not _is_rolled(found := json.loads(await self.kubectl("get", workload, "-ojson"))):
+            if time.monotonic() > deadline:
+                status = json.dumps(found.get("status", {}))
+                raise CommandFailed(f"{workload}: not ready after {COMMAND_S:g} s: {status}")
+            await asyncio.sleep(_LOOK_S)
 
     async def has_kind(self, name: str) -> bool:
         """Whether the cluster has a definition, such as scaledobjects.keda.sh."""
@@ -96,6 +141,14 @@ class Release:
     async def remove(self) -> None:
         """Remove the namespace and all in it."""
         await self.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait")
+
+
+def _is_rolled(found: dict[str, Any]) -> bool:
+    """Whether the status of a LeaderWorkerSet is of its present form, and all groups are ready."""
+    status, generation = found.get("status", {}), found["metadata"]["generation"]
+    wanted = found["spec"]["replicas"]
+    counts = [status.get(f"{name}eplicas", 0) for name in ("r", "readyR", "updatedR")]
+    return status.get("observedGeneration", generation) >= generation and counts == [wanted] * 3
 
 
 async def _run(name: str, *arguments: str) -> str:
