@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,15 @@ def test_what_is_copied_is_in_the_context() -> None:
                 for source in sources:
                     assert (ROOT / source).exists()
                     assert f"!{source}" in kept
+
+
+def test_every_package_of_the_wheel_is_in_the_images() -> None:
+    """The command imports some of them only when it is asked for what they do."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    code = stages(DOCKERFILE.read_text(encoding="utf-8"))["code"]
+    copied = [value.split()[0] for name, value in code.instructions if name == "COPY"]
+    assert set(packages) <= set(copied)
 
 
 def test_the_chart_names_the_same_images_user_and_model() -> None:

@@ -17,6 +17,7 @@ from glm4v.broker.worker_reports import (
 )
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import worker_pb2 as pb
+from glm4v.local.redis_server import RedisServer
 
 
 class Worker:
@@ -80,6 +81,33 @@ async def test_a_worker_is_seen_from_loading_to_draining_and_not_after(
     assert (found.report.running, found.report.done) == (2, 7)
     assert found.as_dict()["kind"] == "language"
     assert 0 <= found.age_s < 5
+
+
+async def test_reporters_that_are_cancelled_while_redis_restarts_end(
+    own_redis: RedisServer, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By plain asyncio, at a hundred moments before, within and after the restart."""
+    monkeypatch.setattr(module, "_EVERY_S", 0.001)
+    monkeypatch.setattr(module, "_LAST_S", 0.2)
+    connection = Connection(own_redis.url)
+    reporting = [asyncio.create_task(Worker(connection, keys).reporter.run()) for _ in range(100)]
+    await asyncio.sleep(0.1)
+
+    async def restart() -> None:
+        await asyncio.to_thread(own_redis.stop)
+        await asyncio.to_thread(own_redis.start)
+
+    restarting = asyncio.create_task(restart())
+    for number, task in enumerate(reporting):
+        await asyncio.sleep(number % 3 * 0.004)
+        task.cancel()
+    done, lost = await asyncio.wait(reporting, timeout=5)
+    for task in lost:
+        task.cancel()
+    await restarting
+    await connection.close()
+    assert not lost
+    assert all(task.cancelled() for task in done)
 
 
 async def test_workers_are_sorted_by_queue_and_name(connection: Connection, keys: Keys) -> None:
