@@ -111,7 +111,7 @@ def benchmark_path(environment: Mapping[str, str]) -> Path | None:
 
 
 def _only_image(path: Path) -> Path:
-    found = images_in(path) if path.is_dir() else [path]
+    found = images_in(path)
     if len(found) > 1:
         names = ", ".join(each.name for each in found[:3])
         raise InvalidRequest(

@@ -47,7 +47,7 @@ def command(
 
     Images are taken by name. Answers are greedy, and printed as MindIE's guide prints them.
     """
-    files = images_in(images) if images.is_dir() else [images]
+    files = images_in(images)
     texts = questions_for(question or [], questions, len(files))
     data = [read_image(file) for file in files]
     from offline.batch import BatchSize, Question

@@ -10,18 +10,24 @@ GUIDE_QUESTION = "描述这张图片"
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The images of a folder by name; other files are passed over.
+def images_in(place: Path) -> list[Path]:
+    """The images of a folder by name, without its other files; a file is taken as it is.
 
-    Raises InvalidRequest if the folder cannot be read or has no image.
+    Raises InvalidRequest if there is nothing at this place, or a folder that cannot be read or has
+    no image.
     """
     try:
-        found = sorted(each for each in folder.iterdir() if each.suffix.lower() in _SUFFIXES)
+        if not place.is_dir():
+            place.stat()
+            return [place]
+        found = sorted(each for each in place.iterdir() if each.suffix.lower() in _SUFFIXES)
     except OSError as error:
-        raise InvalidRequest(f"{folder} cannot be read as a folder: {error.strerror}") from None
+        raise InvalidRequest(
+            f"{place} cannot be read as an image or a folder: {error.strerror}"
+        ) from None
     if not found:
         raise InvalidRequest(
-            f"{folder} has no image; files named {', '.join(sorted(_SUFFIXES))} are images"
+            f"{place} has no image; files named {', '.join(sorted(_SUFFIXES))} are images"
         )
     return found
 

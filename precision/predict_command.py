@@ -71,7 +71,7 @@ def predict(
         raise typer.BadParameter(
             "--model computes in this process, --gateway asks a running system: give one of them"
         )
-    files = images_in(images) if images.is_dir() else [images]
+    files = images_in(images)
     if gateway is not None:
         access = Access(api_key_file, tls_ca, tls_cert, tls_key)
         source = _gateway(gateway, access, question, max_tokens, batch)

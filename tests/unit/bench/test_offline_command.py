@@ -18,7 +18,7 @@ def test_two_images_are_refused_by_name(tmp_path: Path) -> None:
 def test_a_file_that_is_no_image_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     missing, text = tmp_path / "photo.jpg", tmp_path / "notes.png"
     text.write_text("no image")
-    with pytest.raises(InvalidRequest, match=r"cannot read the image .*photo\.jpg"):
+    with pytest.raises(InvalidRequest, match=r"photo\.jpg cannot be read as an image or a folder"):
         offline(missing, model=tmp_path)
     with pytest.raises(InvalidRequest, match=r"notes\.png: "):
         offline(tmp_path, model=tmp_path)

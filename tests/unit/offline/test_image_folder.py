@@ -18,8 +18,13 @@ def test_images_come_by_name_and_other_files_are_passed_over(tmp_path: Path) -> 
 def test_a_folder_without_images_says_what_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"has no image; files named \.bmp, \.gif, \.jpeg"):
         images_in(tmp_path)
-    with pytest.raises(InvalidRequest, match="cannot be read as a folder"):
+    with pytest.raises(InvalidRequest, match="as an image or a folder: No such file"):
         images_in(tmp_path / "missing")
+
+
+def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "photo").touch()
+    assert images_in(tmp_path / "photo") == [tmp_path / "photo"]
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
