@@ -18,7 +18,7 @@ from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.tensor_bytes import TensorBytes
 from glm4v.v1 import inference_pb2 as api
 from lm_worker.assembly import EngineConfig, build_engine
-from lm_worker.engine.sequence import TokenOutput
+from lm_worker.engine.sequence import SequenceRequest, TokenOutput
 from lm_worker.translate import journal_entries, now_ms, sequence_request
 from offline.admission import open_admission
 from offline.rank_group import RankGroup
@@ -132,20 +132,20 @@ class BatchRunner:
     ) -> BatchResult:
         """Answer them together. Raises InvalidRequest for an image or a prompt that is too much."""
         start = time.perf_counter()
-        jobs = [await self._job(each, max_tokens, ignore_eos) for each in questions]
+        jobs = [await self.job(each, max_tokens, ignore_eos=ignore_eos) for each in questions]
         began = time.perf_counter()
-        embeddings = [await self._encoder.encode(each.image) for each in questions]
+        embeddings = [await self.encode(each.image) for each in questions]
         encoded = time.perf_counter()
-        self._outputs = {job.request_id: [] for job in jobs}
-        self._steps.clear()
-        self._left = len(jobs)
-        self._done.clear()
-        await self._unless_failed(self._generate(jobs, embeddings))
+        requests = [sequence_request(job, self._spec) for job in jobs]
+        outputs = await self.generate(requests, embeddings)
         ends = [encoded, *(at for at, _ in self._steps)]
         seconds = [after - before for before, after in itertools.pairwise(ends)]
         prefills = 1 + max(number for number, (_, first) in enumerate(self._steps) if first)
         return BatchResult(
-            answers=tuple(self._answer(job) for job in jobs),
+            answers=tuple(
+                Answer(self.text(job, each), len(each))
+                for job, each in zip(jobs, outputs, strict=True)
+            ),
             text_tokens=len(self._tokenizer.encode(questions[0].text)),
             prompt_tokens=self._prompt_tokens(jobs[0]),
             timings=Timings(
@@ -156,9 +156,26 @@ class BatchRunner:
             ),
         )
 
-    async def _generate(self, jobs: Sequence[pb.Job], embeddings: Sequence[TensorBytes]) -> None:
-        for job, embedding in zip(jobs, embeddings, strict=True):
-            await self._engine.add(sequence_request(job, self._spec), (), embedding)
+    async def encode(self, image: bytes) -> TensorBytes:
+        """The embedding [image tokens, hidden] of an image file. Raises InvalidRequest."""
+        return await self._encoder.encode(image)
+
+    async def generate(
+        self, requests: Sequence[SequenceRequest], embeddings: Sequence[TensorBytes]
+    ) -> list[list[TokenOutput]]:
+        """The engine's output for each request, computed together."""
+        self._outputs = {request.request_id: [] for request in requests}
+        self._steps.clear()
+        self._left = len(requests)
+        self._done.clear()
+        await self._unless_failed(self._wait_for(requests, embeddings))
+        return [self._outputs[request.request_id] for request in requests]
+
+    async def _wait_for(
+        self, requests: Sequence[SequenceRequest], embeddings: Sequence[TensorBytes]
+    ) -> None:
+        for request, embedding in zip(requests, embeddings, strict=True):
+            await self._engine.add(request, (), embedding)
         await self._done.wait()
 
     async def publish(self, outputs: Sequence[TokenOutput]) -> set[int]:
@@ -173,7 +190,8 @@ class BatchRunner:
             self._done.set()
         return set()
 
-    async def _job(self, question: Question, max_tokens: int, ignore_eos: bool) -> pb.Job:
+    async def job(self, question: Question, max_tokens: int, *, ignore_eos: bool = False) -> pb.Job:
+        """The greedy request that a question is. Raises InvalidRequest for one that is too long."""
         request = api.GenerateRequest(
             messages=[user_message(question.text, question.image)],
             sampling=api.SamplingParams(temperature=0),
@@ -192,15 +210,15 @@ class BatchRunner:
         """Tokens of a prompt once the image has replaced its 3 placeholders."""
         return len(job.prompt_ids) - 3 + self._spec.vision.num_image_tokens
 
-    def _answer(self, job: pb.Job) -> Answer:
+    def text(self, job: pb.Job, outputs: Sequence[TokenOutput]) -> str:
+        """What a client would read of these tokens. Raises the error that ended the request."""
         builder = EventBuilder(
             job, self._tokenizer, image_tokens=self._spec.vision.num_image_tokens
         )
         text = ""
-        outputs = self._outputs[job.request_id]
         for output in outputs:
             for entry in journal_entries(job, output, now_ms()):
                 if entry is not None:
                     for event in builder.to_events(entry):
                         text += event.delta.text or event.finished.text
-        return Answer(text, len(outputs))
+        return text

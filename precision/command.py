@@ -2,6 +2,7 @@
 
 import typer
 
+from precision.gate_command import gate
 from precision.predict_command import predict
 
 command = typer.Typer(
@@ -9,6 +10,7 @@ command = typer.Typer(
 )
 
 command.command()(predict)
+command.command()(gate)
 
 
 @command.callback()
