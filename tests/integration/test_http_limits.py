@@ -133,12 +133,23 @@ async def test_a_body_that_goes_on_after_its_answer_is_cut_off(
     writer.close()
 
 
+@pytest.mark.parametrize("sign", ["origin", "sec-fetch-site"])
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-async def test_what_any_web_page_may_send_is_refused(http: RunningHttp, kind: str) -> None:
+async def test_what_any_web_page_may_send_is_refused(
+    http: RunningHttp, kind: str, sign: str
+) -> None:
     headers = {"content-type": kind} if kind else {}
-    answer = await http.client.post(CHAT, content=b"{}", headers=headers)
+    answer = await http.client.post(CHAT, content=b"{}", headers={**headers, sign: "null"})
     assert answer.status_code == 400
     assert "send Content-Type: application/json" in answer.text
+
+
+@pytest.mark.parametrize("path", [CHAT, "/generate", "/infer"])
+async def test_curl_need_not_say_json(http: RunningHttp, path: str) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}  # that of its -d
+    answer = await http.client.post(path, content=b"[]", headers=form)
+    assert 400 <= answer.status_code < 500
+    assert "Content-Type" not in answer.text
 
 
 async def test_health_is_outside_of_the_limits(http: RunningHttp, worker: ScriptedWorker) -> None:

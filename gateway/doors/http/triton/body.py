@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from gateway.doors.http.body import parse_body, read_body, read_bytes
+from gateway.doors.http.body import parse_body, read_bytes, refuse_forms
 from gateway.doors.http.object_body import ObjectBody
 from glm4v.errors import InvalidRequest
 
@@ -12,13 +12,8 @@ HEADER_LENGTH = "inference-header-content-length"  # bytes of JSON, if tensors f
 
 
 async def read_object_and_rest(request: Request) -> tuple[dict[str, Any], bytes]:
-    """The JSON object, and what follows it. Raises as `read_bytes`.
-
-    tritonclient sends no Content-Type and curl the one of a form, so it does not count; but a
-    browser, which says where it comes from, has to send the one of JSON, as for other formats.
-    """
-    if "origin" in request.headers:
-        return (await read_body(request, ObjectBody)).root, b""
+    """The JSON object, and what follows it. Raises as `read_bytes`."""
+    refuse_forms(request)
     content = await read_bytes(request)
     length = request.headers.get(HEADER_LENGTH)
     if length is None:
