@@ -87,7 +87,7 @@ def test_sixteen_callers_compute_what_they_share_once(step: int, image: str) -> 
     assert computed == whole_prompt(image) + (CALLERS - 1) * own
 
 
-def test_sixteen_callers_with_a_image_of_the_real_size_compute_a_fifth_more_than_one() -> None:
+def test_sixteen_callers_with_an_image_of_the_real_size_compute_a_fifth_more_than_one() -> None:
     tokens = 1602  # of an image of GLM-4V-9B
     scheduler = Scheduler(BlockPool(2000, 16), max_num_seqs=64, max_batched_tokens=512)
     device = StepRunner(16, 512, blocks=2000)
