@@ -80,6 +80,8 @@ def _tolerance(
 ) -> "Tolerance":
     from precision.tolerance import Tolerance, tolerance_of
 
+    if mean is not None and largest is not None:
+        return Tolerance(mean, largest)
     usual = tolerance_of(recordings[0].roundings | recordings[1].roundings)
     return Tolerance(
         usual.mean if mean is None else mean, usual.largest if largest is None else largest

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from glm4v.errors import InvalidRequest
 from precision.agreement import Agreement, Distances
 
 
@@ -22,7 +23,13 @@ TOLERANCES = {
 
 
 def tolerance_of(roundings: Iterable[str]) -> Tolerance:
-    """That of the coarsest of these dtypes."""
+    """That of the coarsest of these dtypes. Raises InvalidRequest for one that has none."""
+    roundings = sorted(roundings)
+    if unknown := [each for each in roundings if each not in TOLERANCES]:
+        raise InvalidRequest(
+            f"no tolerance is known for {', '.join(unknown)}; set --tolerance-mean and "
+            "--tolerance-max"
+        )
     return max((TOLERANCES[each] for each in roundings), key=lambda each: each.mean)
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from glm4v.errors import InvalidRequest
 from precision.agreement import Agreement, Distances, agreement, first_divergence, step_distances
 from precision.recording import Recorded, Recording, Step
 from precision.tolerance import TOLERANCES, Tolerance, excesses, tolerance_of
@@ -85,3 +86,5 @@ def test_the_coarsest_dtype_decides() -> None:
     assert tolerance_of({"float32", "bfloat16"}) == TOLERANCES["bfloat16"]
     assert tolerance_of({"float16", "float32"}) == TOLERANCES["float16"]
     assert tolerance_of({"float32"}) == TOLERANCES["float32"]
+    with pytest.raises(InvalidRequest, match="no tolerance is known for int4; set --tolerance"):
+        tolerance_of({"float32", "int4"})
