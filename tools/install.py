@@ -4,7 +4,8 @@ Without requirements they are the project with all its extras, as setup.sh wants
 
 PyPI's torch for Linux brings CUDA along, several gigabytes that a machine without an NVIDIA GPU
 never loads. There the CPU build is installed first, where pip's own sources do not have it already:
-uv knows the index of those builds. Whatever will be downloaded is summed up before it is.
+uv knows the index of those builds. torchvision loads beside a torch of its own build alone, and is
+taken from there too. Whatever will be downloaded is summed up before it is.
 """
 
 import json
@@ -16,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, url2pathname, urlopen
@@ -51,13 +53,23 @@ def planned(report: dict[str, Any]) -> list[Download]:
     ]
 
 
-def unneeded_cuda(plan: Sequence[Download], dev: Path = Path("/dev")) -> str | None:
-    """The version of torch that comes with CUDA though there is no GPU for it; else None."""
-    has_gpu = shutil.which("nvidia-smi") is not None or any(dev.glob("nvidia[0-9]*"))
-    if has_gpu or not any(download.name.startswith(CUDA) for download in plan):
-        return None
-    versions = [download.version for download in plan if download.name == "torch"]
-    return versions[0].partition("+")[0] if versions else None
+def unneeded_cuda(
+    plan: Sequence[Download], installed: str = "", dev: Path = Path("/dev")
+) -> list[str]:
+    """What would come with CUDA though there is no GPU for it, as requirements.
+
+    torchvision is among it beside a CPU build of torch, planned or `installed` (its version).
+    """
+    if shutil.which("nvidia-smi") is not None or any(dev.glob("nvidia[0-9]*")):
+        return []
+    versions = {download.name: download.version for download in plan}
+    unneeded = []
+    if "torch" in versions and any(name.startswith(CUDA) for name in versions):
+        unneeded.append("torch")
+    is_cpu = bool(unneeded) or versions.get("torch", installed).endswith("+cpu")
+    if is_cpu and "torchvision" in versions and not versions["torchvision"].endswith("+cpu"):
+        unneeded.append("torchvision")
+    return [f"{name}=={versions[name].partition('+')[0]}" for name in unneeded]
 
 
 def size(download: Download) -> int | None:
@@ -81,10 +93,12 @@ def summary(plan: Sequence[Download]) -> str:
     return f"{len(plan)} packages, {total:.0f} MB to download at most{more}"
 
 
-def install_cpu_build(version: str, uv: Sequence[str] = tuple(UV), look_s: float = LOOK_S) -> bool:
-    """Install that version of torch as built for CPUs; False where it cannot be had."""
+def install_cpu_build(
+    wanted: Sequence[str], uv: Sequence[str] = tuple(UV), look_s: float = LOOK_S
+) -> bool:
+    """Install packages as built for CPUs; False where they cannot be had."""
     command = [*uv, "pip", "install", "--python", sys.executable, "--no-deps"]
-    command += ["--torch-backend", "cpu", f"torch=={version}"]
+    command += ["--torch-backend", "cpu", *wanted]
     # A machine that is cut off must learn it soon; a slow download may take its time.
     patience = {"UV_HTTP_TIMEOUT": "20", "UV_HTTP_RETRIES": "1"}
     try:
@@ -110,16 +124,27 @@ def main() -> None:
     """Plan, say, install."""
     say("looking up what is needed")
     plan = look()
-    version = unneeded_cuda(plan)
-    if version is not None:
-        say(f"PyPI's torch {version} brings CUDA, and there is no NVIDIA GPU: trying the CPU build")
+    wanted = unneeded_cuda(plan, installed_torch())
+    if wanted:
+        say(
+            f"PyPI's {' and '.join(wanted)} come with CUDA, and there is no NVIDIA GPU: trying CPU "
+            "builds"
+        )
         subprocess.run([*PIP, "install", "-q", "uv"], check=True)
-        if install_cpu_build(version):
+        if install_cpu_build(wanted):
             plan = look()
         else:
-            say("the CPU build cannot be had from here: the one with CUDA works as well")
+            say("CPU builds cannot be had from here: torch works with CUDA as well")
     say(summary(plan))
     subprocess.run([*PIP, "install", *REQUIREMENTS], check=True)
+
+
+def installed_torch() -> str:
+    """The version of torch in this environment; "" where there is none."""
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return ""
 
 
 def look() -> list[Download]:

@@ -13,6 +13,7 @@ from tools.install import Download, install_cpu_build, planned, size, summary, u
 
 PLAIN = [Download("torch", "2.13.0+cpu", "file:///t.whl"), Download("numpy", "2.4", "file:///n")]
 WITH_CUDA = [*PLAIN, Download("nvidia-cublas", "13.1", "file:///c.whl")]
+TORCHVISION = Download("torchvision", "0.28.0", "file:///v.whl")
 
 
 @pytest.fixture(autouse=True)
@@ -38,22 +39,33 @@ def test_a_report_of_pip_is_read() -> None:
 
 
 def test_cuda_is_unneeded_without_a_gpu_alone(tmp_path: Path) -> None:
-    assert unneeded_cuda(WITH_CUDA, tmp_path) == "2.13.0"
-    assert unneeded_cuda([*PLAIN, Download("cuda-toolkit", "13", "file:///")], tmp_path) == "2.13.0"
-    assert unneeded_cuda(PLAIN, tmp_path) is None
-    assert unneeded_cuda([], tmp_path) is None
+    assert unneeded_cuda(WITH_CUDA, "", tmp_path) == ["torch==2.13.0"]
+    toolkit = Download("cuda-toolkit", "13", "file:///")
+    assert unneeded_cuda([*PLAIN, toolkit], "", tmp_path) == ["torch==2.13.0"]
+    assert unneeded_cuda(PLAIN, "", tmp_path) == []
+    assert unneeded_cuda([], "", tmp_path) == []
     (tmp_path / "nvidia0").touch()
-    assert unneeded_cuda(WITH_CUDA, tmp_path) is None
+    assert unneeded_cuda([*WITH_CUDA, TORCHVISION], "", tmp_path) == []
+
+
+def test_torchvision_is_of_the_build_of_torch(tmp_path: Path) -> None:
+    both = ["torch==2.13.0", "torchvision==0.28.0"]
+    assert unneeded_cuda([*WITH_CUDA, TORCHVISION], "", tmp_path) == both
+    assert unneeded_cuda([*PLAIN, TORCHVISION], "", tmp_path) == both[1:]
+    assert unneeded_cuda([TORCHVISION], "2.13.0+cpu", tmp_path) == both[1:]
+    assert unneeded_cuda([TORCHVISION], "2.13.0", tmp_path) == []
+    cpu = Download("torchvision", "0.28.0+cpu", "file:///v.whl")
+    assert unneeded_cuda([*PLAIN, cpu], "2.13.0+cpu", tmp_path) == []
 
 
 def test_a_driver_counts_as_a_gpu(tmp_path: Path) -> None:
     (tmp_path / "nvidia-smi").touch(0o755)  # under Windows there are no such devices
-    assert unneeded_cuda(WITH_CUDA, tmp_path / "dev") is None
+    assert unneeded_cuda(WITH_CUDA, "", tmp_path / "dev") == []
 
 
 def test_an_installed_torch_stays(tmp_path: Path) -> None:
     rest = [Download("nvidia-cublas", "13.1", "file:///c.whl")]  # without torch among them
-    assert unneeded_cuda(rest, tmp_path) is None
+    assert unneeded_cuda(rest, "", tmp_path) == []
 
 
 class Files(http.server.BaseHTTPRequestHandler):
@@ -103,7 +115,7 @@ def uv(tmp_path: Path, program: str) -> list[str]:
 
 def test_the_cpu_build_is_looked_for_before_it_is_installed(tmp_path: Path) -> None:
     program = uv(tmp_path, "log.open('a').write(' '.join(sys.argv[1:]) + '\\n')")
-    assert install_cpu_build("2.13.0", program)
+    assert install_cpu_build(["torch==2.13.0"], program)
     looked, installed = (tmp_path / "log").read_text().splitlines()
     assert looked == f"{installed} --dry-run"
     assert installed.endswith("--no-deps --torch-backend cpu torch==2.13.0")
@@ -119,7 +131,7 @@ def test_the_cpu_build_is_looked_for_before_it_is_installed(tmp_path: Path) -> N
     ids=["refuses", "hangs", "fails later"],
 )
 def test_without_a_cpu_build_pip_goes_on(tmp_path: Path, program: str) -> None:
-    assert not install_cpu_build("2.13.0", uv(tmp_path, program), look_s=1.5)
+    assert not install_cpu_build(["torch==2.13.0"], uv(tmp_path, program), look_s=1.5)
 
 
 def test_the_installed_uv_knows_the_command(tmp_path: Path) -> None:
@@ -131,7 +143,7 @@ done = subprocess.run([*{install.UV!r}, *sys.argv[1:], *offline], capture_output
 log.write_text(f"{{done.returncode}} {{done.stderr}}")
 sys.exit(done.returncode)
 """
-    assert not install_cpu_build("0.0.1", uv(tmp_path, program))
+    assert not install_cpu_build(["torch==0.0.1"], uv(tmp_path, program))
     said = (tmp_path / "log").read_text()
     assert said.startswith("1 ")
     assert "torch==0.0.1" in said
