@@ -23,6 +23,10 @@ NOT_TYPED = {
         "glm4v bench engine": "minutes; tests/integration/test_bench_engine.py and others",
         "make check": ".ci/run",
     },
+    GUIDE: {
+        "python ${script_path}/precision/clip_score": "tests/unit/precision/test_commands.py",
+        "glm4v precision compare": "needs a CLIP model; tests/unit/precision/test_commands.py",
+    },
     "docs/ascend.md": {"pip install": "tests/npu/test_check.py"},
     "docs/clients.md": {"glm4v up --http-port": "tools of others; the page says how they ran"},
     "docs/cuda.md": {"python -m bench.gpu": "needs a GPU; tests/unit/bench/test_gpu.py"},
@@ -37,6 +41,10 @@ NOT_TYPED = {
     "docs/kubernetes.md": {
         "helm install": "needs a cluster; tests/chart",
         "glm4v keys new helm-test --f": "needs a cluster; tests/chart",
+    },
+    "docs/precision.md": {
+        "pip install 'glm4v-serve": "needs a CLIP model; tests/unit/precision/test_commands.py",
+        "glm4v precision compare": "needs a CLIP model; tests/unit/precision/test_commands.py",
     },
     "docs/security.md": {"export GLM4V_API_KEY_FILE": "tests/integration/test_callers.py"},
 }

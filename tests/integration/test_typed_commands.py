@@ -38,6 +38,8 @@ SMALLER = {
     "max_batch_size=10": "max_batch_size=2",
     "max_output_length=256": "max_output_length=3",
     "--candidate npu": "--candidate cpu,dtype=bfloat16",
+    "/data/coco/test2014": "images",
+    "--count 100": "--count 2",
 }
 QUESTION = "描述这张图片"
 CAPTIONS = '{\n    "dog.png": "狗。",\n    "number.png": "'
@@ -70,6 +72,7 @@ PRINTED = {
         "rank 1 of 2 ready",
     ],
     (GUIDE, "Accuracy"): ["--trust_remote_code is not needed", "agrees with cpu (allowed: "],
+    ("docs/precision.md", "A sample of images"): ["2 of 3 images of images, seed 0: copied to"],
     (README, "Try it"): ["A dog."],
 }
 # The files that they write, with their first bytes.
