@@ -49,10 +49,10 @@ def recorded() -> list[RawEntry]:
 def test_the_job() -> None:
     job = job_of(REQUEST, recorded())
     assert (job.request_id, job.accepted_ms, job.timeout_ms) == (REQUEST, ACCEPTED_MS, 59_997)
-    assert job.content_digest == DIGEST
-    assert (job.sampling.seed, job.max_tokens, job.n, job.choice) == (7, 4, 0, 0)
+    assert (job.sampling.seed, job.max_tokens, job.n, job.choice) == (7, 4, 1, 0)
     assert len(job.image_digest) == 64
     assert job.image_tokens == 18
+    assert job.former_digest == DIGEST
 
 
 def test_its_tokens_and_its_end() -> None:
