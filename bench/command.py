@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.compare.command import compare
 from bench.doors import doors
 from bench.journals import journals
 from bench.offline_command import offline
 from bench.peers_command import peers
+from bench.serve.command import serve
 from glm4v.errors import InvalidRequest
 from glm4v.host.temporary_folder import TemporaryFolder
 from glm4v.process.extras import require
@@ -26,6 +28,8 @@ command.command()(peers)
 command.command()(journals)
 command.command()(doors)
 command.command()(offline)
+command.command()(serve)
+command.command()(compare)
 
 
 @command.callback()

@@ -3,7 +3,6 @@
 import asyncio
 import json as json_format
 import os
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import glm4v
+from bench.revision import revision
 from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.errors import InvalidRequest
 from glm4v.process.extras import require
@@ -167,26 +167,8 @@ def _setup(checkpoint: "Checkpoint", device: "Device", tensor_parallel: int) -> 
         dtype=device.description,
         tensor_parallel=tensor_parallel,
         version=glm4v.__version__,
-        revision=_revision(),
+        revision=revision(),
     )
-
-
-def _revision() -> str:
-    """The commit of this checkout; empty where it is none."""
-    root = Path(glm4v.__file__).parents[1]
-    if not (root / ".git").exists():
-        return ""
-    try:
-        done = subprocess.run(
-            ["git", "-C", root, "rev-parse", "--short=12", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):  # no git, or another owner's checkout
-        return ""
-    return done.stdout.strip()
 
 
 def _object(at: "Figures") -> dict[str, object]:

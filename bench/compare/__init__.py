@@ -1,0 +1,1 @@
+"""`glm4v bench compare`: whether one measurement is faster than another."""

@@ -1,0 +1,1 @@
+"""`glm4v bench serve`: load on a running system, and what its callers see."""
