@@ -12,14 +12,18 @@ from glm4v.cli import options as opt
 from glm4v.client import DEFAULT_TARGET
 from glm4v.process.extras import require
 
+_DEFAULT_URL = "http://127.0.0.1:8000"  # of `glm4v up`
 _LOAD, _MIX, _REPORT = "Load", "Requests", "Report"
 
 
 def serve(
     server: Annotated[
-        str,
-        typer.Option(help="HOST:PORT (https://HOST:PORT with TLS) of gRPC, else a URL."),
-    ] = DEFAULT_TARGET,
+        str | None,
+        typer.Option(
+            help="HOST:PORT (https://HOST:PORT with TLS) of gRPC, else a URL.",
+            show_default=f"{DEFAULT_TARGET}, else {_DEFAULT_URL}",
+        ),
+    ] = None,
     door: Annotated[
         str, typer.Option(help="grpc, openai, mindie, tgi, triton or vllm (all but one: HTTP).")
     ] = "grpc",
@@ -131,10 +135,11 @@ def serve(
     shape = load.Shape(callers, rate, burstiness, requests, duration, warm_up, most_in_flight)
     mix = Mix(images, repeated, words, tokens, seed)
     planned = load.plan(shape, mix, None if trace is None else (trace, speed))
-    address = opt.gateway_address(server) if door == "grpc" else server
+    is_grpc = door == "grpc"
+    address = opt.gateway_address(server or DEFAULT_TARGET) if is_grpc else server or _DEFAULT_URL
     target = Target(
         door,
-        address.removeprefix(opt.HTTPS) if door == "grpc" else address,
+        address.removeprefix(opt.HTTPS) if is_grpc else address,
         model or "",
         timeout,
         access.api_key(),
