@@ -40,11 +40,12 @@ _SCALE = 0.02  # standard deviation of a weight
 
 
 class RandomWeights(Weights):
-    """Every tensor of a checkpoint of this geometry, made when it is read."""
+    """Every tensor of a checkpoint of this geometry, made when it is read; none in 8 bits."""
 
     def __init__(self, spec: ModelSpec, device: Device) -> None:
         self._shapes = dict(expected_tensors(spec))
         self._on = device
+        self._quantizes = False
 
     def read(
         self,

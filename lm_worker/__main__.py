@@ -140,7 +140,7 @@ def _engine(
         checkpoint.spec,
         device,
         Shard(0, settings.tensor_parallel),
-        weights=checkpoint.values(vision=False),
+        weights=device.language_bytes(checkpoint),
     )
     config = EngineConfig(
         blocks=blocks,

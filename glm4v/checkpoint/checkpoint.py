@@ -16,7 +16,7 @@ from typing import Any
 from glm4v.checkpoint.files import read_json_object, refuse_lfs_pointer
 from glm4v.checkpoint.generation_config import token_ids
 from glm4v.checkpoint.spec import ModelSpec, read_spec
-from glm4v.checkpoint.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
+from glm4v.checkpoint.tensor_shapes import OPTIONAL_TENSOR, WORD_EMBEDDINGS, expected_tensors
 from glm4v.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,14 @@ class Checkpoint:
             math.prod(place.shape)
             for name, place in self.tensors.items()
             if _is_vision(name) == vision
+        )
+
+    def matrix_values(self) -> int:
+        """Number of values in the matrices that the language model multiplies with."""
+        return sum(
+            math.prod(place.shape)
+            for name, place in self.tensors.items()
+            if len(place.shape) == 2 and name != WORD_EMBEDDINGS and not _is_vision(name)
         )
 
     def stored_bytes(self, *, vision: bool) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from glm4v.checkpoint.spec import ModelSpec, VisionSpec
 
+WORD_EMBEDDINGS = "transformer.embedding.word_embeddings.weight"
 OPTIONAL_TENSOR = "transformer.rotary_pos_emb.inv_freq"  # a stored buffer that nobody needs
 
 
@@ -15,7 +16,7 @@ def expected_tensors(spec: ModelSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
     """
     hidden = spec.hidden_size
     query, key = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-    yield "transformer.embedding.word_embeddings.weight", (spec.vocab_size, hidden)
+    yield WORD_EMBEDDINGS, (spec.vocab_size, hidden)
     yield OPTIONAL_TENSOR, (spec.rotary_dim // 2,)
     for n in range(spec.layers):
         layer = f"transformer.encoder.layers.{n}."

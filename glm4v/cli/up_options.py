@@ -10,12 +10,22 @@ from glm4v.cli.options import unicode_text
 
 
 class Dtype(StrEnum):
-    """As GLM4V_DTYPE and GLM4V_WEIGHT_DTYPE."""
+    """As GLM4V_DTYPE."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+
+
+class WeightDtype(StrEnum):
+    """As GLM4V_WEIGHT_DTYPE."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    INT8 = "int8"
 
 
 class LogLevel(StrEnum):
@@ -82,7 +92,7 @@ DtypeName = Annotated[
     typer.Option("--dtype", show_default="auto", help="Type of activations and KV cache."),
 ]
 WeightDtypeName = Annotated[
-    Dtype | None,
+    WeightDtype | None,
     typer.Option("--weight-dtype", show_default="auto", help="Type of stored weights."),
 ]
 DataDir = Annotated[

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.quantized import GROUP, Matrix, as_tensor
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.candidates import Candidates, find_candidates
 from glm4v.device.collectives import Collective, ProcessGroup
@@ -56,12 +58,12 @@ class LayerWeights:
     """One rank's part of a decoder layer; matrices are [out, in]."""
 
     attention_norm: torch.Tensor  # [hidden]
-    qkv: torch.Tensor  # [(heads + 2 * kv_heads) * head_dim, hidden]: queries, keys, values
+    qkv: Matrix  # [(heads + 2 * kv_heads) * head_dim, hidden]: queries, keys, values
     qkv_bias: torch.Tensor
-    out: torch.Tensor  # [hidden, heads * head_dim]
+    out: Matrix  # [hidden, heads * head_dim]
     mlp_norm: torch.Tensor  # [hidden]
-    gate_up: torch.Tensor  # [2 * ffn, hidden]: gate, up
-    down: torch.Tensor  # [hidden, ffn]
+    gate_up: Matrix  # [2 * ffn, hidden]: gate, up
+    down: Matrix  # [hidden, ffn]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +103,24 @@ class Device(ABC):
     torch_device: torch.device
     dtype: torch.dtype  # of activations and cache, and of weights unless `linear` packs them
     description: str  # for people: stored and computed in which dtypes, by which kernels
-    weight_bytes: int  # per stored weight
+    weight_bytes: int  # per stored weight that is not a matrix of the language model
+    quantizes: bool = False  # stores those matrices in 8 bits
     block_size: int = 16  # tokens per block of the KV cache, unless the settings say otherwise
 
     def details(self) -> dict[str, str]:
         """Versions and abilities for `glm4v doctor`, one short text each."""
         return {}
+
+    @property
+    def matrix_bytes(self) -> float:
+        """Bytes per value of a matrix that the language model multiplies with, scales included."""
+        return 1 + 4 / GROUP if self.quantizes else self.weight_bytes
+
+    def language_bytes(self, checkpoint: Checkpoint) -> int:
+        """Bytes that the language model's weights take, on all ranks together."""
+        matrices = checkpoint.matrix_values()
+        others = checkpoint.values(vision=False) - matrices
+        return int(matrices * self.matrix_bytes) + others * self.weight_bytes
 
     @abstractmethod
     def free_memory_bytes(self) -> int:
@@ -144,16 +158,16 @@ class Device(ABC):
 
     def linear(
         self,
-        weight: torch.Tensor,
+        weight: Matrix,
         bias: torch.Tensor | None = None,
         *,
         epilogue: Epilogue = "none",
     ) -> Linear:
-        """The product with `weight` [out, in] in `dtype`, followed by `epilogue`.
+        """The product with `weight` [out, in] in `dtype` or 8 bits, followed by `epilogue`.
 
         Takes ownership of the weight. With "silu_gate" its first half of rows is the gate.
         """
-        return PlainLinear(weight, bias, epilogue=epilogue)
+        return PlainLinear(as_tensor(weight, self.dtype), bias, epilogue=epilogue)
 
     def rms_norm(self, weight: torch.Tensor, eps: float) -> RmsNorm:
         """The norm with `weight` [hidden]."""

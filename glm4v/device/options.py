@@ -1,5 +1,6 @@
 """How a process wants to compute: its device, dtypes and place on the host."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +9,7 @@ import torch
 from glm4v.errors import ConfigurationError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_WEIGHT_DTYPES = {**_DTYPES, "int8": torch.int8}
 
 
 class _Settings(Protocol):
@@ -61,8 +63,17 @@ class DeviceOptions:
 
 def parse_dtype(name: str) -> torch.dtype | None:
     """The dtype called `name`, None for "auto"; raises ConfigurationError for other names."""
+    return _parse(name, _DTYPES)
+
+
+def parse_weight_dtype(name: str) -> torch.dtype | None:
+    """The same for stored weights, which may have 8 bits."""
+    return _parse(name, _WEIGHT_DTYPES)
+
+
+def _parse(name: str, dtypes: Mapping[str, torch.dtype]) -> torch.dtype | None:
     if name == "auto":
         return None
-    if name not in _DTYPES:
-        raise ConfigurationError(f"unknown dtype {name!r}; use one of auto, {', '.join(_DTYPES)}")
-    return _DTYPES[name]
+    if name not in dtypes:
+        raise ConfigurationError(f"unknown dtype {name!r}; use one of auto, {', '.join(dtypes)}")
+    return dtypes[name]

@@ -30,6 +30,7 @@ def probe(name: str) -> dict[str, str]:
             "description": device.description,
             "free_bytes": str(device.free_memory_bytes()),
             "weight_bytes": str(device.weight_bytes),
+            "matrix_bytes": str(device.matrix_bytes),
             **device.details(),
         }
     except Glm4vError as error:

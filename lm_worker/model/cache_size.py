@@ -24,7 +24,7 @@ def cache_blocks(
 ) -> int:
     """KV-cache blocks of each rank: GLM4V_KV_CACHE_BYTES, or half of what the weights leave.
 
-    `weights` counts the values in all ranks' weights. At most what `max_num_seqs` requests of full
+    `weights` are the bytes of all ranks' weights. At most what `max_num_seqs` requests of full
     length can use.
     Raises Overloaded if not even one block fits.
     """
@@ -32,7 +32,7 @@ def cache_blocks(
     block = block_size * kv_bytes_per_token(spec, shard, device)
     longest = spec.context_tokens + spec.vision.num_image_tokens
     useful = settings.max_num_seqs * -(-longest // block_size)
-    free = device.free_memory_bytes() - weights / shard.size * device.weight_bytes
+    free = device.free_memory_bytes() - weights / shard.size
     budget = settings.kv_cache_bytes or int(max(0.0, free) * _SHARE_OF_FREE)
     blocks = min(useful, budget // block)
     if blocks == 0:

@@ -58,12 +58,12 @@ def layer_weights(layer: int, spec: ModelSpec, weights: Weights, shard: Shard) -
     gate_up = [(start, end), (spec.ffn_size + start, spec.ffn_size + end)]
     return LayerWeights(
         attention_norm=weights.read(name + "input_layernorm.weight"),
-        qkv=weights.read(attention + "query_key_value.weight", rows=heads),
+        qkv=weights.read_matrix(attention + "query_key_value.weight", rows=heads),
         qkv_bias=weights.read(attention + "query_key_value.bias", rows=heads),
-        out=weights.read(attention + "dense.weight", columns=heads[0]),
+        out=weights.read_matrix(attention + "dense.weight", columns=heads[0]),
         mlp_norm=weights.read(name + "post_attention_layernorm.weight"),
-        gate_up=weights.read(mlp + "dense_h_to_4h.weight", rows=gate_up),
-        down=weights.read(mlp + "dense_4h_to_h.weight", columns=(start, end)),
+        gate_up=weights.read_matrix(mlp + "dense_h_to_4h.weight", rows=gate_up),
+        down=weights.read_matrix(mlp + "dense_4h_to_h.weight", columns=(start, end)),
     )
 
 
@@ -102,7 +102,7 @@ class VocabParallelHead:
         device: Device,
         collective: Collective,
     ) -> None:
-        self._linear = device.linear(weights.read(name, rows=[span]))
+        self._linear = device.linear(weights.read_matrix(name, rows=[span]))
         self._collective = collective
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -75,7 +75,9 @@ class Runner:
         """
         spec = checkpoint.spec
         loading = Loading(checkpoint.stored_bytes(vision=False) // shard.size)
-        weights = Weights(checkpoint, device.dtype, device.torch_device, loading)
+        weights = Weights(
+            checkpoint, device.dtype, device.torch_device, loading, quantizes=device.quantizes
+        )
         with torch.inference_mode():
             model = LanguageModel(spec, weights, device, collective, shard)
         kv_first, kv_last = shard.kv_heads(spec)

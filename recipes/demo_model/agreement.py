@@ -20,7 +20,7 @@ from recipes.demo_model.asking import Asked, ask_with_bar
 from recipes.demo_model.evaluate import cases_of
 from recipes.demo_model.evaluation import SKILLS, Case
 
-_MARGINS = {"float32": 1e-3, "float16": 0.125, "bfloat16": 1.0}
+_MARGINS = {"float32": 1e-3, "float16": 0.125, "bfloat16": 1.0, "int8": 1.0}
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Variant:
         return f"{self.dtype}{weights}, {self.ranks} rank{'s' if self.ranks > 1 else ''}"
 
     @property
+    def margin(self) -> float:
+        """What rounding may decide."""
+        return _MARGINS["int8" if self.weight_dtype == "int8" else self.dtype]
+
+    @property
     def environment(self) -> Mapping[str, str]:
         """Settings of the processes."""
         return {
@@ -51,6 +56,7 @@ VARIANTS = (
     Variant("float32", 2),
     Variant("float32", 4),
     Variant("float32", 1, "bfloat16"),
+    Variant("float32", 1, "int8"),
     Variant("float16", 1),
     Variant("bfloat16", 1),
     Variant("bfloat16", 2),
@@ -83,7 +89,7 @@ def line(variant: Variant, reference: list[Asked], others: list[Asked]) -> str:
         for mine, theirs in zip(reference, others, strict=True)
         if (margin := margin_where_they_part(mine, theirs)) is not None
     ]
-    beyond = sum(margin > _MARGINS[variant.dtype] for margin in parted)
+    beyond = sum(margin > variant.margin for margin in parted)
     share = 100 * (1 - len(parted) / len(reference))
     return (
         f"| {variant.name} | {len(reference)} | {share:.2f} % | {len(parted)} "

@@ -44,9 +44,15 @@ class Way:
 
     dtype: str
     ranks: int
+    weight_dtype: str = "auto"
 
 
-WAYS = [Way("float32", 1), Way("auto", 2), Way("bfloat16", 4)]
+WAYS = [
+    Way("float32", 1),
+    Way("auto", 2),
+    Way("bfloat16", 4),
+    pytest.param(Way("auto", 2, "int8"), marks=pytest.mark.needs_compiler),
+]
 
 
 def ask(client: Client, image: bytes | None, questions: list[str]) -> list[str]:
@@ -61,9 +67,12 @@ def ask(client: Client, image: bytes | None, questions: list[str]) -> list[str]:
     return texts
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way.dtype}-{way.ranks}")
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way.dtype}-{way.ranks}-{way.weight_dtype}")
 async def test_answers(way: Way) -> None:
-    environment = {"GLM4V_TENSOR_PARALLEL": str(way.ranks)}
+    environment = {
+        "GLM4V_TENSOR_PARALLEL": str(way.ranks),
+        "GLM4V_WEIGHT_DTYPE": way.weight_dtype,
+    }
     settings = ClusterSettings(DEMO_MODEL, dtype=way.dtype, environment=environment)
     async with LocalCluster(settings) as cluster:
         with Client(cluster.target) as client:

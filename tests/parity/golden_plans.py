@@ -128,7 +128,7 @@ def load_model(
     collective: Collective | None = None,
 ) -> RecordingModel:
     """One rank's model."""
-    weights = Weights(checkpoint, device.dtype, device.torch_device)
+    weights = Weights(checkpoint, device.dtype, device.torch_device, quantizes=device.quantizes)
     return RecordingModel(checkpoint.spec, weights, device, collective or SingleRank(), shard)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from glm4v.checkpoint.quantized import Matrix
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
 from glm4v.device.collectives import Collective, ProcessGroup, init_gloo_group
@@ -25,8 +26,8 @@ from glm4v.device.cpu.kernels import (
 from glm4v.device.cpu.kernels.variants import fitting, prebuilt
 from glm4v.device.cpu.threads import use_threads
 from glm4v.device.inputs import Int64Array
-from glm4v.device.linear import Epilogue, Linear, PlainLinear
-from glm4v.device.options import DeviceOptions, parse_dtype
+from glm4v.device.linear import Epilogue, Linear
+from glm4v.device.options import DeviceOptions, parse_dtype, parse_weight_dtype
 from glm4v.errors import ConfigurationError
 from glm4v.host.memory import free_host_memory_bytes
 
@@ -38,7 +39,8 @@ class CpuDevice(Device):
 
     `kernels` compute in float32; torch computes without them and in other dtypes. `half_weights`
     stores weights in bfloat16 while activations, cache and arithmetic are float32; it needs
-    kernels. `processes` share the memory of the host.
+    kernels. `quantizes` stores the language model's matrices in 8 bits besides. `processes` share
+    the memory of the host.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class CpuDevice(Device):
         kernels: Kernels | None = None,
         *,
         half_weights: bool = False,
+        quantizes: bool = False,
         processes: int = 1,
     ) -> None:
         assert kernels is not None or not half_weights, "only kernels compute from bfloat16"
+        assert half_weights or not quantizes, "what is not quantized is bfloat16"
         self.name = "cpu"
         self.torch_device = torch.device("cpu")
         self.dtype = dtype
@@ -57,6 +61,7 @@ class CpuDevice(Device):
         self._processes = processes
         self._bits = 16 if half_weights else 32
         self.weight_bytes = 2 if half_weights else dtype.itemsize
+        self.quantizes = quantizes
         self.description = self._describe()
         if self._kernels is not None:
             self._kernels.set_num_threads(torch.get_num_threads())
@@ -70,20 +75,26 @@ class CpuDevice(Device):
         """
         use_threads(options.threads)
         dtype = parse_dtype(options.dtype) or torch.float32
-        weight_dtype = parse_dtype(options.weight_dtype)
+        weight_dtype = parse_weight_dtype(options.weight_dtype)
         kernels = open_kernels() if dtype == torch.float32 else None
         if weight_dtype is None:
             is_lossless = options.dtype == "auto" and options.is_bfloat16 and kernels is not None
             weight_dtype = torch.bfloat16 if is_lossless else dtype
         half_weights = weight_dtype != dtype
         if half_weights:
-            _check_half_weights(dtype, weight_dtype, kernels)
+            _check_few_bits(dtype, weight_dtype, kernels)
             if not options.is_bfloat16:
                 log.warning(
                     "converting weights to bfloat16; the checkpoint is not bfloat16, precision is "
                     "lost"
                 )
-        return cls(dtype, kernels, half_weights=half_weights, processes=options.local_size)
+        return cls(
+            dtype,
+            kernels,
+            half_weights=half_weights,
+            quantizes=weight_dtype == torch.int8,
+            processes=options.local_size,
+        )
 
     def kv_bytes_per_token(self, *, layers: int, kv_heads: int, head_dim: int) -> int:
         """The kernels pad values to whole panels."""
@@ -105,14 +116,14 @@ class CpuDevice(Device):
 
     def linear(
         self,
-        weight: torch.Tensor,
+        weight: Matrix,
         bias: torch.Tensor | None = None,
         *,
         epilogue: Epilogue = "none",
     ) -> Linear:
         """The product with `weight` [out, in], followed by `epilogue`."""
         if self._kernels is None:
-            return PlainLinear(weight, bias, epilogue=epilogue)
+            return super().linear(weight, bias, epilogue=epilogue)
         return KernelLinear(self._kernels, weight, bias, bits=self._bits, epilogue=epilogue)
 
     def embedding_table(self, weight: torch.Tensor) -> torch.Tensor:
@@ -163,20 +174,20 @@ class CpuDevice(Device):
         name = str(self.dtype).removeprefix("torch.")
         engine = "PyTorch" if self._kernels is None else "native kernels"
         weights = ", weights bfloat16" if self._bits == 16 else ""
+        if self.quantizes:
+            weights = ", weights int8 and bfloat16"
         return f"{name}{weights}, {engine}"
 
 
-def _check_half_weights(
-    dtype: torch.dtype, weight_dtype: torch.dtype, kernels: Kernels | None
-) -> None:
-    if (dtype, weight_dtype) != (torch.float32, torch.bfloat16):
-        names = (str(each).removeprefix("torch.") for each in (dtype, weight_dtype))
+def _check_few_bits(dtype: torch.dtype, weight_dtype: torch.dtype, kernels: Kernels | None) -> None:
+    computed, stored = (str(each).removeprefix("torch.") for each in (dtype, weight_dtype))
+    if dtype != torch.float32 or weight_dtype not in (torch.bfloat16, torch.int8):
         raise ConfigurationError(
-            "the CPU does not compute in {} from weights in {}; leave GLM4V_WEIGHT_DTYPE out, or "
-            "use float32 with bfloat16 weights".format(*names)
+            f"the CPU does not compute in {computed} from weights in {stored}; leave "
+            "GLM4V_WEIGHT_DTYPE out, or use float32 with bfloat16 or int8 weights"
         )
     if kernels is None:
         raise ConfigurationError(
-            "weight dtype 'bfloat16' needs a C++ compiler; install one (apt install g++), or use "
+            f"weight dtype '{stored}' needs a C++ compiler; install one (apt install g++), or use "
             "float32"
         )

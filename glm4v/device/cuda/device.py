@@ -12,7 +12,7 @@ from glm4v.device.collectives import ProcessGroup
 from glm4v.device.cuda.attention import CudaAttention
 from glm4v.device.cuda.captured_decoder import CapturedDecoder
 from glm4v.device.cuda.graph import CudaGraphs, RepeatedCalls
-from glm4v.device.options import DeviceOptions, parse_dtype
+from glm4v.device.options import DeviceOptions, parse_dtype, parse_weight_dtype
 from glm4v.errors import ConfigurationError, DeviceFailed
 
 _ALSO_MEMORY = ("CUBLAS_STATUS_ALLOC_FAILED", "NCCL Error 1: unhandled cuda error: out of memory")
@@ -106,7 +106,7 @@ class CudaDevice(Device):
 
 def choose_dtype(options: DeviceOptions, *, has_bfloat16: bool) -> torch.dtype:
     """The dtype of weights, activations and cache; raises ConfigurationError."""
-    dtype, weights = parse_dtype(options.dtype), parse_dtype(options.weight_dtype)
+    dtype, weights = parse_dtype(options.dtype), parse_weight_dtype(options.weight_dtype)
     if dtype is None:
         dtype = torch.bfloat16 if options.is_bfloat16 and has_bfloat16 else torch.float16
     elif dtype == torch.bfloat16 and not has_bfloat16:

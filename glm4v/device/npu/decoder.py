@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch_npu
 
+from glm4v.checkpoint.quantized import as_tensor
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
 from glm4v.device.collectives import Collective
 from glm4v.device.linear import Linear
@@ -135,8 +136,8 @@ def _load(weights: LayerWeights, shape: DecoderShape, lanes: list[int], device: 
 
     return _Layer(
         weights.attention_norm,
-        device.linear(in_lanes(weights.qkv), in_lanes(weights.qkv_bias)),
-        device.linear(spread_columns(weights.out, dim)),
+        device.linear(in_lanes(as_tensor(weights.qkv, device.dtype)), in_lanes(weights.qkv_bias)),
+        device.linear(spread_columns(as_tensor(weights.out, device.dtype), dim)),
         weights.mlp_norm,
         device.linear(weights.gate_up, epilogue="silu_gate"),
         device.linear(weights.down),

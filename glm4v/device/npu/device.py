@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 import torch_npu
 
+from glm4v.checkpoint.quantized import Matrix, as_tensor
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
 from glm4v.device.collectives import Collective, ProcessGroup
 from glm4v.device.linear import Epilogue, Linear
@@ -20,7 +21,7 @@ from glm4v.device.npu.full_attention import attend_all_atb, attend_all_fused
 from glm4v.device.npu.linear import NpuLinear, NzLinear
 from glm4v.device.npu.norm import NpuRmsNorm
 from glm4v.device.npu.nz_attention import NzAttention
-from glm4v.device.options import DeviceOptions, parse_dtype
+from glm4v.device.options import DeviceOptions, parse_dtype, parse_weight_dtype
 from glm4v.errors import ConfigurationError, DeviceFailed
 
 
@@ -45,7 +46,7 @@ class NpuDevice(Device):
         """This rank's NPU, made the process's own; raises ConfigurationError."""
         index = _visible_index(options)
         chip = chip_of(torch_npu.npu.get_device_name(index))
-        asked, weights = parse_dtype(options.dtype), parse_dtype(options.weight_dtype)
+        asked, weights = parse_dtype(options.dtype), parse_weight_dtype(options.weight_dtype)
         dtype = choose_dtype(chip, asked, is_bfloat16=options.is_bfloat16)
         if weights not in (None, dtype):
             raise ConfigurationError(
@@ -95,14 +96,14 @@ class NpuDevice(Device):
 
     def linear(
         self,
-        weight: torch.Tensor,
+        weight: Matrix,
         bias: torch.Tensor | None = None,
         *,
         epilogue: Epilogue = "none",
     ) -> Linear:
         """The product with `weight` [out, in], followed by `epilogue`."""
         kind = NzLinear if self._chip.is_310p else NpuLinear
-        return kind(weight, bias, epilogue=epilogue)
+        return kind(as_tensor(weight, self.dtype), bias, epilogue=epilogue)
 
     def rms_norm(self, weight: torch.Tensor, eps: float) -> RmsNorm:
         """The norm with `weight` [hidden], one fused operator."""

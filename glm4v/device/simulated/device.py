@@ -4,10 +4,11 @@ from collections.abc import Iterable
 
 import torch
 
+from glm4v.checkpoint.quantized import Matrix, as_tensor
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
 from glm4v.device.collectives import Collective, ProcessGroup, init_gloo_group
 from glm4v.device.linear import Epilogue, Linear
-from glm4v.device.options import DeviceOptions, parse_dtype
+from glm4v.device.options import DeviceOptions, parse_weight_dtype
 from glm4v.device.simulated.attention import SimulatedAttention
 from glm4v.device.simulated.decoder import SimulatedDecoder
 from glm4v.device.simulated.linear import SimulatedLinear
@@ -33,7 +34,7 @@ class SimulatedDevice(Device):
     def open(cls, options: DeviceOptions) -> "SimulatedDevice":
         """The device; raises ConfigurationError for other dtypes than float32."""
         for name in (options.dtype, options.weight_dtype):
-            if parse_dtype(name) not in (None, torch.float32):
+            if parse_weight_dtype(name) not in (None, torch.float32):
                 raise ConfigurationError(f"the simulated device has float32 only, not {name}")
         return cls()
 
@@ -51,13 +52,13 @@ class SimulatedDevice(Device):
 
     def linear(
         self,
-        weight: torch.Tensor,
+        weight: Matrix,
         bias: torch.Tensor | None = None,
         *,
         epilogue: Epilogue = "none",
     ) -> Linear:
         """A layer of random weights, seeded by `weight`."""
-        return SimulatedLinear(weight, epilogue)
+        return SimulatedLinear(as_tensor(weight, self.dtype), epilogue)
 
     def decoder(
         self, layers: Iterable[LayerWeights], shape: DecoderShape, collective: Collective

@@ -50,11 +50,11 @@ void check_gemm(int64_t rows, int64_t inputs, int64_t columns, int32_t bits, Epi
     if (bits == 16)
         for (float& value : values) value = rounded(value);
     const std::vector<float> x = random_floats(rows * inputs);
-    Weight weight{columns, inputs, nullptr, nullptr, bits, epilogue};
+    Weight weight{columns, inputs, nullptr, nullptr, nullptr, 0, 0, bits, epilogue};
     const int64_t panels = panel_count(weight);
     std::vector<float> packed(panels * inputs * NR), packed_bias(panels * NR);
     pack(weight, values.data(), packed.data());
-    pack_bias(weight, bias.data(), packed_bias.data());
+    pack_floats(weight, bias.data(), 1, packed_bias.data());
     weight.panels = packed.data();
     weight.bias = packed_bias.data();
     std::vector<float> y(rows * columns);
@@ -71,6 +71,42 @@ void check_gemm(int64_t rows, int64_t inputs, int64_t columns, int32_t bits, Epi
             compare("gemm", y[row * columns + column],
                     activated(epilogue, sum(row, column), gated));
         }
+}
+
+// 8 bits: groups of inputs with a scale each, of which the first may begin before the weight.
+void check_groups(int64_t rows, int64_t inputs, int64_t columns, int64_t group, int64_t lead,
+                  Epilogue epilogue) {
+    const int64_t kept = epilogue == SILU_GATE ? 2 * columns : columns;
+    Weight weight{columns, inputs, nullptr, nullptr, nullptr, group, lead, 8, epilogue};
+    const int64_t panels = panel_count(weight), groups = group_count(weight);
+    std::vector<int8_t> values(kept * inputs), packed(panels * inputs * NR);
+    std::uniform_int_distribution<int> bytes(-127, 127);
+    for (int8_t& value : values) value = bytes(rng);
+    std::vector<float> scales = random_floats(kept * groups), packed_scales(panels * groups * NR);
+    for (float& scale : scales) scale /= 64;
+    const std::vector<float> x = random_floats(rows * inputs);
+    pack(weight, values.data(), packed.data());
+    pack_floats(weight, scales.data(), groups, packed_scales.data());
+    weight.panels = packed.data();
+    weight.scales = packed_scales.data();
+    std::vector<float> y(rows * columns), one(columns);
+    gemm(weight, nullptr, rows, x.data(), nullptr, y.data());
+    const auto sum = [&](int64_t row, int64_t column) {
+        double total = 0;
+        for (int64_t k = 0; k < inputs; k++)
+            total += double(x[row * inputs + k]) * values[column * inputs + k] *
+                     scales[column * groups + (lead + k) / group];
+        return total;
+    };
+    for (int64_t row = 0; row < rows; row++) {
+        gemm(weight, nullptr, 1, &x[row * inputs], nullptr, one.data());
+        for (int64_t column = 0; column < columns; column++) {
+            const double gated = epilogue == SILU_GATE ? sum(row, columns + column) : 0;
+            compare("gemm of 8 bits", y[row * columns + column],
+                    activated(epilogue, sum(row, column), gated));
+            compare("a row alone", one[column] == y[row * columns + column], 1);
+        }
+    }
 }
 
 // One query's attention to the first `seen` rows; key(i), value(i) are theirs.
@@ -148,6 +184,11 @@ int main() {
                 check_gemm(rows, 77, 45, bits, epilogue);
                 check_gemm(rows, 530, 16, bits, epilogue);
             }
+    for (int64_t rows : {1, 2, 7, 13, 30})
+        for (Epilogue epilogue : {NONE, GELU, SILU_GATE}) {
+            check_groups(rows, 77, 45, 64, 0, epilogue);
+            check_groups(rows, 530, 16, 128, 32, epilogue);
+        }
     for (int64_t rows : {1, 5, 40}) check_attend_all(rows, 2, 20);
     for (int64_t rows : {1, 17, 70}) {
         check_paged(rows, 6, 2, 12);

@@ -2,9 +2,7 @@
 
 import math
 import multiprocessing
-import platform
 import threading
-from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -12,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from glm4v.device import AttentionSegment, DecoderShape, LayerWeights
+from glm4v.device import AttentionSegment
 from glm4v.device.collectives import SingleRank
 from glm4v.device.cpu.device import CpuDevice
 from glm4v.device.cpu.kernels import (
@@ -20,43 +18,21 @@ from glm4v.device.cpu.kernels import (
     KernelDecoder,
     KernelLinear,
     Kernels,
-    open_kernels,
 )
-from glm4v.device.cpu.kernels.loading import load_compiled
 from glm4v.device.linear import Epilogue, PlainLinear
-from lm_worker.model.decoder import TorchDecoder
 from tests.processes import states_of_threads, wait_until
+from tests.unit.device.sequences import (
+    HEAD_DIM,
+    HIDDEN,
+    KV_HEADS,
+    LAYERS,
+    Sequences,
+    layers,
+    random,
+    shape,
+)
 
 pytestmark = pytest.mark.needs_compiler
-
-HEADS, KV_HEADS, HEAD_DIM, HIDDEN, FFN, LAYERS = 6, 2, 12, 40, 52, 2
-# Other vector widths than this machine's own.
-OLDER = ("x86-64-v3", "x86-64") if platform.machine() == "x86_64" else ()
-
-
-@pytest.fixture(scope="module")
-def native() -> Kernels:
-    """Kernels for this processor."""
-    found = open_kernels()
-    assert found is not None
-    return found
-
-
-@pytest.fixture(scope="module", params=["native", *OLDER])
-def kernels(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, native: Kernels
-) -> Kernels:
-    """Kernels for this processor, and for older ones that it can stand in for."""
-    found = native
-    if request.param != "native":
-        flags = (f"-march={request.param}",)
-        found = Kernels(load_compiled(flags, tmp_path_factory.mktemp("kernels")))
-    found.set_num_threads(3)
-    return found
-
-
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @settings(max_examples=60, deadline=None)
@@ -130,62 +106,6 @@ def test_the_number_of_threads_changes_nothing(kernels: Kernels) -> None:
     kernels.set_num_threads(3)
     assert torch.equal(products[0], products[1])
     assert torch.equal(products[0], products[2])
-
-
-def layers() -> Iterator[LayerWeights]:
-    qkv = (HEADS + 2 * KV_HEADS) * HEAD_DIM
-    for seed in range(0, 70 * LAYERS, 70):
-        yield LayerWeights(
-            attention_norm=1 + 0.1 * random(HIDDEN, seed=seed),
-            qkv=random(qkv, HIDDEN, seed=seed + 1) / 4,
-            qkv_bias=random(qkv, seed=seed + 2),
-            out=random(HIDDEN, HEADS * HEAD_DIM, seed=seed + 3) / 8,
-            mlp_norm=1 + 0.1 * random(HIDDEN, seed=seed + 4),
-            gate_up=random(2 * FFN, HIDDEN, seed=seed + 5) / 6,
-            down=random(HIDDEN, FFN, seed=seed + 6) / 7,
-        )
-
-
-def shape() -> DecoderShape:
-    angles = torch.outer(torch.arange(2000.0), torch.tensor([1.0, 0.1, 0.01]))
-    return DecoderShape(HEADS, KV_HEADS, HEAD_DIM, 1e-6, angles.cos(), angles.sin())
-
-
-class Sequences:
-    """Sequences that a decoder computes, each in a block table of its own."""
-
-    def __init__(self, device: CpuDevice, lengths: Sequence[int], block_size: int) -> None:
-        decoder = device.decoder(layers(), shape(), SingleRank())
-        self._decoder = decoder or TorchDecoder(layers(), shape(), device, SingleRank())
-        self._attention = device.paged_attention()
-        counts = [-(-length // block_size) for length in lengths]
-        self._attention.allocate(
-            layers=LAYERS,
-            blocks=sum(counts),
-            block_size=block_size,
-            kv_heads=KV_HEADS,
-            head_dim=HEAD_DIM,
-        )
-        order = torch.randperm(sum(counts), generator=torch.Generator().manual_seed(3)).tolist()
-        self._tables = [
-            tuple(order[sum(counts[:i]) : sum(counts[: i + 1])]) for i in range(len(counts))
-        ]
-        self._rows = [random(length, HIDDEN, seed=9 + i) for i, length in enumerate(lengths)]
-        self._done = [0] * len(lengths)
-
-    def step(self, rows: dict[int, int]) -> dict[int, torch.Tensor]:
-        """The next rows of some sequences: {sequence: how many} -> {sequence: result}."""
-        starts = {i: self._done[i] for i in rows}
-        self._attention.prepare(
-            [AttentionSegment(count, starts[i], self._tables[i]) for i, count in rows.items()]
-        )
-        hidden = torch.cat([self._rows[i][starts[i] : starts[i] + n] for i, n in rows.items()])
-        positions = torch.cat([torch.arange(starts[i], starts[i] + n) for i, n in rows.items()])
-        result = self._decoder.run(range(LAYERS), hidden, positions, self._attention)
-        for i, count in rows.items():
-            self._done[i] += count
-        parts = torch.split(result, list(rows.values()))
-        return dict(zip(rows, parts, strict=True))
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 16])

@@ -45,7 +45,9 @@ def test_the_cpu_stores_weights_in_16_bits_if_asked_or_if_nothing_is_lost(
     [
         (DeviceOptions("tpu"), "unknown device 'tpu'; use one of auto, cpu, cuda, npu, simulated"),
         (DeviceOptions("cpu", "int8"), "unknown dtype 'int8'; use one of auto, float32"),
-        (DeviceOptions("cpu", "float32", "int8"), "unknown dtype 'int8'"),
+        (DeviceOptions("cpu", "float32", "int4"), "unknown dtype 'int4'; use .* float16, int8$"),
+        (DeviceOptions("cpu", "bfloat16", "int8"), "in bfloat16 from weights in int8"),
+        (DeviceOptions("simulated", "auto", "int8"), "simulated device has float32 only"),
         (DeviceOptions("cpu", "auto", "float16"), "in float32 from weights in float16"),
         (DeviceOptions("simulated", "bfloat16"), "simulated device has float32 only"),
         (DeviceOptions("cpu", "bfloat16", "float32"), "in bfloat16 from weights in float32"),
@@ -54,6 +56,14 @@ def test_the_cpu_stores_weights_in_16_bits_if_asked_or_if_nothing_is_lost(
 def test_options_that_cannot_be_satisfied_are_refused(options: DeviceOptions, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         open_device(options)
+
+
+@pytest.mark.needs_compiler
+def test_8_bits_are_for_the_matrices_of_the_language_model() -> None:
+    device = open_device(DeviceOptions("cpu", weight_dtype="int8", is_bfloat16=True))
+    assert device.description == "float32, weights int8 and bfloat16, native kernels"
+    assert (device.quantizes, device.weight_bytes, device.matrix_bytes) == (True, 2, 1.0625)
+    assert device.embedding_table(torch.zeros(2, 3)).dtype == torch.bfloat16
 
 
 def test_the_device_sets_the_number_of_threads() -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from bench.geometry import GLM_4V_9B
 from glm4v.checkpoint.checkpoint import Checkpoint, TensorPlace
+from glm4v.checkpoint.quantized import as_tensor
 from glm4v.checkpoint.weights import Weights
 from glm4v.device import DeviceOptions, open_device
 from glm4v.device.collectives import SingleRank
@@ -94,12 +95,14 @@ def test_fused_weights_are_sharded_by_section(tmp_path: Path) -> None:
         for name, shape in shapes.items()
     }
     part = layer_weights(0, spec, weights_of(tensors, tmp_path), Shard(1, 2))
+    matrices = (part.qkv, part.out, part.gate_up, part.down)
+    qkv, out, gate_up, down = (as_tensor(matrix, torch.float32) for matrix in matrices)
     heads = [*range(8, 16), *range(20, 24), *range(28, 32)]
-    assert part.qkv[:, 0].tolist() == [3 * row for row in heads]
+    assert qkv[:, 0].tolist() == [3 * row for row in heads]
     assert part.qkv_bias.tolist() == heads
-    assert part.out[0].tolist() == [*range(8, 16)]
-    assert part.gate_up[:, 0].tolist() == [3 * row for row in (*range(4, 8), *range(12, 16))]
-    assert part.down[0].tolist() == [*range(4, 8)]
+    assert out[0].tolist() == [*range(8, 16)]
+    assert gate_up[:, 0].tolist() == [3 * row for row in (*range(4, 8), *range(12, 16))]
+    assert down[0].tolist() == [*range(4, 8)]
     assert part.attention_norm.tolist() == part.mlp_norm.tolist() == [0, 1, 2]
 
 

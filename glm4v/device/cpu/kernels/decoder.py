@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
+from glm4v.checkpoint.quantized import Matrix
 from glm4v.device.base import Attention, Decoder, DecoderShape, LayerWeights
 from glm4v.device.collectives import Collective
 from glm4v.device.cpu.kernels.attention import KernelAttention
@@ -128,8 +129,15 @@ def _check_shapes(weights: LayerWeights, shape: DecoderShape) -> None:
     attended = shape.heads * shape.head_dim
     qkv = attended + 2 * shape.kv_heads * shape.head_dim
     check_floats("attention_norm", weights.attention_norm.float(), (hidden,))
-    check_floats("qkv", weights.qkv, (qkv, hidden))
+    _check_matrix("qkv", weights.qkv, (qkv, hidden))
     check_floats("qkv_bias", weights.qkv_bias, (qkv,))
-    check_floats("out", weights.out, (hidden, attended))
+    _check_matrix("out", weights.out, (hidden, attended))
     check_floats("mlp_norm", weights.mlp_norm.float(), (hidden,))
-    check_floats("gate_up", weights.gate_up, (2 * ffn, hidden))
+    _check_matrix("gate_up", weights.gate_up, (2 * ffn, hidden))
+
+
+def _check_matrix(name: str, matrix: Matrix, shape: tuple[int, int]) -> None:
+    if isinstance(matrix, torch.Tensor):
+        check_floats(name, matrix, shape)
+    elif tuple(matrix.shape) != shape:
+        raise ValueError(f"{name}: expected {list(shape)}, got {list(matrix.shape)} in 8 bits")

@@ -26,6 +26,9 @@ class Weight(ctypes.Structure):
         ("in_features", c_int64),
         ("panels", c_void_p),
         ("bias", c_void_p),
+        ("scales", c_void_p),
+        ("group", c_int64),
+        ("lead", c_int64),
         ("bits", c_int32),
         ("epilogue", c_int32),
     )
@@ -118,8 +121,9 @@ class Kernels:
         pointer = c_void_p
         self.set_num_threads = function("set_num_threads", None, c_int)
         self.panel_count = function("panel_count", c_int64, pointer)
+        self.group_count = function("group_count", c_int64, pointer)
         self.pack = work("pack", pointer, pointer, pointer)
-        self.pack_bias = work("pack_bias", pointer, pointer, pointer)
+        self.pack_floats = work("pack_floats", pointer, pointer, c_int64, pointer)
         self.gemm = work("gemm", pointer, c_int64, pointer, pointer)
         self.attend = work("attend", pointer, c_int64, pointer, c_int64, pointer, pointer)
         self.attend_all = work("attend_all", c_int64, c_int64, c_int64, pointer, pointer)

@@ -1,51 +1,98 @@
 """Matrix products with packed weights."""
 
 import ctypes
+import math
 
 import torch
 
+from glm4v.checkpoint.quantized import Matrix, QuantizedWeight
 from glm4v.device.cpu.kernels.library import Kernels, Weight, check_floats
 from glm4v.device.linear import Epilogue, Linear
 
 _CODES: dict[Epilogue, int] = {"none": 0, "gelu": 1, "silu_gate": 2}  # Epilogue in source/gemm.h
+_GROUPS = 256  # a kernel's groups divide it
+_LEAST_GROUP = 16
 
 
 class PackedWeight:
     """A weight in the kernels' layout, and the memory that holds it.
 
-    weight [out, in], bias [out], both float32. With `bits` 16, values are rounded to bfloat16.
-    `epilogue` as in `Device.linear`. Raises ValueError for other shapes and dtypes.
+    weight [out, in], float32 or in 8 bits, bias [out], float32. With `bits` 16, float32 is rounded
+    to bfloat16. `epilogue` as in `Device.linear`. Raises ValueError for other shapes and dtypes.
     """
 
     def __init__(
         self,
         kernels: Kernels,
-        weight: torch.Tensor,
+        weight: Matrix,
         bias: torch.Tensor | None = None,
         *,
         bits: int,
         epilogue: Epilogue = "none",
     ) -> None:
-        if bits == 16:
-            weight = weight.bfloat16().float()
-        weight = weight.contiguous()
         rows, in_features = weight.shape
-        check_floats("weight", weight, (rows, in_features))
         if epilogue == "silu_gate" and rows % 2:
             raise ValueError(f"a gated weight needs an even number of rows, got {rows}")
+        is_quantized = isinstance(weight, QuantizedWeight)
+        self._kernels = kernels
         self.out_features = rows // 2 if epilogue == "silu_gate" else rows
-        self.struct = Weight(self.out_features, in_features, None, None, bits, _CODES[epilogue])
-        at = ctypes.byref(self.struct)
-        columns = kernels.panel_count(at) * kernels.nr
-        self._panels = kernels.memory(columns * in_features * bits // 8)
-        self.struct.panels = self._panels.data_ptr()
-        kernels.pack(at, weight.data_ptr(), self._panels.data_ptr())
+        self.struct = Weight(
+            out_features=self.out_features,
+            in_features=in_features,
+            bits=8 if is_quantized else bits,
+            epilogue=_CODES[epilogue],
+        )
+        self._columns = kernels.panel_count(ctypes.byref(self.struct)) * kernels.nr
+        if isinstance(weight, QuantizedWeight):
+            self._pack(weight.values.contiguous())
+            self._pack_scales(weight)
+        else:
+            weight = (weight.bfloat16().float() if bits == 16 else weight).contiguous()
+            check_floats("weight", weight, (rows, in_features))
+            self._pack(weight)
         if bias is not None:
-            bias = bias.contiguous()
-            check_floats("bias", bias, (rows,))
-            self._bias = kernels.memory(columns * 4)
+            self._bias = self._packed_floats("bias", bias[:, None], (rows, 1))
             self.struct.bias = self._bias.data_ptr()
-            kernels.pack_bias(at, bias.data_ptr(), self._bias.data_ptr())
+
+    def _pack(self, values: torch.Tensor) -> None:
+        count = self._columns * self.struct.in_features * self.struct.bits // 8
+        self._panels = self._kernels.memory(count)
+        self.struct.panels = self._panels.data_ptr()
+        at = ctypes.byref(self.struct)
+        self._kernels.pack(at, values.data_ptr(), self._panels.data_ptr())
+
+    def _pack_scales(self, weight: QuantizedWeight) -> None:
+        scales, self.struct.group, self.struct.lead = _kernel_groups(weight)
+        shape = (len(weight.values), self._kernels.group_count(ctypes.byref(self.struct)))
+        self._scales = self._packed_floats("scales", scales, shape)
+        self.struct.scales = self._scales.data_ptr()
+
+    def _packed_floats(
+        self, name: str, values: torch.Tensor, shape: tuple[int, int]
+    ) -> torch.Tensor:
+        """Values of each row as the kernels read them, after a check of their shape."""
+        values = values.contiguous()
+        check_floats(name, values, shape)
+        packed = self._kernels.memory(self._columns * shape[1] * 4)
+        at = ctypes.byref(self.struct)
+        self._kernels.pack_floats(at, values.data_ptr(), shape[1], packed.data_ptr())
+        return packed
+
+
+def _kernel_groups(weight: QuantizedWeight) -> tuple[torch.Tensor, int, int]:
+    """Scales [rows, groups] in groups that the kernels take: their size, and the lead of the first.
+
+    A scale stands for each of the smaller groups that a larger one is divided into.
+    """
+    if weight.scales.shape[1] == 1:  # all columns are of one group: no matter where it begins
+        groups = -(-weight.shape[1] // _GROUPS)
+        return weight.scales.expand(-1, groups), _GROUPS, 0
+    group = math.gcd(weight.group, _GROUPS)
+    if group < _LEAST_GROUP:
+        raise ValueError(f"groups of {weight.group} columns; multiples of {_LEAST_GROUP} are known")
+    first = weight.lead // group
+    columns = torch.arange(first, -(-(weight.lead + weight.shape[1]) // group)) * group
+    return weight.scales[:, columns // weight.group], group, weight.lead % group
 
 
 class KernelLinear(Linear):
@@ -54,7 +101,7 @@ class KernelLinear(Linear):
     def __init__(
         self,
         kernels: Kernels,
-        weight: torch.Tensor,
+        weight: Matrix,
         bias: torch.Tensor | None = None,
         *,
         bits: int,

@@ -4,7 +4,6 @@
 #include <array>
 #include <cmath>
 #include <utility>
-#include <vector>
 
 #include "micro_kernel.h"
 #include "scratch.h"
@@ -30,6 +29,10 @@ struct PanelSlice {
     int64_t panel_bytes;
     int64_t count;
     Prefetch prefetch;
+    // With 8 bits: the scales of the first group, how many a panel has, and the rows of each group.
+    const float* scales;
+    int64_t panel_scales;
+    int64_t first_group, group;
 };
 
 // acc [rows][panels][NR]; a [count][rows]
@@ -46,6 +49,28 @@ void multiply_slice(const float* a, const PanelSlice& slice, float* acc, bool fr
     }
 }
 
+// The same with 8 bits: each group's sum is scaled.
+template <class Panel, int ROWS, int PANELS>
+void multiply_groups(const float* a, const PanelSlice& slice, float* acc, bool from_zero) {
+    if (from_zero) std::memset(acc, 0, ROWS * PANELS * NR * sizeof(float));
+    const float* scales = slice.scales;
+    int64_t count = std::min(slice.first_group, slice.count);
+    for (int64_t k = 0; k < slice.count; k += count, count = std::min(slice.group, slice.count - k)) {
+        Vec scale[2 * PANELS];
+        for (int v = 0; v < 2 * PANELS; v++)
+            scale[v] = load(scales + v / 2 * slice.panel_scales + v % 2 * LANES);
+        const char* first = slice.first + k * Panel::BYTES;
+        if constexpr (PANELS == 1) {
+            const auto panel = Panel::of(first, slice.prefetch.after(k));
+            group_kernel<ROWS, ROWS, 1>(a + k * ROWS, panel, count, scale, acc);
+        } else {
+            const PanelGroup<Panel, PANELS> group{first, slice.panel_bytes};
+            group_kernel<ROWS, ROWS, 1>(a + k * ROWS, group, count, scale, acc);
+        }
+        scales += NR;
+    }
+}
+
 // Micro-kernels by number of rows, for one panel and for a group of panels.
 struct KernelTable {
     std::array<Multiply, MR> one, group;
@@ -55,10 +80,37 @@ struct KernelTable {
         return {{multiply_slice<Panel, N + 1, 1>...},
                 {multiply_slice<Panel, N + 1, panels_per_call(N + 1)>...}};
     }
+
+    template <int... N>
+    static constexpr KernelTable of_groups(std::integer_sequence<int, N...>) {
+        return {{multiply_groups<I8Panel, N + 1, 1>...},
+                {multiply_groups<I8Panel, N + 1, panels_per_call(N + 1)>...}};
+    }
+
+    template <int... N>
+    static constexpr KernelTable of_widened(std::integer_sequence<int, N...>) {
+        return {{multiply_groups<WidenedPanel, N + 1, 1>...}, {}};
+    }
 };
 
-constexpr auto F32_KERNELS = KernelTable::of<F32Panel>(std::make_integer_sequence<int, MR>{});
-constexpr auto BF16_KERNELS = KernelTable::of<Bf16Panel>(std::make_integer_sequence<int, MR>{});
+using Rows = std::make_integer_sequence<int, MR>;
+constexpr auto F32_KERNELS = KernelTable::of<F32Panel>(Rows{});
+constexpr auto BF16_KERNELS = KernelTable::of<Bf16Panel>(Rows{});
+constexpr auto I8_KERNELS = KernelTable::of_groups(Rows{});
+constexpr auto WIDENED_KERNELS = KernelTable::of_widened(Rows{});
+
+// How the panels of a weight lie in memory, and what multiplies them.
+struct Form {
+    const KernelTable& kernels;
+    int64_t row_bytes;
+    bool is_widened;  // 8 bits: for many tiles, each slice is widened once
+};
+
+Form form_of(const Weight& weight, bool is_few) {
+    if (weight.bits == 32) return {F32_KERNELS, F32Panel::BYTES, false};
+    if (weight.bits == 16) return {BF16_KERNELS, Bf16Panel::BYTES, false};
+    return {is_few ? I8_KERNELS : WIDENED_KERNELS, I8Panel::BYTES, !is_few};
+}
 
 // The rows of x in tiles whose sizes differ by one at most; tile t is [in_features][rows of it].
 struct PackedA {
@@ -119,11 +171,6 @@ PackedA pack_a(const Norm* norm, const float* x, int64_t rows, int64_t in_featur
     return packed;
 }
 
-// Columns of the result in a panel: half of them with a gate.
-int64_t columns_of_panel(const Weight& weight) {
-    return weight.epilogue == SILU_GATE ? LANES : NR;
-}
-
 // Where the accumulators of a tile and a panel are stored.
 struct Output {
     const Weight& weight;
@@ -170,32 +217,66 @@ struct Block {
     int64_t first_tile, last_tile, first_panel, last_panel;
 };
 
-void compute_block(const Weight& weight, const PackedA& a, const Block& block, int64_t kc,
+// Panel rows of a slice that starts at k: at most kc, and with 8 bits up to the end of a group.
+int64_t slice_rows(const Weight& weight, int64_t k, int64_t kc) {
+    const int64_t into_group = weight.bits == 8 ? (weight.lead + k) % weight.group : 0;
+    return std::min(kc - into_group, weight.in_features - k);
+}
+
+PanelSlice slice_of(const Weight& weight, const Form& form, int64_t panel, int64_t k,
+                    int64_t count) {
+    const int64_t panel_bytes = weight.in_features * form.row_bytes;
+    const char* first =
+        static_cast<const char*>(weight.panels) + panel * panel_bytes + k * form.row_bytes;
+    PanelSlice slice{first, panel_bytes, count, {}, nullptr, 0, 0, 0};
+    if (weight.bits == 8) {
+        slice.panel_scales = group_count(weight) * NR;
+        slice.scales = weight.scales + panel * slice.panel_scales +
+                       (weight.lead + k) / weight.group * NR;
+        slice.first_group = weight.group - (weight.lead + k) % weight.group;
+        slice.group = weight.group;
+    }
+    return slice;
+}
+
+// The rows of a slice of one panel as float32, in this thread's memory.
+const char* widen_rows(const PanelSlice& slice) {
+    float* widened = thread_scratch().widened.floats(KC * NR);
+    const I8Panel panel = I8Panel::of(slice.first, {});
+    for (int64_t k = 0; k < slice.count; k++) {
+        Vec pair[2];
+        panel.read_row(k, pair);
+        store(widened + k * NR, pair[0]);
+        store(widened + k * NR + LANES, pair[1]);
+    }
+    return reinterpret_cast<const char*>(widened);
+}
+
+void compute_block(const Weight& weight, const PackedA& a, const Block& block, bool is_few,
                    const Output& output) {
-    const KernelTable& kernels = weight.bits == 16 ? BF16_KERNELS : F32_KERNELS;
-    const int64_t row_bytes = weight.bits == 16 ? Bf16Panel::BYTES : F32Panel::BYTES;
-    const int64_t panel_bytes = weight.in_features * row_bytes;
+    const Form form = form_of(weight, is_few);
+    const int64_t kc = is_few ? KC_FEW : KC;
     const int64_t tile_count = block.last_tile - block.first_tile;
     const int64_t panels = block.last_panel - block.first_panel;
     const int64_t group = group_size(a);
     float* all_acc = thread_scratch().acc.floats(tile_count * panels * MR * NR);
-    for (int64_t k = 0; k < weight.in_features; k += kc) {
-        const int64_t count = std::min(kc, weight.in_features - k);
+    int64_t count = 0;
+    for (int64_t k = 0; k < weight.in_features; k += count) {
+        count = slice_rows(weight, k, kc);
         float* acc = all_acc;
         int64_t at_once = 1;
         for (int64_t p = block.first_panel; p < block.last_panel; p += at_once) {
             at_once = p + group <= block.last_panel ? group : 1;
-            const auto& multiply = at_once == 1 ? kernels.one : kernels.group;
-            const char* slice =
-                static_cast<const char*>(weight.panels) + p * panel_bytes + k * row_bytes;
+            const auto& multiply = at_once == 1 ? form.kernels.one : form.kernels.group;
+            PanelSlice slice = slice_of(weight, form, p, k, count);
+            const char* after = slice.first + count * form.row_bytes;
+            if (form.is_widened) slice.first = widen_rows(slice);
             for (int64_t t = block.first_tile; t < block.last_tile; t++) {
                 const int64_t rows = a.size(t);
                 // Each tile prefetches its share of what follows this slice.
                 const int64_t share = count * (t - block.first_tile) / tile_count;
-                const Prefetch prefetch{slice + (count + share) * row_bytes,
-                                        row_bytes / tile_count};
-                multiply[rows - 1](a.tile(t) + k * rows, {slice, panel_bytes, count, prefetch},
-                                   acc, k == 0);
+                slice.prefetch = {after + share * form.row_bytes, form.row_bytes / tile_count};
+                multiply[rows - 1](a.tile(t) + k * rows, slice, acc, k == 0);
                 if (k + count == weight.in_features)
                     for (int64_t n = 0; n < at_once; n++)
                         output.store_panel(a.first(t), rows, p + n, at_once, acc + n * NR);
@@ -205,69 +286,7 @@ void compute_block(const Weight& weight, const PackedA& a, const Block& block, i
     }
 }
 
-// The row of the weight that a lane of a panel is filled from; -1 beyond the last column.
-int64_t weight_row(const Weight& weight, int64_t panel, int64_t v, int64_t lane) {
-    const bool is_gated = weight.epilogue == SILU_GATE;
-    const int64_t column = panel * columns_of_panel(weight) + lane + (is_gated ? 0 : v * LANES);
-    if (column >= weight.out_features) return -1;
-    return column + (is_gated ? v * weight.out_features : 0);
-}
-
-using PanelRows = std::array<const float*, NR>;
-
-PanelRows panel_rows(const Weight& weight, const float* values, int64_t panel, const float* zeros) {
-    PanelRows rows;
-    for (int64_t v = 0; v < 2; v++)
-        for (int64_t lane = 0; lane < LANES; lane++) {
-            const int64_t row = weight_row(weight, panel, v, lane);
-            rows[v * LANES + lane] = row < 0 ? zeros : values + row * weight.in_features;
-        }
-    return rows;
-}
-
-uint16_t upper_half(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits >> 16;
-}
-
-void pack_panel(const Weight& weight, const PanelRows& rows, int64_t panel, void* panels) {
-    const int64_t first = panel * weight.in_features * NR;
-    if (weight.bits == 16) {
-        uint16_t* to = static_cast<uint16_t*>(panels) + first;
-        for (int64_t k = 0; k < weight.in_features; k++, to += NR)
-            for (int lane = 0; lane < LANES; lane++) {
-                to[2 * lane] = upper_half(rows[lane][k]);
-                to[2 * lane + 1] = upper_half(rows[LANES + lane][k]);
-            }
-    } else {
-        float* to = static_cast<float*>(panels) + first;
-        for (int64_t k = 0; k < weight.in_features; k++, to += NR)
-            for (int i = 0; i < NR; i++) to[i] = rows[i][k];
-    }
-}
-
 }  // namespace
-
-int64_t panel_count(const Weight& weight) {
-    return ceil_div(weight.out_features, columns_of_panel(weight));
-}
-
-void pack(const Weight& weight, const float* values, void* panels) {
-    const std::vector<float> zeros(weight.in_features, 0.0f);
-    thread_pool()->run(panel_count(weight), [&](int64_t panel) {
-        pack_panel(weight, panel_rows(weight, values, panel, zeros.data()), panel, panels);
-    });
-}
-
-void pack_bias(const Weight& weight, const float* bias, float* packed) {
-    for (int64_t panel = 0; panel < panel_count(weight); panel++)
-        for (int64_t v = 0; v < 2; v++)
-            for (int64_t lane = 0; lane < LANES; lane++) {
-                const int64_t row = weight_row(weight, panel, v, lane);
-                *packed++ = row < 0 ? 0.0f : bias[row];
-            }
-}
 
 void gemm(const Weight& weight, const Norm* norm, int64_t rows, const float* x,
           const float* residual, float* y) {
@@ -277,13 +296,12 @@ void gemm(const Weight& weight, const Norm* norm, int64_t rows, const float* x,
     const int64_t panels = panel_count(weight);
     const bool is_few = a.count() <= FEW_TILES;
     const int64_t nc = is_few ? group_size(a) : NC_PANELS;
-    const int64_t kc = is_few ? KC_FEW : KC;
     const int64_t across = ceil_div(panels, nc), down = ceil_div(a.count(), MC_TILES);
     thread_pool()->run(across * down, [&](int64_t task) {
         const int64_t group = task / across, column = task % across * nc;
         const Block block{a.count() * group / down, a.count() * (group + 1) / down, column,
                           std::min(column + nc, panels)};
-        compute_block(weight, a, block, kc, output);
+        compute_block(weight, a, block, is_few, output);
     });
 }
 

@@ -52,12 +52,14 @@ void glm4v_set_num_threads(int threads) { set_num_threads(threads); }
 
 int64_t glm4v_panel_count(const Weight* weight) { return panel_count(*weight); }
 
-int glm4v_pack(const Weight* weight, const float* values, void* panels) {
+int64_t glm4v_group_count(const Weight* weight) { return group_count(*weight); }
+
+int glm4v_pack(const Weight* weight, const void* values, void* panels) {
     return catch_all([&] { pack(*weight, values, panels); });
 }
 
-int glm4v_pack_bias(const Weight* weight, const float* bias, float* packed) {
-    return catch_all([&] { pack_bias(*weight, bias, packed); });
+int glm4v_pack_floats(const Weight* weight, const float* values, int64_t count, float* packed) {
+    return catch_all([&] { pack_floats(*weight, values, count, packed); });
 }
 
 int glm4v_gemm(const Weight* weight, int64_t rows, const float* x, float* y) {

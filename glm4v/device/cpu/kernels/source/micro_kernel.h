@@ -17,6 +17,9 @@ struct Prefetch {
         for (int64_t at = 0; at < BYTES; at += 64)
             __builtin_prefetch(static_cast<const char*>(first) + k * stride + at, 0, 2);
     }
+    Prefetch after(int64_t rows) const {
+        return {static_cast<const char*>(first) + rows * stride, stride};
+    }
 };
 
 // A panel of float32: [k][stride].
@@ -60,6 +63,38 @@ struct Bf16Panel {
     }
 };
 
+// A panel of 8-bit integers.
+struct I8Panel {
+    const int8_t* data;
+    Prefetch prefetch;
+    static constexpr int VECTORS = 2;
+    static constexpr int64_t BYTES = NR;
+    static I8Panel of(const void* panel, Prefetch prefetch) {
+        return {static_cast<const int8_t*>(panel), prefetch};
+    }
+    void load_row(int64_t k, Vec* pair) const {
+        prefetch.issue<BYTES>(k);
+        read_row(k, pair);
+    }
+    void read_row(int64_t k, Vec* pair) const { widen(data + k * NR, pair); }
+};
+
+// 8-bit integers that are float32 already; the bytes of the next slice are prefetched.
+struct WidenedPanel {
+    const float* data;
+    Prefetch prefetch;
+    static constexpr int VECTORS = 2;
+    static constexpr int64_t BYTES = NR * 4;
+    static WidenedPanel of(const void* panel, Prefetch prefetch) {
+        return {static_cast<const float*>(panel), prefetch};
+    }
+    void load_row(int64_t k, Vec* pair) const {
+        prefetch.issue<I8Panel::BYTES>(k);
+        pair[0] = load(data + k * NR);
+        pair[1] = load(data + k * NR + LANES);
+    }
+};
+
 // The same row of several panels: as many memory streams at once. The hardware prefetcher follows
 // each of them, and gets more bandwidth from several than from one.
 template <class Panel, int PANELS>
@@ -87,18 +122,13 @@ struct KeyGroups {
     }
 };
 
-// acc[r] += a[k][r] * b[k] for k in order. The rows of A are independent: the result of one does
+// total[r] += a[k][r] * b[k] for k in order. The rows of A are independent: the result of one does
 // not depend on which others are computed with it. a(k, r) is at a[k * K_STRIDE + r * R_STRIDE].
 template <int ROWS, int64_t K_STRIDE, int64_t R_STRIDE, class Panel>
-inline __attribute__((always_inline)) void micro_kernel(const float* a, Panel b, int64_t count,
-                                                        float* acc, bool from_zero) {
+inline __attribute__((always_inline)) void accumulate(const float* a, const Panel& b,
+                                                      int64_t count,
+                                                      Vec (&total)[ROWS][Panel::VECTORS]) {
     constexpr int V = Panel::VECTORS;
-    Vec total[ROWS][V];
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++)
-            total[r][v] = from_zero ? Vec{} : load(acc + (r * V + v) * LANES);
 #pragma GCC unroll 2
     for (int64_t k = 0; k < count; k++) {
         Vec row[V];
@@ -110,10 +140,45 @@ inline __attribute__((always_inline)) void micro_kernel(const float* a, Panel b,
             for (int v = 0; v < V; v++) total[r][v] += value * row[v];
         }
     }
+}
+
+// acc[r] += a[k][r] * b[k], the same with the sums in memory.
+template <int ROWS, int64_t K_STRIDE, int64_t R_STRIDE, class Panel>
+inline __attribute__((always_inline)) void micro_kernel(const float* a, Panel b, int64_t count,
+                                                        float* acc, bool from_zero) {
+    constexpr int V = Panel::VECTORS;
+    Vec total[ROWS][V];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++)
+            total[r][v] = from_zero ? Vec{} : load(acc + (r * V + v) * LANES);
+    accumulate<ROWS, K_STRIDE, R_STRIDE>(a, b, count, total);
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++) store(acc + (r * V + v) * LANES, total[r][v]);
+}
+
+// acc[r] += scales * (the sum of a[k][r] * b[k] over one group of k). scales [V], a vector each.
+template <int ROWS, int64_t K_STRIDE, int64_t R_STRIDE, class Panel>
+inline __attribute__((always_inline)) void group_kernel(const float* a, Panel b, int64_t count,
+                                                        const Vec* scales, float* acc) {
+    constexpr int V = Panel::VECTORS;
+    Vec total[ROWS][V];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) total[r][v] = Vec{};
+    accumulate<ROWS, K_STRIDE, R_STRIDE>(a, b, count, total);
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) {
+            float* at = acc + (r * V + v) * LANES;
+            // No choice of a zero here: product and sum are to be fused for all rows alike.
+            store(at, load(at) + total[r][v] * scales[v]);
+        }
 }
 
 }  // namespace glm4v

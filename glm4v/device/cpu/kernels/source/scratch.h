@@ -40,6 +40,7 @@ class Scratch {
 struct ThreadScratch {
     Scratch packed_a;  // packed rows of a GEMM
     Scratch acc;       // accumulators of a block of a GEMM
+    Scratch widened;   // a slice of a panel of 8 bits, as float32
     Scratch tile;      // of attention
     Scratch kv;        // keys and values of attention without a paged cache
     Scratch qkv;       // queries, keys and values of a layer

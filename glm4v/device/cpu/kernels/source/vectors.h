@@ -4,6 +4,12 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 namespace glm4v {
 
 // A micro-kernel computes MR x NR values in registers; a panel of a packed weight has NR columns.
@@ -48,6 +54,31 @@ Vec to_vec(Wide bits) {
     Vec value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+// NR 8-bit integers as two vectors of float32. By intrinsics: GCC 12 widens bytes one by one where
+// only the vector types say what is meant.
+inline void widen(const int8_t* from, Vec* pair) {
+#if defined(__AVX512F__)
+    for (int v = 0; v < 2; v++) {
+        const auto bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + v * LANES));
+        pair[v] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+    }
+#elif defined(__AVX2__)
+    for (int v = 0; v < 2; v++) {
+        const auto bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + v * LANES));
+        pair[v] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+    }
+#elif defined(__aarch64__)
+    const int16x8_t words = vmovl_s8(vld1_s8(from));
+    pair[0] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(words)));
+    pair[1] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(words)));
+#else
+    for (int v = 0; v < 2; v++) {
+        pair[v] = Vec{};
+        for (int lane = 0; lane < LANES; lane++) pair[v][lane] = from[v * LANES + lane];
+    }
+#endif
 }
 
 inline float reduce_add(Vec value) {

@@ -1,0 +1,72 @@
+"""8-bit weights through the whole language model: against the same numbers dequantized, and how far
+they are from the original.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.device import Device, DeviceOptions, open_device
+from glm4v.device.cpu.device import CpuDevice
+from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
+
+pytestmark = pytest.mark.needs_compiler
+
+
+class PlainDevice(CpuDevice):
+    """torch alone, on weights that were quantized and dequantized."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.float32)
+        self.quantizes = True
+
+
+@pytest.fixture
+def device() -> Device:
+    return open_device(DeviceOptions("cpu", "float32", "int8"))
+
+
+def logits(checkpoint: Checkpoint, device: Device) -> list[torch.Tensor]:
+    """Of every token that the original generated, images included."""
+    golden = open_golden("bundled")
+    played = [read_case(golden, case, checkpoint.spec) for case in cases(golden)]
+    model = load_model(checkpoint, device)
+    results = play(model, device, checkpoint.spec, played, chunk=7, block_size=4)
+    return [result.logits for result in results]
+
+
+def test_the_kernels_compute_what_the_rule_says(
+    checkpoint_dir: Callable[[str], Path], device: Device
+) -> None:
+    checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))
+    for ours, plain in zip(
+        logits(checkpoint, device), logits(checkpoint, PlainDevice()), strict=True
+    ):
+        torch.testing.assert_close(ours, plain, atol=2e-5, rtol=0)
+
+
+def test_rounding_moves_logits_by_less_than_their_spread(
+    checkpoint_dir: Callable[[str], Path], device: Device
+) -> None:
+    """8 bits in groups of 64 are within 1/254 of each group's greatest weight."""
+    checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))
+    exact = logits(checkpoint, open_device(DeviceOptions("cpu", "float32")))
+    for ours, original in zip(logits(checkpoint, device), exact, strict=True):
+        assert not torch.equal(ours, original)
+        assert (ours - original).norm() < 0.04 * original.norm()
+
+
+def test_the_memory_of_weights_is_counted_with_their_scales(
+    checkpoint_dir: Callable[[str], Path], device: Device
+) -> None:
+    checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))
+    spec = checkpoint.spec
+    width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
+    layer = spec.hidden_size * (width + spec.heads * spec.head_dim + 3 * spec.ffn_size)
+    matrices = spec.layers * layer + spec.vocab_size * spec.hidden_size
+    assert checkpoint.matrix_values() == matrices
+    others = checkpoint.values(vision=False) - matrices
+    assert device.language_bytes(checkpoint) == int(matrices * 17 / 16) + 2 * others
