@@ -74,7 +74,7 @@ def summary(file: "ScoredFile") -> str:
         whole = median(len(each.caption) for each in cut)
         line += (
             f"; {len(cut)} captions ({file.cut_share:.0%}) were not read to the end: "
-            f"of {whole:.0f} characters the first {read:.0f}, in the middle; --parts judges all"
+            f"typically the first {read:.0f} of {whole:.0f} characters; --parts judges all"
         )
     empty = sum(not each.caption.strip() for each in file.captions.values())
     return f"{line}; {empty} captions are empty" if empty else line
