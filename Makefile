@@ -52,10 +52,10 @@ test-npu: ## Run the NPU code as both chips on a pretend device, in an environme
 SEED ?= 1
 MUTANTS ?=
 
-mutate-npu: ## Change the NPU code in small ways and count what its tests notice; an hour and more (SEED, MUTANTS=200 a chip)
+mutate-npu: ## Change the NPU code in small ways and count what its tests notice; half an hour (SEED, MUTANTS=200 a chip)
 	@tools/mutate-npu.sh Ascend910B3 --seed $(SEED) $(if $(MUTANTS),--sample $(MUTANTS))
 	@tools/mutate-npu.sh Ascend310P3 --seed $(SEED) $(if $(MUTANTS),--sample $(MUTANTS))
-	@.venv-npu/bin/python -m tools.mutation.report .mutation/Ascend910B3 .mutation/Ascend310P3
+	@.venv-npu/bin/python -m tools.mutation.report --seed $(SEED) .mutation/Ascend910B3 .mutation/Ascend310P3
 
 test-floors: setup ## Unit, parity and integration tests (or ARGS) with the oldest versions that pyproject.toml allows
 	@tools/test-floors.sh $(ARGS)

@@ -4,10 +4,10 @@
 #   tools/mutate-npu.sh SOC [--seed N] [--sample N] [--again] [MUTANT...]     SOC is Ascend910B3 or Ascend310P3
 #
 # mutmut makes the changes in a copy of the tree, in lines that the tests reach; tools/mutation tries them in a random
-# order, each in a fork of one process, with the tests that reach the changed function. All of them take an hour on one
-# core; it is not part of continuous integration. An interrupted run goes on where it was, and results are kept as long
-# as the changed function is the same. `make mutate-npu` runs both chips and prints what became of the mutants;
-# docs/ascend-mutants.md has the last results.
+# order, each in a fork of one process, with the tests that reach the changed function. All of them take half an hour
+# on one idle core; it is not part of continuous integration. An interrupted run goes on where it was, and results are
+# kept as long as the changed function is the same. `make mutate-npu` runs both chips and prints what became of the
+# mutants; docs/ascend-mutants.md has the last results.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -52,7 +52,8 @@ set +f
 cd "$work"
 export LD_LIBRARY_PATH="$venv/pretend" ASCEND_LAUNCH_BLOCKING=1 TORCH_DEVICE_BACKEND_AUTOLOAD=0 OMP_NUM_THREADS=1
 export PRETEND_NPU="$soc"
-# mutmut makes the mutants and measures which tests reach them while it runs one of them; anew when code or tests changed.
+# mutmut makes the mutants, and measures which tests reach them, before it runs one of them; anew after a change of
+# code or tests.
 sum="$(cat setup.cfg glm4v/device/npu/*.py tests/unit/device/npu/*.py tests/npu/*.py tests/npu/pretend/* | cksum)"
 if [ ! -f made-from ] || [ "$(cat made-from)" != "$sum" ]; then
     rm -rf mutants made-from

@@ -39,6 +39,14 @@ def test_weights_of_another_dtype_are_one_line(npu: Device) -> None:
     assert open_device(DeviceOptions("npu", "float16", "float16")).dtype == torch.float16
 
 
+def test_casts_to_nz_are_heeded_on_the_310p(npu: Device) -> None:
+    """Without the option torch_npu ignores them, and the NZ cache and weights would be ND."""
+    wanted = b"enable" if SOC.startswith("Ascend310P") else b"disable"
+    torch_npu.npu.config.allow_internal_format = wanted == b"disable"
+    open_device(DeviceOptions("npu", "float16"))
+    assert torch_npu._C._npu_getOption("ALLOW_INTERNAL_FORMAT") == wanted
+
+
 def test_free_memory_is_what_nobody_took(npu: Device) -> None:
     gc.collect()  # what earlier tests left must not go meanwhile
     torch_npu.npu.empty_cache()

@@ -64,6 +64,14 @@ def test_out_of_memory_is_one_line(npu: Device, emulation: Emulation, runtime: c
         torch.empty(2**30, dtype=torch.float16, device=npu.torch_device)
 
 
+def test_no_memory_for_cann_itself_is_out_of_memory_too(npu: Device) -> None:
+    error = RuntimeError("HCCL function error: HcclAllReduce, error code is 207018\nERR02200 DIST")
+    assert npu.is_out_of_memory(error)
+    assert not npu.is_out_of_memory(RuntimeError("error code is 507018"))
+    with pytest.raises(Overloaded, match=r"^no memory$"), npu.errors("no memory"):
+        raise error
+
+
 def test_free_memory_leaves_hccl_its_buffers(npu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = open_device(DeviceOptions("npu", "float16"))
     ranked = open_device(DeviceOptions("npu", "float16", group_size=2))

@@ -1,15 +1,19 @@
 """What became of the mutants of a chip, and what that says of those that were not tried.
 
-`python -m tools.mutation.report FOLDER...`, each a folder of tools/mutate-npu.sh.
+`python -m tools.mutation.report [--seed N] FOLDER...`, each a folder of tools/mutate-npu.sh.
+Counted are those of the random order of the seed up to the first that was not tried: mutants that
+somebody chose would not stand for the others.
 """
 
+import argparse
 import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
-from tools.mutation.mutants import Mutant, Reach, read_mutants
+from tools.mutation.mutants import Mutant, Reach, in_random_order, read_mutants
 from tools.mutation.trials import Outcome, Results
 
 _Z = 1.959964  # of 95 %
@@ -76,11 +80,14 @@ def strata_of(mutants: Iterable[Mutant], outcomes: dict[str, Outcome]) -> list[S
     ]
 
 
-def report(folder: Path) -> str:
+def report(folder: Path, seed: int) -> str:
     """The table, the estimate, and the mutants that no test caught."""
     mutants = read_mutants(folder, Reach.read(folder))
     outcomes = Results(folder / "results.jsonl").outcomes
-    strata = strata_of(mutants, outcomes)
+    order = in_random_order(mutants, seed)
+    sample = {each.key for each in takewhile(lambda each: each.key in outcomes, order)}
+    counted = {key: outcome for key, outcome in outcomes.items() if key in sample}
+    strata = strata_of(mutants, counted)
     lines = [f"{folder.name}:", "", "| file | mutants | tried | caught |", "|---|---|---|---|"]
     lines += [
         f"| `{each.file}` | {each.mutants} | {each.tried} | {each.caught} |" for each in strata
@@ -89,9 +96,10 @@ def report(folder: Path) -> str:
         sum(getattr(each, name) for each in strata) for name in ("mutants", "tried", "caught")
     ]
     lines.append(f"| all | {totals[0]} | {totals[1]} | {totals[2]} |")
-    found = estimate(strata)
-    interval = f"{100 * found.low:.1f} to {100 * found.high:.1f} %"
-    lines += ["", f"estimate for all: {100 * found.share:.1f} %, 95 % interval {interval}"]
+    if totals[1]:
+        found = estimate(strata)
+        interval = f"{100 * found.low:.1f} to {100 * found.high:.1f} %"
+        lines += ["", f"estimate for all: {100 * found.share:.1f} %, 95 % interval {interval}"]
     for mutant in mutants:
         outcome = outcomes.get(mutant.key)
         if outcome is not None and outcome.verdict != "caught":
@@ -101,7 +109,11 @@ def report(folder: Path) -> str:
 
 def main() -> None:
     """Print one report after the other."""
-    sys.stdout.write("\n".join(report(Path(folder).resolve()) for folder in sys.argv[1:]))
+    parser = argparse.ArgumentParser(prog="python -m tools.mutation.report")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("folder", nargs="+", type=Path)
+    asked = parser.parse_args()
+    sys.stdout.write("\n".join(report(folder.resolve(), asked.seed) for folder in asked.folder))
 
 
 if __name__ == "__main__":

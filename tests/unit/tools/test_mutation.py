@@ -213,8 +213,18 @@ def test_the_report_counts_and_shows_what_survived(tmp_path: Path) -> None:
     results.add(mutants[0], Outcome("survived", "", 3, 1.0))
     results.add(mutants[1], Outcome("survived", "", 3, 1.0))
     results.add(mutants[1], Outcome("caught", "a", 3, 0.1))  # tried again
-    text = report(tmp_path)
+    text = report(tmp_path, seed=1)
     assert "| `even` | 2 | 2 | 1 |" in text
     assert "estimate for all: 50.0 %, 95 % interval 50.0 to 50.0 %" in text
     assert "survived : app.even.x_half__mutmut_1\n@@ -3 +3 @@\n-    return n // 2" in text
     assert "mutmut_2" not in text
+
+
+def test_mutants_that_were_chosen_are_shown_and_not_counted(tmp_path: Path) -> None:
+    order = in_random_order(read_mutants(tmp_path, made_by_mutmut(tmp_path)), seed=1)
+    results = Results(tmp_path / "results.jsonl")
+    results.add(order[1], Outcome("survived", "", 3, 1.0))
+    text = report(tmp_path, seed=1)
+    assert "| `even` | 2 | 0 | 0 |" in text
+    assert "estimate" not in text
+    assert f"survived : {order[1].name}" in text
