@@ -24,9 +24,9 @@ def compare(
 ) -> None:
     """Whether B is faster than A, with 95 % confidence intervals.
 
-    Ratios are of medians, B / A. From five rounds a side on a value is a round; with fewer, a
-    latency is that of a request, and the interval leaves out what differs between rounds. Fewer
-    than five values a side have no verdict.
+    Ratios are of medians, B / A, and values are rounds: a file of `bench serve`, a row of a CSV
+    file. With fewer than five a side there is no verdict; the interval of a latency is that of
+    requests then, and leaves out what differs between rounds.
     """
     for package in ("scipy", "httpx"):
         require(package, "bench")
@@ -66,6 +66,6 @@ def _print(found: "list[Comparison]") -> None:
     console.print(table)
     if any(not each.of_rounds and each.low is not None for each in found):
         console.print(
-            "Intervals of requests leave out what differs between rounds: measure each side five "
-            "times, in turns, and compare the folders."
+            "Intervals of requests leave out what differs between rounds, so they have no verdict: "
+            "measure each side five times, in turns, and compare the folders."
         )

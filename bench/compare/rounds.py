@@ -4,6 +4,7 @@ A file of `bench serve` is one round, and so is each row of a CSV file for its b
 """
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,10 @@ def _served(path: Path) -> Round:
         Metric("requests/s", is_rate=True): [summary.requests_per_s],
         Metric("output tokens/s", is_rate=True): [summary.tokens_per_s],
     }
+    for latency, words in (("ttft", "time to first token"), ("itl", "inter-token latency")):
+        p99 = getattr(summary, latency).p99
+        if p99 is not None:
+            found[Metric(f"p99 {words}, ms")] = [p99]
     for field, name in _REQUEST.items():
         values = [getattr(each, field) for each in answered]
         found[Metric(name)] = [value for value in values if value is not None]
@@ -88,10 +93,19 @@ def _rows(path: Path, rows: Iterable[dict[str, str]]) -> Iterable[Round]:
                 f"{path} is neither a result file of `glm4v bench serve` nor a CSV file of "
                 f"`glm4v bench offline` (its columns: {', '.join(TIDY_FIGURES[:4])}, …)"
             )
-        try:
-            yield {
-                Metric(f"batch {batch.strip()}: {name}", name.endswith("/s")): [float(row[column])]
-                for column, name in names.items()
-            }
-        except ValueError as error:
-            raise InvalidRequest(f"{path}:{number}: {error}") from None
+        yield {
+            Metric(f"batch {batch.strip()}: {name}", name.endswith("/s")): [
+                _finite(f"{path}:{number}: {column}", row[column])
+            ]
+            for column, name in names.items()
+        }
+
+
+def _finite(place: str, cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InvalidRequest(f"{place} is {cell!r}, not a number")
+    return value

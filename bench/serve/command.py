@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from glm4v.cli import options as opt
+from glm4v.cli.reading import INTERRUPTED
 from glm4v.client import DEFAULT_TARGET
+from glm4v.errors import InvalidRequest
 from glm4v.process.extras import require
 
 _DEFAULT_URL = "http://127.0.0.1:8000"  # of `glm4v up`
@@ -38,9 +40,14 @@ def serve(
         typer.Option(min=0.001, rich_help_panel=_LOAD, help="Requests/s of an open loop instead."),
     ] = None,
     burstiness: Annotated[
-        float,
-        typer.Option(min=0.01, rich_help_panel=_LOAD, help="1: Poisson arrivals; below: bursts."),
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            min=0.01,
+            rich_help_panel=_LOAD,
+            help="Of --rate. 1: Poisson arrivals; below: bursts.",
+            show_default="1",
+        ),
+    ] = None,
     trace: Annotated[
         Path | None,
         typer.Option(metavar="FILE", rich_help_panel=_LOAD, help="Replay a trace (JSON lines)."),
@@ -49,7 +56,8 @@ def serve(
         float, typer.Option(min=0.001, rich_help_panel=_LOAD, help="Of the replay.")
     ] = 1.0,
     requests: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=_LOAD, help="Default: 100.")
+        int | None,
+        typer.Option(min=1, rich_help_panel=_LOAD, help="Default: 100, or those of --duration."),
     ] = None,
     duration: Annotated[
         float | None,
@@ -117,7 +125,8 @@ def serve(
 
     In an open loop (--rate, --trace) requests begin when they arrive, whether others have ended or
     not, and latency counts from the arrival. In a closed loop each of --callers asks again when it
-    has its answer. Ctrl-C ends the load and reports what has ended. Exit code 1: a request failed.
+    has its answer. Ctrl-C ends the load, reports what has ended, and exits with
+    130. Exit code 1: a request failed.
     """
     for package in ("httpx", "numpy", *(["matplotlib"] if plot else [])):
         require(package, "bench")
@@ -132,9 +141,20 @@ def serve(
 
     targets = parse_targets(goodput or ())
     access = Access(api_key_file, tls_ca, tls_cert, tls_key, tls_server_name)
-    shape = load.Shape(callers, rate, burstiness, requests, duration, warm_up, most_in_flight)
-    mix = Mix(images, repeated, words, tokens, seed)
-    planned = load.plan(shape, mix, None if trace is None else (trace, speed))
+    if burstiness is not None and rate is None:
+        raise InvalidRequest("--burstiness is of the arrivals of --rate; set both")
+    shape = load.Shape(
+        callers,
+        rate,
+        1.0 if burstiness is None else burstiness,
+        trace,
+        speed,
+        requests,
+        duration,
+        warm_up,
+        most_in_flight,
+    )
+    mix = Mix(images, image_size, repeated, words, tokens, seed)
     is_grpc = door == "grpc"
     address = opt.gateway_address(server or DEFAULT_TARGET) if is_grpc else server or _DEFAULT_URL
     target = Target(
@@ -145,7 +165,8 @@ def serve(
         access.api_key(),
         access.tls(address),
     )
-    measurements = asyncio.run(load.run(target, shape, planned, image_size, seed))
+    outcome = asyncio.run(load.run(target, shape, mix, load.plan(shape, mix)))
+    measurements = outcome.measurements
     summary = summarize(measurements, targets)
     about = load.about(target, shape, mix)
     if output is not None:
@@ -155,7 +176,11 @@ def serve(
     if plot is not None:
         draw(measurements, load.title(target, shape), plot)
     if json:
-        typer.echo(json_format.dumps({**about, **asdict(summary)}))
+        shown = {**about, **asdict(summary), "interrupted": outcome.interrupted}
+        typer.echo(json_format.dumps(shown))
     else:
         print_report(summary, load.title(target, shape))
+    if outcome.interrupted is not None:
+        typer.echo(f"interrupted: {outcome.interrupted} requests in flight are left out", err=True)
+        raise typer.Exit(INTERRUPTED)
     raise typer.Exit(1 if summary.failures or not summary.requests else 0)

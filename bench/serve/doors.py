@@ -15,6 +15,7 @@ from glm4v.errors import ConfigurationError, Glm4vError, InvalidRequest
 
 GRPC = "grpc"
 NAMES = (GRPC, *FORMATS)
+_ERROR_EVENT = b"event: error"
 _REASON_BYTES = 300  # of an error's body
 
 
@@ -127,17 +128,22 @@ class _HttpDoor:
             raise RequestError("connection", f"{type(error).__name__}: {error}") from None
 
     async def _read(self, response: httpx.Response, on_frame: Callable[[Frame], None]) -> None:
+        is_error = is_whole = False
         async for line in _lines(response):
-            if line.startswith(b"event: error"):
-                raise RequestError("error in the stream", line.decode())
+            shown = line[:_REASON_BYTES].decode(errors="replace")
+            if is_error and line:
+                raise RequestError("error in the stream", shown)
+            is_error = is_error or line.startswith(_ERROR_EVENT)
             try:
                 value = payload(line, self._form.mark)
                 frame = None if value is None else self._form.frame(value)
             except (ValueError, KeyError, TypeError, AttributeError):
-                shown = line[:_REASON_BYTES].decode(errors="replace")
-                raise RequestError("not a frame of this format", shown) from None
+                raise RequestError("error in the stream", shown) from None
             if frame is not None:
                 on_frame(frame)
+                is_whole = is_whole or frame.is_end
+        if is_error or not is_whole:
+            raise RequestError("broken off", "the stream ended before the answer did")
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:

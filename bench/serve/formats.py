@@ -19,11 +19,13 @@ class Frame:
         tokens: That came with it. Without token ids a frame with text counts as 1, so that tokens
             which spell a character together are too few.
         prompt_tokens, output_tokens: Of the whole request, where the server tells.
+        is_end: Whether the answer is whole. A stream that ends without such a frame has failed.
     """
 
     tokens: int = 0
     prompt_tokens: int | None = None
     output_tokens: int | None = None
+    is_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,10 @@ def _openai_body(request: LoadRequest, image: bytes | None, model: str) -> Body:
 
 def _openai_frame(value: Any) -> Frame:
     usage = value.get("usage") or {}
-    text = any(choice["delta"].get("content") for choice in value["choices"])
-    return Frame(int(text), usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    choices = value["choices"]
+    text = any(choice["delta"].get("content") for choice in choices)
+    is_end = any(choice.get("finish_reason") for choice in choices)
+    return Frame(int(text), usage.get("prompt_tokens"), usage.get("completion_tokens"), is_end)
 
 
 def _mindie_body(request: LoadRequest, image: bytes | None, model: str) -> Body:
@@ -89,7 +93,10 @@ def _token_frame(value: Any) -> Frame:
     details = value.get("details") or {}
     prompt_tokens = details.get("input_length", details.get("prompt_tokens"))
     return Frame(
-        len(ids) if isinstance(ids, list) else 1, prompt_tokens, details.get("generated_tokens")
+        len(ids) if isinstance(ids, list) else 1,
+        prompt_tokens,
+        details.get("generated_tokens"),
+        is_end=value.get("generated_text") is not None,
     )
 
 
@@ -104,11 +111,34 @@ def _vllm_body(request: LoadRequest, image: bytes | None, model: str) -> Body:
 
 
 def _triton_body(request: LoadRequest, image: bytes | None, model: str) -> Body:
-    parameters = {"max_tokens": request.max_tokens, "temperature": 0, "ignore_eos": True}
+    asked = {f"return_{name}": True for name in (_REASON, _INPUT_TOKENS, _OUTPUT_TOKENS)}
+    parameters = {"max_tokens": request.max_tokens, "temperature": 0, "ignore_eos": True, **asked}
     shown = {} if image is None else {"image": b64encode(image).decode()}
     return {"text_input": request.text, **shown, "parameters": parameters}
 
 
+def _triton_frame(value: Any) -> Frame:
+    return Frame(
+        int(bool(value["text_output"])),
+        _number(value.get(_INPUT_TOKENS)),
+        _number(value.get(_OUTPUT_TOKENS)),
+        is_end=bool(value.get(_REASON)),
+    )
+
+
+def _number(value: Any) -> int | None:
+    """An element of a tensor, which Triton writes without a list if it is the only one."""
+    found: int | None = value[0] if isinstance(value, list) else value
+    return found
+
+
+def _vllm_frame(value: Any) -> Frame:
+    """The whole text so far, one token more. No line is marked as the last one."""
+    return Frame(int(bool(value["text"])), is_end=True)
+
+
+# Of Triton's vLLM backend.
+_REASON, _INPUT_TOKENS, _OUTPUT_TOKENS = "finish_reason", "num_input_tokens", "num_output_tokens"
 FORMATS = {
     "openai": Format("/v1/chat/completions", _openai_body, _openai_frame),
     "mindie": Format("/infer", _mindie_body, _token_frame),
@@ -116,10 +146,9 @@ FORMATS = {
     "triton": Format(
         "/v2/models/{model}/generate_stream",
         _triton_body,
-        lambda value: Frame(int(bool(value["text_output"]))),
+        _triton_frame,
     ),
-    # A line is the whole text so far, so it is one token more.
-    "vllm": Format("/generate", _vllm_body, lambda value: Frame(1), mark=b"{"),
+    "vllm": Format("/generate", _vllm_body, _vllm_frame, mark=b"{"),
 }
 
 

@@ -30,7 +30,7 @@ def write_results(
 def read_results(path: Path) -> tuple[dict[str, Any], list[Measurement]]:
     """What was measured, and its requests. Raises InvalidRequest for another or a torn file."""
     try:
-        head, *lines = path.read_text(encoding="utf-8").splitlines()
+        head, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
         about = json.loads(head)
         if about["kind"] != KIND:
             raise ValueError(about["kind"])

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from bench.serve.doors import Door, RequestError
 from bench.serve.images import ImageFiles
@@ -21,6 +21,7 @@ class Runner:
 
     Attributes:
         measurements: Of all requests that have ended so far.
+        in_flight: Requests that have been sent and have not ended.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Runner:
         self._timeout_s = timeout_s
         self._began = 0.0
         self.measurements: list[Measurement] = []
+        self.in_flight = 0
 
-    async def open_loop(self, requests: Sequence[LoadRequest]) -> None:
+    async def open_loop(self, requests: Iterable[LoadRequest]) -> None:
         """Send each request when it arrives, whether others have ended or not."""
         self._began = time.perf_counter()
         async with asyncio.TaskGroup() as group:
@@ -49,7 +51,7 @@ class Runner:
                 group.create_task(self._measure(request, request.at_s))
 
     async def closed_loop(
-        self, requests: Sequence[LoadRequest], callers: int, seconds: float | None = None
+        self, requests: Iterable[LoadRequest], callers: int, seconds: float | None = None
     ) -> None:
         """Let callers ask one request after the other, none after `seconds`."""
         self._began = time.perf_counter()
@@ -60,16 +62,19 @@ class Runner:
 
     async def _call(self, left: Iterator[LoadRequest], seconds: float | None) -> None:
         for request in left:
+            if request.image is not None:
+                await self._images.file(request.image)  # before the caller asks
             if seconds is not None and self._now() >= seconds:
                 return
             await self._measure(request, self._now())
 
     async def _measure(self, request: LoadRequest, planned_s: float) -> None:
         found = Measurement(request.number, request.image is not None, planned_s)
+        image = None if request.image is None else await self._images.file(request.image)
         found.released_s = self._now()
-        image = None if request.image is None else self._images.file(request.image)
         async with self._places:
             found.sent_s = self._now()
+            self.in_flight += 1
             try:
                 async with asyncio.timeout(self._timeout_s):
                     await self._door.send(request, image, FrameTimer(found, self._began))
@@ -80,6 +85,7 @@ class Runner:
         if not found.error and found.first_s is None:
             found.error, found.details = "no tokens", "the stream ended without a token"
         found.ended_s = self._now()
+        self.in_flight -= 1
         self.measurements.append(found)
         self._on_end(found)
 

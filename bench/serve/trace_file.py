@@ -24,7 +24,7 @@ def read_trace(path: Path, speed: float) -> list[LoadRequest]:
     Raises InvalidRequest, with the line, for what is not a trace.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{path} cannot be read: {error}") from None
     found = [_request(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line]

@@ -15,13 +15,14 @@ from typer.testing import CliRunner, Result
 from bench.command import command
 from bench.serve.doors import NAMES
 from bench.serve.result_file import read_results
+from glm4v.cli.reading import INTERRUPTED
 from tests.integration.system import System
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 TOKENS = 6
 ONE_TOKEN = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-    b'data:{"token":{"id":1}}\n\n'
+    b'data:{"token":{"id":1},"generated_text":"a"}\n\n'
 )
 SMALL = ["--words", "4", "--tokens", str(TOKENS), "--image-size", "64", "--timeout", "60"]
 
@@ -54,7 +55,7 @@ async def test_every_request_is_measured_through_every_door(
         assert 1 <= each.output_tokens <= TOKENS
         assert each.first_s is not None
         assert each.planned_s <= each.sent_s < each.first_s <= each.ended_s
-    if door in ("grpc", "openai"):  # these go on after an end, and tell how many tokens there were
+    if door in ("grpc", "openai", "triton"):  # these go on after an end, and tell all numbers
         assert {each.output_tokens for each in found} == {TOKENS}
         assert all(each.prompt_tokens for each in found)
 
@@ -119,17 +120,56 @@ async def test_an_open_loop_goes_on_while_the_server_is_silent(silent: str, tmp_
     assert sent[-1] - sent[0] < 0.9  # all before the first had an answer
 
 
-async def test_an_interrupt_reports_what_has_ended(tmp_path: Path) -> None:
+async def fixed_answer(answer: bytes) -> tuple[asyncio.Server, str, asyncio.Semaphore]:
+    """A server that gives every request these bytes, its URL, and how often it has."""
     answered = asyncio.Semaphore(0)
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def write(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
         await reader.readuntil(b"}")
-        writer.write(ONE_TOKEN)
+        writer.write(answer)
         writer.close()
         answered.release()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(write, "127.0.0.1", 0)
+    return server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", answered
+
+
+@pytest.mark.parametrize(
+    ("door", "answer", "error"),
+    [
+        ("openai", b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', "broken off"),
+        ("openai", b'data: {"error":{"message":"lost"}}\n\n', "error in the stream"),
+        ("tgi", b'data:{"token":{"id":1}}\n\n', "broken off"),
+        (
+            "tgi",
+            b'data:{"token":{"id":1}}\n\nevent: error\ndata:{"error":"lost"}\n\n',
+            "error in the stream",
+        ),
+        ("mindie", b'data:{"token":{"id":[1]}}\n\nError: lost\n', "broken off"),
+        ("triton", b'data: {"text_output":"a"}\n\n', "broken off"),
+        ("vllm", b'{"text":["a"]}\n{"error":"lost","code":500}\n', "error in the stream"),
+        ("vllm", b"", "broken off"),
+    ],
+)
+async def test_an_answer_that_is_not_whole_is_a_failure(
+    door: str, answer: bytes, error: str, tmp_path: Path
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    server, url, _ = await fixed_answer(head + answer)
+    file = tmp_path / "results.jsonl"
+    arguments = ["--server", url, "--door", door, "--model", "m", "--requests", "1"]
+    more = ["--warm-up", "0", "--output", str(file)]
+    result = await asyncio.to_thread(invoke, *arguments, *more)
+    server.close()
+    assert result.exit_code == 1, result.output
+    _, [found] = read_results(file)
+    assert found.error == error
+    assert ("lost" in found.details) == (error == "error in the stream")
+
+
+async def test_an_interrupt_reports_what_has_ended(tmp_path: Path) -> None:
+    server, url, answered = await fixed_answer(ONE_TOKEN)
     file = tmp_path / "results.jsonl"
     arguments = ["--server", url, "--door", "tgi", "--requests", "100000", "--output", str(file)]
     process = await asyncio.create_subprocess_exec(
@@ -143,7 +183,9 @@ async def test_an_interrupt_reports_what_has_ended(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         output, errors = await process.communicate()
     server.close()
-    assert process.returncode == 0, errors.decode()
+    assert process.returncode == INTERRUPTED, errors.decode()
     _, found = read_results(file)
-    assert json.loads(output)["requests"] == len(found) >= 15  # without the warm-up
+    figures = json.loads(output)
+    assert figures["requests"] == len(found) >= 15  # without the warm-up
+    assert 0 <= figures["interrupted"] <= 1
     assert {(each.error, each.output_tokens) for each in found} == {("", 1)}

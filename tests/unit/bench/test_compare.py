@@ -40,9 +40,9 @@ def test_the_interval_of_a_ratio_by_hand() -> None:
         ([20, 21, 22, 21, 20], [10, 11, 12, 11, 10], "faster", "slower"),
         ([10, 12, 11, 13, 9], [11, 10, 12, 9, 13], "no difference shown", "no difference shown"),
         ([10, 10, 10, 10, 10], [10, 10, 10, 10, 10], "no difference shown", "no difference shown"),
-        ([10, 10, 10, 10], [20, 20, 20, 20, 20], "too few values", "too few values"),
-        ([10], [20], "too few values", "too few values"),
-        ([0, 0, 0, 0, 0], [1, 1, 1, 1, 1], "too few values", "too few values"),
+        ([10, 10, 10, 10], [20, 20, 20, 20, 20], "too few rounds", "too few rounds"),
+        ([10], [20], "too few rounds", "too few rounds"),
+        ([0, 0, 0, 0, 0], [1, 1, 1, 1, 1], "too few rounds", "too few rounds"),
     ],
 )
 def test_verdicts(a: list[float], b: list[float], latency: str, rate: str) -> None:
@@ -54,8 +54,10 @@ def test_verdicts(a: list[float], b: list[float], latency: str, rate: str) -> No
 
 def test_requests_of_few_rounds_are_values_and_those_of_many_are_not() -> None:
     one: list[Round] = [{LATENCY: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}]
-    [found] = compare(one, one)
+    twice: list[Round] = [{LATENCY: [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]}]
+    [found] = compare(one, twice)
     assert (found.counts, found.of_rounds) == ((6, 6), False)
+    assert (found.ratio, found.verdict) == (2.0, "too few rounds")
     [found] = compare(one * 5, one * 6)
     assert (found.counts, found.of_rounds) == ((5, 6), True)
 
@@ -86,6 +88,8 @@ def test_result_files_of_serve_are_rounds(tmp_path: Path) -> None:
     assert first == {
         Metric("requests/s", is_rate=True): [0.5],
         Metric("output tokens/s", is_rate=True): [2.0],
+        Metric("p99 time to first token, ms"): [500.0],
+        Metric("p99 inter-token latency, ms"): [1500.0],
         Metric("time to first token, s"): [0.5],
         Metric("time per output token, s"): [0.5],
         Metric("end-to-end latency, s"): [2.0],
@@ -105,7 +109,9 @@ def test_the_guides_file_is_read_with_its_blanks(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "batch,total_ms\n1,much\n", "\0"])
+@pytest.mark.parametrize(
+    "content", ["", "a,b\n1,2\n", "batch,total_ms\n1,much\n", "batch,total_ms\n1,nan\n", "\0"]
+)
 def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text(content)

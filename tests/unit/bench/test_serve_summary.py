@@ -117,13 +117,28 @@ def test_reports_are_made_of_failures_alone(
         ("openai", b'data: {"choices":[{"delta":{"content":"a"}}]}', Frame(1)),
         (
             "openai",
+            b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}',
+            Frame(0, is_end=True),
+        ),
+        (
+            "openai",
             b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}',
             Frame(0, 3, 4),
         ),
         ("mindie", b'data:{"token":{"id":[1,2],"text":"ab"}}', Frame(2)),
-        ("tgi", b'data:{"token":{"id":1},"details":{"generated_tokens":9}}', Frame(1, None, 9)),
+        (
+            "tgi",
+            b'data:{"token":{"id":1},"generated_text":"","details":{"generated_tokens":9}}',
+            Frame(1, None, 9, is_end=True),
+        ),
         ("triton", b'data: {"text_output":""}', Frame(0)),
-        ("vllm", b'{"text":["Hello a"]}', Frame(1)),
+        (
+            "triton",
+            b'data: {"text_output":"a","finish_reason":"length","num_input_tokens":3,'
+            b'"num_output_tokens":[4]}',
+            Frame(1, 3, 4, is_end=True),
+        ),
+        ("vllm", b'{"text":["Hello a"]}', Frame(1, is_end=True)),
     ],
 )
 def test_frames_of_each_format(door: str, line: bytes, expected: Frame) -> None:
