@@ -1,5 +1,6 @@
 """The page in a real browser: ask, go on asking, an error, a gateway that is killed."""
 
+import asyncio
 import base64
 import json
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, Response, async_playwright, expect
+from playwright.async_api import Page, Response, Route, async_playwright, expect
 
 from glm4v.local.preflight import free_port
 from glm4v.v1 import inference_pb2 as api
@@ -132,6 +133,26 @@ async def test_the_workers_are_shown(page: Page) -> None:
     rows = page.locator("#workers tbody tr")
     await expect(rows).to_have_count(2)
     await expect(rows.first).to_contain_text("serving")
+
+
+async def test_options_that_were_opened_stay_open_when_the_model_is_known(page: Page) -> None:
+    browser = page.context.browser
+    assert browser is not None
+    other = await browser.new_page()
+    may_answer = asyncio.Event()
+
+    async def answer_late(route: Route) -> None:
+        await may_answer.wait()
+        await route.continue_()
+
+    await other.route("**/v1/models", answer_late)
+    await other.goto(page.url)
+    await other.get_by_text("Options").click()
+    await expect(other.get_by_label("Longest answer")).to_be_visible()
+    may_answer.set()
+    await expect(other.locator("#model")).to_have_text("micro-glm4v")
+    await expect(other.get_by_label("Longest answer")).to_be_visible()
+    await other.close()
 
 
 async def test_an_error_is_shown_and_the_page_goes_on(page: Page) -> None:

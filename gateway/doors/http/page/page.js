@@ -190,14 +190,19 @@ onImageChange(() => {
 
 onRefusal(showError);
 
+let asksForKey = false;
+
+// Shows the field of the key while one is needed; who opened the options otherwise closes them.
 async function showModel() {
+  let needsKey = false;
   try {
     byId("model").textContent = (await get("/v1/models")).data[0].id;
-    byId("options").open = false;
   } catch (error) {
     byId("model").textContent = "";
-    byId("options").open = error.message === "status 401";
+    needsKey = error.message === "status 401";
   }
+  if (needsKey !== asksForKey) byId("options").open = needsKey;
+  asksForKey = needsKey;
 }
 
 setImage(null);
