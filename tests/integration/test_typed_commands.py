@@ -153,7 +153,9 @@ def for_this_machine(script: str, server: str) -> str:
     """The same commands with the demo model and this server."""
     for long, short in SMALLER.items():
         script = script.replace(long, short)
-    script = re.sub(r"glm4v ask (?!.*--server)", f"glm4v ask --server {server} ", script)
+    script = re.sub(
+        r"glm4v (ask|bench serve) (?!.*--server)", rf"glm4v \1 --server {server} ", script
+    )
     return without_up(script).replace(SERVER, server)
 
 
