@@ -19,6 +19,7 @@ TOLERANCES = {
     "float32": Tolerance(mean=1e-4, largest=1e-3),
     "float16": Tolerance(mean=0.01, largest=0.25),
     "bfloat16": Tolerance(mean=0.08, largest=2.0),  # 3 bits fewer
+    "int8": Tolerance(mean=0.08, largest=2.0),  # of weights; arithmetic stays what it is
 }
 
 

@@ -61,6 +61,7 @@ def test_the_reference_is_what_the_demo_model_says(reference: Recording) -> None
         ("cpu,tensor_parallel=2", None),
         ("cpu,dtype=bfloat16", None),
         ("cpu,dtype=float16", FEW),
+        pytest.param("cpu,weight_dtype=int8", FEW, marks=pytest.mark.needs_compiler),
     ],
 )
 def test_rounding_passes(reference: Recording, backend: str, count: int | None) -> None:
