@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.offline import Figures
-from glm4v.errors import InvalidRequest
+from bench.png import save_png
 
 _WIDTH = 120
 
@@ -53,9 +53,4 @@ def draw(figures: Sequence[Figures], title: str, path: Path) -> None:
     steps.set(xlabel="questions at once", ylabel="decode step, ms", ylim=(0, None))
     steps.legend()
     drawing.suptitle(title)
-    try:
-        drawing.savefig(path, dpi=120, format="png")
-    except OSError as error:
-        raise InvalidRequest(
-            f"{path} cannot be written ({error.strerror}); choose another"
-        ) from None
+    save_png(drawing, path)

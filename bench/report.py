@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from bench.engine import Figures
-from glm4v.errors import InvalidRequest
+from bench.png import save_png
 
 _PARTS = ("plan", "device", "sample", "publish")
 
@@ -65,9 +65,4 @@ def plot(figures: Sequence[Figures], title: str, path: Path) -> None:
     parts.tick_params(axis="x", rotation=60, labelsize=7)
     parts.legend()
     drawing.suptitle(title)
-    try:
-        drawing.savefig(path, dpi=120, format="png")
-    except OSError as error:
-        raise InvalidRequest(
-            f"{path} cannot be written ({error.strerror}); choose another"
-        ) from None
+    save_png(drawing, path)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.png import save_png
 from bench.serve.measurement import Measurement
 from bench.serve.summary import Spread, Summary
 from glm4v.errors import InvalidRequest
@@ -109,7 +110,4 @@ def draw(measurements: Sequence[Measurement], title: str, path: Path) -> None:
     course.set(xlabel="arrival, s", ylabel="time to first token, s", ylim=(0, None))
     course.legend()
     drawing.suptitle(title)
-    try:
-        drawing.savefig(path, dpi=120, format="png")
-    except OSError as error:
-        raise InvalidRequest(f"{path} cannot be written ({error.strerror})") from None
+    save_png(drawing, path)
