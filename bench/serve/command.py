@@ -169,17 +169,18 @@ def serve(
     measurements = outcome.measurements
     summary = summarize(measurements, targets)
     about = load.about(target, shape, mix)
+    if json:
+        shown = {**about, **asdict(summary), "interrupted": outcome.interrupted}
+        typer.echo(json_format.dumps(shown))
+    else:
+        print_report(summary, load.title(target, shape))
+    # Files last: one that cannot be written must not take the figures with it.
     if output is not None:
         write_results(output, about, measurements)
     if csv is not None:
         append_row(csv, summary, about)
     if plot is not None:
         draw(measurements, load.title(target, shape), plot)
-    if json:
-        shown = {**about, **asdict(summary), "interrupted": outcome.interrupted}
-        typer.echo(json_format.dumps(shown))
-    else:
-        print_report(summary, load.title(target, shape))
     if outcome.interrupted is not None:
         typer.echo(f"interrupted: {outcome.interrupted} requests in flight are left out", err=True)
         raise typer.Exit(INTERRUPTED)

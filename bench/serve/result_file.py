@@ -19,9 +19,10 @@ KIND = "glm4v bench serve"
 def write_results(
     path: Path, about: Mapping[str, Any], measurements: Sequence[Measurement]
 ) -> None:
-    """Write the file. Raises InvalidRequest if that fails."""
+    """Write the file, and its folder. Raises InvalidRequest if that fails."""
     lines = [{"kind": KIND, **about}, *(asdict(each) for each in measurements)]
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from None

@@ -75,6 +75,17 @@ async def test_an_open_loop_reports_figures_and_targets(system: System, tmp_path
         assert [row["requests"] for row in csv.DictReader(rows)] == ["10", "10"]
 
 
+async def test_figures_are_shown_though_a_file_cannot_be_written(
+    system: System, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    result = await serve(
+        system, "grpc", "--requests", "2", "--json", "--output", str(tmp_path / "file" / "1.jsonl")
+    )
+    assert result.exit_code != 0
+    assert json.loads(result.stdout)["requests"] == 2
+
+
 async def test_failures_are_counted_by_code_and_end_the_command_with_1(
     system: System, tmp_path: Path
 ) -> None:

@@ -77,7 +77,7 @@ def test_another_target_is_refused(text: str) -> None:
 
 
 def test_results_are_read_as_they_were_written_and_a_torn_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
+    path = tmp_path / "before" / "1.jsonl"
     write_results(path, {"door": "grpc"}, FOUND)
     about, found = read_results(path)
     assert about["door"] == "grpc"
