@@ -29,8 +29,8 @@ class Comparison:
         ratio: b / a; None where a is 0.
         low, high: Of the ratio, with a confidence of 95 %; None without an interval.
         verdict: "faster", "slower", "no difference shown" or "too few rounds", of B. Requests of
-            one round share what the machine did meanwhile: by their interval equal systems differ
-            in two cases of five.
+            one round share what the machine did meanwhile: by their interval equal systems often
+            differ.
     """
 
     metric: str

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bench.command import command
 from bench.compare.rounds import Metric, Round, read_side
-from bench.compare.verdict import compare, interval
+from bench.compare.verdict import LEAST_VALUES, compare, interval
 from bench.performance_csv import MINDIE_HEADER
 from bench.serve.measurement import Measurement
 from bench.serve.result_file import write_results
@@ -74,6 +74,27 @@ def test_an_interval_covers_the_true_ratio() -> None:
         assert high is not None
         covered += low <= 1.3 <= high
     assert 0.91 <= covered / 200 <= 0.995
+
+
+def test_requests_of_one_round_would_call_equal_systems_different() -> None:
+    """Rounds differ by 5 %, requests by 20 %: why a verdict takes rounds."""
+    generator = np.random.default_rng(2)
+
+    def measured() -> list[float]:
+        return list(generator.lognormal(generator.normal(0.0, 0.05), 0.2, 100))
+
+    def medians() -> list[float]:
+        return [float(np.median(measured())) for _ in range(LEAST_VALUES)]
+
+    wrong = [0, 0]
+    for _ in range(60):
+        for number, draw in enumerate((measured, medians)):
+            _, low, high = interval(draw(), draw())
+            assert low is not None
+            assert high is not None
+            wrong[number] += not low <= 1 <= high
+    assert wrong[0] / 60 > 0.2
+    assert wrong[1] / 60 < 0.12
 
 
 def test_result_files_of_serve_are_rounds(tmp_path: Path) -> None:
