@@ -7,6 +7,7 @@ import anyio
 
 from glm4v.broker.lm_queue import LmQueue
 from glm4v.broker.retry import retry_until_available
+from glm4v.process.watchdog import Watchdog
 from lm_worker.claimer import Claimer, evict
 from lm_worker.engine.engine import Engine
 from lm_worker.publisher import Publisher
@@ -60,14 +61,13 @@ class Worker:
 
     async def _renew_forever(self) -> None:
         """Renew leases while the engine makes progress; a stalled one loses its requests."""
-        engine, progress = self._engine, -1
+        engine, watchdog = self._engine, Watchdog(self._lease_s)
         while True:
-            is_stalled = engine.progress == progress and not engine.is_idle
+            is_stalled = watchdog.is_stalled(engine.progress, is_busy=not engine.is_idle)
             self._claimer.is_paused = is_stalled
             if is_stalled:
-                log.warning("engine stalled since the last renewal; not renewing leases")
+                log.warning("engine stalled for %g s; not renewing leases", self._lease_s)
             else:
-                progress = -1 if engine.is_idle else engine.progress
                 for lost in await self._publisher.renew():
                     await evict(engine, lost)
             await asyncio.sleep(self._lease_s / 4)

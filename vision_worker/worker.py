@@ -9,6 +9,7 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.retry import retry_until_available
 from glm4v.broker.vision_queue import ImageLease, VisionQueue
 from glm4v.errors import CheckpointError, DeviceFailed, Glm4vError, RequestFailed, UnknownReference
+from glm4v.process.watchdog import Watchdog
 from vision_worker.encoder import Encoder
 
 log = logging.getLogger(__name__)
@@ -149,14 +150,13 @@ class Worker:
 
     async def _renew_forever(self) -> None:
         """Renew leases while the encoder makes progress; one that hangs loses its images."""
-        progress = -1
+        watchdog = Watchdog(self._lease_s)
         while True:
-            if self._encoder.progress != progress:
-                progress = self._encoder.progress
+            if watchdog.is_stalled(self._encoder.progress, is_busy=bool(self._leases)):
+                log.warning("encoder stalled for %g s; not renewing leases", self._lease_s)
+            else:
                 for lease in list(self._leases.values()):
                     await self._renew(lease)
-            elif self._leases:
-                log.warning("encoder stalled since the last renewal; not renewing leases")
             await asyncio.sleep(self._lease_s / 4)
 
     async def _renew(self, lease: ImageLease) -> None:
