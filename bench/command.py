@@ -16,6 +16,7 @@ from bench.journals import journals
 from bench.offline_command import offline
 from bench.peers_command import peers
 from bench.serve.command import serve
+from bench.whole_model.command import whole_model
 from glm4v.errors import InvalidRequest
 from glm4v.host.temporary_folder import TemporaryFolder
 from glm4v.process.extras import require
@@ -30,6 +31,7 @@ command.command()(doors)
 command.command()(offline)
 command.command()(serve)
 command.command()(compare)
+command.command()(whole_model)
 
 
 @command.callback()

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,12 @@ from glm4v.errors import InvalidRequest
 
 TINY_SEED = 20240606
 
-# A checkpoint is cut where a file would grow beyond this part of the whole.
+Values = np.ndarray[tuple[int], np.dtype[np.float32]]
+Draw = Callable[[int, int], Values]
+
+# A checkpoint is cut where a file would grow beyond this part of the whole, or this size.
 _FILE_PARTS = 3
+_FILE_BYTES = 2 * 10**9
 
 # Names end with -> factor of the random values; the first that fits is taken.
 _FACTORS = (
@@ -57,10 +61,22 @@ def write_tiny(out: Path, *, seed: int = TINY_SEED) -> None:
     write_checkpoint(config, seed, None, out)
 
 
-def write_checkpoint(config: dict[str, Any], seed: int, tokenizer: bytes | None, out: Path) -> None:
+def draw_normal(seed: int, count: int) -> Values:
+    """Normally distributed values, the same for a seed everywhere."""
+    return np.random.RandomState(seed).standard_normal(count).astype(np.float32)
+
+
+def write_checkpoint(
+    config: dict[str, Any],
+    seed: int,
+    tokenizer: bytes | None,
+    out: Path,
+    draw: Draw = draw_normal,
+) -> None:
     """Write a checkpoint of the configuration `config` (the content of a config.json) to `out`.
 
     `tokenizer` is the content of tokenizer.model; None for one whose words are the 256 bytes.
+    `draw` gives the values of a tensor, from a seed of its own and their number.
     Raises CheckpointError for a configuration that cannot be served, InvalidRequest when `out`
     holds a checkpoint already or cannot be written.
     """
@@ -72,7 +88,7 @@ def write_checkpoint(config: dict[str, Any], seed: int, tokenizer: bytes | None,
         spec = read_spec(out)
         (out / "tokenizer.model").write_bytes(tokenizer or _byte_vocabulary())
         write_tokenizer_config(spec, out)
-        _write_weights(spec, seed, out)
+        _write_weights(spec, seed, out, draw)
     except OSError as error:
         raise InvalidRequest(
             f"{out} cannot be written ({error.strerror}); choose another folder"
@@ -129,7 +145,7 @@ def _byte_vocabulary() -> bytes:
     return b"".join(base64.b64encode(bytes([i])) + b" %d\n" % i for i in range(256))
 
 
-def _write_weights(spec: ModelSpec, seed: int, out: Path) -> None:
+def _write_weights(spec: ModelSpec, seed: int, out: Path, draw: Draw) -> None:
     """The weight files one after the other, then their index."""
     files = list(_files(spec))
     weight_map: dict[str, str] = {}
@@ -138,7 +154,7 @@ def _write_weights(spec: ModelSpec, seed: int, out: Path) -> None:
         tensors = {
             tensor: _rotary_buffer(spec)
             if tensor == OPTIONAL_TENSOR
-            else _values(tensor, shape, seed)
+            else _values(tensor, shape, seed, draw)
             for tensor, shape in shapes.items()
         }
         save_file(tensors, out / name, metadata={"format": "pt"})
@@ -153,7 +169,7 @@ def _write_weights(spec: ModelSpec, seed: int, out: Path) -> None:
 def _files(spec: ModelSpec) -> Iterator[dict[str, tuple[int, ...]]]:
     """The tensors of each weight file with their shapes."""
     shapes = dict(expected_tensors(spec))
-    most = sum(map(_stored_bytes, shapes.values())) // _FILE_PARTS
+    most = min(sum(map(_stored_bytes, shapes.values())) // _FILE_PARTS, _FILE_BYTES)
     file: dict[str, tuple[int, ...]] = {}
     size = 0
     for name, shape in shapes.items():
@@ -169,10 +185,10 @@ def _stored_bytes(shape: tuple[int, ...]) -> int:
     return math.prod(shape) * torch.bfloat16.itemsize
 
 
-def _values(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+def _values(name: str, shape: tuple[int, ...], seed: int, draw: Draw) -> torch.Tensor:
     """Normally distributed values, by a generator of the tensor's own."""
     state = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "little")
-    drawn = np.random.RandomState(state).standard_normal(math.prod(shape)).astype(np.float32)
+    drawn = draw(state, math.prod(shape))
     drawn *= np.float32(_factor(name, shape))
     if name.endswith(("layernorm.weight", "norm1.weight")):
         drawn += np.float32(1)
