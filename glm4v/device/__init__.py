@@ -68,9 +68,9 @@ def open_device(options: DeviceOptions) -> Device:
 
 def best_device() -> str:
     """What "auto" chooses: a GPU if there is one, else an NPU, else the CPU."""
-    from glm4v.device.cuda.device import is_available
+    from glm4v.device.cuda.presence import has_gpu
     from glm4v.device.npu.package import has_npu
 
-    if is_available():
+    if has_gpu():
         return "cuda"
     return "npu" if has_npu() else "cpu"

@@ -12,15 +12,11 @@ from glm4v.device.collectives import ProcessGroup
 from glm4v.device.cuda.attention import CudaAttention
 from glm4v.device.cuda.captured_decoder import CapturedDecoder
 from glm4v.device.cuda.graph import CudaGraphs, RepeatedCalls
+from glm4v.device.cuda.presence import has_gpu
 from glm4v.device.options import DeviceOptions, parse_dtype, parse_weight_dtype
 from glm4v.errors import ConfigurationError, DeviceFailed
 
 _ALSO_MEMORY = ("CUBLAS_STATUS_ALLOC_FAILED", "NCCL Error 1: unhandled cuda error: out of memory")
-
-
-def is_available() -> bool:
-    """Whether PyTorch was built for GPUs and the driver has one."""
-    return torch.cuda.is_available()
 
 
 class CudaDevice(Device):
@@ -132,7 +128,7 @@ def _compute_exactly() -> None:
 
 def _visible_index(options: DeviceOptions) -> int:
     """The GPU of this rank; raises ConfigurationError when there are too few."""
-    if not is_available():
+    if not has_gpu():
         reason = "has no GPU" if torch.version.cuda else "is built without CUDA"
         raise ConfigurationError(
             f"PyTorch {torch.__version__} {reason}; `glm4v doctor` says what is missing"
