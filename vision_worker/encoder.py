@@ -130,9 +130,16 @@ class Encoder:
 
     def _load(self) -> None:
         loading = Loading(self._checkpoint.stored_bytes(vision=True))
-        weights = Weights(self._checkpoint, self._device.dtype, self._device.torch_device, loading)
+        device = self._device
+        weights = Weights(
+            self._checkpoint,
+            device.dtype,
+            device.torch_device,
+            loading,
+            packs_files=device.packs_files,
+        )
         with torch.inference_mode():
-            self._model = VisionModel(self._checkpoint.spec, weights, self._device)
+            self._model = VisionModel(self._checkpoint.spec, weights, device)
 
     def _encode(self, pixels: Pixels, cancelled: threading.Event) -> TensorBytes:
         assert self._model is not None, "start() was not called"

@@ -114,8 +114,8 @@ class Adapter:
         name = _ROOT + "linear_proj."
         self._project = _linear(weights, name + "linear_proj", device, bias=False)
         self._norm = LayerNorm(weights, name + "norm1", _ADAPTER_NORM_EPS)
-        gate_up = (weights.read(f"{name}{part}.weight") for part in ("gate_proj", "dense_h_to_4h"))
-        self._gate_up = device.linear(torch.cat(tuple(gate_up)), epilogue="silu_gate")
+        gate_up = weights.read_stacked(name + "gate_proj.weight", name + "dense_h_to_4h.weight")
+        self._gate_up = device.linear(gate_up, epilogue="silu_gate")
         self._down = _linear(weights, name + "dense_4h_to_h", device, bias=False)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -158,7 +158,7 @@ def _linear(
     weights: Weights, name: str, device: Device, *, bias: bool = True, epilogue: Epilogue = "none"
 ) -> Linear:
     return device.linear(
-        weights.read(name + ".weight"),
+        weights.read_matrix(name + ".weight"),
         weights.read(name + ".bias") if bias else None,
         epilogue=epilogue,
     )

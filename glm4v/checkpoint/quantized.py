@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
+from glm4v.checkpoint.file_matrix import FileMatrix
+
 GROUP = 64  # columns
 _MOST = 127
 _LEAST_SCALE = torch.finfo(torch.float32).tiny
@@ -67,12 +69,13 @@ class QuantizedWeight:
         return weight
 
 
-# A matrix that a layer multiplies with.
-Matrix = torch.Tensor | QuantizedWeight
+# A matrix that a layer multiplies with. Only a device that packs files is given stored ones.
+Matrix = torch.Tensor | QuantizedWeight | FileMatrix
 
 
 def as_tensor(matrix: Matrix, dtype: torch.dtype) -> torch.Tensor:
     """The matrix for a device that has no product with 8-bit weights."""
+    assert not isinstance(matrix, FileMatrix), "this device does not pack files"
     return matrix.dequantize(dtype) if isinstance(matrix, QuantizedWeight) else matrix
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.checkpoint import DTYPE_BYTES, Checkpoint
+from glm4v.checkpoint.file_matrix import FileMatrix, FileRows, OpenFile
 from glm4v.checkpoint.loading import Loading
 from glm4v.checkpoint.quantized import GROUP, Matrix, Quantizer
 from glm4v.errors import CheckpointError, Overloaded
@@ -19,7 +20,8 @@ _PIECE_BYTES = 2**23  # of a matrix that is read to be quantized
 class Weights:
     """Tensors of one checkpoint in one dtype on one device; `loading` hears of what is read.
 
-    With `quantizes`, matrices are quantized to 8 bits while they are read.
+    With `quantizes`, matrices are quantized to 8 bits while they are read. With `packs_files` they
+    are left in their files, for a device that packs them from there (`Device.packs_files`).
     """
 
     def __init__(
@@ -30,13 +32,16 @@ class Weights:
         loading: Loading | None = None,
         *,
         quantizes: bool = False,
+        packs_files: bool = False,
     ) -> None:
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._device = device
         self._loading = loading
         self._quantizes = quantizes
+        self._packs_files = packs_files
         self._files: dict[Path, Any] = {}
+        self._opened: dict[Path, OpenFile] = {}
 
     def read(
         self,
@@ -60,6 +65,18 @@ class Weights:
         # Converted on the host: a device may lack the dtype of the file.
         return tensor.to(self._dtype).to(self._device).contiguous()
 
+    def read_table(self, name: str, *, rows: Sequence[tuple[int, int]]) -> Matrix:
+        """A matrix that is looked up, as `read` does, or in its file; never in 8 bits."""
+        if self._packs_files:
+            return self._in_files([name], rows, None, group=0)
+        return self.read(name, rows=rows)
+
+    def read_stacked(self, *names: str) -> Matrix:
+        """Matrices that layers multiply with as one, one above the other; never in 8 bits."""
+        if self._packs_files:
+            return self._in_files(names, None, None, group=0)
+        return torch.cat([self.read(name) for name in names])
+
     def read_matrix(
         self,
         name: str,
@@ -72,13 +89,14 @@ class Weights:
         A file's rows are quantized piece by piece: there is no second copy of the matrix. Raises
         CheckpointError also for NaN and infinite values, which 8 bits cannot hold.
         """
+        if self._packs_files:
+            return self._in_files([name], rows, columns, group=GROUP if self._quantizes else 0)
         if not self._quantizes:
             return self.read(name, rows=rows, columns=columns)
         place = self._checkpoint.tensors[name]
         ranges = rows or [(0, place.shape[0])]
         start, end = columns or (0, place.shape[1])
-        # Whole groups, so that a rank's part has the scales of the whole matrix.
-        first, last = start // GROUP * GROUP, min(-(-end // GROUP) * GROUP, place.shape[1])
+        first, last = _whole_groups((start, end), GROUP, place.shape[1])
         quantizer = Quantizer(sum(b - a for a, b in ranges), last - first)
         at_once = max(1, _PIECE_BYTES // (2 * (last - first)))
         try:
@@ -91,6 +109,51 @@ class Weights:
                 "damaged"
             ) from None
         return quantizer.weight().columns(start - first, end - first)
+
+    def _in_files(
+        self,
+        names: Sequence[str],
+        rows: Sequence[tuple[int, int]] | None,
+        columns: tuple[int, int] | None,
+        *,
+        group: int,
+    ) -> FileMatrix:
+        """Tensors of equal width and dtype, one above the other; raises CheckpointError."""
+        places = [self._checkpoint.tensors[name] for name in names]
+        (dtype,) = {place.dtype for place in places}
+        (width,) = {place.shape[1] for place in places}
+        start, end = columns or (0, width)
+        first, last = _whole_groups((start, end), group or 1, width)
+        bytes_per_value = DTYPE_BYTES[dtype]
+        stride = width * bytes_per_value
+        stored = tuple(
+            FileRows(
+                self._open(place.file, name),
+                place.start + row * stride + first * bytes_per_value,
+                stride,
+                stop - row,
+            )
+            for name, place in zip(names, places, strict=True)
+            for row, stop in rows or [(0, place.shape[0])]
+        )
+        return FileMatrix(
+            name=" and ".join(names),
+            dtype=dtype,
+            rows=stored,
+            read_columns=last - first,
+            skipped=start - first,
+            columns=end - start,
+            group=group,
+            loading=self._loading,
+        )
+
+    def _open(self, file: Path, name: str) -> OpenFile:
+        if file not in self._opened:
+            try:
+                self._opened[file] = OpenFile(file)
+            except OSError as error:
+                raise CheckpointError(f"{file}: {name} cannot be read: {error}") from error
+        return self._opened[file]
 
     def _part(
         self, name: str, start: int, end: int, columns: tuple[int, int] | None
@@ -116,3 +179,9 @@ class Weights:
         if file not in self._files:
             self._files[file] = safe_open(str(file), framework="pt", device="cpu")
         return self._files[file]
+
+
+def _whole_groups(columns: tuple[int, int], group: int, width: int) -> tuple[int, int]:
+    """The columns of all groups that `columns` are in: a rank's part has the matrix's scales."""
+    start, end = columns
+    return start // group * group, min(-(-end // group) * group, width)

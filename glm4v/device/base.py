@@ -105,6 +105,7 @@ class Device(ABC):
     description: str  # for people: stored and computed in which dtypes, by which kernels
     weight_bytes: int  # per stored weight that is not a matrix of the language model
     quantizes: bool = False  # stores those matrices in 8 bits
+    packs_files: bool = False  # takes matrices that are still in their files
     block_size: int = 16  # tokens per block of the KV cache, unless the settings say otherwise
 
     def details(self) -> dict[str, str]:
@@ -183,9 +184,9 @@ class Device(ABC):
         """`decoder`, which runs layers one by one in torch, sped up where the device can."""
         return decoder
 
-    def embedding_table(self, weight: torch.Tensor) -> torch.Tensor:
+    def embedding_table(self, weight: Matrix) -> torch.Tensor:
         """The embedding table in the dtype it is stored in; takes ownership of `weight`."""
-        return weight
+        return as_tensor(weight, self.dtype)
 
     def upload(self, inputs: StepInputs) -> DeviceInputs:
         """Move a step's integers to the device, in one transfer.

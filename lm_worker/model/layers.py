@@ -79,7 +79,7 @@ class VocabParallelEmbedding:
         collective: Collective,
     ) -> None:
         self._start, self._end = span
-        self._table = device.embedding_table(weights.read(name, rows=[span]))
+        self._table = device.embedding_table(weights.read_table(name, rows=[span]))
         self._dtype = device.dtype
         self._collective = collective
 

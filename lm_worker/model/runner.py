@@ -76,7 +76,12 @@ class Runner:
         spec = checkpoint.spec
         loading = Loading(checkpoint.stored_bytes(vision=False) // shard.size)
         weights = Weights(
-            checkpoint, device.dtype, device.torch_device, loading, quantizes=device.quantizes
+            checkpoint,
+            device.dtype,
+            device.torch_device,
+            loading,
+            quantizes=device.quantizes,
+            packs_files=device.packs_files,
         )
         with torch.inference_mode():
             model = LanguageModel(spec, weights, device, collective, shard)

@@ -128,7 +128,13 @@ def load_model(
     collective: Collective | None = None,
 ) -> RecordingModel:
     """One rank's model."""
-    weights = Weights(checkpoint, device.dtype, device.torch_device, quantizes=device.quantizes)
+    weights = Weights(
+        checkpoint,
+        device.dtype,
+        device.torch_device,
+        quantizes=device.quantizes,
+        packs_files=device.packs_files,
+    )
     return RecordingModel(checkpoint.spec, weights, device, collective or SingleRank(), shard)
 
 

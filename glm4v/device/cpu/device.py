@@ -22,6 +22,7 @@ from glm4v.device.cpu.kernels import (
     attend_all,
     kv_bytes_per_head,
     open_kernels,
+    read_table,
 )
 from glm4v.device.cpu.kernels.variants import fitting, prebuilt
 from glm4v.device.cpu.threads import use_threads
@@ -62,6 +63,7 @@ class CpuDevice(Device):
         self._bits = 16 if half_weights else 32
         self.weight_bytes = 2 if half_weights else dtype.itemsize
         self.quantizes = quantizes
+        self.packs_files = self._kernels is not None
         self.description = self._describe()
         if self._kernels is not None:
             self._kernels.set_num_threads(torch.get_num_threads())
@@ -126,9 +128,11 @@ class CpuDevice(Device):
             return super().linear(weight, bias, epilogue=epilogue)
         return KernelLinear(self._kernels, weight, bias, bits=self._bits, epilogue=epilogue)
 
-    def embedding_table(self, weight: torch.Tensor) -> torch.Tensor:
+    def embedding_table(self, weight: Matrix) -> torch.Tensor:
         """The embedding table in the dtype it is stored in."""
-        return weight.bfloat16() if self._bits == 16 else weight
+        if self._kernels is None:
+            return super().embedding_table(weight)
+        return read_table(self._kernels, weight, bits=self._bits)
 
     def decoder(
         self, layers: Iterable[LayerWeights], shape: DecoderShape, collective: Collective

@@ -53,7 +53,8 @@ void check_gemm(int64_t rows, int64_t inputs, int64_t columns, int32_t bits, Epi
     Weight weight{columns, inputs, nullptr, nullptr, nullptr, 0, 0, bits, epilogue};
     const int64_t panels = panel_count(weight);
     std::vector<float> packed(panels * inputs * NR), packed_bias(panels * NR);
-    pack(weight, values.data(), packed.data());
+    const RowSpan span{values.data(), 0, inputs * int64_t{sizeof(float)}, kept, 0};
+    pack(weight, {&span, 1, inputs, 0, 0, F32}, packed.data(), nullptr);
     pack_floats(weight, bias.data(), 1, packed_bias.data());
     weight.panels = packed.data();
     weight.bias = packed_bias.data();
@@ -85,7 +86,8 @@ void check_groups(int64_t rows, int64_t inputs, int64_t columns, int64_t group, 
     std::vector<float> scales = random_floats(kept * groups), packed_scales(panels * groups * NR);
     for (float& scale : scales) scale /= 64;
     const std::vector<float> x = random_floats(rows * inputs);
-    pack(weight, values.data(), packed.data());
+    const RowSpan span{values.data(), 0, inputs, kept, 0};
+    pack(weight, {&span, 1, inputs, 0, 0, I8}, packed.data(), nullptr);
     pack_floats(weight, scales.data(), groups, packed_scales.data());
     weight.panels = packed.data();
     weight.scales = packed_scales.data();

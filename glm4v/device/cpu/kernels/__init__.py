@@ -3,7 +3,7 @@
 from glm4v.device.cpu.kernels.attention import KernelAttention, attend_all, kv_bytes_per_head
 from glm4v.device.cpu.kernels.decoder import KernelDecoder
 from glm4v.device.cpu.kernels.library import Kernels, open_kernels
-from glm4v.device.cpu.kernels.linear import KernelLinear
+from glm4v.device.cpu.kernels.linear import KernelLinear, read_table
 
 __all__ = [
     "KernelAttention",
@@ -13,4 +13,5 @@ __all__ = [
     "attend_all",
     "kv_bytes_per_head",
     "open_kernels",
+    "read_table",
 ]

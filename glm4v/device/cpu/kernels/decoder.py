@@ -140,4 +140,4 @@ def _check_matrix(name: str, matrix: Matrix, shape: tuple[int, int]) -> None:
     if isinstance(matrix, torch.Tensor):
         check_floats(name, matrix, shape)
     elif tuple(matrix.shape) != shape:
-        raise ValueError(f"{name}: expected {list(shape)}, got {list(matrix.shape)} in 8 bits")
+        raise ValueError(f"{name}: expected {list(shape)}, got {list(matrix.shape)}")

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import logging
+import os
 from collections.abc import Callable
 from ctypes import c_float, c_int, c_int32, c_int64, c_void_p
 from typing import Any, cast
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _CACHE_LINE_BYTES = 64
 _HUGE_PAGE_BYTES = 2 * 2**20
+_MANY_BYTES = 16 * 2**20
 
 
 class Weight(ctypes.Structure):
@@ -31,6 +33,31 @@ class Weight(ctypes.Structure):
         ("lead", c_int64),
         ("bits", c_int32),
         ("epilogue", c_int32),
+    )
+
+
+class RowSpan(ctypes.Structure):
+    """matrix_source.h"""
+
+    _fields_ = (
+        ("memory", c_void_p),
+        ("offset", c_int64),
+        ("stride", c_int64),
+        ("rows", c_int64),
+        ("file", c_int32),
+    )
+
+
+class MatrixSource(ctypes.Structure):
+    """matrix_source.h"""
+
+    _fields_ = (
+        ("spans", c_void_p),
+        ("span_count", c_int64),
+        ("columns", c_int64),
+        ("skipped", c_int64),
+        ("group", c_int64),
+        ("dtype", c_int32),
     )
 
 
@@ -94,9 +121,19 @@ class DecoderModel(ctypes.Structure):
 
 
 # In the order of glm4v_structure_bytes in library.cpp.
-_STRUCTURES = (Weight, KvCache, Segment, AttentionMetadata, DecoderLayer, DecoderModel)
+_STRUCTURES = (
+    Weight,
+    RowSpan,
+    MatrixSource,
+    KvCache,
+    Segment,
+    AttentionMetadata,
+    DecoderLayer,
+    DecoderModel,
+)
 
-_NO_MEMORY = 1  # Outcome in library.cpp; 0 is DONE
+# Outcome in library.cpp; 0 is DONE, and errors of the system are negative.
+_NO_MEMORY, _FILE_ENDED, _NOT_FINITE = 1, 3, 4
 
 
 class Kernels:
@@ -122,7 +159,8 @@ class Kernels:
         self.set_num_threads = function("set_num_threads", None, c_int)
         self.panel_count = function("panel_count", c_int64, pointer)
         self.group_count = function("group_count", c_int64, pointer)
-        self.pack = work("pack", pointer, pointer, pointer)
+        self.pack = work("pack", pointer, pointer, pointer, pointer)
+        self.read_table = work("read_table", pointer, c_int64, c_int, pointer)
         self.pack_floats = work("pack_floats", pointer, pointer, c_int64, pointer)
         self.gemm = work("gemm", pointer, c_int64, pointer, pointer)
         self.attend = work("attend", pointer, c_int64, pointer, c_int64, pointer, pointer)
@@ -135,13 +173,17 @@ class Kernels:
         self.nr: int = 2 * self.lanes  # columns of a panel
 
     def memory(self, count: int) -> torch.Tensor:
-        """`count` bytes aligned to cache lines, or to huge pages where there are many."""
+        """`count` bytes aligned to cache lines, or to huge pages where there are many.
+
+        The last huge page may be unused in part, but not of those that are many.
+        """
         is_huge = count >= _HUGE_PAGE_BYTES // 2
         unit = _HUGE_PAGE_BYTES if is_huge else _CACHE_LINE_BYTES
         whole = torch.empty(-(-count // unit) * unit + unit, dtype=torch.uint8)
         start = -whole.data_ptr() % unit
         if is_huge:
-            self._prefer_huge_pages(whole.data_ptr() + start, len(whole) - unit)
+            huge = len(whole) - unit if count < _MANY_BYTES else count // unit * unit
+            self._prefer_huge_pages(whole.data_ptr() + start, huge)
         return whole[start : start + count]
 
 
@@ -169,6 +211,12 @@ def _check_structures(library: ctypes.CDLL) -> None:
 def _check_outcome(outcome: int, function: Any, arguments: Any) -> None:
     if outcome == _NO_MEMORY:
         raise MemoryError("the CPU kernels ran out of memory")
+    if outcome == _FILE_ENDED:
+        raise EOFError("the file is truncated")
+    if outcome == _NOT_FINITE:
+        raise ValueError("NaN or infinite values")
+    if outcome < 0:
+        raise OSError(-outcome, os.strerror(-outcome))
     if outcome:
         raise RuntimeError(f"{function.__name__} failed")
 

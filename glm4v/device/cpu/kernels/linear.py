@@ -5,8 +5,10 @@ import math
 
 import torch
 
+from glm4v.checkpoint.file_matrix import FileMatrix
 from glm4v.checkpoint.quantized import Matrix, QuantizedWeight
 from glm4v.device.cpu.kernels.library import Kernels, Weight, check_floats
+from glm4v.device.cpu.kernels.matrix_source import matrix_source
 from glm4v.device.linear import Epilogue, Linear
 
 _CODES: dict[Epilogue, int] = {"none": 0, "gelu": 1, "silu_gate": 2}  # Epilogue in source/gemm.h
@@ -17,8 +19,9 @@ _LEAST_GROUP = 16
 class PackedWeight:
     """A weight in the kernels' layout, and the memory that holds it.
 
-    weight [out, in], float32 or in 8 bits, bias [out], float32. With `bits` 16, float32 is rounded
-    to bfloat16. `epilogue` as in `Device.linear`. Raises ValueError for other shapes and dtypes.
+    weight [out, in], float32, in 8 bits or still in its files, bias [out], float32. With `bits` 16,
+    numbers are rounded to bfloat16. `epilogue` as in `Device.linear`. Raises ValueError for other
+    shapes and dtypes, and as `FileMatrix.reading`.
     """
 
     def __init__(
@@ -33,39 +36,52 @@ class PackedWeight:
         rows, in_features = weight.shape
         if epilogue == "silu_gate" and rows % 2:
             raise ValueError(f"a gated weight needs an even number of rows, got {rows}")
-        is_quantized = isinstance(weight, QuantizedWeight)
+        if isinstance(weight, QuantizedWeight) or (isinstance(weight, FileMatrix) and weight.group):
+            bits = 8
         self._kernels = kernels
         self.out_features = rows // 2 if epilogue == "silu_gate" else rows
         self.struct = Weight(
             out_features=self.out_features,
             in_features=in_features,
-            bits=8 if is_quantized else bits,
+            bits=bits,
             epilogue=_CODES[epilogue],
         )
         self._columns = kernels.panel_count(ctypes.byref(self.struct)) * kernels.nr
         if isinstance(weight, QuantizedWeight):
-            self._pack(weight.values.contiguous())
             self._pack_scales(weight)
-        else:
-            weight = (weight.bfloat16().float() if bits == 16 else weight).contiguous()
-            check_floats("weight", weight, (rows, in_features))
-            self._pack(weight)
+        elif isinstance(weight, FileMatrix) and weight.group:
+            self._reserve_scales(weight)
+        self._panels = kernels.memory(self._columns * in_features * bits // 8)
+        self.struct.panels = self._panels.data_ptr()
+        with matrix_source(weight) as source:
+            kernels.pack(
+                ctypes.byref(self.struct),
+                ctypes.byref(source),
+                self.struct.panels,
+                self.struct.scales,
+            )
         if bias is not None:
             self._bias = self._packed_floats("bias", bias[:, None], (rows, 1))
             self.struct.bias = self._bias.data_ptr()
 
-    def _pack(self, values: torch.Tensor) -> None:
-        count = self._columns * self.struct.in_features * self.struct.bits // 8
-        self._panels = self._kernels.memory(count)
-        self.struct.panels = self._panels.data_ptr()
-        at = ctypes.byref(self.struct)
-        self._kernels.pack(at, values.data_ptr(), self._panels.data_ptr())
-
     def _pack_scales(self, weight: QuantizedWeight) -> None:
         scales, self.struct.group, self.struct.lead = _kernel_groups(weight)
-        shape = (len(weight.values), self._kernels.group_count(ctypes.byref(self.struct)))
+        shape = (len(weight.values), self._group_count())
         self._scales = self._packed_floats("scales", scales, shape)
         self.struct.scales = self._scales.data_ptr()
+
+    def _reserve_scales(self, weight: FileMatrix) -> None:
+        """Memory for the scales of a matrix that the kernels quantize."""
+        group, self.struct.lead = _GROUPS, 0
+        if weight.read_columns > weight.group:
+            group = _kernel_group(weight.group)
+            self.struct.lead = weight.skipped % group
+        self.struct.group = group
+        self._scales = self._kernels.memory(self._columns * self._group_count() * 4)
+        self.struct.scales = self._scales.data_ptr()
+
+    def _group_count(self) -> int:
+        return int(self._kernels.group_count(ctypes.byref(self.struct)))
 
     def _packed_floats(
         self, name: str, values: torch.Tensor, shape: tuple[int, int]
@@ -87,12 +103,28 @@ def _kernel_groups(weight: QuantizedWeight) -> tuple[torch.Tensor, int, int]:
     if weight.scales.shape[1] == 1:  # all columns are of one group: no matter where it begins
         groups = -(-weight.shape[1] // _GROUPS)
         return weight.scales.expand(-1, groups), _GROUPS, 0
-    group = math.gcd(weight.group, _GROUPS)
-    if group < _LEAST_GROUP:
-        raise ValueError(f"groups of {weight.group} columns; multiples of {_LEAST_GROUP} are known")
+    group = _kernel_group(weight.group)
     first = weight.lead // group
     columns = torch.arange(first, -(-(weight.lead + weight.shape[1]) // group)) * group
     return weight.scales[:, columns // weight.group], group, weight.lead % group
+
+
+def _kernel_group(group: int) -> int:
+    """The largest group that the kernels take and that divides `group`; raises ValueError."""
+    found = math.gcd(group, _GROUPS)
+    if found < _LEAST_GROUP:
+        raise ValueError(f"groups of {group} columns; multiples of {_LEAST_GROUP} are known")
+    return found
+
+
+def read_table(kernels: Kernels, table: Matrix, *, bits: int) -> torch.Tensor:
+    """A matrix that is looked up, in bfloat16 with `bits` 16, else in float32."""
+    rows, columns = table.shape
+    memory = kernels.memory(rows * columns * bits // 8)
+    with matrix_source(table) as source:
+        kernels.read_table(ctypes.byref(source), rows, bits, memory.data_ptr())
+    dtype = torch.bfloat16 if bits == 16 else torch.float32
+    return memory.view(dtype).view(rows, columns)
 
 
 class KernelLinear(Linear):

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "matrix_source.h"
 #include "scratch.h"
 #include "vectors.h"
 
@@ -49,13 +50,17 @@ inline int64_t group_count(const Weight& weight) {
     return ceil_div(weight.lead + weight.in_features, weight.group);
 }
 
-// values [out_features, in_features], or [2 * out_features, in_features] gate first -> panels. With
-// 16 bits, float32 that is rounded to bfloat16 already; with 8, int8.
-void pack(const Weight& weight, const void* values, void* panels);
+// Fills the panels, and the scales if it quantizes: those of source.group inputs, which has to be a
+// multiple of weight.group. The source has the rows [out_features], or [2 * out_features] gate first;
+// 8 bits are quantized from other numbers, or integers that have scales. Throws ReadError, NotFinite.
+void pack(const Weight& weight, const MatrixSource& source, void* panels, float* scales);
 
-// Other values of each row, [out_features, count] or [2 * out_features, count]: its bias (one) or its
-// scales -> [panels][count][NR].
+// Values of each row, [out_features, count] or [2 * out_features, count]: its bias (one) or the scales
+// of integers -> [panels][count][NR].
 void pack_floats(const Weight& weight, const float* values, int64_t count, float* packed);
+
+// Copies a matrix that is looked up: [rows, columns] in bfloat16 or float32. Throws ReadError.
+void read_table(const MatrixSource& source, int64_t rows, int32_t bits, void* table);
 
 // y = epilogue(x W' + bias), silu(gate) * up with a gate; `residual` is added unless null, and may
 // be y. x [rows, in_features], y and residual [rows, out_features].

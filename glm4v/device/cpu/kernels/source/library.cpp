@@ -13,7 +13,8 @@ using namespace glm4v;
 
 namespace {
 
-enum Outcome : int { DONE, NO_MEMORY, FAILED };
+// Errors of the system are negative: -errno.
+enum Outcome : int { DONE, NO_MEMORY, FAILED, FILE_ENDED, NOT_FINITE };
 
 template <class Work>
 int catch_all(const Work& work) {
@@ -22,6 +23,10 @@ int catch_all(const Work& work) {
         return DONE;
     } catch (const std::bad_alloc&) {
         return NO_MEMORY;
+    } catch (const ReadError& error) {
+        return error.number != 0 ? -error.number : FILE_ENDED;
+    } catch (const NotFinite&) {
+        return NOT_FINITE;
     } catch (...) {
         return FAILED;
     }
@@ -33,9 +38,9 @@ extern "C" {
 
 // sizeof each structure that library.py declares, in its order.
 extern const int64_t glm4v_structure_bytes[];
-const int64_t glm4v_structure_bytes[] = {sizeof(Weight),            sizeof(KvCache),
-                                         sizeof(Segment),           sizeof(AttentionMetadata),
-                                         sizeof(DecoderLayer),      sizeof(DecoderModel)};
+const int64_t glm4v_structure_bytes[] = {
+    sizeof(Weight),  sizeof(RowSpan),           sizeof(MatrixSource), sizeof(KvCache),
+    sizeof(Segment), sizeof(AttentionMetadata), sizeof(DecoderLayer), sizeof(DecoderModel)};
 
 int glm4v_lanes() { return LANES; }
 
@@ -54,8 +59,12 @@ int64_t glm4v_panel_count(const Weight* weight) { return panel_count(*weight); }
 
 int64_t glm4v_group_count(const Weight* weight) { return group_count(*weight); }
 
-int glm4v_pack(const Weight* weight, const void* values, void* panels) {
-    return catch_all([&] { pack(*weight, values, panels); });
+int glm4v_pack(const Weight* weight, const MatrixSource* source, void* panels, float* scales) {
+    return catch_all([&] { pack(*weight, *source, panels, scales); });
+}
+
+int glm4v_read_table(const MatrixSource* source, int64_t rows, int bits, void* table) {
+    return catch_all([&] { read_table(*source, rows, bits, table); });
 }
 
 int glm4v_pack_floats(const Weight* weight, const float* values, int64_t count, float* packed) {

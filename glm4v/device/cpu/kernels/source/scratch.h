@@ -38,14 +38,17 @@ class Scratch {
 
 // The buffers of one thread, which are in use at the same time.
 struct ThreadScratch {
-    Scratch packed_a;  // packed rows of a GEMM
-    Scratch acc;       // accumulators of a block of a GEMM
-    Scratch widened;   // a slice of a panel of 8 bits, as float32
-    Scratch tile;      // of attention
-    Scratch kv;        // keys and values of attention without a paged cache
-    Scratch qkv;       // queries, keys and values of a layer
-    Scratch attended;  // output of attention
-    Scratch gated;     // inner activations of a layer's MLP
+    Scratch packed_a;    // packed rows of a GEMM
+    Scratch acc;         // accumulators of a block of a GEMM
+    Scratch widened;     // a slice of a panel of 8 bits, as float32
+    Scratch tile;        // of attention
+    Scratch kv;          // keys and values of attention without a paged cache
+    Scratch qkv;         // queries, keys and values of a layer
+    Scratch attended;    // output of attention
+    Scratch gated;       // inner activations of a layer's MLP
+    Scratch stored;      // rows of a weight as its file has them
+    Scratch panel_rows;  // rows of a panel that is packed
+    Scratch values;      // rows that are quantized, and their scales
 };
 
 // Initial-exec TLS: accessed without a function call, and allocated with the thread itself.
