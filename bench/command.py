@@ -13,8 +13,10 @@ import typer
 from bench.compare.command import compare
 from bench.doors import doors
 from bench.journals import journals
+from bench.load_command import load
 from bench.offline_command import offline
 from bench.peers_command import peers
+from bench.products import products
 from bench.serve.command import serve
 from bench.whole_model.command import whole_model
 from glm4v.errors import InvalidRequest
@@ -32,6 +34,8 @@ command.command()(offline)
 command.command()(serve)
 command.command()(compare)
 command.command()(whole_model)
+command.command()(load)
+command.command()(products)
 
 
 @command.callback()

@@ -1,9 +1,11 @@
-"""A medium checkpoint with random weights, for measurements without a real one."""
+"""Checkpoints with random weights, for measurements without a real one."""
 
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from bench.whole_model.checkpoint import LANGUAGE, VISION
 from glm4v.checkpoint.tiny import write_checkpoint
 
 _SEED = 0
@@ -31,11 +33,39 @@ _VISION = {
 }
 
 
+_WORDS_PER_LAYER = 3789  # of GLM-4V-9B: its 151552 over 40 layers
+
+
 def write_medium(out: Path) -> None:
-    """Write it to `out`; its vocabulary is the 256 bytes. Raises as `write_checkpoint`."""
+    """A middle-sized one; its vocabulary is the 256 bytes. Raises as `write_checkpoint`."""
+    _write(_LANGUAGE, _VISION, out)
+
+
+def write_wide(out: Path, layers: int) -> None:
+    """One with the matrices of GLM-4V-9B, 0.47 GB for each of `layers` and 0.21 GB of the vision
+    tower's beside it. Raises as `write_checkpoint`.
+    """
+    words = layers * _WORDS_PER_LAYER
+    special = words - 268
+    _write(
+        LANGUAGE
+        | {
+            "num_layers": layers,
+            "padded_vocab_size": words,
+            "eos_token_id": [special, special + 7, special + 9],
+            "pad_token_id": special,
+            "boi_token_id": special + 10,
+            "eoi_token_id": special + 11,
+        },
+        VISION | {"num_hidden_layers": max(1, layers * 63 // 40)},
+        out,
+    )
+
+
+def _write(language: dict[str, Any], vision: dict[str, Any], out: Path) -> None:
     config = json.loads(
         resources.files("glm4v.checkpoint").joinpath("tiny_config.json").read_bytes()
     )
-    config |= _LANGUAGE
-    config["vision_config"] |= _VISION
+    config |= language
+    config["vision_config"] |= vision
     write_checkpoint(config, _SEED, None, out)

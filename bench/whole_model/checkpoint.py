@@ -10,7 +10,7 @@ import torch
 from glm4v.checkpoint.tiny import Values, write_checkpoint
 
 # Source: config.json of THUDM/glm-4v-9b.
-_LANGUAGE = {
+LANGUAGE = {
     "hidden_size": 4096,
     "num_layers": 40,
     "num_attention_heads": 32,
@@ -23,7 +23,7 @@ _LANGUAGE = {
     "boi_token_id": 151339,
     "eoi_token_id": 151340,
 }
-_VISION = {
+VISION = {
     "hidden_size": 1792,
     "num_hidden_layers": 63,
     "num_heads": 16,
@@ -43,8 +43,8 @@ def write_whole(out: Path, show: Callable[[str], None]) -> None:
     config = json.loads(
         resources.files("glm4v.checkpoint").joinpath("tiny_config.json").read_bytes()
     )
-    config |= _LANGUAGE
-    config["vision_config"] |= _VISION
+    config |= LANGUAGE
+    config["vision_config"] |= VISION
     drawn = 0
 
     def draw(seed: int, count: int) -> Values:
