@@ -28,17 +28,20 @@ _VISION = {
     "num_hidden_layers": 8,
     "num_heads": 8,
     "intermediate_size": 2048,
-    "image_size": 448,
-    "num_positions": 1025,
 }
 
 
+_PATCH = 14  # pixels
 _WORDS_PER_LAYER = 3789  # of GLM-4V-9B: its 151552 over 40 layers
 
 
-def write_medium(out: Path) -> None:
-    """A middle-sized one; its vocabulary is the 256 bytes. Raises as `write_checkpoint`."""
-    _write(_LANGUAGE, _VISION, out)
+def write_medium(out: Path, *, image_size: int = 448) -> None:
+    """A middle-sized one, for images of so many pixels a side; its vocabulary is the 256 bytes.
+
+    Raises as `write_checkpoint`.
+    """
+    image = {"image_size": image_size, "num_positions": (image_size // _PATCH) ** 2 + 1}
+    _write(_LANGUAGE, _VISION | image, out)
 
 
 def write_wide(out: Path, layers: int) -> None:

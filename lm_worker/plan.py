@@ -93,6 +93,14 @@ class Chunk:
     scoring: PromptScoring | None = None  # None: no prompt log-probabilities
 
 
+class BlockCopy(NamedTuple):
+    """The first tokens of a block of the KV cache, which another one takes over."""
+
+    source: int
+    target: int
+    num_tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """One forward pass."""
@@ -100,6 +108,7 @@ class StepPlan:
     number: int
     chunks: tuple[Chunk, ...]
     released: tuple[int, ...] = ()  # sequences that released their blocks since the last plan
+    copies: tuple[BlockCopy, ...] = ()  # made in this order, before the step writes anything
 
 
 class SampledToken(NamedTuple):

@@ -38,6 +38,13 @@ class Attention(ABC):
         """Reserve the cache: `blocks` blocks of `block_size` tokens, for every layer."""
 
     @abstractmethod
+    def copy_tokens(self, source: int, target: int, count: int) -> None:
+        """Copy the first `count` tokens of block `source` to another block, in every layer.
+
+        Steps before have been computed; none of the next step has.
+        """
+
+    @abstractmethod
     def prepare(self, segments: Sequence[AttentionSegment]) -> None:
         """Compute once what all layers of a step need: slots, masks, lengths."""
 

@@ -2,14 +2,17 @@
 
 Every block is in exactly one of three states:
 
-    free ──allocate──► in use by one or more sequences ──release──► evictable, found by hash
-      ▲                       │ release, without a hash                │ evicted, least
+    free ──allocate──► in use by one or more sequences ──release──► evictable, found by tokens
+      ▲                       │ release, if nobody could find it       │ evicted, least
       └───────────────────────┴────────────────────────────────────────┘ recently used first
 """
 
 import itertools
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
+
+from lm_worker.engine.continuations import Content
+from lm_worker.engine.prefix_index import Held, PrefixIndex
 
 
 class BlockPool:
@@ -21,8 +24,7 @@ class BlockPool:
         self._free = list(range(blocks - 1, -1, -1))
         self._ref_counts = [0] * blocks
         self._evictable: OrderedDict[int, None] = OrderedDict()  # least recently used first
-        self._by_hash: dict[bytes, int] = {}
-        self._hash_of: dict[int, bytes] = {}
+        self._index = PrefixIndex()
 
     @property
     def available(self) -> int:
@@ -51,7 +53,7 @@ class BlockPool:
         """Take a reference to each block of the longest cached prefix of `hashes`."""
         found = []
         for block_hash in hashes:
-            block = self._by_hash.get(block_hash)
+            block = self._index.full_block(block_hash)
             if block is None:
                 break
             self._evictable.pop(block, None)
@@ -61,19 +63,35 @@ class BlockPool:
 
     def cached_prefix(self, hashes: Iterable[bytes]) -> int:
         """How many blocks `acquire_prefix` would find."""
-        return sum(1 for _ in itertools.takewhile(self._by_hash.__contains__, hashes))
+        return sum(
+            1
+            for _ in itertools.takewhile(
+                lambda block_hash: self._index.full_block(block_hash) is not None, hashes
+            )
+        )
 
-    def publish_block(self, block: int, block_hash: bytes) -> None:
-        """Make a full block reusable under the hash of its tokens and all tokens before them."""
-        if block_hash not in self._by_hash and block not in self._hash_of:
-            self._by_hash[block_hash] = block
-            self._hash_of[block] = block_hash
+    def longest_run(self, parent: bytes, content: Content) -> tuple[int, int]:
+        """How many tokens of `content` a cached block after `parent` begins with, and which one.
+
+        That block counts as used. Its tokens stay until a step writes to it, even if it is evicted.
+        """
+        run, block = self._index.longest_run(parent, content)
+        if block in self._evictable:
+            self._evictable.move_to_end(block)
+        return run, block
+
+    def cached_run(self, parent: bytes, content: Content) -> int:
+        """How many tokens `longest_run` would find."""
+        return self._index.longest_run(parent, content)[0]
+
+    def publish(self, block: int, held: Held) -> None:
+        """Let others find a block in use by what it holds, which must not change any more."""
+        self._index.put(block, held)
 
     def unpublish(self, blocks: Iterable[int]) -> None:
-        """Remove blocks in use from the prefix cache; their sequences keep them."""
+        """Let nobody find blocks in use any more; their sequences keep them."""
         for block in blocks:
-            if (block_hash := self._hash_of.pop(block, None)) is not None:
-                del self._by_hash[block_hash]
+            self._index.remove(block)
 
     def release(self, blocks: Sequence[int]) -> None:
         """Drop a sequence's references; its last blocks are evicted first."""
@@ -81,7 +99,7 @@ class BlockPool:
             assert self._ref_counts[block] > 0, f"block {block} released twice"
             self._ref_counts[block] -= 1
             if self._ref_counts[block] == 0:
-                if block in self._hash_of:
+                if block in self._index:
                     self._evictable[block] = None
                 else:
                     self._free.append(block)
@@ -100,11 +118,11 @@ class BlockPool:
             for block in range(self.total)
             if states[block] != 1
         ]
-        if any(self._by_hash.get(h) != b for b, h in self._hash_of.items()):
-            wrong.append("the two hash tables disagree")
-        return wrong
+        if any(block not in self._index for block in self._evictable):
+            wrong.append("a block that nobody can find waits to be evicted")
+        return wrong + self._index.check_integrity()
 
     def _evict(self) -> int:
         block, _ = self._evictable.popitem(last=False)
-        del self._by_hash[self._hash_of.pop(block)]
+        self._index.remove(block)
         return block

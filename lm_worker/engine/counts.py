@@ -12,7 +12,7 @@ class Counts:
         computed_tokens: Tokens that went through the model, those of prompts included.
         sampled_tokens: Tokens of answers.
         prefix_tokens: Known tokens of sequences that were started, at each start.
-        cached_tokens: Those of them whose blocks the prefix cache had.
+        cached_tokens: Those of them that the prefix cache had, copied ones included.
         preemptions: Running sequences whose blocks were taken for others.
     """
 

@@ -8,8 +8,8 @@ from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.budget import StepBudget
 from lm_worker.engine.counts import Counts
 from lm_worker.engine.fairness import FairOrder, fair_decodes, last_of_most, share, to_preempt
+from lm_worker.engine.prefix_cache import PrefixCache
 from lm_worker.engine.sequence import SequenceState, TokenOutput
-from lm_worker.engine.shared_prefixes import SharedPrefixes
 from lm_worker.plan import NO_TOKEN, Chunk, SampledToken, StepPlan
 
 AGEING_STEPS = 64  # steps of waiting that outweigh one level of priority
@@ -41,7 +41,7 @@ class Scheduler:
         self.pool = pool
         self._max_num_seqs = max_num_seqs
         self._budget = StepBudget(max_batched_tokens, prefill_slowdown)
-        self._prefix_cache = prefix_cache
+        self._cache = PrefixCache(pool, is_enabled=prefix_cache)
         self._waiting: list[SequenceState] = []  # sorted
         self._running: list[SequenceState] = []  # sorted
         self._by_id: dict[int, SequenceState] = {}  # running ones
@@ -113,7 +113,7 @@ class Scheduler:
         self.counts.steps += 1
         self.counts.computed_tokens += sum(len(chunk.token_ids) for chunk in chunks)
         released, self._released = tuple(self._released), []
-        return StepPlan(self._steps, tuple(chunks), released)
+        return StepPlan(self._steps, tuple(chunks), released, self._cache.take_copies())
 
     def apply(
         self, plan: StepPlan, sampled: Sequence[SampledToken], seconds: float | None = None
@@ -198,7 +198,7 @@ class Scheduler:
         """
         waiting = self._waiting if admitting else []
         order = FairOrder(sorted([*running, *waiting], key=_sort_key), self._running)
-        shared = self._shared_prefixes()
+        shared = self._cache.shared_prefixes(self._running, self._waiting)
         awaiting = list(shared.awaiting())
         self._num_awaiting = len(awaiting)
         for other in awaiting:
@@ -222,7 +222,8 @@ class Scheduler:
         if not self._waiting:
             return
         order = FairOrder(self._waiting, self._running)
-        for sequence in self._shared_prefixes().awaiting():
+        shared = self._cache.shared_prefixes(self._running, self._waiting)
+        for sequence in shared.awaiting():
             order.discard(sequence)
         waiting = order.pop()
         while (
@@ -238,16 +239,6 @@ class Scheduler:
             self.pool.blocks_for(sequence.num_known_tokens)
         )
 
-    def _shared_prefixes(self) -> SharedPrefixes:
-        """What running sequences compute that others could reuse, and who waits for it."""
-        size = self.pool.block_size
-        computing = (
-            sequence
-            for sequence in self._running
-            if sequence.num_known_tokens // size > sequence.num_cached_blocks
-        )
-        return SharedPrefixes(self.pool, computing, self._waiting if self._prefix_cache else ())
-
     def _append_block(self, sequence: SequenceState) -> bool:
         """Allocate a block for a decode's next token; False if the decode itself was preempted."""
         while sequence.block_table:
@@ -259,21 +250,11 @@ class Scheduler:
 
     def _admit(self, sequence: SequenceState) -> bool:
         """Start a waiting sequence if its known tokens fit the cache."""
-        if len(self._running) >= self._max_num_seqs:
-            return False
-        pool = self.pool
-        cacheable = sequence.cacheable_blocks(pool.block_size) if self._prefix_cache else 0
-        shared = pool.acquire_prefix(sequence.block_hashes(pool.block_size, cacheable))
-        missing = pool.blocks_for(sequence.num_known_tokens) - len(shared)
-        if not pool.can_allocate(missing):
-            pool.release(shared)
+        if len(self._running) >= self._max_num_seqs or not self._cache.start(sequence):
             return False
         self._waiting.remove(sequence)
         insort(self._running, sequence, key=_sort_key)
         self._by_id[sequence.sequence_id] = sequence
-        sequence.add_blocks(shared + pool.allocate(missing), pool.block_size)
-        sequence.num_computed_tokens = len(shared) * pool.block_size
-        sequence.num_cached_blocks = len(shared)
         self.counts.prefix_tokens += sequence.num_known_tokens
         self.counts.cached_tokens += sequence.num_computed_tokens
         return True
@@ -282,8 +263,7 @@ class Scheduler:
         """Stop a running sequence and release its blocks."""
         self._running.remove(sequence)
         del self._by_id[sequence.sequence_id]
-        self.pool.release(sequence.block_table)
-        sequence.release_blocks()
+        self._cache.stop(sequence)
         self._released.append(sequence.sequence_id)
 
     def _preempt(self, sequence: SequenceState) -> None:
@@ -299,11 +279,12 @@ class Scheduler:
             sequence.is_quarantined = False
         if token.token_id == NO_TOKEN:
             # Any of its blocks may hold non-finite values; no other request may reuse them.
-            self.pool.unpublish(sequence.block_table)
+            self._cache.forget(sequence)
         else:
             # Finite logits prove that its blocks are sound: they depend on all of them.
-            if sequence.num_computed_tokens // self.pool.block_size > sequence.num_cached_blocks:
-                self._publish_full_blocks(sequence)
+            sequence.num_sound_tokens = sequence.num_computed_tokens
+            if sequence.tokens_to_cache(self.pool.block_size) > sequence.num_cached_tokens:
+                self._cache.keep(sequence)
             sequence.add_token(token.token_id)
             self.counts.sampled_tokens += 1
         is_last = (
@@ -315,17 +296,6 @@ class Scheduler:
         if is_last:
             self._stop(sequence)
         return TokenOutput(sequence.sequence_id, sequence.request.request_id, index, token, is_last)
-
-    def _publish_full_blocks(self, sequence: SequenceState) -> None:
-        """Add the blocks that the last step filled to the prefix cache."""
-        if not self._prefix_cache:
-            return
-        size = self.pool.block_size
-        full = sequence.num_computed_tokens // size
-        hashes = sequence.block_hashes(size, full)
-        for index in range(sequence.num_cached_blocks, full):
-            self.pool.publish_block(sequence.block_table[index], hashes[index])
-        sequence.num_cached_blocks = full
 
 
 def _sort_key(sequence: SequenceState) -> tuple[int, int]:

@@ -11,9 +11,9 @@ Source of the positions: modeling_chatglm.py of THUDM/glm-4v-9b.
 
 from array import array
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 from glm4v.errors import Glm4vError, InvalidRequest, RequestFailed
+from lm_worker.engine.prefix import Prefix
 from lm_worker.plan import (
     NO_TOKEN,
     Chunk,
@@ -92,13 +92,15 @@ class SequenceState:
         self.block_table: tuple[int, ...] = ()
         self.capacity = 0  # tokens that its blocks hold
         self.num_computed_tokens = 0  # tokens in the KV cache
-        self.num_cached_blocks = 0  # full blocks in the prefix cache
+        self.num_sound_tokens = 0  # those of them that logits have shown to be finite
+        self.num_cached_tokens = 0  # those that the prefix cache was given
+        self._num_start_tokens = 0  # known when it got its blocks
         self._image_offset = request.image_offset
         self._extra = 0 if self._image_offset < 0 else num_image_tokens - 3
         self._tokens = self._expand(num_image_tokens)
         self._prompt_tokens = len(self._tokens)
         self._tokens.extend(token_ids)
-        self._hashes: list[bytes] = []
+        self.prefix = Prefix(self._tokens, request.image, request.cache_salt)
         self._params = request.sampling
         self._stops = tuple(sorted(request.stop_ids))
         self._first_stops = tuple(sorted(request.stop_ids - {request.header_id}))
@@ -127,6 +129,21 @@ class SequenceState:
         """Known tokens that are not in the cache."""
         return len(self._tokens) - self.num_computed_tokens
 
+    def take_blocks(
+        self, blocks: list[int], block_size: int, *, num_cached_tokens: int, num_copied_tokens: int
+    ) -> None:
+        """Start with blocks that have the first tokens: cached blocks, then a part of one."""
+        self.add_blocks(blocks, block_size)
+        self.num_cached_tokens = num_cached_tokens
+        self.num_computed_tokens = self.num_sound_tokens = num_cached_tokens + num_copied_tokens
+        self._num_start_tokens = self.num_known_tokens
+
+    def tokens_to_cache(self, block_size: int) -> int:
+        """Tokens that the prefix cache has after its next token: all at first, then full blocks."""
+        known = self.num_known_tokens
+        is_prefill = self.num_cached_tokens < self._num_start_tokens
+        return known if is_prefill else known // block_size * block_size
+
     def add_blocks(self, blocks: list[int], block_size: int) -> None:
         """Append blocks of `block_size` tokens each."""
         self.block_table += tuple(blocks)
@@ -135,7 +152,8 @@ class SequenceState:
     def release_blocks(self) -> None:
         """Clear the block table: no token is in the cache."""
         self.block_table = ()
-        self.capacity = self.num_computed_tokens = self.num_cached_blocks = 0
+        self.capacity = 0
+        self.num_computed_tokens = self.num_sound_tokens = self.num_cached_tokens = 0
 
     def chunk(self, num_tokens: int) -> Chunk:
         """The next `num_tokens` tokens; samples if they include the last known one."""
@@ -229,30 +247,10 @@ class SequenceState:
         stops = self._stops if len(self.token_ids) > 1 else self._first_stops
         return self.token_ids[-1] in stops or len(self.token_ids) >= self.request.max_tokens
 
-    def block_hashes(self, block_size: int, blocks: int) -> list[bytes]:
-        """Hashes of the first `blocks` full blocks, each over its tokens and all before them.
-
-        Blocks with image tokens include the image's digest, as those ids are the same for every
-        image. The first hash includes the request's salt.
-        """
-        while len(self._hashes) < blocks:
-            start = len(self._hashes) * block_size
-            tokens = self._tokens[start : start + block_size]
-            assert len(tokens) == block_size, "only full blocks have a hash"
-            parent = self._hashes[-1] if self._hashes else self._salt()
-            digest = blake2b(parent, digest_size=16)
-            digest.update(tokens.tobytes())
-            if any(token < 0 for token in tokens):
-                digest.update(self.request.image.encode())
-            self._hashes.append(digest.digest())
-        return self._hashes[:blocks]
-
-    def cacheable_blocks(self, block_size: int) -> int:
-        """Blocks that the prefix cache may give it at its start.
+    @property
+    def num_cacheable_tokens(self) -> int:
+        """Tokens that the prefix cache may give it at its start.
 
         The last token is always computed, for its logits; for prompt log-probabilities all are.
         """
-        return 0 if self.scores_prompt else (self.num_known_tokens - 1) // block_size
-
-    def _salt(self) -> bytes:
-        return blake2b(self.request.cache_salt.encode(), digest_size=16).digest()
+        return 0 if self.scores_prompt else self.num_known_tokens - 1

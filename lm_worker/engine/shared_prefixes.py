@@ -1,6 +1,6 @@
 """Lets sequences wait for a beginning that another one is computing, to reuse its blocks.
 
-Blocks can be reused only after the first token of the sequence that fills them (`Scheduler`). A
+Blocks can be reused only after the next token of the sequence that fills them (`PrefixCache`). A
 sequence waits at most twice as long as it would take to compute what it waits for: the other one
 has no more than twice as many tokens left. Nothing is kept between steps, so if the other one is
 removed, preempted or fails, the next sequence in order computes the beginning.
@@ -10,7 +10,11 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
 from lm_worker.engine.blocks import BlockPool
+from lm_worker.engine.continuations import Continuations
 from lm_worker.engine.sequence import SequenceState
+
+_SHORTEST = 8  # tokens; for beginnings of fewer nobody waits
+_Beginning = tuple[bytes, tuple[int, ...]]  # salt and first tokens
 
 
 class SharedPrefixes:
@@ -18,7 +22,7 @@ class SharedPrefixes:
 
     Args:
         pool: Where the blocks are cached.
-        running: Sequences with blocks that cannot be reused yet.
+        running: Sequences with tokens that cannot be reused yet.
         waiting: The others.
     """
 
@@ -30,41 +34,69 @@ class SharedPrefixes:
     ) -> None:
         self._pool = pool
         self._size = pool.block_size
-        self._left: dict[bytes, int] = {}  # by block hash: tokens until the block can be reused
-        self._waiting: dict[bytes, list[SequenceState]] = {}  # by hash of the first block
+        self._computing: dict[bytes, list[SequenceState]] = {}  # by hashes of blocks, and roots
+        self._after: dict[bytes, Continuations] = {}  # what those have next, and tokens they lack
+        self._waiting: dict[_Beginning, list[SequenceState]] = {}
         for sequence in waiting:
-            if sequence.cacheable_blocks(self._size):
-                [first] = sequence.block_hashes(self._size, 1)
-                self._waiting.setdefault(first, []).append(sequence)
+            if sequence.num_cacheable_tokens >= _SHORTEST:
+                self._waiting.setdefault(_beginning(sequence), []).append(sequence)
         if self._waiting:
             for sequence in running:
                 self._add(sequence)
 
     def awaiting(self) -> Iterator[SequenceState]:
         """The waiting sequences that should go on waiting."""
-        if self._left:
+        if self._computing:
             for sequences in self._waiting.values():
                 yield from filter(self._awaits, sequences)
 
     def start(self, sequence: SequenceState) -> list[SequenceState]:
         """Count a sequence among the running ones; returns those that should wait for it."""
-        full = sequence.num_known_tokens // self._size
-        [*first] = sequence.block_hashes(self._size, min(1, full))
-        others = self._waiting.get(first[0], []) if first else []
+        others = self._waiting.get(_beginning(sequence), []) if self._waiting else []
         if others:
             self._add(sequence)
         return [other for other in others if other is not sequence and self._awaits(other)]
 
     def _add(self, sequence: SequenceState) -> None:
-        left = sequence.num_uncomputed_tokens
-        full = sequence.num_known_tokens // self._size
-        for block_hash in sequence.block_hashes(self._size, full):
-            self._left[block_hash] = min(left, self._left.get(block_hash, left))
+        prefix = sequence.prefix
+        full = sequence.tokens_to_cache(self._size) // self._size
+        for parent in (prefix.root, *prefix.hashes(self._size, full)):
+            self._computing.setdefault(parent, []).append(sequence)
+            self._after.pop(parent, None)
 
     def _awaits(self, sequence: SequenceState) -> bool:
         """Whether the longest beginning that is being computed is worth the wait."""
-        hashes = sequence.block_hashes(self._size, sequence.cacheable_blocks(self._size))
+        size, prefix = self._size, sequence.prefix
+        cacheable = sequence.num_cacheable_tokens
+        hashes = prefix.hashes(size, cacheable // size)
         # A hash covers all blocks before its own: after one that differs all do.
-        common = bisect_left(hashes, True, key=lambda block_hash: block_hash not in self._left)
-        missing = common - self._pool.cached_prefix(hashes[:common])
-        return missing > 0 and self._left[hashes[common - 1]] <= 2 * missing * self._size
+        blocks = bisect_left(hashes, True, key=lambda each: each not in self._computing)
+        parent, start = prefix.parent(size, blocks), blocks * size
+        computing = self._computing.get(parent)
+        if computing is None:
+            return False
+        content = prefix.content(start, min(start + size, cacheable))
+        run, left = self._continuations(parent, blocks).longest_run(content)
+        cached_blocks = self._pool.cached_prefix(hashes[:blocks])
+        cached = cached_blocks * size
+        if cached_blocks == blocks:
+            cached += self._pool.cached_run(parent, content)
+        if run and left <= 2 * (start + run - cached):
+            return start + run > cached
+        nearest = min(other.num_uncomputed_tokens for other in computing)
+        return start > cached and nearest <= 2 * (start - cached)
+
+    def _continuations(self, parent: bytes, blocks: int) -> Continuations:
+        """What the sequences that compute `parent`, of so many blocks, will have after it."""
+        if (known := self._after.get(parent)) is not None:
+            return known
+        after = self._after[parent] = Continuations()
+        start = blocks * self._size
+        for other in self._computing[parent]:
+            end = min(start + self._size, other.tokens_to_cache(self._size))
+            after.add(other.prefix.content(start, end), other.num_uncomputed_tokens)
+        return after
+
+
+def _beginning(sequence: SequenceState) -> _Beginning:
+    return sequence.prefix.root, sequence.prefix.content(0, _SHORTEST)

@@ -145,6 +145,8 @@ class Runner:
 
     def _forward(self, plan: StepPlan, inputs: DeviceInputs) -> torch.Tensor:
         """Hidden states [tokens, hidden] of the step's tokens."""
+        for copy in plan.copies:
+            self._attention.copy_tokens(*copy)
         self._attention.prepare(attention_segments(plan))
         embedded = self._embed(plan, inputs)
         return self._model.forward(embedded, inputs.positions, self._attention)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from lm_worker.plan import Chunk, PromptScoring, SamplingParams, SamplingState, StepPlan
+from lm_worker.plan import BlockCopy, Chunk, PromptScoring, SamplingParams, SamplingState, StepPlan
 
 _SAMPLED_ELSEWHERE = SamplingState(SamplingParams(), index=0)  # rank 0 has the real one
 
@@ -28,6 +28,7 @@ class _PlanDelta(NamedTuple):
     number: int
     released: tuple[int, ...]
     chunks: tuple[_ChunkDelta, ...]
+    copies: tuple[BlockCopy, ...]
 
 
 _DELTAS = TypeAdapter(_PlanDelta)
@@ -44,7 +45,7 @@ class PlanEncoder:
         for sequence_id in plan.released:
             self._num_sent.pop(sequence_id, None)
         chunks = tuple(map(self._delta, plan.chunks))
-        return _DELTAS.dump_json(_PlanDelta(plan.number, plan.released, chunks))
+        return _DELTAS.dump_json(_PlanDelta(plan.number, plan.released, chunks, plan.copies))
 
     def _delta(self, chunk: Chunk) -> _ChunkDelta:
         num_sent = self._num_sent.get(chunk.sequence_id, 0)
@@ -72,7 +73,8 @@ class PlanDecoder:
         delta = _DELTAS.validate_json(data)
         for sequence_id in delta.released:
             self._tables.pop(sequence_id, None)
-        return StepPlan(delta.number, tuple(map(self._chunk, delta.chunks)), delta.released)
+        chunks = tuple(map(self._chunk, delta.chunks))
+        return StepPlan(delta.number, chunks, delta.released, delta.copies)
 
     def _chunk(self, delta: _ChunkDelta) -> Chunk:
         table = self._tables.get(delta.sequence_id, ()) + delta.new_blocks

@@ -23,6 +23,7 @@ USED = (
     "npu::_npu_fused_infer_attention_score_get_max_workspace",
     "npu::npu_format_cast",
     "npu::empty_with_format",
+    "npu::npu_change_data_ptr",
     "atb::_npu_reshape_and_cache",
     "atb::_npu_paged_attention",
     "atb::_npu_paged_attention_splitfuse_v2",

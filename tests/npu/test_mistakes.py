@@ -1,6 +1,5 @@
 """Mistakes that a real device would answer with an error, or with nonsense: each is caught."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import torch_npu
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import AttentionSegment, Device, DeviceOptions, open_device
 from glm4v.device.npu import decoder
-from glm4v.device.npu.attention import NpuAttention
 from glm4v.errors import ConfigurationError
 from tests.npu.pretend.contracts import Refused
 from tests.npu.pretend.emulation import Emulation
@@ -22,6 +20,7 @@ from tests.parity.golden_plans import load_model, open_golden, play, read_case
 NPU = torch.device("npu:0")
 on_910b = pytest.mark.chip("Ascend910B")
 MASK = 2048
+NEAR = 0.004  # of outputs of order 1, in float16
 
 
 def half(*shape: int) -> torch.Tensor:
@@ -188,19 +187,69 @@ def test_more_ranks_than_npus_is_one_line(npu: Device) -> None:
         open_device(DeviceOptions("npu", "float16", local_rank=1, local_size=2))
 
 
+HEAD_DIM = 112
+SIZES = {"layers": 2, "blocks": 8, "block_size": 128, "head_dim": HEAD_DIM}
+
+
+class Beside:
+    """The NPU's attention beside the CPU's, with the same random tokens."""
+
+    def __init__(self, npu: Device, query_heads: int, kv_heads: int) -> None:
+        self.ours = npu.paged_attention()
+        self.exact = open_device(DeviceOptions("cpu", "float32")).paged_attention()
+        for attention in (self.ours, self.exact):
+            attention.allocate(kv_heads=kv_heads, **SIZES)
+        self._heads = (query_heads, kv_heads, kv_heads)
+        self._generator = torch.Generator().manual_seed(0)
+
+    def difference(self, segments: list[AttentionSegment]) -> float:
+        """Compute a step in all layers; the largest difference."""
+        for attention in (self.ours, self.exact):
+            attention.prepare(segments)
+        shapes = [(sum(one.query_len for one in segments), n, HEAD_DIM) for n in self._heads]
+        differences = []
+        for layer in range(SIZES["layers"]):
+            heads = [torch.randn(shape, generator=self._generator).half() for shape in shapes]
+            given = self.ours.forward(layer, *(part.to(NPU) for part in heads))
+            wanted = self.exact.forward(layer, *(part.float() for part in heads))
+            differences.append(float((given.float().cpu() - wanted).abs().max()))
+        return max(differences)
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Copy tokens in both caches."""
+        for attention in (self.ours, self.exact):
+            attention.copy_tokens(source, target, count)
+
+
+@pytest.mark.parametrize("heads", [(8, 2), (4, 1), (8, 8)])
+def test_copied_tokens_are_those_of_the_cpu(
+    heads: tuple[int, int], npu: Device, emulation: Emulation
+) -> None:
+    """A block is computed in part, a part of it copied, and gone on with differently."""
+    beside = Beside(npu, *heads)
+    assert beside.difference([AttentionSegment(250, 0, (5, 2))]) < NEAR
+    beside.copy(2, 7, 101)
+    both = [AttentionSegment(1, 250, (5, 2)), AttentionSegment(9, 229, (5, 7))]
+    assert beside.difference(both) < NEAR
+    beside.copy(5, 2, 128)  # a source that is given away in the same step
+    assert beside.difference([AttentionSegment(4, 128, (2, 5))]) < NEAR
+
+
+def test_a_part_of_a_cache_in_nz_is_refused(npu: Device, emulation: Emulation) -> None:
+    """Copied as if it were in ND, which on a chip it is not."""
+    cache = torch_npu.empty_with_format(
+        (4, 16, 128, 16), dtype=torch.float16, device=NPU, acl_format=29
+    )
+    with pytest.raises(Refused, match="a part of a tensor in NZ"):
+        cache[1, :, :5] = cache[2, :, :5]
+
+
 @pytest.mark.parametrize("heads", [(8, 2), (4, 1), (8, 8)])
 def test_attention_of_mixed_steps_is_the_cpus(
     heads: tuple[int, int], npu: Device, emulation: Emulation
 ) -> None:
     """Prefill, decode and both in one step, over blocks in any order."""
-    query_heads, kv_heads = heads
-    cpu = open_device(DeviceOptions("cpu", "float32"))
-    sizes = {"layers": 1, "blocks": 8, "block_size": 128, "kv_heads": kv_heads, "head_dim": 112}
-    ours, exact = npu.paged_attention(), cpu.paged_attention()
-    assert isinstance(ours, NpuAttention)
-    for attention in (ours, exact):
-        attention.allocate(**sizes)
-    generator = torch.Generator().manual_seed(0)
+    beside = Beside(npu, *heads)
     tables = ((5, 2, 7), (0, 6), (3, 1))
     lengths = [0, 0, 0]
     for counts in ((200, 3, 0), (1, 1, 140), (1, 1, 1), (17, 1, 1)):
@@ -209,14 +258,5 @@ def test_attention_of_mixed_steps_is_the_cpus(
             for count, length, table in zip(counts, lengths, tables, strict=True)
             if count
         ]
-        tokens = sum(counts)
-        query, key, value = (
-            torch.randn((tokens, n, 112), generator=generator).half()
-            for n in (query_heads, kv_heads, kv_heads)
-        )
-        for attention in (ours, exact):
-            attention.prepare(segments)
-        given = ours.forward(0, *(part.to(NPU) for part in (query, key, value)))
-        wanted = exact.forward(0, query.float(), key.float(), value.float())
-        assert math.isclose(0, float((given.float().cpu() - wanted).abs().max()), abs_tol=0.004)
+        assert beside.difference(segments) < NEAR
         lengths = [length + count for length, count in zip(lengths, counts, strict=True)]

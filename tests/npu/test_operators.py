@@ -88,6 +88,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "npu::_npu_fused_infer_attention_score_get_max_workspace": FUSED,
     "npu::npu_format_cast": {"input": empty(64, 64), "acl_format": 29},
     "npu::empty_with_format": {"size": [4, 4], "dtype": HALF, "acl_format": 29},
+    "npu::npu_change_data_ptr": {"dst": CACHE, "src": CACHE, "index": 0},
     "atb::_npu_reshape_and_cache": {
         "key": KEYS,
         "value": KEYS,

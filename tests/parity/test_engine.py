@@ -2,17 +2,27 @@
 
 import asyncio
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
+from lm_worker.engine.sequence import TokenOutput
 from lm_worker.parallel.group import RankProcesses
-from lm_worker.plan import SamplingParams
-from tests.parity.engine_runs import GOLDEN_TOKENS, Asked, Layout, ask, mixed, running
+from lm_worker.plan import SampledToken, SamplingParams
+from tests.parity.engine_runs import (
+    GOLDEN_TOKENS,
+    Answers,
+    Asked,
+    Layout,
+    Running,
+    ask,
+    mixed,
+    running,
+)
 from tests.parity.golden_plans import cases, open_golden
 
 WHOLE = 10_000  # rows: no prompt is cut
@@ -129,8 +139,8 @@ async def test_output_of_several_ranks_is_that_alone(
         followers.stop(told=True)
 
 
-async def test_output_of_callers_that_share_a_beginning_is_that_alone(folder: Path) -> None:
-    """They wait for the one that computes it; the tokens of their prompts differ at the end."""
+def callers(folder: Path) -> list[Asked]:
+    """Sixteen with the longest prompt, of an image; their tokens differ before the last one."""
     golden = open_golden("bundled")
     boi_id = Checkpoint.open(folder).spec.boi_id
     longest = max(
@@ -138,7 +148,7 @@ async def test_output_of_callers_that_share_a_beginning_is_that_alone(folder: Pa
         key=lambda one: len(one.request.prompt_ids) + (0 if one.image is None else 100),
     )
     prompt = longest.request.prompt_ids
-    requests = [
+    return [
         replace(
             longest,
             request=replace(
@@ -146,17 +156,65 @@ async def test_output_of_callers_that_share_a_beginning_is_that_alone(folder: Pa
                 request_id=str(number),
                 prompt_ids=(*prompt[:-1], 40 + number, prompt[-1]),
                 client=f"client {number}",
-                sampling=SamplingParams(temperature=float(number % 2), seed=number),
+                sampling=SamplingParams(
+                    temperature=float(number % 2), seed=number, want_logprobs=True, top_logprobs=20
+                ),
             ),
         )
         for number in range(16)
     ]
-    alone: dict[str, list[int]] = {}
-    async with running(folder, Layout(prefix_cache=False)) as run:
-        for one in requests:
-            alone |= await run.answer([one])
-        each = run.scheduler.counts.computed_tokens / 16 - GOLDEN_TOKENS + 1
-    async with running(folder, Layout(block_size=4, blocks=2400)) as run:
-        assert await run.answer(requests) == alone
-        prefill = run.scheduler.counts.computed_tokens - 16 * (GOLDEN_TOKENS - 1)
-    assert prefill <= each + 15 * 6  # a block and two tokens of their own at most
+
+
+@dataclass
+class Sampled(Answers):
+    """Output with log-probabilities."""
+
+    sampled: dict[tuple[str, int], SampledToken] = field(default_factory=dict)
+
+    async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
+        self.sampled |= {(token.request_id, token.index): token.sampled for token in tokens}
+        return await super().publish(tokens)
+
+
+async def compare_shared_with_alone(run: Running, requests: list[Asked]) -> None:
+    """Each alone, under a salt of its own; then all at once, which compute nothing twice."""
+    sink = run.answers
+    assert isinstance(sink, Sampled)
+    decodes = len(requests) * (GOLDEN_TOKENS - 1)
+    for one in requests:
+        await run.answer(
+            [replace(one, request=replace(one.request, cache_salt=one.request.client))]
+        )
+    alone = dict(sink.sampled)
+    each = (run.scheduler.counts.computed_tokens - decodes) // len(requests)
+    before = run.scheduler.counts.computed_tokens
+    sink.sampled.clear()
+    await run.answer(requests)
+    assert sink.sampled == alone
+    prefill = run.scheduler.counts.computed_tokens - before - decodes
+    assert prefill == each + (len(requests) - 1) * 2  # the two tokens that differ
+
+
+@pytest.mark.parametrize(("block_size", "blocks"), [(4, 2400), (16, 600), (128, 80)])
+async def test_callers_that_share_a_beginning_get_the_logits_of_one_alone(
+    block_size: int, blocks: int, folder: Path
+) -> None:
+    layout = Layout(block_size=block_size, blocks=blocks)
+    async with running(folder, layout, answers=Sampled()) as run:
+        await compare_shared_with_alone(run, callers(folder))
+
+
+async def test_all_ranks_copy_what_callers_share(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLM4V_MODEL", str(folder))
+    monkeypatch.setenv("GLM4V_DTYPE", "float32")
+    monkeypatch.setenv("GLM4V_THREADS", "1")
+    monkeypatch.setenv("GLM4V_TENSOR_PARALLEL", "2")
+    followers = RankProcesses(2)
+    try:
+        layout = Layout(block_size=128, blocks=80)
+        async with running(folder, layout, followers.config, answers=Sampled()) as run:
+            await compare_shared_with_alone(run, callers(folder)[:5])
+    finally:
+        followers.stop(told=True)

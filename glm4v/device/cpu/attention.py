@@ -64,6 +64,12 @@ class CpuAttention(Attention):
         shape = (2 * kv_heads, blocks * block_size + 1, head_dim)
         self._cache = [torch.zeros(shape, dtype=self._dtype) for _ in range(layers)]
 
+    def copy_tokens(self, source: int, target: int, count: int) -> None:
+        """Copy the first tokens of a block to another one, in every layer."""
+        start, to = source * self._block_size, target * self._block_size
+        for cache in self._cache:
+            cache[:, to : to + count] = cache[:, start : start + count]
+
     def prepare(self, segments: Sequence[AttentionSegment]) -> None:
         """Turn block tables into slots, and group the segments."""
         write: list[_Slots] = []

@@ -62,6 +62,12 @@ class CudaAttention(Attention):
             torch.zeros(shape, dtype=self._dtype, device=self._device) for _ in range(layers)
         ]
 
+    def copy_tokens(self, source: int, target: int, count: int) -> None:
+        """Copy the first tokens of a block to another one, in every layer."""
+        start, to = source * self._block_size, target * self._block_size
+        for cache in self._cache:
+            cache[to : to + count] = cache[start : start + count]
+
     def prepare(self, segments: Sequence[AttentionSegment]) -> None:
         """Keep the segments; a graph takes them as they are (`decode_segments`)."""
         self._segments = segments

@@ -33,6 +33,7 @@ class NpuAttention(Attention):
         self._scale = 0.0
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
+        self._token_rows: list[torch.Tensor] = []  # of all caches
         self.spare_block = 0
 
     def allocate(
@@ -48,6 +49,12 @@ class NpuAttention(Attention):
         self.spare_block = blocks
         self._keys = [self._cache(blocks + 1, kv_heads) for _ in range(layers)]
         self._values = [self._cache(blocks + 1, kv_heads) for _ in range(layers)]
+        self._token_rows = [self._rows(cache) for cache in (*self._keys, *self._values)]
+
+    def copy_tokens(self, source: int, target: int, count: int) -> None:
+        """Copy the first tokens of a block to another one, in every layer."""
+        for rows in self._token_rows:
+            rows[target, :, :count] = rows[source, :, :count]
 
     def prepare(self, segments: Sequence[AttentionSegment]) -> None:
         """Lay out slots, block table and lengths for all layers."""
@@ -64,6 +71,10 @@ class NpuAttention(Attention):
     @abstractmethod
     def _cache(self, blocks: int, kv_heads: int) -> torch.Tensor:
         """One layer's keys or values, zeros."""
+
+    @abstractmethod
+    def _rows(self, cache: torch.Tensor) -> torch.Tensor:
+        """A cache's memory as [blocks, parts, 128, values]: the values of each token, by parts."""
 
     @abstractmethod
     def _write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
@@ -84,6 +95,9 @@ class FusedAttention(NpuAttention):
     def _cache(self, blocks: int, kv_heads: int) -> torch.Tensor:
         shape = (blocks, BLOCK_SIZE, kv_heads, HEAD_DIM)
         return torch.zeros(shape, dtype=self._dtype, device=self._device)
+
+    def _rows(self, cache: torch.Tensor) -> torch.Tensor:
+        return cache.flatten(2)[:, None]
 
     def _write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         # The mode has to be written out: the operator's own default is the NZ layout.

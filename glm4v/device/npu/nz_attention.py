@@ -42,6 +42,14 @@ class NzAttention(NpuAttention):
         )
         return cache.zero_()
 
+    def _rows(self, cache: torch.Tensor) -> torch.Tensor:
+        # PyTorch's operators take a tensor in NZ for one in ND, or make it one: they get a tensor
+        # in ND that has the same memory. Tiles of 16 values are as wide as the format's own, so
+        # both formats put every value at the same place.
+        rows = torch.empty(cache.shape, dtype=self._dtype, device=self._device)
+        torch_npu.npu_change_data_ptr(rows, cache, 0)
+        return rows
+
     def _write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         torch_npu._npu_reshape_and_cache(
             key=key,

@@ -27,10 +27,20 @@ class Refused(ValueError):
 def check_contract(name: str, given: Mapping[str, Any]) -> None:
     """Refuse a call of the operator `name`, arguments by name, that breaks its rules."""
     for value in given.values():
-        if is_npu(value) and value.dtype == torch.bfloat16:
-            refuse(is_310p(), f"{name}: the 310P has no bfloat16")
+        if is_npu(value):
+            is_bfloat16 = value.dtype == torch.bfloat16
+            refuse(is_bfloat16 and is_310p(), f"{name}: the 310P has no bfloat16")
+            refuse(
+                name.startswith("aten::") and _is_part_in_nz(value),
+                f"{name}: PyTorch's operators take a part of a tensor in NZ for one in ND",
+            )
     if (contract := _CONTRACTS.get(name)) is not None:
         contract(given)
+
+
+def _is_part_in_nz(tensor: torch.Tensor) -> bool:
+    is_part = tensor.numel() * tensor.itemsize < tensor.untyped_storage().nbytes()
+    return is_part and _format(tensor) == _NZ
 
 
 def refuse(broken: bool, rule: str) -> None:

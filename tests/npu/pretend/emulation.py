@@ -29,6 +29,7 @@ from tests.npu.pretend.recorder import Call, Recorder
 # These only allocate or rename memory, which torch_npu does itself.
 _ALLOCATIONS = {"aten::empty.memory_format", "aten::empty_strided", "aten::record_stream"}
 _ALLOCATIONS |= {"aten::set_.source_Storage_storage_offset", "npu::empty_with_format"}
+_ALLOCATIONS |= {"npu::npu_change_data_ptr"}
 _MOVES = {"aten::copy_", "aten::_to_copy"}  # between host and device
 _TO_HOST = {"aten::_local_scalar_dense"}
 # Indices may lie on the host, as for every device of torch.

@@ -183,6 +183,34 @@ def test_sequences_share_the_blocks_of_a_common_prefix() -> None:
     torch.testing.assert_close(output, second.attended()[4:], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("block_size", [3, 5, 16, 32])
+def test_copied_tokens_are_used_as_if_they_had_been_computed(block_size: int) -> None:
+    """In every layer, up to the one where the second sequence goes on differently."""
+    attention = allocated(6, block_size)
+    shared, length = block_size + block_size // 2 + 1, 2 * block_size
+    rows = [random_rows(length, layer) for layer in range(LAYERS)]
+    others = [random_rows(length, 7 + layer) for layer in range(LAYERS)]
+    for layer in range(LAYERS):
+        step(attention, [AttentionSegment(length, 0, (4, 1))], [rows[layer]], layer)
+    attention.copy_tokens(1, 3, shared - block_size)
+    for layer in range(LAYERS):
+        first, other = rows[layer], others[layer]
+        other = Rows(
+            other.query,
+            torch.cat([first.key[:shared], other.key[shared:]]),
+            torch.cat([first.value[:shared], other.value[shared:]]),
+        )
+        segment = AttentionSegment(length - shared, shared, (4, 3))
+        [output] = step(attention, [segment], [other.part(shared, length)], layer)
+        torch.testing.assert_close(output, other.attended()[shared:], atol=1e-5, rtol=0)
+        last = random_rows(1, 20 + layer)
+        grown = Rows(
+            *(torch.cat([getattr(first, n), getattr(last, n)]) for n in ("query", "key", "value"))
+        )
+        [output] = step(attention, [AttentionSegment(1, length, (4, 1, 0))], [last], layer)
+        torch.testing.assert_close(output, grown.attended()[-1:], atol=1e-5, rtol=0)
+
+
 def test_layers_have_caches_of_their_own() -> None:
     attention = allocated(1, 4)
     segment = [AttentionSegment(3, 0, (0,))]

@@ -84,6 +84,8 @@ class StepRunner:
         assert num_tokens(plan) <= self._max_batched_tokens
         ids = [chunk.sequence_id for chunk in plan.chunks]
         assert len(set(ids)) == len(ids)
+        for copy in plan.copies:
+            self._attention.copy_tokens(*copy)
         self._attention.prepare(
             [AttentionSegment(len(c.token_ids), c.context_len, c.block_table) for c in plan.chunks]
         )

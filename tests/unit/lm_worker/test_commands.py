@@ -14,7 +14,7 @@ from lm_worker.parallel.commands import (
     Heartbeat,
     Stop,
 )
-from lm_worker.plan import Chunk, PromptScoring, SamplingParams, SamplingState, StepPlan
+from lm_worker.plan import BlockCopy, Chunk, PromptScoring, SamplingParams, SamplingState, StepPlan
 
 STATE = SamplingState(SamplingParams(0.7, 5, 0.9, 1.1), 3, tuple(range(5000)))
 PREFILL = Chunk(1, (5, -1, -2), (0, 1, 1), 0, (3, 4), "digest", None)
@@ -73,6 +73,14 @@ def test_a_sequence_that_released_its_blocks_gets_a_new_table() -> None:
     again = replace(DECODE, context_len=0, block_table=(9, 8))
     [chunk] = follower.follow(again, released=(2,))
     assert chunk.block_table == (9, 8)
+
+
+def test_copies_are_made_by_all_ranks_in_the_same_order() -> None:
+    copies = (BlockCopy(3, 9, 5), BlockCopy(4, 3, 100))
+    encoder, decoder = CommandEncoder(), CommandDecoder()
+    plan = decoder.decode(encoder.encode(StepPlan(1, (DECODE,), copies=copies)))
+    assert isinstance(plan, StepPlan)
+    assert plan.copies == copies
 
 
 def test_prompt_logits_are_computed_by_all_ranks() -> None:

@@ -1,96 +1,48 @@
-"""A beginning that several sequences have is computed once, and nobody waits for it in vain."""
+"""A beginning that several sequences have is computed once, and nobody waits for it in vain.
 
-from collections.abc import Sequence
+What is computed is counted: it is right when every token that differs from all others, with what
+comes before it, is computed once.
+"""
+
 from dataclasses import replace
 
 import pytest
 
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.scheduler import Scheduler
-from lm_worker.engine.sequence import SequenceRequest, SequenceState
+from lm_worker.engine.sequence import SequenceState
+from tests.unit.lm_worker.callers import CALLERS, OWN, SIZE, SYSTEM, Bench, question, whole_prompt
 from tests.unit.lm_worker.simulated_steps import (
     NUM_IMAGE_TOKENS,
     StepRunner,
-    alone,
     make_request,
     num_tokens,
     run_one,
 )
 
-SIZE = 4  # tokens of a block
-SYSTEM = tuple(range(100, 160))
-CALLERS = 16
 
-
-class Bench:
-    """A scheduler on its device, with sequences that were added to it."""
-
-    def __init__(
-        self, *, step: int = 1000, max_num_seqs: int = 64, broken: set[int] | None = None
-    ) -> None:
-        self.scheduler = Scheduler(
-            BlockPool(2000, SIZE), max_num_seqs=max_num_seqs, max_batched_tokens=step
-        )
-        self.device = StepRunner(SIZE, step, broken=broken, blocks=2000)
-        self.sequences: list[SequenceState] = []
-
-    def add(self, requests: Sequence[SequenceRequest]) -> None:
-        for request in requests:
-            number = len(self.sequences)
-            self.sequences.append(SequenceState(number, request, NUM_IMAGE_TOKENS, ()))
-            self.scheduler.add(self.sequences[-1])
-
-    def step(self) -> dict[int, int]:
-        """The tokens that each sequence computed in one step."""
-        plan = run_one(self.scheduler, self.device)
-        assert self.scheduler.check_integrity() == []
-        return {chunk.sequence_id: len(chunk.token_ids) for chunk in plan.chunks}
-
-    def finish(self) -> None:
-        for _ in range(1000):
-            if not (self.scheduler.running or self.scheduler.waiting):
-                return
-            self.step()
-        raise AssertionError("a sequence never ends")
-
-    def check_answers(self) -> None:
-        for sequence in self.sequences:
-            if sequence.sequence_id not in self.device.broken:
-                assert sequence.token_ids == alone(sequence.request), sequence.request.request_id
-
-
-def question(
-    number: int, *, beginning: tuple[int, ...] = SYSTEM, image: str = ""
-) -> SequenceRequest:
-    """A request of a client of its own that begins like the others."""
-    prompt = (*beginning, 1000 + number, 1001, 1002)
-    return make_request(f"r{number}", prompt, most=1, image=image, client=f"client {number}")
-
-
-def whole_prompt(image: str = "") -> int:
-    return len(SYSTEM) + 3 + (NUM_IMAGE_TOKENS - 3 if image else 0)
-
-
-def shared_part(image: str = "") -> int:
-    return (whole_prompt(image) - 3) // SIZE * SIZE
-
-
+@pytest.mark.parametrize("block_size", [1, 4, 16, 128])
 @pytest.mark.parametrize("image", ["", "an image"])
 @pytest.mark.parametrize("step", [7, 20, 1000])
-def test_sixteen_callers_compute_what_they_share_once(step: int, image: str) -> None:
-    bench = Bench(step=step)
+def test_sixteen_callers_compute_what_they_share_once(
+    step: int, image: str, block_size: int
+) -> None:
+    bench = Bench(step=step, block_size=block_size)
     bench.add([question(number, image=image) for number in range(CALLERS)])
     bench.finish()
     bench.check_answers()
-    own = whole_prompt(image) - shared_part(image)
-    computed = bench.scheduler.counts.computed_tokens
-    assert computed == whole_prompt(image) + (CALLERS - 1) * own
+    counts = bench.scheduler.counts
+    assert counts.computed_tokens == whole_prompt(image) + (CALLERS - 1) * OWN
+    assert counts.cached_tokens == (CALLERS - 1) * (whole_prompt(image) - OWN)
 
 
-def test_sixteen_callers_with_an_image_of_the_real_size_compute_a_fifth_more_than_one() -> None:
+@pytest.mark.parametrize("block_size", [16, 128])
+def test_sixteen_callers_with_an_image_of_the_real_size_compute_hardly_more_than_one(
+    block_size: int,
+) -> None:
     tokens = 1602  # of an image of GLM-4V-9B
-    scheduler = Scheduler(BlockPool(2000, 16), max_num_seqs=64, max_batched_tokens=512)
-    device = StepRunner(16, 512, blocks=2000)
+    scheduler = Scheduler(BlockPool(2000, block_size), max_num_seqs=64, max_batched_tokens=512)
+    device = StepRunner(block_size, 512, blocks=2000)
     for number in range(CALLERS):
         sequence = SequenceState(number, question(number, image="image"), tokens, ())
         scheduler.add(sequence)
@@ -98,7 +50,71 @@ def test_sixteen_callers_with_an_image_of_the_real_size_compute_a_fifth_more_tha
         scheduler.apply(plan, device.execute(plan))
     one = len(SYSTEM) + 3 + tokens - 3
     assert scheduler.counts.sampled_tokens == CALLERS
-    assert scheduler.counts.computed_tokens <= 1.2 * one
+    assert scheduler.counts.computed_tokens == one + (CALLERS - 1) * OWN  # 1.03 times one
+
+
+@pytest.mark.parametrize("block_size", [4, 16, 128])
+def test_questions_that_share_some_of_their_words_compute_the_others(block_size: int) -> None:
+    """Three levels of beginnings: all, the two halves, each caller."""
+    bench = Bench(block_size=block_size)
+    for number in range(CALLERS):
+        words = (*SYSTEM, *range(300 + number % 2, 341 + number % 2), 1000 + number, 1001)
+        bench.add([make_request(f"r{number}", words, most=1, client=f"client {number}")])
+    bench.finish()
+    bench.check_answers()
+    assert bench.scheduler.counts.computed_tokens == 60 + 2 * 41 + CALLERS * 2
+
+
+@pytest.mark.parametrize("block_size", [16, 128])
+def test_a_finished_answer_is_gone_on_from_within_a_block(block_size: int) -> None:
+    bench = Bench(block_size=block_size)
+    asked = replace(make_request("first", SYSTEM, most=30), stop_ids=frozenset())
+    bench.add([asked])
+    bench.finish()
+    [first] = bench.sequences
+    # All but the last token, which was never fed back, and what is asked next.
+    bench.add([make_request("again", (*SYSTEM, *first.token_ids, 900, 901), most=1)])
+    assert bench.step() == {1: 3}
+    # One that leaves the answer after ten tokens.
+    bench.add([make_request("other", (*SYSTEM, *first.token_ids[:10], 902), most=1)])
+    assert bench.step() == {2: 1}
+    bench.check_answers()
+
+
+def test_a_preempted_sequence_computes_one_token_again() -> None:
+    bench = Bench(block_size=128)
+    bench.add([replace(question(0), max_tokens=9, stop_ids=frozenset())])
+    for _ in range(4):
+        bench.step()
+    bench.scheduler._preempt(bench.sequences[0])
+    assert bench.step() == {0: 1}
+    bench.finish()
+    bench.check_answers()
+
+
+@pytest.mark.parametrize(
+    ("beginning", "image", "salt", "shared"),
+    [
+        (SYSTEM, "one", "", whole_prompt("one") - OWN),
+        (SYSTEM, "other", "", 2),  # the text before the image
+        (SYSTEM, "", "", 2),
+        (SYSTEM, "one", "mine", 0),
+        (SYSTEM[1:], "one", "", 0),  # the same tokens, at other places
+        ((*SYSTEM[:40], 1, *SYSTEM[41:]), "one", "", 40 + NUM_IMAGE_TOKENS - 3),
+    ],
+)
+def test_only_equal_tokens_of_equal_images_are_shared(
+    beginning: tuple[int, ...], image: str, salt: str, shared: int
+) -> None:
+    bench = Bench(block_size=128)
+    bench.add([question(0, image="one")])
+    bench.finish()
+    bench.device.salts[1] = salt
+    bench.add([replace(question(1, beginning=beginning, image=image), cache_salt=salt)])
+    length = bench.sequences[1].num_known_tokens
+    assert bench.step() == {1: length - shared}
+    assert bench.scheduler.counts.cached_tokens == shared
+    bench.check_answers()
 
 
 def test_whoever_computes_it_has_the_whole_step() -> None:
@@ -122,7 +138,7 @@ def test_the_next_one_takes_over(how: str) -> None:
         for number, count in bench.step().items():
             computed[number] = computed.get(number, 0) + count
     bench.check_answers()
-    own = whole_prompt() - shared_part()
+    own = OWN
     if how == "preempted":  # it is still the first in order
         assert computed == {0: 20 + whole_prompt(), 1: own, 2: own, 3: own}
     else:
@@ -185,8 +201,7 @@ def test_a_block_that_a_decode_fills_is_awaited() -> None:
     bench.add([question(number) for number in range(3)])
     assert bench.step() == {0: whole_prompt() - 1}
     assert bench.step() == {0: 1}
-    own = whole_prompt() - shared_part()
-    assert bench.step() == {1: own, 2: own}
+    assert bench.step() == {1: OWN, 2: OWN}
 
 
 def test_planning_with_many_that_share_a_beginning_stays_cheap() -> None:

@@ -40,9 +40,21 @@ class KernelAttention(Attention):
         self._keys = self._kernels.memory(vectors * head_dim * 4)
         self._values = self._kernels.memory(vectors * value_stride * 4)
         self._layers, self._blocks, self._block_size = layers, blocks, block_size
+        keys, values = self._keys.view(torch.float32), self._values.view(torch.float32)
+        self._key_groups = keys.view(layers, kv_heads, slots // lanes, head_dim, lanes)
+        self._value_rows = values.view(layers, kv_heads, slots, value_stride)
         self.cache = KvCache(
             self._keys.data_ptr(), self._values.data_ptr(), slots, kv_heads, head_dim, value_stride
         )
+
+    def copy_tokens(self, source: int, target: int, count: int) -> None:
+        """Copy the first tokens of a block to another one, in every layer."""
+        start, to = source * self._block_size, target * self._block_size
+        self._value_rows[:, :, to : to + count] = self._value_rows[:, :, start : start + count]
+        keys, lanes = self._key_groups, self._kernels.lanes
+        slots, own = torch.arange(start, start + count), torch.arange(to, to + count)
+        copied = keys[:, :, slots // lanes, :, slots % lanes]
+        keys[:, :, own // lanes, :, own % lanes] = copied
 
     def prepare(self, segments: Sequence[AttentionSegment]) -> None:
         """Set the sequences and block tables of the next step.
