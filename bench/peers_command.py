@@ -74,7 +74,7 @@ def peers(
     if json:
         typer.echo(json_format.dumps({**asdict(load), "rounds": [asdict(r) for r in results]}))
     else:
-        Console(width=120).print(table(results, load))
+        Console(width=150).print(table(results, load))
     if report is not None:
         write_page(results, load, rounds, report)
 

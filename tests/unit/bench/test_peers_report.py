@@ -20,11 +20,17 @@ RESULTS = [
 
 
 def test_ratios_are_of_rounds_side_by_side() -> None:
-    # 2, 1 and 0.5: the medians of either server would give 90 / 60.
+    # Tokens/s: 2, 1 and 0.5; the medians of either server would give 90 / 60.
+    same = (1.0, 1.0, 1.0)
     assert medians(RESULTS, 4) == {
-        "ours": (90.0, 0.2, 0.01, 1.0),
-        "theirs": (60.0, 0.5, 0.01, 1.0),
+        "ours": (90.0, 0.2, 0.01, (same, same, same)),
+        "theirs": (60.0, 0.5, 0.01, ((1.0, 0.5, 2.0), (0.5, 0.2, 0.5), same)),
     }
+
+
+def test_a_row_has_each_ratio_with_its_spread() -> None:
+    *_, theirs = rows(RESULTS)
+    assert theirs[5:] == ("1.00 (0.50 to 2.00)", "0.50 (0.20 to 0.50)", "1.00 (1.00 to 1.00)")
 
 
 def test_page_has_every_row_the_command_and_a_plot(
