@@ -70,8 +70,8 @@ def medians(results: Sequence[Round], concurrency: int) -> dict[str, Medians]:
         tokens, first, pause = (
             Ratio(statistics.median(each), min(each), max(each)) for each in paired
         )
-        middle = map(statistics.median, zip(*theirs, strict=True))
-        found[name] = Medians(*middle, (tokens, first, pause))
+        tokens_s, first_s, pause_s = map(statistics.median, zip(*theirs, strict=True))
+        found[name] = Medians(tokens_s, first_s, pause_s, (tokens, first, pause))
     return found
 
 
