@@ -17,6 +17,7 @@ from bench.load_command import load
 from bench.offline_command import offline
 from bench.peers_command import peers
 from bench.products import products
+from bench.profile.command import profile
 from bench.serve.command import serve
 from bench.whole_model.command import whole_model
 from glm4v.errors import InvalidRequest
@@ -31,6 +32,7 @@ command.command()(peers)
 command.command()(journals)
 command.command()(doors)
 command.command()(offline)
+command.command()(profile)
 command.command()(serve)
 command.command()(compare)
 command.command()(whole_model)
