@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 2  # journals dispatched in one iteration of the event loop
 _WAKEUP_TTL_S = 60
 _RETRY_S = 0.2
+_RETURN_S = 0.002  # for readers to want more: a wakeup costs Redis a disk write
 
 
 class JournalHub:
@@ -160,7 +161,8 @@ class JournalHub:
                 self.waiters.dispatch(key, positions[key], entries)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # other tasks of the gateway run in between
-        await asyncio.sleep(0)  # readers that want more join the next read
+        await asyncio.sleep(0)  # the readers take their entries
+        await self.waiters.await_return(_unfinished(answer), _RETURN_S)
 
     async def _skip_foreign_keys(self) -> None:
         """One key that is not a stream fails the read of all: fail the readers of that key."""
@@ -176,6 +178,11 @@ class JournalHub:
         except Unavailable:
             log.warning("Redis unavailable: journal read retried in %s s", _RETRY_S)
         await asyncio.sleep(_RETRY_S)
+
+
+def _unfinished(answer: Any) -> list[str]:
+    """The journals of an answer that have no end yet: their readers will want more."""
+    return [name.decode() for name, entries in answer if entries[-1][1].get(b"k") != b"e"]
 
 
 def _owned(job: pb.Job, request_id: str, owner: str) -> pb.Job:

@@ -1,7 +1,8 @@
 """Readers that wait for new journal entries, and which entries of a shared read each may get."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from glm4v.broker.entries import RawEntry, entry_order
 
@@ -14,6 +15,8 @@ class Waiters:
     def __init__(self) -> None:
         self._waiting: dict[str, list[tuple[bytes, Arrival]]] = {}
         self.registered = asyncio.Event()  # at least one waits
+        self._awaited: set[str] = set()  # journals whose next waiter `await_return` waits for
+        self._returned = asyncio.Event()  # none is left of them
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -31,6 +34,9 @@ class Waiters:
         waiter = (after, arrival)
         self._waiting.setdefault(key, []).append(waiter)
         self.registered.set()
+        self._awaited.discard(key)
+        if not self._awaited:
+            self._returned.set()
         try:
             wake()
             return await arrival
@@ -47,6 +53,21 @@ class Waiters:
             for key, waiters in self._waiting.items()
         }
         return {key: min(each, key=entry_order) for key, each in after.items() if each}
+
+    async def await_return(self, keys: Collection[str], within_s: float) -> None:
+        """Wait until someone waits for each of these journals, at most `within_s`.
+
+        Their readers have just received entries: those that come back join the next read, and need
+        not interrupt it.
+        """
+        self._awaited = {key for key in keys if key not in self._waiting}
+        if not self._awaited:
+            return
+        self._returned.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._returned.wait()
+        self._awaited.clear()
 
     def dispatch(self, key: str, read_from: bytes, entries: list[RawEntry]) -> None:
         """Give the entries of a read that began after `read_from` to the waiters that it covers.

@@ -77,3 +77,23 @@ async def test_waiting_ends_with_nothing_when_its_time_is_up(waiters: Waiters) -
     waiters.dispatch("j", at(5), [entry(6)])
     assert await long == [entry(6)]
     assert not waiters
+
+
+async def test_the_next_read_waits_for_readers_that_come_back(waiters: Waiters) -> None:
+    first = await waiting(waiters, 5)
+    waiters.dispatch("j", at(5), [entry(6)])
+    await first
+    returning = asyncio.ensure_future(waiters.await_return(["j"], within_s=60))
+    await asyncio.sleep(0)
+    assert not returning.done()
+    again = await waiting(waiters, 6)
+    await asyncio.wait_for(returning, 5)
+    await waiters.await_return(["j"], within_s=60)  # it waits already
+    again.cancel()
+
+
+async def test_a_slow_reader_delays_the_next_read_only_so_long(waiters: Waiters) -> None:
+    await asyncio.wait_for(waiters.await_return(["j", "k"], within_s=0.001), 5)
+    task = await waiting(waiters, 5)
+    assert not task.done()
+    task.cancel()
