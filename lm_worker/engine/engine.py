@@ -9,7 +9,8 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -60,6 +61,7 @@ class Engine:
         self._sequences: dict[int, SequenceState] = {}
         self._images: Counter[str] = Counter()
         self._isolated: dict[int, asyncio.Event] = {}
+        self._joins: set[asyncio.Future[None]] = set()  # sequences that are being added
         self._prompt_logprobs: dict[int, dict[int, PromptLogprob]] = {}  # by sequence, index
         self._work = asyncio.Event()
         self._step_done = asyncio.Event()
@@ -162,17 +164,32 @@ class Engine:
         if request.output_format is not None:
             output = after_header(token_ids, request.header_id)
             await self._grammars.compile_for(sequence_id, request.output_format, output)
-        if image is not None:
-            self._images[request.image] += 1
-            if self._images[request.image] == 1:
-                with anyio.CancelScope(shield=True):  # other requests may rely on it already
-                    await self.ranks.add_image(request.image, image)
-        self._sequences[sequence_id] = sequence
-        if is_quarantined:
-            self._isolated[sequence_id] = asyncio.Event()
-        self.scheduler.add(sequence)
-        self._work.set()
+        with self._joining():
+            if image is not None:
+                self._images[request.image] += 1
+                if self._images[request.image] == 1:
+                    with anyio.CancelScope(shield=True):  # other requests may rely on it already
+                        await self.ranks.add_image(request.image, image)
+            self._sequences[sequence_id] = sequence
+            if is_quarantined:
+                self._isolated[sequence_id] = asyncio.Event()
+            self.scheduler.add(sequence)
+            self._work.set()
         return sequence_id
+
+    @contextmanager
+    def _joining(self) -> Iterator[None]:
+        """A sequence is being added: the next step is planned once it has been.
+
+        Its image is in the device's queue, so that the step would start no earlier without it.
+        """
+        joined = asyncio.get_running_loop().create_future()
+        self._joins.add(joined)
+        try:
+            yield
+        finally:
+            self._joins.discard(joined)
+            joined.set_result(None)
 
     async def wait_isolated(self, sequence_id: int) -> None:
         """Wait until a quarantined sequence has its next token, or was removed."""
@@ -201,6 +218,8 @@ class Engine:
         publishing: asyncio.Task[set[int]] | None = None
         try:
             while not self._stopping or publishing is not None:
+                if self._joins:
+                    await asyncio.wait(self._joins)
                 self._work.clear()  # before planning, so that later additions are noticed
                 with self._timer.time("plan"):
                     plan = None if self._stopping else self.scheduler.plan()
