@@ -231,3 +231,15 @@ def test_full_attention_lets_every_row_see_every_row() -> None:
         got = Means.device.full_attention(heads)
         expected = (shares @ value).transpose(1, 2).float()
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0])
+def test_full_attention_of_scores_near_and_far_from_each_other(spread: float) -> None:
+    """Their maximum rises in later chunks; weights far below it vanish."""
+    heads = torch.randn(1, 1100, 3, 1, 16, generator=torch.Generator().manual_seed(2))
+    heads[:, :, 0] *= spread * torch.linspace(0.01, 1, 1100)[:, None, None]
+    heads[:, :, 1] *= torch.linspace(0.1, 2, 1100)[:, None, None]
+    query, key, value = heads.double().permute(2, 0, 3, 1, 4)
+    expected = ((query @ key.mT / 4).softmax(dim=-1) @ value).transpose(1, 2)
+    got = Means.device.full_attention(heads).double()
+    torch.testing.assert_close(got, expected, atol=4e-6 * (1 + spread), rtol=0)

@@ -142,22 +142,31 @@ inline __attribute__((always_inline)) void accumulate(const float* a, const Pane
     }
 }
 
-// acc[r] += a[k][r] * b[k], the same with the sums in memory.
-template <int ROWS, int64_t K_STRIDE, int64_t R_STRIDE, class Panel>
-inline __attribute__((always_inline)) void micro_kernel(const float* a, Panel b, int64_t count,
-                                                        float* acc, bool from_zero) {
+// acc[r] += a[k][r] * b[k], the same with the sums in memory; ACC_STRIDE floats from row to row.
+template <int ROWS, int64_t K_STRIDE, int64_t R_STRIDE, int64_t ACC_STRIDE, class Panel>
+inline __attribute__((always_inline)) void strided_kernel(const float* a, const Panel& b,
+                                                          int64_t count, float* acc,
+                                                          bool from_zero) {
     constexpr int V = Panel::VECTORS;
     Vec total[ROWS][V];
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++)
-            total[r][v] = from_zero ? Vec{} : load(acc + (r * V + v) * LANES);
+            total[r][v] = from_zero ? Vec{} : load(acc + r * ACC_STRIDE + v * LANES);
     accumulate<ROWS, K_STRIDE, R_STRIDE>(a, b, count, total);
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++) store(acc + (r * V + v) * LANES, total[r][v]);
+        for (int v = 0; v < V; v++) store(acc + r * ACC_STRIDE + v * LANES, total[r][v]);
+}
+
+// The same with the rows of the sums next to each other.
+template <int ROWS, int64_t K_STRIDE, int64_t R_STRIDE, class Panel>
+inline __attribute__((always_inline)) void micro_kernel(const float* a, Panel b, int64_t count,
+                                                        float* acc, bool from_zero) {
+    constexpr int64_t ACC_STRIDE = Panel::VECTORS * LANES;
+    strided_kernel<ROWS, K_STRIDE, R_STRIDE, ACC_STRIDE>(a, b, count, acc, from_zero);
 }
 
 // acc[r] += scales * (the sum of a[k][r] * b[k] over one group of k). scales [V], a vector each.

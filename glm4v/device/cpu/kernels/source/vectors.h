@@ -81,21 +81,59 @@ inline void widen(const int8_t* from, Vec* pair) {
 #endif
 }
 
+// The larger of each pair of lanes; b where either is NaN. By intrinsics: GCC 12 makes two instructions
+// of the comparison.
+inline Vec maximum(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return to_vec(_mm512_max_ps(bit_cast<__m512>(a), bit_cast<__m512>(b)));
+#elif defined(__AVX2__)
+    return to_vec(_mm256_max_ps(bit_cast<__m256>(a), bit_cast<__m256>(b)));
+#else
+    return a > b ? a : b;
+#endif
+}
+
 inline float reduce_add(Vec value) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(bit_cast<__m512>(value));
+#else
     float lanes[LANES];
     store(lanes, value);
     for (int width = LANES / 2; width > 0; width /= 2)
         for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
     return lanes[0];
+#endif
 }
 
 inline float reduce_max(Vec value) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps(bit_cast<__m512>(value));
+#else
     float lanes[LANES];
     store(lanes, value);
     for (int width = LANES / 2; width > 0; width /= 2)
         for (int i = 0; i < width; i++)
             lanes[i] = lanes[i + width] > lanes[i] ? lanes[i + width] : lanes[i];
     return lanes[0];
+#endif
+}
+
+// 2^x within 1e-7 of it for x <= 0; clamped below -125; NaN stays NaN.
+inline Vec power_of_two(Vec x) {
+    x = maximum(broadcast(-125.0f), x);
+    // x = n + r with |r| <= 1/2; adding 1.5 * 2^23 rounds to the nearest integer.
+    const Vec rounder = broadcast(12582912.0f);
+    const Vec shifted = x + rounder;
+    const Vec r = x - (shifted - rounder);
+    // The polynomial of least relative error on the interval.
+    Vec series = broadcast(1.5345812e-4f);
+    series = series * r + 1.3399931e-3f;
+    series = series * r + 9.6184891e-3f;
+    series = series * r + 5.5503286e-2f;
+    series = series * r + 2.4022646e-1f;
+    series = series * r + 6.9314718e-1f;
+    series = series * r + 1.0f;
+    return to_vec(bit_cast<Ints>(series) + (bit_cast<Ints>(shifted) << 23));
 }
 
 // e^x to 2 ULP; clamped below -87, infinite above 88.3; NaN stays NaN.
