@@ -8,6 +8,7 @@
 #include "micro_kernel.h"
 #include "scratch.h"
 #include "thread_pool.h"
+#include "transpose.h"
 
 namespace glm4v {
 namespace {
@@ -137,18 +138,33 @@ float rms_scale(const Norm& norm, const float* row, int64_t in_features) {
     return 1.0f / std::sqrt(total / static_cast<float>(in_features) + norm.eps);
 }
 
-// Packs the columns [first, last) of one tile, applying the norm.
+// Packs the columns [first, last) of one tile, applying the norm: squares at a time, whose rows are
+// stored as whole vectors while what they spill over is written later.
 void pack_tile(const Norm* norm, const float* scales, const float* x, int64_t rows,
                int64_t in_features, int64_t first, int64_t last, float* tile) {
-    for (int64_t r = 0; r < rows; r++) {
-        const float* row = x + r * in_features;
-        float* to = tile + r;
-        if (norm == nullptr)
-            for (int64_t k = first; k < last; k++) to[k * rows] = row[k];
-        else
-            for (int64_t k = first; k < last; k++)
-                to[k * rows] = row[k] * scales[r] * norm->weight[k];
+    const int64_t whole = ceil_div(rows, LANES) * LANES;
+    int64_t k = first;
+    for (; (last - k - LANES) * rows + rows >= whole; k += LANES) {
+        Bits squares[ceil_div(MR, LANES)][LANES] = {};
+        for (int64_t first_row = 0; first_row < rows; first_row += LANES) {
+            auto& square = squares[first_row / LANES];
+            const int64_t here = std::min<int64_t>(rows - first_row, LANES);
+            for (int64_t r = 0; r < here; r++) {
+                Vec values = load(x + (first_row + r) * in_features + k);
+                if (norm != nullptr) values = values * scales[first_row + r] * load(norm->weight + k);
+                square[r] = bit_cast<Bits>(values);
+            }
+            transpose(square);
+        }
+        for (int64_t i = 0; i < LANES; i++)
+            for (int64_t r = 0; r < rows; r += LANES)
+                store(tile + (k + i) * rows + r, to_vec(squares[r / LANES][i]));
     }
+    for (; k < last; k++)
+        for (int64_t r = 0; r < rows; r++) {
+            const float value = x[r * in_features + k];
+            tile[k * rows + r] = norm == nullptr ? value : value * scales[r] * norm->weight[k];
+        }
 }
 
 PackedA pack_a(const Norm* norm, const float* x, int64_t rows, int64_t in_features) {

@@ -11,7 +11,7 @@
 
 namespace glm4v {
 
-inline int64_t ceil_div(int64_t count, int64_t part) { return (count + part - 1) / part; }
+constexpr int64_t ceil_div(int64_t count, int64_t part) { return (count + part - 1) / part; }
 
 class Scratch {
   public:
