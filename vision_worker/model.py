@@ -9,10 +9,10 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
+from glm4v.checkpoint.quantized import Matrix
 from glm4v.checkpoint.spec import ModelSpec, VisionSpec
 from glm4v.checkpoint.weights import Weights
-from glm4v.device import Device
-from glm4v.device.linear import Epilogue, Linear
+from glm4v.device import Device, VisionLayer, VisionLayerWeights, VisionShape
 
 _ROOT = "transformer.vision."
 _ADAPTER_NORM_EPS = 1e-5  # torch's default, which visual.py leaves as it is
@@ -21,9 +21,9 @@ _ADAPTER_NORM_EPS = 1e-5  # torch's default, which visual.py leaves as it is
 class LayerNorm:
     """Normalised to mean 0 and variance 1, then scaled and shifted."""
 
-    def __init__(self, weights: Weights, name: str, eps: float) -> None:
-        self._weight = weights.read(name + ".weight")
-        self._bias = weights.read(name + ".bias")
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> None:
+        self._weight = weight
+        self._bias = bias
         self._eps = eps
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -50,47 +50,26 @@ class PatchEmbedding:
         return torch.cat((first, patches), dim=1) + self._positions
 
 
-class SelfAttention:
-    """Every token attends to every token."""
+class TorchVisionLayer(VisionLayer):
+    """A layer in plain PyTorch, operation by operation: the reference for every device."""
 
-    def __init__(self, name: str, spec: VisionSpec, weights: Weights, device: Device) -> None:
-        self._heads = spec.heads
+    def __init__(self, weights: VisionLayerWeights, shape: VisionShape, device: Device) -> None:
+        eps = shape.norm_eps
+        self._heads = shape.heads
         self._device = device
-        self._qkv = _linear(weights, name + "query_key_value", device)
-        self._out = _linear(weights, name + "dense", device)
+        self._qkv = device.linear(weights.qkv, weights.qkv_bias)
+        self._out = device.linear(weights.out, weights.out_bias)
+        self._attention_norm = LayerNorm(weights.attention_norm, weights.attention_norm_bias, eps)
+        self._up = device.linear(weights.up, weights.up_bias, epilogue="gelu")
+        self._down = device.linear(weights.down, weights.down_bias)
+        self._mlp_norm = LayerNorm(weights.mlp_norm, weights.mlp_norm_bias, eps)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[batch, tokens, width] -> the same."""
         heads = self._qkv(x).view(*x.shape[:2], 3, self._heads, -1)
-        return self._out(self._device.full_attention(heads).flatten(2))
-
-
-class Mlp:
-    """Up, exact GELU, down."""
-
-    def __init__(self, name: str, weights: Weights, device: Device) -> None:
-        self._up = _linear(weights, name + "fc1", device, epilogue="gelu")
-        self._down = _linear(weights, name + "fc2", device)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[batch, tokens, width] -> the same."""
-        return self._down(self._up(x))
-
-
-class Block:
-    """Attention and MLP with post-norm: each is normalised before the residual is added."""
-
-    def __init__(self, layer: int, spec: VisionSpec, weights: Weights, device: Device) -> None:
-        name = f"{_ROOT}transformer.layers.{layer}."
-        self._attention = SelfAttention(name + "attention.", spec, weights, device)
-        self._attention_norm = LayerNorm(weights, name + "input_layernorm", spec.norm_eps)
-        self._mlp = Mlp(name + "mlp.", weights, device)
-        self._mlp_norm = LayerNorm(weights, name + "post_attention_layernorm", spec.norm_eps)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[batch, tokens, width] -> the same."""
-        x = x + self._attention_norm(self._attention(x))
-        return x + self._mlp_norm(self._mlp(x))
+        attended = self._device.full_attention(heads).flatten(2)
+        x = x + self._attention_norm(self._out(attended))
+        return x + self._mlp_norm(self._down(self._up(x)))
 
 
 class Downsample:
@@ -112,11 +91,12 @@ class Adapter:
 
     def __init__(self, weights: Weights, device: Device) -> None:
         name = _ROOT + "linear_proj."
-        self._project = _linear(weights, name + "linear_proj", device, bias=False)
-        self._norm = LayerNorm(weights, name + "norm1", _ADAPTER_NORM_EPS)
+        self._project = device.linear(weights.read_matrix(name + "linear_proj.weight"))
+        norm = (weights.read(f"{name}norm1.{part}") for part in ("weight", "bias"))
+        self._norm = LayerNorm(*norm, _ADAPTER_NORM_EPS)
         gate_up = weights.read_stacked(name + "gate_proj.weight", name + "dense_h_to_4h.weight")
         self._gate_up = device.linear(gate_up, epilogue="silu_gate")
-        self._down = _linear(weights, name + "dense_4h_to_h", device, bias=False)
+        self._down = device.linear(weights.read_matrix(name + "dense_4h_to_h.weight"))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[batch, tokens, hidden] -> the same."""
@@ -130,7 +110,7 @@ class VisionModel:
     def __init__(self, spec: ModelSpec, weights: Weights, device: Device) -> None:
         self.patch_embedding = PatchEmbedding(spec.vision, weights)
         self.blocks = [
-            Block(layer, spec.vision, weights, device) for layer in range(spec.vision.layers)
+            _layer(layer, spec.vision, weights, device) for layer in range(spec.vision.layers)
         ]
         self.downsample = Downsample(spec.vision, weights)
         self.adapter = Adapter(weights, device)
@@ -154,11 +134,25 @@ class VisionModel:
         return torch.cat((begin, patches, end), dim=1) / self._scaling_factor
 
 
-def _linear(
-    weights: Weights, name: str, device: Device, *, bias: bool = True, epilogue: Epilogue = "none"
-) -> Linear:
-    return device.linear(
-        weights.read_matrix(name + ".weight"),
-        weights.read(name + ".bias") if bias else None,
-        epilogue=epilogue,
+def _layer(number: int, spec: VisionSpec, weights: Weights, device: Device) -> VisionLayer:
+    """The device's own layer where it has one."""
+
+    root = f"{_ROOT}transformer.layers.{number}."
+
+    def matrix(name: str) -> tuple[Matrix, torch.Tensor]:
+        at = root + name
+        return weights.read_matrix(at + ".weight"), weights.read(at + ".bias")
+
+    def norm(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        return weights.read(root + name + ".weight"), weights.read(root + name + ".bias")
+
+    layer = VisionLayerWeights(
+        *matrix("attention.query_key_value"),
+        *matrix("attention.dense"),
+        *norm("input_layernorm"),
+        *matrix("mlp.fc1"),
+        *matrix("mlp.fc2"),
+        *norm("post_attention_layernorm"),
     )
+    shape = VisionShape(spec.heads, spec.norm_eps)
+    return device.vision_layer(layer, shape) or TorchVisionLayer(layer, shape, device)

@@ -13,6 +13,9 @@ from glm4v.device.base import (  # noqa: E402
     DecoderShape,
     Device,
     LayerWeights,
+    VisionLayer,
+    VisionLayerWeights,
+    VisionShape,
 )
 from glm4v.device.options import DeviceOptions  # noqa: E402
 from glm4v.errors import ConfigurationError  # noqa: E402
@@ -25,6 +28,9 @@ __all__ = [
     "Device",
     "DeviceOptions",
     "LayerWeights",
+    "VisionLayer",
+    "VisionLayerWeights",
+    "VisionShape",
     "open_device",
 ]
 

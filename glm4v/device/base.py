@@ -103,6 +103,40 @@ class Decoder(ABC):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class VisionLayerWeights:
+    """A layer of the vision tower; matrices are [out, in]."""
+
+    qkv: Matrix  # [3 * width, width]: queries, keys, values
+    qkv_bias: torch.Tensor
+    out: Matrix  # [width, width]
+    out_bias: torch.Tensor
+    attention_norm: torch.Tensor  # [width]
+    attention_norm_bias: torch.Tensor
+    up: Matrix  # [mlp, width]
+    up_bias: torch.Tensor
+    down: Matrix  # [width, mlp]
+    down_bias: torch.Tensor
+    mlp_norm: torch.Tensor  # [width]
+    mlp_norm_bias: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class VisionShape:
+    """What all layers of the vision tower have in common."""
+
+    heads: int
+    norm_eps: float
+
+
+class VisionLayer(ABC):
+    """Full attention and an MLP with exact GELU, each normalised before the residual is added."""
+
+    @abstractmethod
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, tokens, width] -> the same."""
+
+
 class Device(ABC):
     """One accelerator, or the CPU."""
 
@@ -185,6 +219,10 @@ class Device(ABC):
         self, layers: Iterable[LayerWeights], shape: DecoderShape, collective: Collective
     ) -> Decoder | None:
         """The device's own decoder layers; None to run them one by one in torch."""
+        return None
+
+    def vision_layer(self, weights: VisionLayerWeights, shape: VisionShape) -> VisionLayer | None:
+        """The device's own layer of the vision tower; None to run it in torch."""
         return None
 
     def capture(self, decoder: Decoder) -> Decoder:

@@ -10,7 +10,16 @@ from torch.nn import functional
 
 from glm4v.checkpoint.quantized import Matrix
 from glm4v.device.arbiter import Arbiter, NoArbiter
-from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
+from glm4v.device.base import (
+    Attention,
+    Decoder,
+    DecoderShape,
+    Device,
+    LayerWeights,
+    VisionLayer,
+    VisionLayerWeights,
+    VisionShape,
+)
 from glm4v.device.collectives import Collective, ProcessGroup, init_gloo_group
 from glm4v.device.cpu.arbiter import CpuArbiter
 from glm4v.device.cpu.attention import CpuAttention
@@ -19,6 +28,7 @@ from glm4v.device.cpu.kernels import (
     KernelDecoder,
     KernelLinear,
     Kernels,
+    KernelVisionLayer,
     attend_all,
     kv_bytes_per_head,
     open_kernels,
@@ -141,6 +151,12 @@ class CpuDevice(Device):
         if self._kernels is None:
             return None
         return KernelDecoder(self._kernels, layers, shape, collective, bits=self._bits)
+
+    def vision_layer(self, weights: VisionLayerWeights, shape: VisionShape) -> VisionLayer | None:
+        """The layer in the kernels, if there are any."""
+        if self._kernels is None:
+            return None
+        return KernelVisionLayer(self._kernels, weights, shape, bits=self._bits)
 
     def details(self) -> dict[str, str]:
         """The processor's level, and where its kernels come from."""

@@ -4,11 +4,13 @@ from glm4v.device.cpu.kernels.attention import KernelAttention, attend_all, kv_b
 from glm4v.device.cpu.kernels.decoder import KernelDecoder
 from glm4v.device.cpu.kernels.library import Kernels, open_kernels
 from glm4v.device.cpu.kernels.linear import KernelLinear, read_table
+from glm4v.device.cpu.kernels.vision import KernelVisionLayer
 
 __all__ = [
     "KernelAttention",
     "KernelDecoder",
     "KernelLinear",
+    "KernelVisionLayer",
     "Kernels",
     "attend_all",
     "kv_bytes_per_head",

@@ -5,12 +5,11 @@ from collections.abc import Iterable
 
 import torch
 
-from glm4v.checkpoint.quantized import Matrix
 from glm4v.device.base import Attention, Decoder, DecoderShape, LayerWeights
 from glm4v.device.collectives import Collective
 from glm4v.device.cpu.kernels.attention import KernelAttention
 from glm4v.device.cpu.kernels.library import DecoderLayer, DecoderModel, Kernels, check_floats
-from glm4v.device.cpu.kernels.linear import PackedWeight
+from glm4v.device.cpu.kernels.linear import PackedWeight, check_matrix
 
 
 class KernelDecoder(Decoder):
@@ -129,15 +128,8 @@ def _check_shapes(weights: LayerWeights, shape: DecoderShape) -> None:
     attended = shape.heads * shape.head_dim
     qkv = attended + 2 * shape.kv_heads * shape.head_dim
     check_floats("attention_norm", weights.attention_norm.float(), (hidden,))
-    _check_matrix("qkv", weights.qkv, (qkv, hidden))
+    check_matrix("qkv", weights.qkv, (qkv, hidden))
     check_floats("qkv_bias", weights.qkv_bias, (qkv,))
-    _check_matrix("out", weights.out, (hidden, attended))
+    check_matrix("out", weights.out, (hidden, attended))
     check_floats("mlp_norm", weights.mlp_norm.float(), (hidden,))
-    _check_matrix("gate_up", weights.gate_up, (2 * ffn, hidden))
-
-
-def _check_matrix(name: str, matrix: Matrix, shape: tuple[int, int]) -> None:
-    if isinstance(matrix, torch.Tensor):
-        check_floats(name, matrix, shape)
-    elif tuple(matrix.shape) != shape:
-        raise ValueError(f"{name}: expected {list(shape)}, got {list(matrix.shape)}")
+    check_matrix("gate_up", weights.gate_up, (2 * ffn, hidden))

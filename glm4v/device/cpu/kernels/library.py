@@ -120,6 +120,26 @@ class DecoderModel(ctypes.Structure):
     )
 
 
+class LayerNorm(ctypes.Structure):
+    """vision.h"""
+
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("eps", c_float))
+
+
+class VisionLayer(ctypes.Structure):
+    """vision.h"""
+
+    _fields_ = (
+        ("attention_norm", LayerNorm),
+        ("mlp_norm", LayerNorm),
+        ("qkv", Weight),
+        ("out", Weight),
+        ("up", Weight),
+        ("down", Weight),
+        ("heads", c_int64),
+    )
+
+
 # In the order of glm4v_structure_bytes in library.cpp.
 _STRUCTURES = (
     Weight,
@@ -130,6 +150,7 @@ _STRUCTURES = (
     AttentionMetadata,
     DecoderLayer,
     DecoderModel,
+    VisionLayer,
 )
 
 # Outcome in library.cpp; 0 is DONE, and errors of the system are negative.
@@ -165,6 +186,7 @@ class Kernels:
         self.gemm = work("gemm", pointer, c_int64, pointer, pointer)
         self.attend = work("attend", pointer, c_int64, pointer, c_int64, pointer, pointer)
         self.attend_all = work("attend_all", c_int64, c_int64, c_int64, pointer, pointer)
+        self.run_vision_layer = work("run_vision_layer", pointer, c_int64, pointer, pointer)
         self.run_sublayers = work(
             "run_sublayers", pointer, pointer, pointer, c_int64, c_int64, pointer, pointer
         )

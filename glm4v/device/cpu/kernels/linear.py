@@ -127,6 +127,14 @@ def read_table(kernels: Kernels, table: Matrix, *, bits: int) -> torch.Tensor:
     return memory.view(dtype).view(rows, columns)
 
 
+def check_matrix(name: str, matrix: Matrix, shape: tuple[int, int]) -> None:
+    """Raise ValueError for a matrix of another shape, or a tensor that kernels do not read."""
+    if isinstance(matrix, torch.Tensor):
+        check_floats(name, matrix, shape)
+    elif tuple(matrix.shape) != shape:
+        raise ValueError(f"{name}: expected {list(shape)}, got {list(matrix.shape)}")
+
+
 class KernelLinear(Linear):
     """A product whose rows are independent: a result does not depend on the rest of the batch."""
 

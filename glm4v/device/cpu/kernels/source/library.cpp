@@ -8,6 +8,7 @@
 
 #include "decoder.h"
 #include "thread_pool.h"
+#include "vision.h"
 
 using namespace glm4v;
 
@@ -40,7 +41,8 @@ extern "C" {
 extern const int64_t glm4v_structure_bytes[];
 const int64_t glm4v_structure_bytes[] = {
     sizeof(Weight),  sizeof(RowSpan),           sizeof(MatrixSource), sizeof(KvCache),
-    sizeof(Segment), sizeof(AttentionMetadata), sizeof(DecoderLayer), sizeof(DecoderModel)};
+    sizeof(Segment), sizeof(AttentionMetadata), sizeof(DecoderLayer), sizeof(DecoderModel),
+    sizeof(VisionLayer)};
 
 int glm4v_lanes() { return LANES; }
 
@@ -84,6 +86,10 @@ int glm4v_attend(const KvCache* cache, int64_t layer, const AttentionMetadata* m
 int glm4v_attend_all(int64_t tokens, int64_t heads, int64_t head_dim, float* qkv,
                      float* attended) {
     return catch_all([&] { attend_all(tokens, heads, head_dim, qkv, attended); });
+}
+
+int glm4v_run_vision_layer(const VisionLayer* layer, int64_t tokens, const float* x, float* y) {
+    return catch_all([&] { run_vision_layer(*layer, tokens, x, y); });
 }
 
 int glm4v_run_sublayers(const DecoderModel* model, const KvCache* cache,
