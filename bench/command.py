@@ -19,6 +19,7 @@ from bench.peers_command import peers
 from bench.products import products
 from bench.profile.command import profile
 from bench.serve.command import serve
+from bench.vision import vision
 from bench.whole_model.command import whole_model
 from glm4v.errors import InvalidRequest
 from glm4v.host.temporary_folder import TemporaryFolder
@@ -38,6 +39,7 @@ command.command()(compare)
 command.command()(whole_model)
 command.command()(load)
 command.command()(products)
+command.command()(vision)
 
 
 @command.callback()

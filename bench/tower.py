@@ -1,0 +1,117 @@
+"""Measures the vision tower beside the rate of matrix products, which bounds it."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from bench.geometry import GLM_4V_9B, RandomWeights
+from glm4v.checkpoint.spec import ModelSpec, VisionSpec
+from glm4v.device import Device
+from vision_worker.model import VisionModel
+
+_PRODUCT = 2048  # rows and columns of the product that the matrix rate is measured with
+_LEAST_S = 0.2  # measured at once: shorter work is repeated
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Floating-point operations a second, one after the other."""
+
+    matrix: float
+    attention: float
+    tower: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A picture of `pixels` x `pixels`."""
+
+    pixels: int
+    tokens: int
+    operations: int  # of the whole tower and the adapter
+    rounds: tuple[Round, ...]
+
+    @property
+    def matrix(self) -> float:
+        """Median rate of products."""
+        return statistics.median(one.matrix for one in self.rounds)
+
+    @property
+    def attention_shares(self) -> list[float]:
+        """Rate of attention over that of products, ascending."""
+        return sorted(one.attention / one.matrix for one in self.rounds)
+
+    @property
+    def tower_shares(self) -> list[float]:
+        """Rate of a whole picture over that of products, ascending."""
+        return sorted(one.tower / one.matrix for one in self.rounds)
+
+    @property
+    def encode_s(self) -> float:
+        """Median time of a picture."""
+        return statistics.median(self.operations / one.tower for one in self.rounds)
+
+
+def medium_tower(pixels: int) -> ModelSpec:
+    """The vision tower of the medium model for other pictures, with the sizes around it."""
+    vision = dataclasses.replace(
+        GLM_4V_9B.vision, hidden_size=512, layers=8, heads=8, mlp_size=2048, image_size=pixels
+    )
+    return dataclasses.replace(
+        GLM_4V_9B, hidden_size=768, layers=1, heads=12, head_dim=64, ffn_size=2560, vision=vision
+    )
+
+
+@torch.inference_mode()
+def measure(device: Device, spec: ModelSpec, rounds: int) -> Figures:
+    """All rates in turns, after one round that does not count."""
+    vision = spec.vision
+    model = VisionModel(spec, RandomWeights(spec, device), device)
+    pixels = torch.randn(1, 3, vision.image_size, vision.image_size)
+    tokens, head_dim = vision.grid**2 + 1, vision.hidden_size // vision.heads
+    qkv = torch.randn(1, tokens, 3, vision.heads, head_dim)
+    square = torch.randn(_PRODUCT, _PRODUCT)
+    product = device.linear(square.clone())
+    pixels, qkv, square = (
+        tensor.to(device.torch_device, device.dtype) for tensor in (pixels, qkv, square)
+    )
+    operations = sum(_operations(spec))
+
+    def one_round() -> Round:
+        return Round(
+            matrix=_rate(2 * _PRODUCT**3, lambda: product(square)),
+            attention=_rate(_attention_operations(vision), lambda: device.full_attention(qkv)),
+            tower=_rate(operations, lambda: model.encode(pixels, lambda: None)),
+        )
+
+    one_round()
+    return Figures(vision.image_size, tokens, operations, tuple(one_round() for _ in range(rounds)))
+
+
+def _rate(operations: int, work: Callable[[], torch.Tensor]) -> float:
+    """Operations a second; reading a value waits for the device."""
+    start, times = time.perf_counter(), 0
+    while (taken := time.perf_counter() - start) < _LEAST_S:
+        work().flatten()[0].item()
+        times += 1
+    return times * operations / taken
+
+
+def _attention_operations(vision: VisionSpec) -> int:
+    """Both products of one layer's attention."""
+    return 4 * (vision.grid**2 + 1) ** 2 * vision.hidden_size
+
+
+def _operations(spec: ModelSpec) -> Iterator[int]:
+    """Multiplications and additions of all products of a picture."""
+    vision, hidden = spec.vision, spec.hidden_size
+    patches, width = vision.grid**2, vision.hidden_size
+    yield 2 * patches * 3 * vision.patch_size**2 * width
+    matrices = 4 * width**2 + 2 * width * vision.mlp_size
+    yield vision.layers * (2 * (patches + 1) * matrices + _attention_operations(vision))
+    yield 2 * patches * width * hidden  # merged by four, of four times the width
+    yield 2 * (patches // 4) * (hidden**2 + 3 * hidden * spec.ffn_size)
