@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ _LEAST_S = 0.2  # measured at once: shorter work is repeated
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Floating-point operations a second, one after the other."""
+    """Floating-point operations a second; those of products are measured before and after."""
 
     matrix: float
     attention: float
@@ -75,43 +75,46 @@ def measure(device: Device, spec: ModelSpec, rounds: int) -> Figures:
     tokens, head_dim = vision.grid**2 + 1, vision.hidden_size // vision.heads
     qkv = torch.randn(1, tokens, 3, vision.heads, head_dim)
     square = torch.randn(_PRODUCT, _PRODUCT)
-    product = device.linear(square.clone())
     pixels, qkv, square = (
         tensor.to(device.torch_device, device.dtype) for tensor in (pixels, qkv, square)
     )
-    operations = sum(_operations(spec))
+    product = device.linear(square.clone())
+
+    def matrix() -> float:
+        return _rate(2 * _PRODUCT**3, lambda: product(square))
 
     def one_round() -> Round:
-        return Round(
-            matrix=_rate(2 * _PRODUCT**3, lambda: product(square)),
-            attention=_rate(_attention_operations(vision), lambda: device.full_attention(qkv)),
-            tower=_rate(operations, lambda: model.encode(pixels, lambda: None)),
-        )
+        before = matrix()
+        attention = _rate(_attention_operations(vision), lambda: device.full_attention(qkv))
+        tower = _rate(operations(spec), lambda: model.encode(pixels, lambda: None))
+        return Round((before + matrix()) / 2, attention, tower)
 
     one_round()
-    return Figures(vision.image_size, tokens, operations, tuple(one_round() for _ in range(rounds)))
+    measured = tuple(one_round() for _ in range(rounds))
+    return Figures(vision.image_size, tokens, operations(spec), measured)
 
 
-def _rate(operations: int, work: Callable[[], torch.Tensor]) -> float:
-    """Operations a second; reading a value waits for the device."""
+def operations(spec: ModelSpec) -> int:
+    """Multiplications and additions in all products of a picture."""
+    vision, hidden = spec.vision, spec.hidden_size
+    patches, width = vision.grid**2, vision.hidden_size
+    embedding = 2 * patches * 3 * vision.patch_size**2 * width
+    matrices = 2 * (patches + 1) * (4 * width**2 + 2 * width * vision.mlp_size)
+    merging = 2 * patches * width * hidden  # by four, of four times the width
+    adapter = 2 * (patches // 4) * (hidden**2 + 3 * hidden * spec.ffn_size)
+    layer = matrices + _attention_operations(vision)
+    return embedding + vision.layers * layer + merging + adapter
+
+
+def _rate(count: int, work: Callable[[], torch.Tensor]) -> float:
+    """`count` operations a second; reading a value waits for the device."""
     start, times = time.perf_counter(), 0
     while (taken := time.perf_counter() - start) < _LEAST_S:
         work().flatten()[0].item()
         times += 1
-    return times * operations / taken
+    return times * count / taken
 
 
 def _attention_operations(vision: VisionSpec) -> int:
     """Both products of one layer's attention."""
     return 4 * (vision.grid**2 + 1) ** 2 * vision.hidden_size
-
-
-def _operations(spec: ModelSpec) -> Iterator[int]:
-    """Multiplications and additions of all products of a picture."""
-    vision, hidden = spec.vision, spec.hidden_size
-    patches, width = vision.grid**2, vision.hidden_size
-    yield 2 * patches * 3 * vision.patch_size**2 * width
-    matrices = 4 * width**2 + 2 * width * vision.mlp_size
-    yield vision.layers * (2 * (patches + 1) * matrices + _attention_operations(vision))
-    yield 2 * patches * width * hidden  # merged by four, of four times the width
-    yield 2 * (patches // 4) * (hidden**2 + 3 * hidden * spec.ffn_size)

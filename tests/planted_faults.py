@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from glm4v.checkpoint.spec import ModelSpec
+from glm4v.device import Device
 from glm4v.device.cpu.device import CpuDevice
 from glm4v.device.linear import Epilogue, Linear
 from glm4v.images import ImageLimits
@@ -20,7 +21,7 @@ from glm4v.images.pixels import decode
 from lm_worker.engine.sequence import SequenceState
 from lm_worker.plan import Chunk
 from vision_worker.decoders import Decoders, Pixels
-from vision_worker.model import Block
+from vision_worker.model import TorchVisionLayer
 from vision_worker.preprocess import normalised
 
 
@@ -30,6 +31,13 @@ class _TanhGelu(Linear):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return functional.gelu(self._linear(x), approximate="tanh")
+
+
+@contextmanager
+def _layers_in_torch() -> Iterator[None]:
+    """The tower's layers one operation at a time on the CPU too."""
+    with patch.object(CpuDevice, "vision_layer", Device.vision_layer):
+        yield
 
 
 @contextmanager
@@ -48,7 +56,7 @@ def tanh_gelu() -> Iterator[None]:
             return _TanhGelu(linear(device, weight, bias))
         return linear(device, weight, bias, epilogue=epilogue)
 
-    with patch.object(CpuDevice, "linear", changed):
+    with _layers_in_torch(), patch.object(CpuDevice, "linear", changed):
         yield
 
 
@@ -88,7 +96,7 @@ def norm_of_the_sum() -> Iterator[None]:
         result: torch.Tensor = block._mlp_norm(x + block._mlp(x))
         return result
 
-    with patch.object(Block, "__call__", changed):
+    with _layers_in_torch(), patch.object(TorchVisionLayer, "__call__", changed):
         yield
 
 

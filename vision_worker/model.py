@@ -66,10 +66,15 @@ class TorchVisionLayer(VisionLayer):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[batch, tokens, width] -> the same."""
+        x = x + self._attention_norm(self._attention(x))
+        return x + self._mlp_norm(self._mlp(x))
+
+    def _attention(self, x: torch.Tensor) -> torch.Tensor:
         heads = self._qkv(x).view(*x.shape[:2], 3, self._heads, -1)
-        attended = self._device.full_attention(heads).flatten(2)
-        x = x + self._attention_norm(self._out(attended))
-        return x + self._mlp_norm(self._down(self._up(x)))
+        return self._out(self._device.full_attention(heads).flatten(2))
+
+    def _mlp(self, x: torch.Tensor) -> torch.Tensor:
+        return self._down(self._up(x))
 
 
 class Downsample:
@@ -92,8 +97,10 @@ class Adapter:
     def __init__(self, weights: Weights, device: Device) -> None:
         name = _ROOT + "linear_proj."
         self._project = device.linear(weights.read_matrix(name + "linear_proj.weight"))
-        norm = (weights.read(f"{name}norm1.{part}") for part in ("weight", "bias"))
-        self._norm = LayerNorm(*norm, _ADAPTER_NORM_EPS)
+        norm = name + "norm1."
+        self._norm = LayerNorm(
+            weights.read(norm + "weight"), weights.read(norm + "bias"), _ADAPTER_NORM_EPS
+        )
         gate_up = weights.read_stacked(name + "gate_proj.weight", name + "dense_h_to_4h.weight")
         self._gate_up = device.linear(gate_up, epilogue="silu_gate")
         self._down = device.linear(weights.read_matrix(name + "dense_4h_to_h.weight"))

@@ -17,7 +17,7 @@ PACKAGES = (
     "recipes",
 )
 BACKENDS = sorted(folder.parent.name for folder in DEVICE.glob("*/__init__.py"))
-SEAM = {"Device", "Attention", "Decoder", "Linear", "Arbiter", "Collective"}
+SEAM = {"Device", "Attention", "Decoder", "VisionLayer", "Linear", "Arbiter", "Collective"}
 COLLECTIVES = ("gloo", "nccl", "hccl")
 
 
