@@ -28,7 +28,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A picture of `pixels` x `pixels`."""
+    """A image of `pixels` x `pixels`."""
 
     pixels: int
     tokens: int
@@ -47,17 +47,17 @@ class Figures:
 
     @property
     def tower_shares(self) -> list[float]:
-        """Rate of a whole picture over that of products, ascending."""
+        """Rate of a whole image over that of products, ascending."""
         return sorted(one.tower / one.matrix for one in self.rounds)
 
     @property
     def encode_s(self) -> float:
-        """Median time of a picture."""
+        """Median time of an image."""
         return statistics.median(self.operations / one.tower for one in self.rounds)
 
 
 def medium_tower(pixels: int) -> ModelSpec:
-    """The vision tower of the medium model for other pictures, with the sizes around it."""
+    """The vision tower of the medium model for other images, with the sizes around it."""
     vision = dataclasses.replace(
         GLM_4V_9B.vision, hidden_size=512, layers=8, heads=8, mlp_size=2048, image_size=pixels
     )
@@ -95,7 +95,7 @@ def measure(device: Device, spec: ModelSpec, rounds: int) -> Figures:
 
 
 def operations(spec: ModelSpec) -> int:
-    """Multiplications and additions in all products of a picture."""
+    """Multiplications and additions in all products of an image."""
     vision, hidden = spec.vision, spec.hidden_size
     patches, width = vision.grid**2, vision.hidden_size
     embedding = 2 * patches * 3 * vision.patch_size**2 * width

@@ -25,7 +25,7 @@ def vision(
     """Full attention and the whole vision tower beside the rate of matrix products.
 
     The rate of products is that of [2048, 2048] x [2048, 2048] in the same round. The tower is the
-    medium model's (512 wide, 8 layers) with random weights and pictures that are decoded already.
+    medium model's (512 wide, 8 layers) with random weights and images that are decoded already.
     """
     sizes = size or [448, 1120]
     for pixels in sizes:
@@ -50,7 +50,7 @@ def _line(at: "Figures") -> str:
     return (
         f"{at.pixels} px, {at.tokens} tokens: products {at.matrix / 1e9:.0f} GFLOP/s, "
         f"attention {_shares(at.attention_shares)} of it, tower {_shares(at.tower_shares)}; "
-        f"{at.encode_s:.3f} s a picture"
+        f"{at.encode_s:.3f} s an image"
     )
 
 
