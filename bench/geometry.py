@@ -45,7 +45,7 @@ class RandomWeights(Weights):
     def __init__(self, spec: ModelSpec, device: Device) -> None:
         self._shapes = dict(expected_tensors(spec))
         self._on = device
-        self._quantizes = self._packs_files = False
+        self._quantization, self._packs_files = None, False
 
     def read(
         self,

@@ -91,13 +91,13 @@ class Checkpoint:
             if _is_vision(name) == vision
         )
 
-    def matrix_values(self) -> int:
-        """Number of values in the matrices that the language model multiplies with."""
-        return sum(
-            math.prod(place.shape)
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """Shapes [rows, columns] of the matrices that the language model multiplies with."""
+        return {
+            name: (place.shape[0], place.shape[1])
             for name, place in self.tensors.items()
             if len(place.shape) == 2 and name != WORD_EMBEDDINGS and not _is_vision(name)
-        )
+        }
 
     def stored_bytes(self, *, vision: bool) -> int:
         """Size of those tensors in the files."""

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from glm4v.checkpoint.checkpoint import DTYPE_BYTES, Checkpoint
 from glm4v.checkpoint.file_matrix import FileMatrix, FileRows, OpenFile
 from glm4v.checkpoint.loading import Loading
-from glm4v.checkpoint.quantized import GROUP, Matrix, Quantizer
+from glm4v.checkpoint.quantized import Matrix, Quantization, Quantizer
 from glm4v.errors import CheckpointError, Overloaded
 from glm4v.host.out_of_memory import is_out_of_memory
 
@@ -20,7 +20,7 @@ _PIECE_BYTES = 2**23  # of a matrix that is read to be quantized
 class Weights:
     """Tensors of one checkpoint in one dtype on one device; `loading` hears of what is read.
 
-    With `quantizes`, matrices are quantized to 8 bits while they are read. With `packs_files` they
+    With `quantization`, matrices are quantized to 8 bits while they are read. With `packs_files` they
     are left in their files, for a device that packs them from there (`Device.packs_files`).
     """
 
@@ -31,14 +31,14 @@ class Weights:
         device: torch.device,
         loading: Loading | None = None,
         *,
-        quantizes: bool = False,
+        quantization: Quantization | None = None,
         packs_files: bool = False,
     ) -> None:
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._device = device
         self._loading = loading
-        self._quantizes = quantizes
+        self._quantization = quantization
         self._packs_files = packs_files
         self._files: dict[Path, Any] = {}
         self._opened: dict[Path, OpenFile] = {}
@@ -84,20 +84,21 @@ class Weights:
         rows: Sequence[tuple[int, int]] | None = None,
         columns: tuple[int, int] | None = None,
     ) -> Matrix:
-        """A matrix that layers multiply with, as `read` does, or in 8 bits if this quantizes.
+        """A matrix that layers multiply with, as `read` does, or quantized to 8 bits.
 
         A file's rows are quantized piece by piece: there is no second copy of the matrix. Raises
         CheckpointError also for NaN and infinite values, which 8 bits cannot hold.
         """
-        if self._packs_files:
-            return self._in_files([name], rows, columns, group=GROUP if self._quantizes else 0)
-        if not self._quantizes:
-            return self.read(name, rows=rows, columns=columns)
         place = self._checkpoint.tensors[name]
+        group = self._quantization.group_of(place.shape[1]) if self._quantization else 0
+        if self._packs_files:
+            return self._in_files([name], rows, columns, group=group)
+        if not group:
+            return self.read(name, rows=rows, columns=columns)
         ranges = rows or [(0, place.shape[0])]
         start, end = columns or (0, place.shape[1])
-        first, last = _whole_groups((start, end), GROUP, place.shape[1])
-        quantizer = Quantizer(sum(b - a for a, b in ranges), last - first)
+        first, last = _whole_groups((start, end), group, place.shape[1])
+        quantizer = Quantizer(sum(b - a for a, b in ranges), last - first, group)
         at_once = max(1, _PIECE_BYTES // (2 * (last - first)))
         try:
             for row, stop in ranges:

@@ -26,6 +26,7 @@ class WeightDtype(StrEnum):
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
     INT8 = "int8"
+    INT8_CHANNEL = "int8-channel"
 
 
 class LogLevel(StrEnum):

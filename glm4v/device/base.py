@@ -1,5 +1,6 @@
 """The seam between the models and the hardware: a device, and attention in its own layout."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.checkpoint.quantized import GROUP, Matrix, as_tensor
+from glm4v.checkpoint.quantized import Matrix, Quantization, as_tensor
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.candidates import Candidates, find_candidates
 from glm4v.device.collectives import Collective, ProcessGroup
@@ -145,7 +146,7 @@ class Device(ABC):
     dtype: torch.dtype  # of activations and cache, and of weights unless `linear` packs them
     description: str  # for people: stored and computed in which dtypes, by which kernels
     weight_bytes: int  # per stored weight that is not a matrix of the language model
-    quantizes: bool = False  # stores those matrices in 8 bits
+    quantization: Quantization | None = None  # how those matrices are quantized, if they are
     packs_files: bool = False  # takes matrices that are still in their files
     block_size: int = 16  # tokens per block of the KV cache, unless the settings say otherwise
 
@@ -153,16 +154,19 @@ class Device(ABC):
         """Versions and abilities for `glm4v doctor`, one short text each."""
         return {}
 
-    @property
-    def matrix_bytes(self) -> float:
-        """Bytes per value of a matrix that the language model multiplies with, scales included."""
-        return 1 + 4 / GROUP if self.quantizes else self.weight_bytes
-
     def language_bytes(self, checkpoint: Checkpoint) -> int:
         """Bytes that the language model's weights take, on all ranks together."""
-        matrices = checkpoint.matrix_values()
-        others = checkpoint.values(vision=False) - matrices
-        return int(matrices * self.matrix_bytes) + others * self.weight_bytes
+        matrices = checkpoint.matrices().values()
+        others = checkpoint.values(vision=False) - sum(map(math.prod, matrices))
+        return sum(map(self._matrix_bytes, matrices)) + others * self.weight_bytes
+
+    def _matrix_bytes(self, shape: tuple[int, int]) -> int:
+        """Those of a matrix [rows, columns] that the language model multiplies with."""
+        rows, columns = shape
+        if self.quantization is None:
+            return rows * columns * self.weight_bytes
+        scales = -(-columns // self.quantization.group_of(columns))
+        return rows * (columns + 4 * scales)
 
     @abstractmethod
     def free_memory_bytes(self) -> int:

@@ -6,10 +6,12 @@ from typing import Protocol
 
 import torch
 
+from glm4v.checkpoint.quantized import CHANNELS, GROUPS, Quantization
 from glm4v.errors import ConfigurationError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_WEIGHT_DTYPES = {**_DTYPES, "int8": torch.int8}
+_QUANTIZATIONS = {"int8": GROUPS, "int8-channel": CHANNELS}
+_WEIGHT_DTYPES = {**_DTYPES, **dict.fromkeys(_QUANTIZATIONS, torch.int8)}
 
 
 class _Settings(Protocol):
@@ -69,6 +71,11 @@ def parse_dtype(name: str) -> torch.dtype | None:
 def parse_weight_dtype(name: str) -> torch.dtype | None:
     """The same for stored weights, which may have 8 bits."""
     return _parse(name, _WEIGHT_DTYPES)
+
+
+def parse_quantization(name: str) -> Quantization | None:
+    """How the weight dtype called `name` quantizes; None for one that does not."""
+    return _QUANTIZATIONS.get(name)
 
 
 def _parse(name: str, dtypes: Mapping[str, torch.dtype]) -> torch.dtype | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.device import DeviceOptions, open_device
+from glm4v.device import Device, DeviceOptions, open_device
 from glm4v.errors import Glm4vError
 
 
@@ -20,7 +20,8 @@ def probe(name: str) -> dict[str, str]:
     """Texts about the device `name`, or about why it cannot be used ("error")."""
     found = {"torch": torch.__version__, "torch_cuda": torch.version.cuda or ""}
     try:
-        device = open_device(_options(name))
+        checkpoint = _checkpoint()
+        device = open_device(_options(name, checkpoint))
         ones = torch.ones(2, 2, device=device.torch_device, dtype=device.dtype)
         if (ones @ ones).tolist() != [[2.0, 2.0], [2.0, 2.0]]:
             return {**found, "error": f"{device.name} computes wrong products"}
@@ -30,7 +31,7 @@ def probe(name: str) -> dict[str, str]:
             "description": device.description,
             "free_bytes": str(device.free_memory_bytes()),
             "weight_bytes": str(device.weight_bytes),
-            "matrix_bytes": str(device.matrix_bytes),
+            **_language_bytes(device, checkpoint),
             **device.details(),
         }
     except Glm4vError as error:
@@ -40,14 +41,25 @@ def probe(name: str) -> dict[str, str]:
         return {**found, "error": f"{type(error).__name__}: {text}"}
 
 
-def _options(name: str) -> DeviceOptions:
-    """As a worker's, by the same variables; raises CheckpointError."""
+def _checkpoint() -> Checkpoint | None:
+    """The one of GLM4V_MODEL; raises CheckpointError."""
     folder = os.environ.get("GLM4V_MODEL")
+    return None if folder is None else Checkpoint.open(Path(folder))
+
+
+def _language_bytes(device: Device, checkpoint: Checkpoint | None) -> dict[str, str]:
+    if checkpoint is None:
+        return {}
+    return {"language_bytes": str(device.language_bytes(checkpoint))}
+
+
+def _options(name: str, checkpoint: Checkpoint | None) -> DeviceOptions:
+    """As a worker's, by the same variables."""
     return DeviceOptions(
         name,
         os.environ.get("GLM4V_DTYPE", "auto"),
         os.environ.get("GLM4V_WEIGHT_DTYPE", "auto"),
-        is_bfloat16=folder is not None and Checkpoint.open(Path(folder)).is_bfloat16(vision=False),
+        is_bfloat16=checkpoint is not None and checkpoint.is_bfloat16(vision=False),
     )
 
 

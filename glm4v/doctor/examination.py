@@ -21,7 +21,7 @@ _MODULES = {
     LANGUAGE: "lm_worker.__main__",
 }
 _AREAS = ("cpu", "torch", "model", "redis", nvidia.AREA, ascend.AREA)  # in the order of the screen
-_NOT_SHOWN = ("torch", "torch_cuda", "name", "free_bytes", "weight_bytes", "matrix_bytes")
+_NOT_SHOWN = ("torch", "torch_cuda", "name", "free_bytes", "weight_bytes", "language_bytes")
 _AT_ONCE = 3  # children; each takes a core and 300 MB
 _SETTINGS = "glm4v settings lists the variables"
 

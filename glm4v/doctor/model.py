@@ -34,15 +34,15 @@ def examine_model(
     }
     counts = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in values.items())
     report.add("model", f"{folder}; million values per process: {counts}")
-    matrices = checkpoint.matrix_values() // tensor_parallel  # of the language model
     for kind, probed in probes.items():
         if "free_bytes" not in probed:
             continue
         free, each = int(probed["free_bytes"]), int(probed["weight_bytes"])
-        for process, count in values.items():
-            needed = float(count * each)
-            if process == LANGUAGE:
-                needed += matrices * (float(probed["matrix_bytes"]) - each)
+        bytes_of = {
+            VISION: values[VISION] * each,
+            LANGUAGE: int(probed["language_bytes"]) // tensor_parallel,
+        }
+        for process, needed in bytes_of.items():
             if needed > free:
                 what = f"{needed / 1e9:.1f} GB of weights, {free / 1e9:.1f} GB free"
                 fix = "free memory, or take a device with more"

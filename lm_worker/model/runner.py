@@ -80,7 +80,7 @@ class Runner:
             device.dtype,
             device.torch_device,
             loading,
-            quantizes=device.quantizes,
+            quantization=device.quantization,
             packs_files=device.packs_files,
         )
         with torch.inference_mode():

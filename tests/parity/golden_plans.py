@@ -132,7 +132,7 @@ def load_model(
         checkpoint,
         device.dtype,
         device.torch_device,
-        quantizes=device.quantizes,
+        quantization=device.quantization,
         packs_files=device.packs_files,
     )
     return RecordingModel(checkpoint.spec, weights, device, collective or SingleRank(), shard)

@@ -2,6 +2,7 @@
 they are from the original.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.quantized import Quantization
 from glm4v.device import Device, DeviceOptions, open_device
 from glm4v.device.cpu.device import CpuDevice
 from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
@@ -19,14 +21,14 @@ pytestmark = pytest.mark.needs_compiler
 class PlainDevice(CpuDevice):
     """torch alone, on weights that were quantized and dequantized."""
 
-    def __init__(self) -> None:
+    def __init__(self, quantization: Quantization | None) -> None:
         super().__init__(torch.float32)
-        self.quantizes = True
+        self.quantization = quantization
 
 
-@pytest.fixture
-def device() -> Device:
-    return open_device(DeviceOptions("cpu", "float32", "int8"))
+@pytest.fixture(params=["int8", "int8-channel"])
+def device(request: pytest.FixtureRequest) -> Device:
+    return open_device(DeviceOptions("cpu", "float32", request.param))
 
 
 def logits(checkpoint: Checkpoint, device: Device) -> list[torch.Tensor]:
@@ -43,7 +45,9 @@ def test_the_kernels_compute_what_the_rule_says(
 ) -> None:
     checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))
     for ours, plain in zip(
-        logits(checkpoint, device), logits(checkpoint, PlainDevice()), strict=True
+        logits(checkpoint, device),
+        logits(checkpoint, PlainDevice(device.quantization)),
+        strict=True,
     ):
         torch.testing.assert_close(ours, plain, atol=2e-5, rtol=0)
 
@@ -51,7 +55,7 @@ def test_the_kernels_compute_what_the_rule_says(
 def test_rounding_moves_logits_by_less_than_their_spread(
     checkpoint_dir: Callable[[str], Path], device: Device
 ) -> None:
-    """8 bits in groups of 64 are within 1/254 of each group's greatest weight."""
+    """8 bits are within 1/254 of the greatest weight of each group, or of each row."""
     checkpoint = Checkpoint.open(checkpoint_dir("micro-glm4v"))
     exact = logits(checkpoint, open_device(DeviceOptions("cpu", "float32")))
     for ours, original in zip(logits(checkpoint, device), exact, strict=True):
@@ -67,6 +71,10 @@ def test_the_memory_of_weights_is_counted_with_their_scales(
     width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
     layer = spec.hidden_size * (width + spec.heads * spec.head_dim + 3 * spec.ffn_size)
     matrices = spec.layers * layer + spec.vocab_size * spec.hidden_size
-    assert checkpoint.matrix_values() == matrices
+    assert sum(map(math.prod, checkpoint.matrices().values())) == matrices
     others = checkpoint.values(vision=False) - matrices
-    assert device.language_bytes(checkpoint) == int(matrices * 17 / 16) + 2 * others
+    rows = spec.layers * (width + 2 * spec.hidden_size + 2 * spec.ffn_size) + spec.vocab_size
+    scales = {64: matrices // 64, None: rows}  # all of its widths are multiples of 64
+    assert device.quantization is not None
+    expected = matrices + 4 * scales[device.quantization.group] + 2 * others
+    assert device.language_bytes(checkpoint) == expected

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from glm4v.checkpoint.quantized import Matrix
+from glm4v.checkpoint.quantized import Matrix, Quantization
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.base import (
     Attention,
@@ -38,7 +38,7 @@ from glm4v.device.cpu.kernels.variants import fitting, prebuilt
 from glm4v.device.cpu.threads import use_threads
 from glm4v.device.inputs import Int64Array
 from glm4v.device.linear import Epilogue, Linear
-from glm4v.device.options import DeviceOptions, parse_dtype, parse_weight_dtype
+from glm4v.device.options import DeviceOptions, parse_dtype, parse_quantization, parse_weight_dtype
 from glm4v.errors import ConfigurationError
 from glm4v.host.memory import free_host_memory_bytes
 
@@ -50,8 +50,8 @@ class CpuDevice(Device):
 
     `kernels` compute in float32; torch computes without them and in other dtypes. `half_weights`
     stores weights in bfloat16 while activations, cache and arithmetic are float32; it needs
-    kernels. `quantizes` stores the language model's matrices in 8 bits besides. `processes` share
-    the memory of the host.
+    kernels. `quantization` stores the language model's matrices in 8 bits besides. `processes`
+    share the memory of the host.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class CpuDevice(Device):
         kernels: Kernels | None = None,
         *,
         half_weights: bool = False,
-        quantizes: bool = False,
+        quantization: Quantization | None = None,
         processes: int = 1,
     ) -> None:
         assert kernels is not None or not half_weights, "only kernels compute from bfloat16"
-        assert half_weights or not quantizes, "what is not quantized is bfloat16"
+        assert half_weights or quantization is None, "what is not quantized is bfloat16"
         self.name = "cpu"
         self.torch_device = torch.device("cpu")
         self.dtype = dtype
@@ -72,7 +72,7 @@ class CpuDevice(Device):
         self._processes = processes
         self._bits = 16 if half_weights else 32
         self.weight_bytes = 2 if half_weights else dtype.itemsize
-        self.quantizes = quantizes
+        self.quantization = quantization
         self.packs_files = self._kernels is not None
         self.description = self._describe()
         if self._kernels is not None:
@@ -104,7 +104,7 @@ class CpuDevice(Device):
             dtype,
             kernels,
             half_weights=half_weights,
-            quantizes=weight_dtype == torch.int8,
+            quantization=parse_quantization(options.weight_dtype),
             processes=options.local_size,
         )
 
@@ -194,8 +194,9 @@ class CpuDevice(Device):
         name = str(self.dtype).removeprefix("torch.")
         engine = "PyTorch" if self._kernels is None else "native kernels"
         weights = ", weights bfloat16" if self._bits == 16 else ""
-        if self.quantizes:
-            weights = ", weights int8 and bfloat16"
+        if self.quantization is not None:
+            per = "group" if self.quantization.group else "channel"
+            weights = f", weights int8 per {per} and bfloat16"
         return f"{name}{weights}, {engine}"
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from bench.geometry import GLM_4V_9B
 from glm4v.checkpoint.checkpoint import Checkpoint, TensorPlace
 from glm4v.checkpoint.file_matrix import FileMatrix
+from glm4v.checkpoint.quantized import CHANNELS, GROUPS, Quantization
 from glm4v.checkpoint.weights import Weights
 from glm4v.device.cpu.kernels import KernelLinear, Kernels, read_table
 from glm4v.device.linear import Epilogue
@@ -22,6 +23,7 @@ from tests.unit.device.sequences import random
 pytestmark = pytest.mark.needs_compiler
 
 MIB = 2**20
+QUANTIZATIONS = {"8 bits by groups": GROUPS, "8 bits by channel": CHANNELS}
 Range = tuple[int, int]
 
 
@@ -43,10 +45,14 @@ def checkpoint_of(folder: Path, **tensors: torch.Tensor) -> Checkpoint:
     return Checkpoint(folder, GLM_4V_9B, places, "")
 
 
-def weights_of(checkpoint: Checkpoint, *, packs_files: bool, quantizes: bool = False) -> Weights:
+def weights_of(
+    checkpoint: Checkpoint, *, packs_files: bool, quantization: Quantization | None = None
+) -> Weights:
     """Its tensors, left in their files or not."""
     cpu = torch.device("cpu")
-    return Weights(checkpoint, torch.float32, cpu, quantizes=quantizes, packs_files=packs_files)
+    return Weights(
+        checkpoint, torch.float32, cpu, quantization=quantization, packs_files=packs_files
+    )
 
 
 def special_values(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
@@ -60,7 +66,7 @@ def special_values(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("form", ["32 bits", "16 bits", "8 bits"])
+@pytest.mark.parametrize("form", ["32 bits", "16 bits", *QUANTIZATIONS])
 @pytest.mark.parametrize(
     ("rows", "columns", "epilogue"),
     [
@@ -80,11 +86,12 @@ def test_a_weight_is_the_same_from_its_file(
     epilogue: Epilogue,
 ) -> None:
     """Columns of a unit matrix show each value as it is stored, bit for bit."""
-    matrix = random(150, 400).to(dtype) if form == "8 bits" else special_values(150, 400, dtype)
+    quantization = QUANTIZATIONS.get(form)
+    matrix = random(150, 400).to(dtype) if quantization else special_values(150, 400, dtype)
     checkpoint = checkpoint_of(tmp_path, matrix=matrix)
     products = []
     for packs_files in (False, True):
-        weights = weights_of(checkpoint, packs_files=packs_files, quantizes=form == "8 bits")
+        weights = weights_of(checkpoint, packs_files=packs_files, quantization=quantization)
         part = weights.read_matrix("matrix", rows=rows, columns=columns)
         bits = 32 if form == "32 bits" else 16
         linear = KernelLinear(kernels, part, bits=bits, epilogue=epilogue)
@@ -170,7 +177,7 @@ def test_what_8_bits_cannot_hold_is_an_error_by_its_name(
     matrix = random(64, 400).bfloat16()
     matrix[at] = spoiled
     checkpoint = checkpoint_of(tmp_path, matrix=matrix)
-    part = weights_of(checkpoint, packs_files=True, quantizes=True).read_matrix("matrix")
+    part = weights_of(checkpoint, packs_files=True, quantization=GROUPS).read_matrix("matrix")
     with pytest.raises(CheckpointError, match=r"matrix has NaN or infinite values, which 8 bits"):
         KernelLinear(kernels, part, bits=16)
 
@@ -181,9 +188,9 @@ def counter(file: str, name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-@pytest.mark.parametrize(("quantizes", "held"), [(False, 96 * MIB), (True, 51 * MIB)])
+@pytest.mark.parametrize(("quantization", "held"), [(None, 96 * MIB), (GROUPS, 51 * MIB)])
 def test_a_file_is_read_once_and_its_weight_is_held_once(
-    kernels: Kernels, tmp_path: Path, quantizes: bool, held: int
+    kernels: Kernels, tmp_path: Path, quantization: Quantization | None, held: int
 ) -> None:
     """Never more memory than the packed weight and some rows of it for each thread."""
     matrix = torch.zeros(12288, 4096, dtype=torch.bfloat16)
@@ -199,7 +206,8 @@ def test_a_file_is_read_once_and_its_weight_is_held_once(
     before, read_before = counter("status", "RssAnon:") * 1024, counter("io", "rchar:")
     watch = threading.Thread(target=look)
     watch.start()
-    part = weights_of(checkpoint, packs_files=True, quantizes=quantizes).read_matrix("matrix")
+    weights = weights_of(checkpoint, packs_files=True, quantization=quantization)
+    part = weights.read_matrix("matrix")
     linear = KernelLinear(kernels, part, bits=16)
     done.set()
     watch.join()

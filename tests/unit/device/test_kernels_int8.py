@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from glm4v.checkpoint.quantized import Matrix, quantize
+from glm4v.checkpoint.quantized import GROUPS, Matrix, Quantization, quantize
 from glm4v.device import LayerWeights
 from glm4v.device.cpu.device import CpuDevice
 from glm4v.device.cpu.kernels import KernelLinear, Kernels
@@ -24,14 +24,14 @@ MATRICES = ("qkv", "out", "gate_up", "down")
 
 
 # Groups of 64 and 128, and one for each row; parts of TP slices begin inside of a group.
-@pytest.mark.parametrize("group", [64, 128, 2100])
+@pytest.mark.parametrize("group", [64, 128, None])
 @pytest.mark.parametrize("part", [(0, 2100), (1050, 2100), (32, 700), (7, 8)])
 @pytest.mark.parametrize("columns", [7, 150, 171])
 def test_products_with_8_bits_are_those_of_dequantized_weights(
-    kernels: Kernels, group: int, part: tuple[int, int], columns: int
+    kernels: Kernels, group: int | None, part: tuple[int, int], columns: int
 ) -> None:
     """A row's result is the same alone, with few others and among many, which are other code."""
-    weight = quantize(random(columns, 2100) / 45, group).columns(*part)
+    weight = quantize(random(columns, 2100) / 45, Quantization(group)).columns(*part)
     bias, x = random(columns, seed=2), random(40, part[1] - part[0], seed=1)
     linear = KernelLinear(kernels, weight, bias, bits=16)
     together = linear(x)
@@ -75,7 +75,7 @@ def test_layers_of_8_bits_are_those_of_dequantized_weights(kernels: Kernels) -> 
     lengths = [700, 30, 2]
     quantized = [with_matrices(quantize, layer) for layer in layers()]
     dense = [with_matrices(lambda matrix: quantize(matrix).dequantize(), one) for one in layers()]
-    device = CpuDevice(torch.float32, kernels, half_weights=True, quantizes=True)
+    device = CpuDevice(torch.float32, kernels, half_weights=True, quantization=GROUPS)
     ours = Sequences(device, lengths, 16, quantized)
     plain = Sequences(CpuDevice(torch.float32), lengths, 16, dense)
     for rows in ({0: 650, 1: 9}, {0: 1, 1: 20, 2: 1}, {0: 1, 1: 1, 2: 1}, {0: 40}):
@@ -86,6 +86,6 @@ def test_layers_of_8_bits_are_those_of_dequantized_weights(kernels: Kernels) -> 
 
 def test_groups_that_no_kernel_knows_are_errors(kernels: Kernels) -> None:
     with pytest.raises(ValueError, match="groups of 24 columns; multiples of 16 are known"):
-        KernelLinear(kernels, quantize(random(4, 60), 24), bits=16)
+        KernelLinear(kernels, quantize(random(4, 60), Quantization(24)), bits=16)
     with pytest.raises(ValueError, match="a gated weight"):
         KernelLinear(kernels, quantize(random(3, 60)), bits=16, epilogue="silu_gate")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from glm4v.checkpoint.quantized import CHANNELS, GROUPS, Quantization
 from glm4v.device import DeviceOptions, open_device
 from glm4v.device.cpu import device as cpu
 from glm4v.errors import ConfigurationError
@@ -45,7 +46,10 @@ def test_the_cpu_stores_weights_in_16_bits_if_asked_or_if_nothing_is_lost(
     [
         (DeviceOptions("tpu"), "unknown device 'tpu'; use one of auto, cpu, cuda, npu, simulated"),
         (DeviceOptions("cpu", "int8"), "unknown dtype 'int8'; use one of auto, float32"),
-        (DeviceOptions("cpu", "float32", "int4"), "unknown dtype 'int4'; use .* float16, int8$"),
+        (
+            DeviceOptions("cpu", "float32", "int4"),
+            "unknown dtype 'int4'; use .* int8, int8-channel$",
+        ),
         (DeviceOptions("cpu", "bfloat16", "int8"), "in bfloat16 from weights in int8"),
         (DeviceOptions("simulated", "auto", "int8"), "simulated device has float32 only"),
         (DeviceOptions("cpu", "auto", "float16"), "in float32 from weights in float16"),
@@ -59,10 +63,16 @@ def test_options_that_cannot_be_satisfied_are_refused(options: DeviceOptions, me
 
 
 @pytest.mark.needs_compiler
-def test_8_bits_are_for_the_matrices_of_the_language_model() -> None:
-    device = open_device(DeviceOptions("cpu", weight_dtype="int8", is_bfloat16=True))
-    assert device.description == "float32, weights int8 and bfloat16, native kernels"
-    assert (device.quantizes, device.weight_bytes, device.matrix_bytes) == (True, 2, 1.0625)
+@pytest.mark.parametrize(
+    ("dtype", "quantization", "per"),
+    [("int8", GROUPS, "group"), ("int8-channel", CHANNELS, "channel")],
+)
+def test_8_bits_are_for_the_matrices_of_the_language_model(
+    dtype: str, quantization: Quantization, per: str
+) -> None:
+    device = open_device(DeviceOptions("cpu", weight_dtype=dtype, is_bfloat16=True))
+    assert device.description == f"float32, weights int8 per {per} and bfloat16, native kernels"
+    assert (device.quantization, device.weight_bytes) == (quantization, 2)
     assert device.embedding_table(torch.zeros(2, 3)).dtype == torch.bfloat16
 
 

@@ -82,8 +82,8 @@ def test_workers_without_torch_cannot_serve(machine: Machine) -> None:
 def test_weights_that_do_not_fit_are_missing_on_that_device(machine: Machine) -> None:
     machine.program("nvidia-smi", GPUS)
     machine.environment["GLM4V_MODEL"] = str(DEMO_MODEL)
-    full = {**GPU, "free_bytes": "1000000", "weight_bytes": "2", "matrix_bytes": "2"}
-    roomy = {**CPU, "free_bytes": "8000000000", "weight_bytes": "4", "matrix_bytes": "4"}
+    full = {**GPU, "free_bytes": "1000000", "weight_bytes": "2", "language_bytes": "9000000"}
+    roomy = {**CPU, "free_bytes": "8000000000", "weight_bytes": "4", "language_bytes": "18000000"}
     report = examined(machine, auto=full, cpu=roomy, cuda=full)
     assert report.can_run("language worker", "cpu")
     assert not report.can_serve

@@ -20,8 +20,9 @@ class PackedWeight:
     """A weight in the kernels' layout, and the memory that holds it.
 
     weight [out, in], float32, in 8 bits or still in its files, bias [out], float32. With `bits` 16,
-    numbers are rounded to bfloat16. `epilogue` as in `Device.linear`. Raises ValueError for other
-    shapes and dtypes, and as `FileMatrix.reading`.
+    numbers are rounded to bfloat16, and so are 8 bits with offsets, which no kernel has. `epilogue`
+    as in `Device.linear`. Raises ValueError for other shapes and dtypes, and as
+    `FileMatrix.reading`.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class PackedWeight:
         rows, in_features = weight.shape
         if epilogue == "silu_gate" and rows % 2:
             raise ValueError(f"a gated weight needs an even number of rows, got {rows}")
+        if isinstance(weight, QuantizedWeight) and weight.offsets is not None:
+            weight = weight.dequantize()
         if isinstance(weight, QuantizedWeight) or (isinstance(weight, FileMatrix) and weight.group):
             bits = 8
         self._kernels = kernels
