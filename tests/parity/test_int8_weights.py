@@ -74,7 +74,9 @@ def test_the_memory_of_weights_is_counted_with_their_scales(
     assert sum(map(math.prod, checkpoint.matrices().values())) == matrices
     others = checkpoint.values(vision=False) - matrices
     rows = spec.layers * (width + 2 * spec.hidden_size + 2 * spec.ffn_size) + spec.vocab_size
-    scales = {64: matrices // 64, None: rows}  # all of its widths are multiples of 64
+    down = spec.layers * spec.hidden_size  # rows of 176 inputs; all other widths are 64
+    groups = (matrices - down * spec.ffn_size) // 64 + down * 3
+    scales = {64: groups, None: rows}
     assert device.quantization is not None
     expected = matrices + 4 * scales[device.quantization.group] + 2 * others
     assert device.language_bytes(checkpoint) == expected
