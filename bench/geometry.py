@@ -45,7 +45,7 @@ class RandomWeights(Weights):
     def __init__(self, spec: ModelSpec, device: Device) -> None:
         self._shapes = dict(expected_tensors(spec))
         self._on = device
-        self._quantization, self._packs_files = None, False
+        self._packs_files = False
 
     def read(
         self,
@@ -62,3 +62,13 @@ class RandomWeights(Weights):
             shape[1] = columns[1] - columns[0]
         tensor = torch.empty(shape, dtype=self._on.dtype, device=self._on.torch_device)
         return tensor.normal_(0.0, _SCALE)
+
+    def read_matrix(
+        self,
+        name: str,
+        *,
+        rows: Sequence[tuple[int, int]] | None = None,
+        columns: tuple[int, int] | None = None,
+    ) -> torch.Tensor:
+        """The same."""
+        return self.read(name, rows=rows, columns=columns)

@@ -5,39 +5,27 @@ Layout of the published THUDM/glm-4v-9b: config.json, model.safetensors.index.js
 """
 
 import hashlib
-import json
 import logging
 import math
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from glm4v.checkpoint.files import read_json_object, refuse_lfs_pointer
+from glm4v.checkpoint.files import read_json_object
+from glm4v.checkpoint.formats import StoredMatrix, find_format
+from glm4v.checkpoint.formats.methods import refusal
 from glm4v.checkpoint.generation_config import token_ids
+from glm4v.checkpoint.matching import match_tensors
 from glm4v.checkpoint.spec import ModelSpec, read_spec
-from glm4v.checkpoint.tensor_shapes import OPTIONAL_TENSOR, WORD_EMBEDDINGS, expected_tensors
+from glm4v.checkpoint.tensor_place import TensorPlace, read_header
+from glm4v.checkpoint.tensor_shapes import WORD_EMBEDDINGS, expected_tensors
 from glm4v.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
-DTYPE_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
-_POINTER_BYTES = 64  # enough to know a Git LFS pointer
+_STEM = "model"  # of the names of weight files
 _PROBE_BYTES = 4096  # of each tensor that go into the fingerprint
-
-
-@dataclass(frozen=True, slots=True)
-class TensorPlace:
-    """Where one tensor lies."""
-
-    file: Path
-    dtype: str  # as safetensors spells it
-    shape: tuple[int, ...]
-    start: int  # byte offset in the file
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +36,8 @@ class Checkpoint:
     spec: ModelSpec
     tensors: dict[str, TensorPlace]
     fingerprint: str  # hex digest of the model's numbers and of both ends of every tensor
+    quantized: Mapping[str, StoredMatrix] = field(default_factory=dict)  # by name of the weight
+    quantized_by: str = ""  # a tool, for people
 
     @classmethod
     def open(cls, directory: Path) -> "Checkpoint":
@@ -59,45 +49,57 @@ class Checkpoint:
             raise CheckpointError(f"{directory}: no such directory")
         _refuse_lone_adapter(directory)
         spec = read_spec(directory)
+        form = find_format(directory)
         tensors: dict[str, TensorPlace] = {}
-        for file, listed in _shards(directory).items():
-            found = _read_header(file)
+        for file, listed in _shards(directory, form.stems if form else (_STEM,)).items():
+            found = read_header(file)
             if listed is not None:
                 _compare_listing(file, listed, set(found))
             tensors |= found
-        _compare_shapes(directory, tensors, spec)
-        return cls(directory, spec, tensors, _fingerprint(_numbers(directory, spec), tensors))
+        quantized = match_tensors(directory, tensors, spec, form)
+        fingerprint = _fingerprint(_numbers(directory, spec), tensors)
+        name = form.name if form and quantized else ""
+        return cls(directory, spec, tensors, fingerprint, quantized, name)
 
     @property
     def name(self) -> str:
         """What the checkpoint is called: its folder's name."""
         return os.fsencode(self.directory.resolve().name).decode(errors="replace")
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """That of the weight or other tensor `name`, quantized or not."""
+        stored = self.quantized.get(name)
+        return self.tensors[name].shape if stored is None else stored.shape
+
     def is_bfloat16(self, *, vision: bool) -> bool:
         """Whether bfloat16 holds the matrices of the vision tower, or of the language model, as
-        they are. Norms and biases are kept in the dtype of the arithmetic and do not count.
+        they are. Norms and biases are kept in the dtype of the arithmetic and do not count, and
+        quantized matrices have a dtype of their own.
         """
         return all(
-            place.dtype == "BF16"
-            for name, place in self.tensors.items()
-            if len(place.shape) > 1 and _is_vision(name) == vision
+            self.tensors[name].dtype == "BF16"
+            for name in self._names(vision=vision)
+            if name not in self.quantized and len(self.shape(name)) > 1
         )
 
     def values(self, *, vision: bool) -> int:
         """Number of values in the tensors of the vision tower, or of the language model."""
-        return sum(
-            math.prod(place.shape)
-            for name, place in self.tensors.items()
-            if _is_vision(name) == vision
-        )
+        return sum(math.prod(self.shape(name)) for name in self._names(vision=vision))
 
     def matrices(self) -> dict[str, tuple[int, int]]:
         """Shapes [rows, columns] of the matrices that the language model multiplies with."""
+        shapes = {name: self.shape(name) for name in self._names(vision=False)}
         return {
-            name: (place.shape[0], place.shape[1])
-            for name, place in self.tensors.items()
-            if len(place.shape) == 2 and name != WORD_EMBEDDINGS and not _is_vision(name)
+            name: (shape[0], shape[1])
+            for name, shape in shapes.items()
+            if len(shape) == 2 and name != WORD_EMBEDDINGS
         }
+
+    def _names(self, *, vision: bool) -> Iterator[str]:
+        """The tensors that a checkpoint which is not quantized would have."""
+        for name, _ in expected_tensors(self.spec):
+            if _is_vision(name) == vision and (name in self.tensors or name in self.quantized):
+                yield name
 
     def stored_bytes(self, *, vision: bool) -> int:
         """Size of those tensors in the files."""
@@ -115,7 +117,7 @@ def _is_vision(tensor: str) -> bool:
 def _refuse_lone_adapter(directory: Path) -> None:
     """Refuse what PEFT leaves when it saves an adapter without its model."""
     if (directory / "adapter_config.json").exists() and not any(
-        (directory / name).exists() for name in (_SINGLE, _INDEX)
+        (directory / name).exists() for name in _names(_STEM)
     ):
         raise CheckpointError(
             f"{directory}: an adapter without its model; merge it into the model it was trained "
@@ -123,13 +125,21 @@ def _refuse_lone_adapter(directory: Path) -> None:
         )
 
 
-def _shards(directory: Path) -> dict[Path, set[str] | None]:
+def _names(stem: str) -> tuple[str, str]:
+    """What weights are called that lie in one file, and the index of several."""
+    return f"{stem}.safetensors", f"{stem}.safetensors.index.json"
+
+
+def _shards(directory: Path, stems: Sequence[str]) -> dict[Path, set[str] | None]:
     """The weight files, each with the tensors its index lists (None where there is no index).
 
-    A single file comes before an index, as in `from_pretrained` of transformers 4.48.3, whose
-    `save_pretrained` leaves the index of earlier shards in the folder.
+    Of `stems`, the first one with files counts. A single file comes before an index, as in
+    `from_pretrained` of transformers 4.48.3, whose `save_pretrained` leaves the index of earlier
+    shards in the folder.
     """
-    index, single = directory / _INDEX, directory / _SINGLE
+    pairs = [[directory / name for name in _names(stem)] for stem in stems]
+    present = (pair for pair in pairs if any(path.exists() for path in pair))
+    single, index = next(present, pairs[0])
     if single.exists():
         if index.exists():
             log.warning("%s is read; %s beside it is not", single, index.name)
@@ -153,61 +163,17 @@ def _shards(directory: Path) -> dict[Path, set[str] | None]:
 
 def _no_weights(directory: Path) -> str:
     """What is there in place of a single file and an index, and what to do about it."""
+    single, index = _names(_STEM)
+    if any(directory.glob("*.gguf")):
+        return f"no {single} either; {refusal('gguf')}"
     if any(directory.glob("pytorch_model*.bin*")):
         return (
-            f"no {_SINGLE} either; pickled weights (pytorch_model*.bin) are never read: load them "
+            f"no {single} either; pickled weights (pytorch_model*.bin) are never read: load them "
             "with transformers and save them by save_pretrained(..., safe_serialization=True)"
         )
     if any(directory.glob("model-*-of-*.safetensors")):
-        return f"the model-*-of-*.safetensors need it: copy the {_INDEX} that belongs to them"
-    return f"no {_SINGLE} either"
-
-
-def _read_header(file: Path) -> dict[str, TensorPlace]:
-    """Parse a safetensors header: 8 bytes of length (little-endian), JSON, then the data.
-
-    Source: the format description of the safetensors project.
-    """
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            start = stream.read(_POINTER_BYTES)
-            refuse_lfs_pointer(file, start)
-            length = int.from_bytes(start[:8], "little")
-            if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
-                raise CheckpointError(f"{file}: truncated: {size} bytes do not hold its header")
-            stream.seek(8)
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        places = {name: _place(file, 8 + length, entry) for name, entry in header.items()}
-    except FileNotFoundError:
-        raise CheckpointError(f"{file}: no such file, though the index lists it") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file}: not a safetensors file: {error!r}") from None
-    for name, place in places.items():
-        _check_place(name, place, size)
-    return places
-
-
-def _place(file: Path, data_start: int, entry: dict[str, Any]) -> TensorPlace:
-    start, end = entry["data_offsets"]
-    shape = tuple(int(n) for n in entry["shape"])
-    return TensorPlace(
-        file, str(entry["dtype"]), shape, data_start + int(start), data_start + int(end)
-    )
-
-
-def _check_place(name: str, place: TensorPlace, file_size: int) -> None:
-    if place.dtype not in DTYPE_BYTES:
-        raise CheckpointError(
-            f"{place.file}: {name} has dtype {place.dtype}; {', '.join(DTYPE_BYTES)} can be read"
-        )
-    if place.end > file_size:
-        raise CheckpointError(
-            f"{place.file}: truncated: {name} ends at byte {place.end} of {file_size}"
-        )
-    if place.end - place.start != math.prod(place.shape) * DTYPE_BYTES[place.dtype]:
-        raise CheckpointError(f"{place.file}: {name}: its shape does not fit its bytes")
+        return f"the model-*-of-*.safetensors need it: copy the {index} that belongs to them"
+    return f"no {single} either"
 
 
 def _compare_listing(file: Path, listed: set[str], found: set[str]) -> None:
@@ -215,26 +181,6 @@ def _compare_listing(file: Path, listed: set[str], found: set[str]) -> None:
         raise CheckpointError(f"{file}: tensor {name} is missing, though the index lists it here")
     for name in sorted(found - listed):
         raise CheckpointError(f"{file}: tensor {name} is not listed in the index")
-
-
-def _compare_shapes(directory: Path, tensors: dict[str, TensorPlace], spec: ModelSpec) -> None:
-    expected = dict(expected_tensors(spec))
-    for name, shape in expected.items():
-        place = tensors.get(name)
-        if place is None:
-            if name != OPTIONAL_TENSOR:
-                raise CheckpointError(
-                    f"{directory}: tensor {name} {list(shape)} is missing from every weight file"
-                )
-        elif place.shape != shape:
-            raise CheckpointError(
-                f"{place.file}: tensor {name} has shape {list(place.shape)}; "
-                f"config.json asks for {list(shape)}"
-            )
-    for name in tensors.keys() - expected.keys():
-        raise CheckpointError(
-            f"{tensors[name].file}: tensor {name} is surplus: config.json has no place for it"
-        )
 
 
 def _numbers(directory: Path, spec: ModelSpec) -> str:

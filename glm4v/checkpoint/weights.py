@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from glm4v.checkpoint.checkpoint import DTYPE_BYTES, Checkpoint
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.file_matrix import FileMatrix, FileRows, OpenFile
+from glm4v.checkpoint.formats.reading import Range, read_stored
 from glm4v.checkpoint.loading import Loading
-from glm4v.checkpoint.quantized import Matrix, Quantization, Quantizer
+from glm4v.checkpoint.quantized import Matrix, Quantization, QuantizedWeight, Quantizer
+from glm4v.checkpoint.tensor_place import DTYPE_BYTES
 from glm4v.errors import CheckpointError, Overloaded
 from glm4v.host.out_of_memory import is_out_of_memory
 
@@ -20,8 +22,10 @@ _PIECE_BYTES = 2**23  # of a matrix that is read to be quantized
 class Weights:
     """Tensors of one checkpoint in one dtype on one device; `loading` hears of what is read.
 
-    With `quantization`, matrices are quantized to 8 bits while they are read. With `packs_files` they
-    are left in their files, for a device that packs them from there (`Device.packs_files`).
+    With `quantization`, matrices are quantized to 8 bits while they are read. With `packs_files`
+    they are left in their files, for a device that packs them from there (`Device.packs_files`).
+    With `keeps_int8`, those that the checkpoint has quantized stay as they are; they are
+    dequantized otherwise.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Weights:
         *,
         quantization: Quantization | None = None,
         packs_files: bool = False,
+        keeps_int8: bool = False,
     ) -> None:
         self._checkpoint = checkpoint
         self._dtype = dtype
@@ -40,6 +45,7 @@ class Weights:
         self._loading = loading
         self._quantization = quantization
         self._packs_files = packs_files
+        self._keeps_int8 = keeps_int8
         self._files: dict[Path, Any] = {}
         self._opened: dict[Path, OpenFile] = {}
 
@@ -55,6 +61,9 @@ class Weights:
         `columns` is a range of dimension 1. Raises CheckpointError when the file cannot be read,
         Overloaded when there is not enough memory.
         """
+        if name in self._checkpoint.quantized:
+            matrix = self._read_quantized(name, rows, columns)
+            return matrix.dequantize(self._dtype).to(self._device)
         place = self._checkpoint.tensors[name]
         if rows is None and columns is None:
             tensor = self._stored(name, lambda file: file.get_tensor(name))
@@ -67,13 +76,13 @@ class Weights:
 
     def read_table(self, name: str, *, rows: Sequence[tuple[int, int]]) -> Matrix:
         """A matrix that is looked up, as `read` does, or in its file; never in 8 bits."""
-        if self._packs_files:
+        if self._packs_files and name not in self._checkpoint.quantized:
             return self._in_files([name], rows, None, group=0)
         return self.read(name, rows=rows)
 
     def read_stacked(self, *names: str) -> Matrix:
         """Matrices that layers multiply with as one, one above the other; never in 8 bits."""
-        if self._packs_files:
+        if self._packs_files and not self._checkpoint.quantized.keys() & set(names):
             return self._in_files(names, None, None, group=0)
         return torch.cat([self.read(name) for name in names])
 
@@ -89,6 +98,10 @@ class Weights:
         A file's rows are quantized piece by piece: there is no second copy of the matrix. Raises
         CheckpointError also for NaN and infinite values, which 8 bits cannot hold.
         """
+        if name in self._checkpoint.quantized:
+            if self._keeps_int8:
+                return self._read_quantized(name, rows, columns)
+            return self.read(name, rows=rows, columns=columns)
         place = self._checkpoint.tensors[name]
         group = self._quantization.group_of(place.shape[1]) if self._quantization else 0
         if self._packs_files:
@@ -155,6 +168,24 @@ class Weights:
             except OSError as error:
                 raise CheckpointError(f"{file}: {name} cannot be read: {error}") from error
         return self._opened[file]
+
+    def _read_quantized(
+        self, name: str, rows: Sequence[Range] | None, columns: Range | None
+    ) -> QuantizedWeight:
+        """A matrix that the checkpoint has quantized, or a part of it."""
+        stored = self._checkpoint.quantized[name]
+
+        def part(tensor: str, where: tuple[slice, ...]) -> torch.Tensor:
+            return self._stored(tensor, lambda file: file.get_slice(tensor)[where])
+
+        try:
+            ranges = list(rows or [(0, stored.rows)])
+            return read_stored(stored, part, ranges, columns or (0, stored.columns))
+        except ValueError as error:
+            file = self._checkpoint.tensors[stored.values].file
+            raise CheckpointError(
+                f"{file}: {name}, quantized by {self._checkpoint.quantized_by}, has {error}"
+            ) from None
 
     def _part(
         self, name: str, start: int, end: int, columns: tuple[int, int] | None

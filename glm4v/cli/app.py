@@ -21,6 +21,7 @@ from glm4v.cli.doctor import doctor
 from glm4v.cli.examples import examples
 from glm4v.cli.explain import explain
 from glm4v.cli.keys import app as keys
+from glm4v.cli.quantize import quantize
 from glm4v.cli.settings import settings
 from glm4v.cli.tiny import tiny
 from glm4v.cli.top import top
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "examples": examples,
     "explain": explain,
+    "quantize": quantize,
     "settings": settings,
     "tiny": tiny,
     "top": top,

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.formats import StoredMatrix
 from glm4v.checkpoint.quantized import Matrix, Quantization, as_tensor
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.candidates import Candidates, find_candidates
@@ -147,6 +148,7 @@ class Device(ABC):
     description: str  # for people: stored and computed in which dtypes, by which kernels
     weight_bytes: int  # per stored weight that is not a matrix of the language model
     quantization: Quantization | None = None  # how those matrices are quantized, if they are
+    keeps_int8: bool = False  # those that the checkpoint has quantized stay so; else dequantized
     packs_files: bool = False  # takes matrices that are still in their files
     block_size: int = 16  # tokens per block of the KV cache, unless the settings say otherwise
 
@@ -156,17 +158,23 @@ class Device(ABC):
 
     def language_bytes(self, checkpoint: Checkpoint) -> int:
         """Bytes that the language model's weights take, on all ranks together."""
-        matrices = checkpoint.matrices().values()
-        others = checkpoint.values(vision=False) - sum(map(math.prod, matrices))
-        return sum(map(self._matrix_bytes, matrices)) + others * self.weight_bytes
+        matrices = checkpoint.matrices()
+        others = checkpoint.values(vision=False) - sum(map(math.prod, matrices.values()))
+        return others * self.weight_bytes + sum(
+            self._matrix_bytes(shape, checkpoint.quantized.get(name))
+            for name, shape in matrices.items()
+        )
 
-    def _matrix_bytes(self, shape: tuple[int, int]) -> int:
+    def _matrix_bytes(self, shape: tuple[int, int], stored: StoredMatrix | None) -> int:
         """Those of a matrix [rows, columns] that the language model multiplies with."""
         rows, columns = shape
-        if self.quantization is None:
+        if stored is not None:
+            group = stored.group if self.keeps_int8 else None
+        else:
+            group = self.quantization and self.quantization.group_of(columns)
+        if group is None:
             return rows * columns * self.weight_bytes
-        scales = -(-columns // self.quantization.group_of(columns))
-        return rows * (columns + 4 * scales)
+        return rows * (columns + 4 * -(-columns // group))
 
     @abstractmethod
     def free_memory_bytes(self) -> int:

@@ -82,6 +82,7 @@ class Runner:
             loading,
             quantization=device.quantization,
             packs_files=device.packs_files,
+            keeps_int8=device.keeps_int8,
         )
         with torch.inference_mode():
             model = LanguageModel(spec, weights, device, collective, shard)

@@ -134,6 +134,7 @@ def load_model(
         device.torch_device,
         quantization=device.quantization,
         packs_files=device.packs_files,
+        keeps_int8=device.keeps_int8,
     )
     return RecordingModel(checkpoint.spec, weights, device, collective or SingleRank(), shard)
 

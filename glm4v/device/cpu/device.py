@@ -50,8 +50,8 @@ class CpuDevice(Device):
 
     `kernels` compute in float32; torch computes without them and in other dtypes. `half_weights`
     stores weights in bfloat16 while activations, cache and arithmetic are float32; it needs
-    kernels. `quantization` stores the language model's matrices in 8 bits besides. `processes`
-    share the memory of the host.
+    kernels. `quantization` stores the language model's matrices in 8 bits besides; `keeps_int8`
+    does so with those that the checkpoint has quantized. `processes` share the memory of the host.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class CpuDevice(Device):
         *,
         half_weights: bool = False,
         quantization: Quantization | None = None,
+        keeps_int8: bool = False,
         processes: int = 1,
     ) -> None:
         assert kernels is not None or not half_weights, "only kernels compute from bfloat16"
@@ -73,6 +74,7 @@ class CpuDevice(Device):
         self._bits = 16 if half_weights else 32
         self.weight_bytes = 2 if half_weights else dtype.itemsize
         self.quantization = quantization
+        self.keeps_int8 = keeps_int8
         self.packs_files = self._kernels is not None
         self.description = self._describe()
         if self._kernels is not None:
@@ -88,6 +90,7 @@ class CpuDevice(Device):
         use_threads(options.threads)
         dtype = parse_dtype(options.dtype) or torch.float32
         weight_dtype = parse_weight_dtype(options.weight_dtype)
+        quantization = parse_quantization(options.weight_dtype)
         kernels = open_kernels() if dtype == torch.float32 else None
         if weight_dtype is None:
             is_lossless = options.dtype == "auto" and options.is_bfloat16 and kernels is not None
@@ -104,7 +107,9 @@ class CpuDevice(Device):
             dtype,
             kernels,
             half_weights=half_weights,
-            quantization=parse_quantization(options.weight_dtype),
+            quantization=quantization,
+            keeps_int8=kernels is not None
+            and (options.weight_dtype == "auto" or quantization is not None),
             processes=options.local_size,
         )
 

@@ -6,7 +6,8 @@ from bench.geometry import GLM_4V_9B
 from bench.load import Reading, Start, weight_ranges
 from bench.load_command import Round, report
 from bench.products import Rate, table
-from glm4v.checkpoint.checkpoint import Checkpoint, TensorPlace
+from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.tensor_place import TensorPlace
 
 MIB = 2**20
 

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from bench.geometry import GLM_4V_9B
-from glm4v.checkpoint.checkpoint import Checkpoint, TensorPlace
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.quantized import CHANNELS, GROUPS, Quantization, QuantizedWeight, quantize
+from glm4v.checkpoint.tensor_place import TensorPlace
 from glm4v.checkpoint.weights import Weights
 from glm4v.errors import CheckpointError
 

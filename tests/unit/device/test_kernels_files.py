@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from bench.geometry import GLM_4V_9B
-from glm4v.checkpoint.checkpoint import Checkpoint, TensorPlace
+from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.file_matrix import FileMatrix
 from glm4v.checkpoint.quantized import CHANNELS, GROUPS, Quantization
+from glm4v.checkpoint.tensor_place import TensorPlace
 from glm4v.checkpoint.weights import Weights
 from glm4v.device.cpu.kernels import KernelLinear, Kernels, read_table
 from glm4v.device.linear import Epilogue

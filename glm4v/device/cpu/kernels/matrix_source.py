@@ -4,9 +4,9 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from glm4v.checkpoint.checkpoint import DTYPE_BYTES
 from glm4v.checkpoint.file_matrix import FileMatrix
 from glm4v.checkpoint.quantized import Matrix, QuantizedWeight
+from glm4v.checkpoint.tensor_place import DTYPE_BYTES
 from glm4v.device.cpu.kernels.library import MatrixSource, RowSpan, check_floats
 
 _DTYPES = {"F32": 0, "F16": 1, "BF16": 2, "I8": 3}  # Dtype in source/matrix_source.h

@@ -1,0 +1,1 @@
+"""Matrices that other tools quantized, and the recipe that made them."""
