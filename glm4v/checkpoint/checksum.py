@@ -20,6 +20,9 @@ _SMALL_FILES = (
     "config.json",
     "generation_config.json",
     "model.safetensors.index.json",
+    "quant_model_description.json",
+    "quant_model_weights.safetensors.index.json",
+    "quantize_config.json",
     "tokenizer.model",
 )
 _READERS = 4  # files read at once; SHA-256 takes a core each

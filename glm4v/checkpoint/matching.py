@@ -9,6 +9,9 @@ from glm4v.checkpoint.tensor_place import FLOAT_BYTES, TensorPlace
 from glm4v.checkpoint.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
 from glm4v.errors import CheckpointError
 
+_FLOATS = ", ".join(FLOAT_BYTES)
+_LEAST_GROUP = 16  # columns: what the CPU's kernels compute with
+
 
 def match_tensors(
     directory: Path, tensors: Mapping[str, TensorPlace], spec: ModelSpec, form: Format | None
@@ -75,11 +78,12 @@ def _check_parts(stored: StoredMatrix, tensors: Mapping[str, TensorPlace]) -> No
         raise ValueError(f"{stored.values} has dtype {values.dtype}; integers are needed")
     if scales.dtype not in FLOAT_BYTES:
         raise ValueError(f"{stored.scales} has dtype {scales.dtype}; {_FLOATS} are needed")
+    if stored.group < stored.columns and stored.group % _LEAST_GROUP:
+        raise ValueError(
+            f"groups of {stored.group} columns are not read; multiples of {_LEAST_GROUP} are"
+        )
     if values.dtype == "I8" and values.shape != stored.shape:
         raise ValueError(f"{stored.values} has shape {list(values.shape)}, not {stored.shape}")
-
-
-_FLOATS = ", ".join(FLOAT_BYTES)
 
 
 def _check(name: str, place: TensorPlace, shape: tuple[int, ...]) -> None:

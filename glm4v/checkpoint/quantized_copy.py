@@ -12,8 +12,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -117,7 +118,7 @@ class _Copy:
             file.finish()
 
     def _write_matrix(
-        self, file: SafetensorsFile, name: str, place: TensorPlace, stored: BinaryIO
+        self, file: SafetensorsFile, name: str, place: TensorPlace, stored: BufferedReader
     ) -> None:
         rows, columns = place.shape
         row_bytes = (place.end - place.start) // rows
@@ -137,13 +138,15 @@ class _Copy:
                 scales.append(quantized.scales)
                 unsigned = quantized.values.view(torch.uint8).bitwise_xor(0x80)
                 words = torch.nn.functional.pad(unsigned, (0, -columns % 4))
-                yield memoryview(words.contiguous().numpy())
+                yield words.contiguous().numpy().data
 
         file.write(packed())
-        file.write([memoryview(torch.cat(scales).numpy())])
-        file.write([memoryview(torch.tensor([rows, columns]).numpy())])
+        file.write([torch.cat(scales).numpy().data])
+        file.write([torch.tensor([rows, columns]).numpy().data])
 
-    def _pieces(self, place: TensorPlace, stored: BinaryIO, at_once: int) -> Iterator[memoryview]:
+    def _pieces(
+        self, place: TensorPlace, stored: BufferedReader, at_once: int
+    ) -> Iterator[memoryview]:
         stored.seek(place.start)
         for at in range(place.start, place.end, at_once):
             piece = memoryview(bytearray(min(at_once, place.end - at)))

@@ -38,6 +38,8 @@ def verify(
             f"{folder}: the fingerprint is {checkpoint.fingerprint}, not {fingerprint}"
         )
     typer.echo(f"fingerprint {checkpoint.fingerprint}")
+    if checkpoint.quantized:
+        typer.echo(f"quantized by {checkpoint.quantized_by}")
     files = checked_files(checkpoint)
     if sha256 is None:
         if fingerprint is None:

@@ -171,7 +171,7 @@ class Device(ABC):
         if stored is not None:
             group = stored.group if self.keeps_int8 else None
         else:
-            group = self.quantization and self.quantization.group_of(columns)
+            group = self.quantization.group_of(columns) if self.quantization else None
         if group is None:
             return rows * columns * self.weight_bytes
         return rows * (columns + 4 * -(-columns // group))

@@ -33,7 +33,8 @@ def examine_model(
         LANGUAGE: checkpoint.values(vision=False) // tensor_parallel,
     }
     counts = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in values.items())
-    report.add("model", f"{folder}; million values per process: {counts}")
+    by = f", quantized by {checkpoint.quantized_by}" if checkpoint.quantized else ""
+    report.add("model", f"{folder}{by}; million values per process: {counts}")
     for kind, probed in probes.items():
         if "free_bytes" not in probed:
             continue

@@ -11,6 +11,7 @@ import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.quantized import Quantization
+from glm4v.checkpoint.quantized_copy import write_quantized
 from glm4v.device import Device, DeviceOptions, open_device
 from glm4v.device.cpu.device import CpuDevice
 from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
@@ -50,6 +51,20 @@ def test_the_kernels_compute_what_the_rule_says(
         strict=True,
     ):
         torch.testing.assert_close(ours, plain, atol=2e-5, rtol=0)
+
+
+def test_a_quantized_copy_computes_the_same(
+    checkpoint_dir: Callable[[str], Path], device: Device, tmp_path: Path
+) -> None:
+    """Bit for bit what is computed when the same matrices are quantized while they are read."""
+    original = checkpoint_dir("micro-glm4v")
+    assert device.quantization is not None
+    copy = write_quantized(original, tmp_path / "copy", device.quantization, lambda *_: None)
+    for ours, loaded in zip(
+        logits(copy, device), logits(Checkpoint.open(original), device), strict=True
+    ):
+        assert torch.equal(ours, loaded)
+    assert device.language_bytes(copy) == device.language_bytes(Checkpoint.open(original))
 
 
 def test_rounding_moves_logits_by_less_than_their_spread(

@@ -227,6 +227,7 @@ def test_a_bias_that_is_not_empty_is_surplus(tmp_path: Path) -> None:
     [
         ({"weight_scale": None}, "weight_scale is missing"),
         ({"weight_scale": torch.ones(32, 2)}, "weight_scale has 2 scales for 96 columns"),
+        ({"weight_scale": torch.ones(32, 12)}, "weight_scale has 12 scales for 96 columns"),
         ({"weight_scale": torch.ones(31, 1)}, "weight_scale has shape"),
         ({"weight_scale": torch.ones(32, 1, dtype=torch.int32)}, "weight_scale has dtype I32"),
         ({"weight": torch.ones(32, 95, dtype=torch.int8)}, "has shape"),
@@ -241,6 +242,15 @@ def test_tensors_that_do_not_fit_are_named(
     text = refusal(folder)
     assert message in text
     assert DOWN in text
+
+
+def test_groups_that_no_kernel_knows_are_refused(tmp_path: Path) -> None:
+    folder = write_case("int-8-channel", tmp_path)
+    config = copy.deepcopy(CASES["int-8-channel"]["config"]["quantization_config"])
+    config["config_groups"]["group_0"]["weights"] |= {"strategy": "group", "group_size": 8}
+    change_json(folder / "config.json", {"quantization_config": config})
+    _spoil(folder, "model.safetensors", weight_scale=torch.ones(32, 12))
+    assert "groups of 8 columns are not read; multiples of 16 are" in refusal(folder)
 
 
 def test_scales_that_are_not_finite_are_refused(tmp_path: Path) -> None:
