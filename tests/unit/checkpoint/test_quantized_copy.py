@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -64,8 +65,8 @@ def test_matrices_are_those_that_are_quantized_while_loading(
                 part = (columns * rank // ranks, columns * (rank + 1) // ranks)
                 span = (rows * rank // ranks, rows * (rank + 1) // ranks)
                 for where in ({"columns": part}, {"rows": [span]}):
-                    ours = quantizing.read_matrix(name, **where)  # type: ignore[arg-type]
-                    kept = keeping.read_matrix(name, **where)  # type: ignore[arg-type]
+                    ours = quantizing.read_matrix(name, **where)
+                    kept = keeping.read_matrix(name, **where)
                     assert isinstance(ours, QuantizedWeight)
                     assert isinstance(kept, QuantizedWeight)
                     assert torch.equal(ours.values, kept.values)
@@ -128,7 +129,7 @@ def test_a_killed_run_leaves_nothing_that_loads(shards: Path, tmp_path: Path) ->
 def test_a_disk_without_enough_space_is_known_before_anything_is_read(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2, 1, 1))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
 
     def report(done: int, total: int) -> None:
         raise AssertionError("something was read")

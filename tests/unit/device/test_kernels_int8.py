@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from glm4v.checkpoint.quantized import GROUPS, Matrix, Quantization, quantize
+from glm4v.checkpoint.quantized import GROUPS, Matrix, Quantization, QuantizedWeight, quantize
 from glm4v.device import LayerWeights
 from glm4v.device.cpu.device import CpuDevice
 from glm4v.device.cpu.kernels import KernelLinear, Kernels
@@ -41,6 +41,29 @@ def test_products_with_8_bits_are_those_of_dequantized_weights(
     for rows in (1, 2, 3, 4, 5, 9, 16):
         assert torch.equal(linear(x[firsts : firsts + rows]), together[firsts : firsts + rows])
         firsts += rows
+
+
+def test_integers_of_other_tools_go_down_to_minus_128(kernels: Kernels) -> None:
+    """`quantize` makes none below -127; files of msmodelslim and llm-compressor have them."""
+    values = torch.full((40, 300), -128, dtype=torch.int8)
+    values[1::2, ::3] = 127
+    weight = QuantizedWeight(values, random(40, 5).abs() / 128, 64)
+    x = random(20, 300, seed=1)
+    expected = functional.linear(x.double(), weight.dequantize().double())
+    for rows in (1, 3, 20):
+        product = KernelLinear(kernels, weight, bits=16)(x[:rows]).double()
+        torch.testing.assert_close(product, expected[:rows], atol=2e-4, rtol=1e-5)
+
+
+def test_offsets_are_subtracted(kernels: Kernels) -> None:
+    """In 16 bits: no kernel has them."""
+    values = (100 * random(40, 300)).clamp(-128, 127).to(torch.int8)
+    offsets = (50 * random(40, 1, seed=1)).round()
+    weight = QuantizedWeight(values, torch.full((40, 1), 0.25), 300, offsets=offsets)
+    x = random(3, 300)
+    expected = functional.linear(x, weight.dequantize(torch.bfloat16).float())
+    product = KernelLinear(kernels, weight, bits=16)(x)
+    torch.testing.assert_close(product, expected, atol=1e-2, rtol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
