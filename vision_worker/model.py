@@ -101,8 +101,10 @@ class Adapter:
         self._norm = LayerNorm(
             weights.read(norm + "weight"), weights.read(norm + "bias"), _ADAPTER_NORM_EPS
         )
-        gate_up = weights.read_stacked(name + "gate_proj.weight", name + "dense_h_to_4h.weight")
-        self._gate_up = device.linear(gate_up, epilogue="silu_gate")
+        self._gate_up = device.linear(  # no name: a device may hold a copy of its own
+            weights.read_stacked(name + "gate_proj.weight", name + "dense_h_to_4h.weight"),
+            epilogue="silu_gate",
+        )
         self._down = device.linear(weights.read_matrix(name + "dense_4h_to_h.weight"))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ inside of a group of columns. Its part keeps the scale of the whole group, so th
 tensor-parallel size computes with the same numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -81,6 +81,15 @@ class QuantizedWeight:
             self.group,
             (self.lead + start) % self.group,
             None if self.offsets is None else self.offsets[:, first:last],
+        )
+
+    def map_rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "QuantizedWeight":
+        """The matrix whose rows `change` chooses or puts in another order."""
+        return replace(
+            self,
+            values=change(self.values),
+            scales=change(self.scales),
+            offsets=None if self.offsets is None else change(self.offsets),
         )
 
     def without_zero_offsets(self) -> "QuantizedWeight":

@@ -150,6 +150,7 @@ class Device(ABC):
     quantization: Quantization | None = None  # how those matrices are quantized, if they are
     keeps_int8: bool = False  # those that the checkpoint has quantized stay so; else dequantized
     packs_files: bool = False  # takes matrices that are still in their files
+    scale_bytes: int = 4  # per scale of a quantized matrix
     block_size: int = 16  # tokens per block of the KV cache, unless the settings say otherwise
 
     def details(self) -> dict[str, str]:
@@ -174,7 +175,7 @@ class Device(ABC):
             group = self.quantization.group_of(columns) if self.quantization else None
         if group is None:
             return rows * columns * self.weight_bytes
-        return rows * (columns + 4 * -(-columns // group))
+        return rows * (columns + self.scale_bytes * -(-columns // group))
 
     @abstractmethod
     def free_memory_bytes(self) -> int:

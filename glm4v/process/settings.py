@@ -168,9 +168,9 @@ class DeviceSettings(ServiceSettings):
     weight_dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int8-channel"] = Field(
         "auto",
         description="dtype of stored weights; auto is that of activations, or bfloat16 if "
-        "GLM4V_DTYPE is auto too and nothing is lost; int8 (CPU only) is half of that again for "
-        "the language model, whose matrices are rounded, with a scale for every 64 inputs; "
-        "int8-channel is the same with one scale for each output",
+        "GLM4V_DTYPE is auto too and nothing is lost; int8 (CPUs and NPUs) is half of that "
+        "again for the language model, whose matrices are rounded, with a scale for every 64 "
+        "inputs; int8-channel is the same with one scale for each output",
     )
     threads: int = Field(
         0,

@@ -17,6 +17,7 @@ USED = (
     "npu::npu_apply_rotary_pos_emb",
     "npu::npu_swiglu",
     "npu::npu_gelu",
+    "npu::npu_weight_quant_batchmatmul",
     "npu::npu_scatter_pa_kv_cache",
     "npu::npu_fused_infer_attention_score",
     "npu::npu_fused_infer_attention_score.out",

@@ -12,7 +12,7 @@ import torch
 from bench.geometry import GLM_4V_9B
 from glm4v.device import Device
 from tests.e2e.fleet import ROOT
-from tests.npu.check import memory, parallel, parts
+from tests.npu.check import int8, memory, parallel, parts
 from tests.npu.check.collectives import SIZES, bandwidth
 from tests.npu.check.comparison import Comparison
 from tests.npu.check.report import Failed, Page
@@ -108,6 +108,26 @@ def test_speed_and_memory_are_measured(
     for batch in parts.BATCHES:
         assert f"| decode, batch {batch} |" in text
     assert "One image: " in next(iter(parts.vision_speed(npu, SMALL)))
+
+
+def test_products_with_8_bit_weights_are_compared(
+    emulation: Emulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "ROWS", (1, 3))
+    monkeypatch.setattr(int8, "REPEATS", 1)
+    text = "\n".join(int8.products("float16", SMALL))
+    forms = {"int8-channel"} if SOC.startswith("Ascend310P") else {"int8", "int8-channel"}
+    for form in forms:
+        assert f"| {form} | [2048, 64] | 3 |" in text
+    assert ("| int8 |" in text) == ("int8" in forms)
+    right = references.REFERENCES["npu::npu_weight_quant_batchmatmul"]
+    monkeypatch.setitem(
+        references.REFERENCES,
+        "npu::npu_weight_quant_batchmatmul",
+        lambda *args, **options: right(*args, **options) * 1.05,
+    )
+    with pytest.raises(Failed):
+        int8.products("float16", SMALL)
 
 
 @pytest.fixture

@@ -74,6 +74,14 @@ CALLS: dict[str, dict[str, Any]] = {
     },
     "npu::npu_swiglu": {"input": empty(TOKENS, 64)},
     "npu::npu_gelu": {"input": empty(TOKENS, 64), "approximate": "none"},
+    "npu::npu_weight_quant_batchmatmul": {
+        "x": empty(TOKENS, 96),
+        "weight": empty(96, 48, dtype=torch.int8),
+        "antiquant_scale": empty(2, 48),
+        "antiquant_offset": empty(2, 48),
+        "bias": empty(48),
+        "antiquant_group_size": 64,
+    },
     "npu::npu_scatter_pa_kv_cache": {
         "key": KEYS,
         "value": KEYS,
@@ -116,6 +124,7 @@ RESULTS = {
     "npu::npu_apply_rotary_pos_emb": [(TOKENS, HEADS, DIM), (TOKENS, KV_HEADS, DIM)],
     "npu::npu_swiglu": [(TOKENS, 32)],
     "npu::npu_gelu": [(TOKENS, 64)],
+    "npu::npu_weight_quant_batchmatmul": [(TOKENS, 48)],
     "npu::npu_fused_infer_attention_score": [(TOKENS, HEADS, DIM), (0,)],
 }
 

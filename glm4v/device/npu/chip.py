@@ -11,6 +11,7 @@ from glm4v.errors import ConfigurationError
 
 HEAD_DIM = 128  # the head size that paged attention and rotary kernels of both generations share
 BLOCK_SIZE = 128  # tokens per block of the KV cache that both generations take
+GROUP_STEP = 32  # inputs with one scale in 8-bit weights of a 910B: a multiple of so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +48,22 @@ def choose_dtype(chip: Chip, asked: torch.dtype | None, *, is_bfloat16: bool) ->
         name = str(asked).removeprefix("torch.")
         raise ConfigurationError(f"{chip.soc} does not compute in {name}; use GLM4V_DTYPE={names}")
     return asked
+
+
+def check_group(chip: Chip, group: int | None, instead: str) -> None:
+    """Raise ConfigurationError if the chip has no product with a scale for `group` inputs.
+
+    None is one scale for each output, which all chips have. `instead` says what to set.
+    """
+    if group is None:
+        return
+    if chip.is_310p:
+        raise ConfigurationError(
+            f"{chip.soc} multiplies 8-bit weights with one scale for each output, these have one "
+            f"for {group} inputs; {instead}"
+        )
+    if group % GROUP_STEP:
+        raise ConfigurationError(
+            f"{chip.soc} multiplies 8-bit weights with a scale for a multiple of {GROUP_STEP} "
+            f"inputs, these have one for {group}; {instead}"
+        )

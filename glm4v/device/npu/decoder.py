@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import torch
 import torch_npu
 
-from glm4v.checkpoint.quantized import as_tensor
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
 from glm4v.device.collectives import Collective
 from glm4v.device.linear import Linear
 from glm4v.device.npu.attention import NpuAttention
 from glm4v.device.npu.chip import HEAD_DIM
 from glm4v.device.npu.graphs import DecodeGraphs
-from glm4v.device.npu.lanes import rotary_lanes, rotary_table, spread_columns, spread_rows
+from glm4v.device.npu.lanes import rotary_lanes, rotary_table, spread_matrix, spread_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,7 @@ class NpuDecoder(Decoder):
         graphs: bool,
     ) -> None:
         self._counts = [shape.heads, shape.kv_heads, shape.kv_heads]
+        self._head_dim = shape.head_dim
         self._eps = shape.norm_eps
         self._reduce = collective.all_reduce
         lanes = rotary_lanes(shape.head_dim, 2 * shape.cosine.shape[1])
@@ -116,14 +116,15 @@ class NpuDecoder(Decoder):
         angles: tuple[torch.Tensor, torch.Tensor],
         attention: NpuAttention,
     ) -> torch.Tensor:
-        """[tokens, (heads + 2 * kv_heads) * 128] -> [tokens, heads * 128]."""
+        """[tokens, (heads + 2 * kv_heads) * 128] -> [tokens, heads * head_dim]."""
         heads = qkv.view(len(qkv), -1, HEAD_DIM)
         query, key, value = torch.split(heads, self._counts, dim=1)
         # The operator may write into its inputs, so they are copies of their own.
         query, key = torch_npu.npu_apply_rotary_pos_emb(
             query.contiguous(), key.contiguous(), *angles, layout="TND", rotary_mode="half"
         )
-        return attention.forward(number, query, key, value).flatten(1)
+        attended = attention.forward(number, query, key, value)
+        return attended[..., : self._head_dim].flatten(1)  # 128 of 128 are no copy
 
 
 def _load(weights: LayerWeights, shape: DecoderShape, lanes: list[int], device: Device) -> _Layer:
@@ -136,8 +137,8 @@ def _load(weights: LayerWeights, shape: DecoderShape, lanes: list[int], device: 
 
     return _Layer(
         weights.attention_norm,
-        device.linear(in_lanes(as_tensor(weights.qkv, device.dtype)), in_lanes(weights.qkv_bias)),
-        device.linear(spread_columns(as_tensor(weights.out, device.dtype), dim)),
+        device.linear(spread_matrix(weights.qkv, in_lanes), in_lanes(weights.qkv_bias)),
+        device.linear(weights.out),
         weights.mlp_norm,
         device.linear(weights.gate_up, epilogue="silu_gate"),
         device.linear(weights.down),

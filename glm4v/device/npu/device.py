@@ -7,37 +7,63 @@ from contextlib import contextmanager
 import torch
 import torch_npu
 
-from glm4v.checkpoint.quantized import Matrix, as_tensor
+from glm4v.checkpoint.quantized import Matrix, Quantization, QuantizedWeight, as_tensor
 from glm4v.device.base import Attention, Decoder, DecoderShape, Device, LayerWeights
 from glm4v.device.collectives import Collective, ProcessGroup
 from glm4v.device.linear import Epilogue, Linear
 from glm4v.device.norm import RmsNorm
 from glm4v.device.npu.attention import FusedAttention
-from glm4v.device.npu.chip import BLOCK_SIZE, HEAD_DIM, Chip, chip_of, choose_dtype
+from glm4v.device.npu.chip import (
+    BLOCK_SIZE,
+    HEAD_DIM,
+    Chip,
+    check_group,
+    chip_of,
+    choose_dtype,
+)
 from glm4v.device.npu.decoder import NpuDecoder
 from glm4v.device.npu.environment import hccl_buffer_bytes
 from glm4v.device.npu.failures import device_failure, first_line, is_out_of_memory
 from glm4v.device.npu.full_attention import attend_all_atb, attend_all_fused
-from glm4v.device.npu.linear import NpuLinear, NzLinear
+from glm4v.device.npu.int8_product import Int8Product
+from glm4v.device.npu.linear import HalfProduct, NpuLinear, Product
 from glm4v.device.npu.norm import NpuRmsNorm
 from glm4v.device.npu.nz_attention import NzAttention
-from glm4v.device.options import DeviceOptions, parse_dtype, parse_weight_dtype
+from glm4v.device.options import DeviceOptions, parse_dtype, parse_quantization, parse_weight_dtype
 from glm4v.errors import ConfigurationError, DeviceFailed
 
 
 class NpuDevice(Device):
     """The NPU with number `index` among the visible ones; this process uses no other.
 
-    `group_size` ranks form its tensor-parallel group.
+    `group_size` ranks form its tensor-parallel group. `quantization` stores the language model's
+    matrices in 8 bits, with scales in `dtype`; `keeps_int8` does so with those that the checkpoint
+    has quantized.
     """
 
-    def __init__(self, chip: Chip, index: int, dtype: torch.dtype, *, group_size: int) -> None:
+    scale_bytes = 2
+
+    def __init__(
+        self,
+        chip: Chip,
+        index: int,
+        dtype: torch.dtype,
+        *,
+        group_size: int,
+        quantization: Quantization | None = None,
+        keeps_int8: bool = False,
+    ) -> None:
         self.name = f"npu:{index}"
         self.torch_device = torch.device(self.name)
         self.dtype = dtype
         self.weight_bytes = dtype.itemsize
         self.block_size = BLOCK_SIZE
+        self.quantization = quantization
+        self.keeps_int8 = keeps_int8
         self.description = f"{chip.soc}, {str(dtype).removeprefix('torch.')}"
+        if quantization is not None:
+            per = "group" if quantization.group else "channel"
+            self.description += f", weights int8 per {per}"
         self._chip = chip
         self._group_size = group_size
 
@@ -48,14 +74,24 @@ class NpuDevice(Device):
         chip = chip_of(torch_npu.npu.get_device_name(index))
         asked, weights = parse_dtype(options.dtype), parse_weight_dtype(options.weight_dtype)
         dtype = choose_dtype(chip, asked, is_bfloat16=options.is_bfloat16)
-        if weights not in (None, dtype):
+        quantization = parse_quantization(options.weight_dtype)
+        if quantization is not None:
+            check_group(chip, quantization.group, "set GLM4V_WEIGHT_DTYPE=int8-channel")
+        elif weights not in (None, dtype):
             raise ConfigurationError(
-                f"the NPU stores weights in the dtype it computes in, {options.weight_dtype} was "
-                "asked for; leave GLM4V_WEIGHT_DTYPE out"
+                "the NPU stores weights in the dtype it computes in or in 8 bits, "
+                f"{options.weight_dtype} was asked for; leave GLM4V_WEIGHT_DTYPE out"
             )
         # Without it a cast to NZ would be ignored.
         torch_npu.npu.config.allow_internal_format = chip.is_310p
-        return cls(chip, index, dtype, group_size=options.group_size)
+        return cls(
+            chip,
+            index,
+            dtype,
+            group_size=options.group_size,
+            quantization=quantization,
+            keeps_int8=weights is None or quantization is not None,
+        )
 
     def free_memory_bytes(self) -> int:
         """Free memory of the NPU, less what HCCL will take for a group."""
@@ -102,8 +138,15 @@ class NpuDevice(Device):
         epilogue: Epilogue = "none",
     ) -> Linear:
         """The product with `weight` [out, in], followed by `epilogue`."""
-        kind = NzLinear if self._chip.is_310p else NpuLinear
-        return kind(as_tensor(weight, self.dtype), bias, epilogue=epilogue)
+        is_310p = self._chip.is_310p
+        product: Product
+        if isinstance(weight, QuantizedWeight):
+            product = Int8Product(
+                weight, bias, dtype=self.dtype, device=self.torch_device, chip=self._chip
+            )
+        else:
+            product = HalfProduct(as_tensor(weight, self.dtype), bias, is_310p=is_310p)
+        return NpuLinear(product, epilogue=epilogue, is_310p=is_310p)
 
     def rms_norm(self, weight: torch.Tensor, eps: float) -> RmsNorm:
         """The norm with `weight` [hidden], one fused operator."""

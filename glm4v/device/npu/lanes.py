@@ -8,11 +8,15 @@ kernels rotate lane i with lane i + 64. A fixed order of lanes makes one of the 
 
 The products of queries and keys do not depend on the order, so it is applied once, to the rows of
 their weights. The lanes that are left have cosine 1 and sine 0: they pass through unchanged. Heads
-smaller than 128, which only small models have, are filled up with zeros.
+smaller than 128, which only small models have, are filled up with zeros, which are cut off again
+behind the attention.
 """
+
+from collections.abc import Callable
 
 import torch
 
+from glm4v.checkpoint.quantized import Matrix, QuantizedWeight
 from glm4v.device.npu.chip import HEAD_DIM
 
 _HALF = HEAD_DIM // 2
@@ -34,12 +38,12 @@ def spread_rows(weight: torch.Tensor, lanes: list[int]) -> torch.Tensor:
     return spread.flatten(0, 1)
 
 
-def spread_columns(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """[out, heads * head_dim] -> [out, heads * 128], zeros behind each head."""
-    if head_dim == HEAD_DIM:
-        return weight
-    heads = weight.view(len(weight), -1, head_dim)
-    return torch.nn.functional.pad(heads, (0, HEAD_DIM - head_dim)).flatten(1)
+def spread_matrix(weight: Matrix, spread: Callable[[torch.Tensor], torch.Tensor]) -> Matrix:
+    """The rows of a matrix put in order by `spread`; those of 8 bits with their scales."""
+    if isinstance(weight, QuantizedWeight):
+        return weight.map_rows(spread)
+    assert isinstance(weight, torch.Tensor), "this device does not pack files"
+    return spread(weight)
 
 
 def rotary_table(pairs: torch.Tensor, rest: float) -> torch.Tensor:

@@ -14,7 +14,7 @@ with extra("gateway,worker,npu"):
 
     from glm4v.device import Device, DeviceOptions, open_device
     from glm4v.errors import Glm4vError
-    from tests.npu.check import memory, parallel, parts
+    from tests.npu.check import int8, memory, parallel, parts
     from tests.npu.check.collectives import bandwidth
     from tests.npu.check.report import Page
 
@@ -54,6 +54,7 @@ def check(page: Page, folder: Path, *, with_speed: bool) -> None:
             page.run(f"{dtype}: not on this chip", partial(_said, str(error)))
             continue
         _check_numbers(page, device, folder / "micro", dtype)
+        page.run(f"8-bit weights, {dtype}", partial(int8.products, dtype))
     if with_speed:
         page.run("Speed and memory", partial(parts.speed, device))
         gc.collect()

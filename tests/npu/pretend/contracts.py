@@ -13,10 +13,10 @@ import torch
 
 from tests.npu.pretend.memory import alias, is_npu
 
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
 _MASK = (2048, 2048)
 _PROBED = [0, 1, 1000, 2047]  # rows of a mask that are looked at
-_ND, _NZ = 2, 29
+ND, NZ = 2, 29
 _CONTRACTS: dict[str, Callable[[Mapping[str, Any]], None]] = {}
 
 
@@ -34,13 +34,13 @@ def check_contract(name: str, given: Mapping[str, Any]) -> None:
                 name.startswith("aten::") and _is_part_in_nz(value),
                 f"{name}: PyTorch's operators take a part of a tensor in NZ for one in ND",
             )
-    if (contract := _CONTRACTS.get(name)) is not None:
-        contract(given)
+    if (check := _CONTRACTS.get(name)) is not None:
+        check(given)
 
 
 def _is_part_in_nz(tensor: torch.Tensor) -> bool:
     is_part = tensor.numel() * tensor.itemsize < tensor.untyped_storage().nbytes()
-    return is_part and _format(tensor) == _NZ
+    return is_part and format_of(tensor) == NZ
 
 
 def refuse(broken: bool, rule: str) -> None:
@@ -58,7 +58,9 @@ def is_310p() -> bool:
     return name.startswith("Ascend310P")
 
 
-def _contract(*names: str) -> Callable[..., Any]:
+def contract(*names: str) -> Callable[..., Any]:
+    """The decorated function knows the rules of the operators `names`."""
+
     def keep(function: Callable[[Mapping[str, Any]], None]) -> Callable[..., Any]:
         for name in names:
             _CONTRACTS[name] = function
@@ -73,7 +75,8 @@ def _hidden() -> torch.Tensor:
     return torch.arange(_MASK[1]) > torch.tensor(_PROBED)[:, None]
 
 
-def _same_dtype(*tensors: torch.Tensor) -> bool:
+def same_dtype(*tensors: torch.Tensor) -> bool:
+    """Whether all have one dtype."""
     return len({tensor.dtype for tensor in tensors}) == 1
 
 
@@ -81,40 +84,41 @@ def _is_rising(lengths: list[int]) -> bool:
     return all(0 <= a <= b for a, b in zip([0, *lengths], lengths, strict=False))
 
 
-def _format(tensor: torch.Tensor) -> int:
+def format_of(tensor: torch.Tensor) -> int:
+    """Its aclFormat."""
     import torch_npu
 
     found: int = torch_npu.get_npu_format(tensor)
     return found
 
 
-@_contract("npu::npu_rms_norm")
+@contract("npu::npu_rms_norm")
 def _rms_norm(given: Mapping[str, Any]) -> None:
     x, gamma = given["input"], given["gamma"]
-    refuse(not _same_dtype(x, gamma), "rms_norm: gamma has the dtype of the input")
+    refuse(not same_dtype(x, gamma), "rms_norm: gamma has the dtype of the input")
     refuse(gamma.shape != x.shape[-1:], "rms_norm: gamma is as long as the last dimension")
 
 
-@_contract("npu::npu_add_rms_norm")
+@contract("npu::npu_add_rms_norm")
 def _add_rms_norm(given: Mapping[str, Any]) -> None:
     x1, x2, gamma = given["x1"], given["x2"], given["gamma"]
-    refuse(not _same_dtype(x1, x2, gamma), "add_rms_norm: one dtype")
+    refuse(not same_dtype(x1, x2, gamma), "add_rms_norm: one dtype")
     refuse(x1.shape != x2.shape, "add_rms_norm: both inputs have one shape")
     refuse(gamma.shape != x1.shape[-1:], "add_rms_norm: gamma is as long as the last dimension")
 
 
-@_contract("npu::npu_swiglu")
+@contract("npu::npu_swiglu")
 def _swiglu(given: Mapping[str, Any]) -> None:
     refuse(is_310p(), "swiglu: listed for the A2 alone")
     refuse(given["input"].shape[given["dim"]] % 2 != 0, "swiglu: an even dimension")
 
 
-@_contract("npu::npu_apply_rotary_pos_emb")
+@contract("npu::npu_apply_rotary_pos_emb")
 def _apply_rotary_pos_emb(given: Mapping[str, Any]) -> None:
     query, key, cos, sin = (given[name] for name in ("query", "key", "cos", "sin"))
     refuse(given["rotary_mode"] != "half", "rotary: A2, A3 and 310P have the mode 'half' alone")
     refuse(given["layout"] not in ("BSND", "TND"), "rotary: layouts BSND and TND")
-    refuse(not _same_dtype(query, key, cos, sin), "rotary: one dtype")
+    refuse(not same_dtype(query, key, cos, sin), "rotary: one dtype")
     refuse(query.dim() != (3 if given["layout"] == "TND" else 4), "rotary: TND has 3 dimensions")
     widths = {tensor.shape[-1] for tensor in (query, key, cos, sin)}
     refuse(len(widths) != 1 or not widths <= {64, 128}, "rotary: 64 or 128 wide, all alike")
@@ -126,29 +130,29 @@ def _apply_rotary_pos_emb(given: Mapping[str, Any]) -> None:
     )
 
 
-@_contract("npu::npu_format_cast")
+@contract("npu::npu_format_cast")
 def _format_cast(given: Mapping[str, Any]) -> None:
     refuse(given["input"].dtype == torch.float32, "format_cast: NZ holds no float32")
 
 
-@_contract("npu::npu_scatter_pa_kv_cache")
+@contract("npu::npu_scatter_pa_kv_cache")
 def _scatter_pa_kv_cache(given: Mapping[str, Any]) -> None:
     key, value, slots = given["key"], given["value"], given["slot_mapping"]
     caches = (given["key_cache"], given["value_cache"])
     refuse(is_310p(), "scatter_pa_kv_cache: listed for A2 and A3 alone")
-    refuse(not _same_dtype(key, value, *caches), "scatter_pa_kv_cache: one dtype")
+    refuse(not same_dtype(key, value, *caches), "scatter_pa_kv_cache: one dtype")
     refuse(slots.dtype not in (torch.int32, torch.int64), "scatter_pa_kv_cache: slots are ints")
     refuse(
         not all(tensor.is_contiguous() for tensor in (key, value, slots, *caches)),
         "scatter_pa_kv_cache: contiguous tensors alone",
     )
-    wanted = _ND if given["cache_mode"] in (None, "Norm") else _NZ
+    wanted = ND if given["cache_mode"] in (None, "Norm") else NZ
     refuse(
-        any(_format(cache) not in (wanted, *([0] if wanted == _ND else [])) for cache in caches),
+        any(format_of(cache) not in (wanted, *([0] if wanted == ND else [])) for cache in caches),
         "scatter_pa_kv_cache: 'Norm' is for caches in ND, 'PA_NZ' for NZ",
     )
     refuse(
-        wanted == _ND and any(cache.shape[2:] != key.shape[1:] for cache in caches),
+        wanted == ND and any(cache.shape[2:] != key.shape[1:] for cache in caches),
         "scatter_pa_kv_cache: caches are [blocks, block_size, heads, dim]",
     )
     _check_slots(slots, caches[0].shape[0] * caches[0].shape[1])
@@ -161,7 +165,7 @@ def _check_slots(slots: torch.Tensor, count: int) -> None:
     refuse(len(values.unique()) != len(values), "slots: none twice")
 
 
-@_contract(
+@contract(
     "npu::npu_fused_infer_attention_score",
     "npu::npu_fused_infer_attention_score.out",
     "npu::_npu_fused_infer_attention_score_get_max_workspace",
@@ -171,7 +175,7 @@ def _fused_infer_attention_score(given: Mapping[str, Any]) -> None:
     heads, kv_heads = given["num_heads"], given["num_key_value_heads"] or given["num_heads"]
     refuse(is_310p(), "fused attention: not listed for the 310P")
     refuse(
-        query.dtype not in _HALF or not _same_dtype(query, key, value),
+        query.dtype not in HALF or not same_dtype(query, key, value),
         "fused attention: float16 or bfloat16, one for all",
     )
     refuse(
@@ -232,25 +236,23 @@ def _check_pages(
     refuse(bool(used.min() < 0 or used.max() >= len(key)), "block_table: blocks of the cache")
 
 
-@_contract("atb::_npu_reshape_and_cache")
+@contract("atb::_npu_reshape_and_cache")
 def _reshape_and_cache(given: Mapping[str, Any]) -> None:
     key, value, slots = given["key"], given["value"], given["slot_indices"]
     caches = (given["key_cache"], given["value_cache"])
-    refuse(not _same_dtype(key, value, *caches), "reshape_and_cache: one dtype")
+    refuse(not same_dtype(key, value, *caches), "reshape_and_cache: one dtype")
     refuse(slots.dtype != torch.int32, "reshape_and_cache: slots are int32")
     refuse(not all(t.is_contiguous() for t in (key, value)), "reshape_and_cache: contiguous")
     _check_nz_caches(*caches, key.shape[1] * key.shape[2])
     _check_slots(slots, caches[0].shape[0] * caches[0].shape[2])
 
 
-@_contract("atb::_npu_paged_attention", "atb::_npu_paged_attention_splitfuse_v2")
+@contract("atb::_npu_paged_attention", "atb::_npu_paged_attention_splitfuse_v2")
 def _paged_attention(given: Mapping[str, Any]) -> None:
     query, out, table = given["query"], given["out"], given["block_table"]
     heads, kv_heads, dim = given["num_heads"], given["num_kv_heads"], query.shape[-1]
     caches = (given["key_cache"], given["value_cache"])
-    refuse(
-        query.dtype not in _HALF or not _same_dtype(query, out, *caches), "paged: one half dtype"
-    )
+    refuse(query.dtype not in HALF or not same_dtype(query, out, *caches), "paged: one half dtype")
     refuse(query.shape[1] != heads or heads % kv_heads != 0, "paged: [T, num_heads, D]")
     refuse(not query.is_contiguous() or out.shape != query.shape, "paged: contiguous, out alike")
     _check_nz_caches(*caches, kv_heads * dim)
@@ -285,17 +287,17 @@ def _check_host_lengths(lengths: torch.Tensor, query: torch.Tensor, name: str) -
 
 def _check_nz_caches(key: torch.Tensor, value: torch.Tensor, width: int) -> None:
     refuse(not is_310p(), "NZ caches: the layout of the 310P")
-    refuse(any(_format(cache) != _NZ for cache in (key, value)), "NZ caches: format 29")
+    refuse(any(format_of(cache) != NZ for cache in (key, value)), "NZ caches: format 29")
     refuse(key.shape != value.shape or key.dim() != 4, "NZ caches: [blocks, tiles, size, 16]")
     refuse(key.shape[1] * key.shape[3] != width or key.shape[3] != 16, "NZ caches: tiles of 16")
     refuse(key.shape[2] not in (64, 128), "NZ caches: blocks of 64 or 128 tokens")
 
 
-@_contract("atb::_npu_flash_attention_unpad")
+@contract("atb::_npu_flash_attention_unpad")
 def _flash_attention_unpad(given: Mapping[str, Any]) -> None:
     query, key, value, out = (given[name] for name in ("query", "key", "value", "out"))
     refuse(
-        query.dtype not in _HALF or not _same_dtype(query, key, value, out),
+        query.dtype not in HALF or not same_dtype(query, key, value, out),
         "flash attention: one half dtype",
     )
     refuse(query.shape[1] != given["num_heads"], "flash attention: [T, num_heads, D]")
@@ -304,7 +306,7 @@ def _flash_attention_unpad(given: Mapping[str, Any]) -> None:
     _check_host_lengths(given["seq_len"], query, "flash attention")
 
 
-@_contract("npu::npu_top_k_top_p")
+@contract("npu::npu_top_k_top_p")
 def _top_k_top_p(given: Mapping[str, Any]) -> None:
     logits, p, k = given["logits"], given["p"], given["k"]
     refuse(is_310p(), "top_k_top_p: listed for A2 and A3 alone")

@@ -19,6 +19,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+import tests.npu.pretend.int8_contract  # noqa: F401 - adds its rules to the contracts
 from tests.npu.pretend import collectives, references
 from tests.npu.pretend.arguments import bind
 from tests.npu.pretend.contracts import check_contract

@@ -87,6 +87,35 @@ def format_cast(
     return x.clone()
 
 
+@_reference("npu::npu_weight_quant_batchmatmul")
+def weight_quant_batchmatmul(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    antiquant_scale: torch.Tensor,
+    antiquant_offset: torch.Tensor | None = None,
+    quant_scale: torch.Tensor | None = None,
+    quant_offset: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    antiquant_group_size: int = 0,
+    inner_precise: int = 0,
+    weight_dtype: int | None = None,
+) -> torch.Tensor:
+    """Its help does not say where it rounds: the weight is rounded to the dtype of x here."""
+    group = antiquant_group_size or len(weight)
+
+    def of_each_input(given: torch.Tensor) -> torch.Tensor:
+        """[in, out] of one value for each output, or of each group of inputs."""
+        rows = given.float().reshape(-1, weight.shape[1])
+        return rows.repeat_interleave(group, 0)[: len(weight)]
+
+    wide = weight.float()
+    if antiquant_offset is not None:
+        wide = wide + of_each_input(antiquant_offset)
+    wide = (wide * of_each_input(antiquant_scale)).to(x.dtype)
+    y = x.float() @ wide.float()
+    return (y if bias is None else y + bias.float()).to(x.dtype)
+
+
 @_reference("npu::npu_scatter_pa_kv_cache")
 def scatter_pa_kv_cache(
     key: torch.Tensor,

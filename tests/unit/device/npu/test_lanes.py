@@ -1,9 +1,12 @@
 """Rotation by lanes, half a head apart, against rotation of neighbouring dimensions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from glm4v.device.npu.lanes import rotary_lanes, rotary_table, spread_columns, spread_rows
+from glm4v.checkpoint.quantized import QuantizedWeight, quantize
+from glm4v.device.npu.lanes import rotary_lanes, rotary_table, spread_matrix, spread_rows
 from lm_worker.model.decoder import rotate
 
 
@@ -39,8 +42,14 @@ def test_the_published_heads_fill_their_lanes() -> None:
     assert lanes[96] == 96
 
 
-def test_columns_of_narrow_heads_have_zeros_behind() -> None:
-    weight = torch.randn(3, 2 * 32)
-    spread = spread_columns(weight, 32).view(3, 2, 128)
-    assert torch.equal(spread[..., :32], weight.view(3, 2, 32))
-    assert not spread[..., 32:].any()
+def test_rows_of_8_bits_take_their_scales_and_offsets_along() -> None:
+    lanes = rotary_lanes(32, 16)
+    quantized = quantize(torch.randn(3 * 32, 96))
+    weight = replace(quantized, offsets=torch.randn_like(quantized.scales))
+    spread = spread_matrix(weight, lambda rows: spread_rows(rows, lanes))
+    assert isinstance(spread, QuantizedWeight)
+    expected = spread_rows(weight.dequantize(), lanes)
+    assert torch.equal(spread.dequantize(), expected)
+    plain = spread_matrix(expected, lambda rows: rows[:1])
+    assert isinstance(plain, torch.Tensor)
+    assert torch.equal(plain, expected[:1])
