@@ -2,7 +2,6 @@
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,8 +66,8 @@ def medium_tower(pixels: int) -> ModelSpec:
 
 
 @torch.inference_mode()
-def measure(device: Device, spec: ModelSpec, rounds: int) -> Figures:
-    """All rates in turns, after one round that does not count."""
+def measure(device: Device, spec: ModelSpec, rounds: int, clock: Callable[[], float]) -> Figures:
+    """All rates in turns by `clock`, in seconds, after one round that does not count."""
     vision = spec.vision
     model = VisionModel(spec, RandomWeights(spec, device), device)
     pixels = torch.randn(1, 3, vision.image_size, vision.image_size)
@@ -81,12 +80,12 @@ def measure(device: Device, spec: ModelSpec, rounds: int) -> Figures:
     product = device.linear(square.clone())
 
     def matrix() -> float:
-        return _rate(2 * _PRODUCT**3, lambda: product(square))
+        return _rate(2 * _PRODUCT**3, lambda: product(square), clock)
 
     def one_round() -> Round:
         before = matrix()
-        attention = _rate(_attention_operations(vision), lambda: device.full_attention(qkv))
-        tower = _rate(operations(spec), lambda: model.encode(pixels, lambda: None))
+        attention = _rate(_attention_operations(vision), lambda: device.full_attention(qkv), clock)
+        tower = _rate(operations(spec), lambda: model.encode(pixels, lambda: None), clock)
         return Round((before + matrix()) / 2, attention, tower)
 
     one_round()
@@ -106,10 +105,10 @@ def operations(spec: ModelSpec) -> int:
     return embedding + vision.layers * layer + merging + adapter
 
 
-def _rate(count: int, work: Callable[[], torch.Tensor]) -> float:
+def _rate(count: int, work: Callable[[], torch.Tensor], clock: Callable[[], float]) -> float:
     """`count` operations a second; reading a value waits for the device."""
-    start, times = time.perf_counter(), 0
-    while (taken := time.perf_counter() - start) < _LEAST_S:
+    start, times = clock(), 0
+    while (taken := clock() - start) < _LEAST_S:
         work().flatten()[0].item()
         times += 1
     return times * count / taken

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json as json_format
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,12 +21,16 @@ def vision(
     dtype: Annotated[str, typer.Option(help="As GLM4V_DTYPE.")] = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each, in turns.")] = 5,
     threads: Annotated[int, typer.Option(help="Arithmetic threads; 0: one for each core.")] = 0,
+    processor_time: Annotated[
+        bool, typer.Option(help="Divide by processor time, not by the clock: others use this CPU.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Full attention and the whole vision tower beside the rate of matrix products.
 
     The rate of products is that of [2048, 2048] x [2048, 2048] in the same round. The tower is the
     medium model's (512 wide, 8 layers) with random weights and images that are decoded already.
+    With --processor-time rates are those of one core.
     """
     sizes = size or [448, 1120]
     for pixels in sizes:
@@ -36,7 +41,8 @@ def vision(
     from glm4v.device import DeviceOptions, open_device
 
     device = open_device(DeviceOptions("auto", dtype, "auto", threads))
-    figures = [measure(device, medium_tower(pixels), rounds) for pixels in sizes]
+    clock = time.process_time if processor_time else time.perf_counter
+    figures = [measure(device, medium_tower(pixels), rounds, clock) for pixels in sizes]
     if json:
         points = [dataclasses.asdict(at) for at in figures]
         typer.echo(json_format.dumps({"device": device.description, "points": points}))

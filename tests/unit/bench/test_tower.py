@@ -25,7 +25,9 @@ def test_operations_are_those_that_torch_counts() -> None:
 
 
 def test_rates_of_each_round_are_printed() -> None:
-    done = CliRunner().invoke(command, ["vision", "--size", "28", "--rounds", "2", "--json"])
+    done = CliRunner().invoke(
+        command, ["vision", "--size", "28", "--rounds", "2", "--processor-time", "--json"]
+    )
     [point] = json.loads(done.output)["points"]
     assert (point["pixels"], point["tokens"]) == (28, 5)
     assert len(point["rounds"]) == 2
