@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-npu mutate-npu test-floors chaos soak hostile images-test simulation bench-peers bench-doors demo-model demo-model-scores release-protos kernels protos clean
+.PHONY: help setup demo check test test-all test-npu mutate-npu test-floors chaos soak hostile images-test simulation bench-peers compare-drafts bench-doors demo-model demo-model-scores release-protos kernels protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -106,6 +106,9 @@ bench-peers: setup ## Compare with running servers (SERVER=HOST:PORT PEERS="NAME
 	$(COMPARE)-text
 	$(COMPARE)-new-images $(IMAGE) --concurrency 10
 	$(COMPARE)-same-image $(IMAGE) --same-image --concurrency 1 --concurrency 10
+
+compare-drafts: setup ## The tokens of 1000 sequences with drafts and without, by 1, 2 and 4 ranks
+	DRAFTED_SEQUENCES=1000 $(BIN)/python -m pytest -q tests/parity/test_drafts.py
 
 bench-doors: setup ## What a gateway spends on a token, for 500 streams over gRPC, KServe and HTTP; three minutes
 	$(BIN)/glm4v bench doors

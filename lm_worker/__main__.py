@@ -149,6 +149,7 @@ def _engine(
         block_size=settings.block_size,
         prefill_slowdown=settings.prefill_slowdown,
         prefix_cache=settings.prefix_cache,
+        drafts=settings.drafts,
         rank=rank,
         rank_timeout_s=settings.rank_timeout_s,
     )

@@ -7,6 +7,7 @@ from functools import partial
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import Device
 from lm_worker.engine.blocks import BlockPool
+from lm_worker.engine.draft_planner import DraftPlanner
 from lm_worker.engine.engine import Engine, OutputSink
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.model.layers import Shard
@@ -26,6 +27,7 @@ class EngineConfig:
     block_size: int = 0  # tokens; 0 is the device's own size
     prefill_slowdown: float = math.inf
     prefix_cache: bool = True
+    drafts: bool = False  # several tokens a step, where the device gains by it
     rank: RankConfig | None = None  # None: this process computes alone
     rank_timeout_s: float = 30.0
 
@@ -54,6 +56,7 @@ def build_engine(
         max_batched_tokens=config.max_batched_tokens,
         prefill_slowdown=config.prefill_slowdown,
         prefix_cache=config.prefix_cache,
+        drafts=DraftPlanner() if config.drafts and device.has_drafts else None,
     )
     return Engine(
         scheduler,

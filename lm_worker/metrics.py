@@ -39,6 +39,10 @@ def _register_counts(registry: Registry, engine: Engine) -> None:
         ("prefix_tokens", "Tokens of requests at their start, looked up in the prefix cache."),
         ("cached_tokens", "Those of them that the prefix cache had."),
         ("preemptions", "Running requests whose KV cache blocks were taken for others."),
+        ("drafts", "Drafts that steps have checked."),
+        ("draft_tokens", "Tokens of these drafts."),
+        ("accepted_tokens", "Those of them that were right, and saved a step each."),
+        ("forced_tokens", "Tokens that a response format forced, and that saved a step each."),
     )
     for name, text in counters:
         registry.counter(f"glm4v_engine_{name}_total", text, _reader(engine, name))

@@ -52,6 +52,7 @@ class SamplingState:
     grammar: int | None = None  # id of the matcher in `GrammarCache`
     stop_ids: tuple[int, ...] = ()  # allowed only where the grammar is complete
     header_id: int = NO_TOKEN  # first token of the output, before the grammar
+    most_forced: int = 0  # tokens that may follow unsampled, as the grammar allows no others
 
     @property
     def is_plain(self) -> bool:
@@ -91,6 +92,13 @@ class Chunk:
     image: str  # digest, empty without one
     sampling: SamplingState | None  # None: not the end of the prefill
     scoring: PromptScoring | None = None  # None: no prompt log-probabilities
+    # How to sample the token after each draft; the drafts are the last of `token_ids`.
+    drafts: tuple[SamplingState, ...] = ()
+
+    @property
+    def num_sampled(self) -> int:
+        """Tokens whose logits are sampled: the last known one and the drafts after it."""
+        return 0 if self.sampling is None else 1 + len(self.drafts)
 
 
 class BlockCopy(NamedTuple):
@@ -112,13 +120,14 @@ class StepPlan:
 
 
 class SampledToken(NamedTuple):
-    """The token sampled for one chunk."""
+    """A token of one chunk."""
 
     token_id: int  # or NO_TOKEN
     logprob: float | None = None  # before temperature and penalties; None if not requested
     top: tuple[tuple[int, float], ...] = ()  # most probable ids with their logprobs, best first
     is_complete: bool = False  # the grammar allows nothing more: the output ends here
     failure: str = ""  # why no token can follow; the request fails with it
+    is_forced: bool = False  # not sampled, and not computed yet: the grammar allows no other
 
 
 class PromptLogprob(NamedTuple):
@@ -134,5 +143,7 @@ class PromptLogprob(NamedTuple):
 class StepResult(NamedTuple):
     """The result of a step."""
 
-    tokens: tuple[SampledToken, ...]  # one for each chunk that samples, in the plan's order
+    # For each chunk that samples, in the plan's order: one, one for each draft that was right, and
+    # those that the grammar forces after them.
+    tokens: tuple[tuple[SampledToken, ...], ...]
     prompt_logprobs: tuple[PromptLogprob, ...] = ()

@@ -1,5 +1,6 @@
 """Appends the engine's output to the journals of the requests whose leases this worker has."""
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,11 +74,13 @@ class Publisher:
         """
         at_ms = now_ms()
         appending = []
-        for output in outputs:
-            leased = self._leased.get(output.request_id)
-            if leased is not None and leased.sequence_id == output.sequence_id:
-                tokens, end = journal_entries(leased.job, output, at_ms)
-                appending.append((leased, Append(leased.lease, output.index, tokens, end)))
+        # A sequence has several tokens where drafts were right; they are one entry.
+        for sequence_id, group in itertools.groupby(outputs, lambda output: output.sequence_id):
+            own = list(group)
+            leased = self._leased.get(own[0].request_id)
+            if leased is not None and leased.sequence_id == sequence_id:
+                tokens, end = journal_entries(leased.job, own, at_ms)
+                appending.append((leased, Append(leased.lease, own[0].index, tokens, end)))
         answers = await retry_until_available(
             self._queue.append, [append for _, append in appending]
         )

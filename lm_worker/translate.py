@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 
 from glm4v.broker.choices import is_ranked
 from glm4v.checkpoint.spec import ModelSpec
@@ -9,27 +10,28 @@ from glm4v.errors import Glm4vError
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
 from lm_worker.engine.sequence import SequenceRequest, TokenOutput
-from lm_worker.plan import NO_TOKEN, OutputFormat, SamplingParams
+from lm_worker.plan import NO_TOKEN, OutputFormat, SampledToken, SamplingParams
 
 _DEFAULT_PRIORITY = 3  # of jobs from older gateways
 
 
 def journal_entries(
-    job: pb.Job, output: TokenOutput, at_ms: int
+    job: pb.Job, outputs: Sequence[TokenOutput], at_ms: int
 ) -> tuple[pb.JournalTokens | None, pb.JournalEnd | None]:
-    """What a token adds to its request's journal; `at_ms` is Unix time."""
+    """What a step's tokens of one request add to its journal; `at_ms` is Unix time."""
     tokens = None
-    if output.sampled.token_id != NO_TOKEN:
-        tokens = _tokens(output, at_ms)
-        _add_prompt_logprobs(tokens, output, len(job.prompt_ids))
-    return tokens, _end(job, output, at_ms) if output.is_last else None
+    sampled = [output.sampled for output in outputs if output.sampled.token_id != NO_TOKEN]
+    if sampled:
+        tokens = _tokens(sampled, at_ms)
+        _add_prompt_logprobs(tokens, outputs[0], len(job.prompt_ids))
+    return tokens, _end(job, outputs[-1], at_ms) if outputs[-1].is_last else None
 
 
-def _tokens(output: TokenOutput, at_ms: int) -> pb.JournalTokens:
-    sampled = output.sampled
-    tokens = pb.JournalTokens(ids=[sampled.token_id], at_ms=at_ms)
-    if sampled.logprob is not None:
-        _fill(tokens.logprobs.add(), sampled.token_id, sampled.logprob, sampled.top)
+def _tokens(sampled: Sequence[SampledToken], at_ms: int) -> pb.JournalTokens:
+    tokens = pb.JournalTokens(ids=[token.token_id for token in sampled], at_ms=at_ms)
+    for token in sampled:
+        if token.logprob is not None:
+            _fill(tokens.logprobs.add(), token.token_id, token.logprob, token.top)
     return tokens
 
 

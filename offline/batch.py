@@ -217,7 +217,7 @@ class BatchRunner:
         )
         text = ""
         for output in outputs:
-            for entry in journal_entries(job, output, now_ms()):
+            for entry in journal_entries(job, [output], now_ms()):
                 if entry is not None:
                     for event in builder.to_events(entry):
                         text += event.delta.text or event.finished.text

@@ -89,7 +89,7 @@ class Pipeline:
             while not is_last:
                 output = await _next_of(outputs.queue, running)
                 is_last = output.is_last
-                for entry in journal_entries(job, output, now_ms()):
+                for entry in journal_entries(job, [output], now_ms()):
                     if entry is not None:
                         yield entry
         finally:

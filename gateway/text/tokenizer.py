@@ -1,7 +1,4 @@
-"""Text to token ids and token ids to bytes, with the checkpoint's tokenizer.model.
-
-Source of the pattern: tokenization_chatglm.py of THUDM/glm-4v-9b.
-"""
+"""Text to token ids and token ids to bytes, with the checkpoint's tokenizer.model."""
 
 import hashlib
 import re
@@ -11,13 +8,8 @@ from pathlib import Path
 import tiktoken
 
 from glm4v.checkpoint.spec import ModelSpec
-from glm4v.checkpoint.vocabulary import SPECIAL_TOKENS, read_ranks
+from glm4v.checkpoint.vocabulary import PATTERN, SPECIAL_TOKENS, read_ranks
 from glm4v.errors import ContextExceeded, InvalidRequest
-
-PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 # The pattern backtracks over a run of white space on a stack. At about a million characters the
 # matcher panics, and no `except Exception` catches that.

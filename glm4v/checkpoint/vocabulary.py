@@ -27,6 +27,13 @@ SPECIAL_TOKENS = (
     "<|end_of_video|>",
 )
 
+# Where text is split before it becomes tokens; no token crosses such a place.
+# Source: tokenization_chatglm.py of THUDM/glm-4v-9b.
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
 
 def read_ranks(path: Path, count: int) -> dict[bytes, int]:
     """Lines of base64(token), a space, the token's rank; every rank below `count` once.

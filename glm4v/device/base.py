@@ -152,6 +152,9 @@ class Device(ABC):
     packs_files: bool = False  # takes matrices that are still in their files
     scale_bytes: int = 4  # per scale of a quantized matrix
     block_size: int = 16  # tokens per block of the KV cache, unless the settings say otherwise
+    # Whether a step may have several tokens of each sequence at little cost. It may not where
+    # decode steps are captured as graphs of one token.
+    has_drafts: bool = False
 
     def details(self) -> dict[str, str]:
         """Versions and abilities for `glm4v doctor`, one short text each."""

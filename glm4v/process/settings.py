@@ -229,6 +229,9 @@ class LmSettings(DeviceSettings):
         json_schema_extra={"unit": "times"},
     )
     prefix_cache: bool = Field(True, description="enable prefix caching")
+    drafts: bool = Field(
+        True, description="several tokens a step: what a format forces, and likely ones if it pays"
+    )
 
 
 PROCESSES: dict[str, type[ServiceSettings]] = {

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.budget import StepBudget
 from lm_worker.engine.counts import Counts
+from lm_worker.engine.decodes import decode_chunks
+from lm_worker.engine.draft_planner import DraftPlanner
 from lm_worker.engine.fairness import FairOrder, fair_decodes, last_of_most, share, to_preempt
 from lm_worker.engine.prefix_cache import PrefixCache
 from lm_worker.engine.sequence import SequenceState, TokenOutput
@@ -36,12 +38,17 @@ class Scheduler:
         max_batched_tokens: int,
         prefill_slowdown: float = math.inf,
         prefix_cache: bool = True,
+        drafts: DraftPlanner | None = None,
     ) -> None:
-        """`max_batched_tokens` and `prefill_slowdown` are those of `StepBudget`."""
+        """`max_batched_tokens` and `prefill_slowdown` are those of `StepBudget`.
+
+        `drafts` decides how many tokens of a sequence a step computes; None: one.
+        """
         self.pool = pool
         self._max_num_seqs = max_num_seqs
         self._budget = StepBudget(max_batched_tokens, prefill_slowdown)
         self._cache = PrefixCache(pool, is_enabled=prefix_cache)
+        self._drafts = drafts
         self._waiting: list[SequenceState] = []  # sorted
         self._running: list[SequenceState] = []  # sorted
         self._by_id: dict[int, SequenceState] = {}  # running ones
@@ -67,7 +74,7 @@ class Scheduler:
     def is_prefilling(self) -> bool:
         """Whether the next steps contain prefills."""
         is_waiting = bool(self._waiting) and not self._is_full
-        return is_waiting or any(sequence.num_uncomputed_tokens > 1 for sequence in self._running)
+        return is_waiting or not all(sequence.is_decoding for sequence in self._running)
 
     @property
     def has_capacity(self) -> bool:
@@ -92,6 +99,8 @@ class Scheduler:
         insort(self._waiting, sequence, key=_sort_key)
         if sequence.is_quarantined:
             self._quarantined.append(sequence)
+        if self._drafts is not None:
+            self._drafts.begin(sequence)
 
     def remove(self, sequence: SequenceState) -> None:
         """Remove a waiting or running sequence and release its blocks."""
@@ -116,23 +125,30 @@ class Scheduler:
         return StepPlan(self._steps, tuple(chunks), released, self._cache.take_copies())
 
     def apply(
-        self, plan: StepPlan, sampled: Sequence[SampledToken], seconds: float | None = None
+        self,
+        plan: StepPlan,
+        sampled: Sequence[Sequence[SampledToken]],
+        seconds: float | None = None,
     ) -> list[TokenOutput]:
-        """Add the last step's tokens, one for each chunk that samples, in the plan's order.
+        """Add the last step's tokens, those of `StepResult`.
 
         Finished sequences are removed; those removed while the step ran are skipped. `seconds` is
         the step's duration, if it was measured.
         """
         if seconds is not None:
             self._budget.observe(*self._planned, seconds)
+            if self._drafts is not None and not self._planned[1]:
+                self._drafts.observe(self._planned[0], seconds)
         for chunk in plan.chunks:
             if (sequence := self._by_id.get(chunk.sequence_id)) is not None:
-                sequence.num_computed_tokens = chunk.context_len + len(chunk.token_ids)
-        sampling = [chunk.sequence_id for chunk in plan.chunks if chunk.sampling is not None]
+                sure = len(chunk.token_ids) - len(chunk.drafts)
+                sequence.num_computed_tokens = chunk.context_len + sure
+        sampling = [chunk for chunk in plan.chunks if chunk.sampling is not None]
         return [
-            self._append_token(sequence, token)
-            for sequence_id, token in zip(sampling, sampled, strict=True)
-            if (sequence := self._by_id.get(sequence_id)) is not None
+            output
+            for chunk, tokens in zip(sampling, sampled, strict=True)
+            if (sequence := self._by_id.get(chunk.sequence_id)) is not None
+            for output in self._append_tokens(sequence, len(chunk.drafts), tokens)
         ]
 
     def check_integrity(self) -> list[str]:
@@ -156,35 +172,35 @@ class Scheduler:
         decodes: list[SequenceState] = []
         prefills: list[SequenceState] = []
         for sequence in self._running:
-            (decodes if sequence.num_uncomputed_tokens == 1 else prefills).append(sequence)
+            (decodes if sequence.is_decoding else prefills).append(sequence)
         fair = fair_decodes(decodes, [*prefills, *self._waiting])
         shared = share(decodes, self._budget.decodes(fair, len(decodes)))
         decodes = [
             sequence
             for sequence in shared[: self._budget.max_batched_tokens]
-            if sequence.num_computed_tokens < sequence.capacity or self._append_block(sequence)
+            if sequence.num_known_tokens <= sequence.capacity or self._append_blocks(sequence)
         ]
-        # One that had its block may have been preempted for another one's.
-        chunks = [self._decode(sequence) for sequence in decodes if sequence.block_table]
-        self._planned = (len(chunks), 0)
+        # One that had its blocks may have been preempted for another one's.
+        decodes = [sequence for sequence in decodes if sequence.block_table]
+        for sequence in decodes:
+            sequence.decoded_at = self._steps
+        chunks = decode_chunks(decodes, self.pool, self._budget.max_batched_tokens, self._drafts)
+        num_decoded = sum(len(chunk.token_ids) for chunk in chunks)
+        self._planned = (num_decoded, 0)
         # A prefill may have been preempted for a decode.
         prefills = [sequence for sequence in prefills if sequence.block_table]
         num_waiting = min(len(prefills) + len(self._waiting), self._max_num_seqs)
-        budget = self._budget.prefill_tokens(len(chunks), num_waiting) if num_waiting else 0
+        budget = self._budget.prefill_tokens(num_decoded, num_waiting) if num_waiting else 0
         if budget > 0:
             admitting = self.counts.preemptions == preemptions
             for sequence, parts in self._prefills(prefills, admitting):
                 num_tokens = min(sequence.num_uncomputed_tokens, max(1, budget // parts))
                 chunks.append(sequence.chunk(num_tokens))
                 budget -= num_tokens
-                self._planned = (self._planned[0], self._planned[1] + num_tokens)
+                self._planned = (num_decoded, self._planned[1] + num_tokens)
                 if budget == 0:
                     break
         return chunks
-
-    def _decode(self, sequence: SequenceState) -> Chunk:
-        sequence.decoded_at = self._steps
-        return sequence.decode_chunk()
 
     def _prefills(
         self, running: list[SequenceState], admitting: bool
@@ -239,13 +255,15 @@ class Scheduler:
             self.pool.blocks_for(sequence.num_known_tokens)
         )
 
-    def _append_block(self, sequence: SequenceState) -> bool:
-        """Allocate a block for a decode's next token; False if the decode itself was preempted."""
+    def _append_blocks(self, sequence: SequenceState) -> bool:
+        """Allocate blocks for what a decode computes; False if the decode itself was preempted."""
         while sequence.block_table:
+            if sequence.num_known_tokens <= sequence.capacity:
+                return True
             if self.pool.can_allocate(1):
                 sequence.add_blocks(self.pool.allocate(1), self.pool.block_size)
-                return True
-            self._preempt(last_of_most(self._running))
+            else:
+                self._preempt(last_of_most(self._running))
         return False
 
     def _admit(self, sequence: SequenceState) -> bool:
@@ -271,6 +289,31 @@ class Scheduler:
         insort(self._waiting, sequence, key=_sort_key)
         self.counts.preemptions += 1
 
+    def _append_tokens(
+        self, sequence: SequenceState, num_drafts: int, tokens: Sequence[SampledToken]
+    ) -> list[TokenOutput]:
+        """Append a step's tokens, until the last of the output."""
+        outputs: list[TokenOutput] = []
+        sequence.num_forced = 0
+        for token in tokens:
+            if token.is_forced:
+                sequence.num_forced += 1
+            else:
+                # A right draft was computed: it is the token before this one.
+                sequence.num_computed_tokens += bool(outputs)
+            outputs.append(self._append_token(sequence, token))
+            if outputs[-1].is_last:
+                break
+        forced = sum(output.sampled.is_forced for output in outputs)
+        self.counts.forced_tokens += forced
+        if num_drafts:
+            self.counts.drafts += 1
+            self.counts.draft_tokens += num_drafts
+            self.counts.accepted_tokens += len(outputs) - forced - 1
+        if sequence.drafter is not None:
+            sequence.drafter.observe(forced)
+        return outputs
+
     def _append_token(self, sequence: SequenceState, token: SampledToken) -> TokenOutput:
         """Append a token to a running sequence; stop the sequence if it was the last."""
         index = len(sequence.token_ids)
@@ -281,10 +324,11 @@ class Scheduler:
             # Any of its blocks may hold non-finite values; no other request may reuse them.
             self._cache.forget(sequence)
         else:
-            # Finite logits prove that its blocks are sound: they depend on all of them.
-            sequence.num_sound_tokens = sequence.num_computed_tokens
-            if sequence.tokens_to_cache(self.pool.block_size) > sequence.num_cached_tokens:
-                self._cache.keep(sequence)
+            if not token.is_forced:
+                # Finite logits prove that its blocks are sound: they depend on all of them.
+                sequence.num_sound_tokens = sequence.num_computed_tokens
+                if sequence.tokens_to_cache(self.pool.block_size) > sequence.num_cached_tokens:
+                    self._cache.keep(sequence)
             sequence.add_token(token.token_id)
             self.counts.sampled_tokens += 1
         is_last = (

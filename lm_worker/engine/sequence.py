@@ -10,9 +10,11 @@ Source of the positions: modeling_chatglm.py of THUDM/glm-4v-9b.
 """
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from glm4v.errors import Glm4vError, InvalidRequest, RequestFailed
+from lm_worker.engine.drafts import Drafter
 from lm_worker.engine.prefix import Prefix
 from lm_worker.plan import (
     NO_TOKEN,
@@ -105,6 +107,9 @@ class SequenceState:
         self._stops = tuple(sorted(request.stop_ids))
         self._first_stops = tuple(sorted(request.stop_ids - {request.header_id}))
         self._penalized_ids = dict.fromkeys((*request.prompt_ids, *token_ids))  # as an ordered set
+        self.drafter: Drafter | None = None  # set by the scheduler, if there are drafts
+        self.most_forced = 0  # at once; set by the scheduler
+        self.num_forced = 0  # known tokens behind the last one that was sampled or computed
 
     def _expand(self, num_image_tokens: int) -> "array[int]":
         prompt = array("q", self.request.prompt_ids)
@@ -114,6 +119,11 @@ class SequenceState:
         return prompt[: self._image_offset] + image + prompt[self._image_offset + 3 :]
 
     @property
+    def tokens(self) -> Sequence[int]:
+        """Prompt and output so far, which grow; negative for those of an image."""
+        return self._tokens
+
+    @property
     def num_known_tokens(self) -> int:
         """Tokens of the prompt and of the output so far."""
         return len(self._tokens)
@@ -121,13 +131,22 @@ class SequenceState:
     @property
     def max_total_tokens(self) -> int:
         """Most tokens the request needs in the cache: its last token is never fed back."""
-        left = self.request.max_tokens - len(self.token_ids)
-        return self.num_known_tokens + max(0, left - 1)
+        return self.num_known_tokens + max(0, self.num_tokens_left - 1)
+
+    @property
+    def num_tokens_left(self) -> int:
+        """Most tokens that the output may still get."""
+        return self.request.max_tokens - len(self.token_ids)
 
     @property
     def num_uncomputed_tokens(self) -> int:
         """Known tokens that are not in the cache."""
         return len(self._tokens) - self.num_computed_tokens
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the last sampled token, or forced ones after it, are all that is uncomputed."""
+        return self.num_uncomputed_tokens <= 1 + self.num_forced
 
     def take_blocks(
         self, blocks: list[int], block_size: int, *, num_cached_tokens: int, num_copied_tokens: int
@@ -154,6 +173,7 @@ class SequenceState:
         self.block_table = ()
         self.capacity = 0
         self.num_computed_tokens = self.num_sound_tokens = self.num_cached_tokens = 0
+        self.num_forced = 0
 
     def chunk(self, num_tokens: int) -> Chunk:
         """The next `num_tokens` tokens; samples if they include the last known one."""
@@ -172,17 +192,22 @@ class SequenceState:
             self._scoring(start, end) if self.scores_prompt else None,
         )
 
-    def decode_chunk(self) -> Chunk:
-        """The last known token, which never belongs to an image."""
+    def decode_chunk(self, drafts: tuple[int, ...] = ()) -> Chunk:
+        """The uncomputed tokens of a decode, none of an image, and drafts of the next ones."""
         index = self.num_computed_tokens
+        token_ids = (*self._tokens[index:], *drafts)
+        position = index - self._extra
         return Chunk(
             self.sequence_id,
-            (self._tokens[index],),
-            (index - self._extra,),
+            token_ids,
+            tuple(range(position, position + len(token_ids))),
             index,
             self.block_table,
             self.request.image,
             self.sampling_state(),
+            drafts=tuple(self.sampling_state(drafts[:count]) for count in range(1, len(drafts) + 1))
+            if drafts
+            else (),
         )
 
     @property
@@ -218,21 +243,30 @@ class SequenceState:
             for at in range(start, end)
         )
 
-    def sampling_state(self) -> SamplingState:
-        """How to sample the next token; fields that no parameter needs stay empty."""
-        request, params, index = self.request, self._params, len(self.token_ids)
+    def sampling_state(self, drafts: tuple[int, ...] = ()) -> SamplingState:
+        """How to sample the token after the output and `drafts`.
+
+        Fields that no parameter needs stay empty.
+        """
+        request, params, index = self.request, self._params, len(self.token_ids) + len(drafts)
         has_format = request.output_format is not None
         stops = self._stops if index else self._first_stops
         return SamplingState(
             params,
             index,
-            tuple(self._penalized_ids) if params.repetition_penalty != 1.0 else (),
-            tuple(self.token_ids) if has_format or params.penalizes_output else (),
+            self._penalized_with(drafts) if params.repetition_penalty != 1.0 else (),
+            (*self.token_ids, *drafts) if has_format or params.penalizes_output else (),
             stops if index < request.min_tokens else (),
             self.sequence_id if has_format else None,
             stops if has_format else (),
             request.header_id if has_format else NO_TOKEN,
+            # Other stop ids apply after the first token than to it.
+            self.most_forced if has_format and stops == self._stops else 0,
         )
+
+    def _penalized_with(self, drafts: tuple[int, ...]) -> tuple[int, ...]:
+        new = dict.fromkeys(token_id for token_id in drafts if token_id not in self._penalized_ids)
+        return (*self._penalized_ids, *new)
 
     def add_token(self, token_id: int) -> None:
         """Append a token to the output."""

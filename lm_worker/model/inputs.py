@@ -21,14 +21,15 @@ class ImageSpan(NamedTuple):
 
 def step_inputs(plan: StepPlan) -> StepInputs:
     """The plan's integers, one chunk after the other."""
-    samples, logprobs = [], []
+    samples: list[int] = []
+    logprobs: list[int] = []
     first = 0
     for chunk in plan.chunks:
         if chunk.scoring is not None:
             logprobs += [first + offset for offset in chunk.scoring.offsets]
         first += len(chunk.token_ids)
         if chunk.sampling is not None:
-            samples.append(first - 1)
+            samples += range(first - chunk.num_sampled, first)
     token_ids = _array(chain.from_iterable(chunk.token_ids for chunk in plan.chunks), first)
     positions = _array(chain.from_iterable(chunk.positions for chunk in plan.chunks), first)
     return StepInputs(

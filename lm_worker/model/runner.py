@@ -16,11 +16,9 @@ from lm_worker.model.inputs import attention_segments, image_spans, step_inputs
 from lm_worker.model.layers import Shard
 from lm_worker.model.model import LanguageModel
 from lm_worker.plan import (
-    NO_TOKEN,
     Chunk,
     PromptLogprob,
     SampledToken,
-    SamplingState,
     StepPlan,
     StepResult,
 )
@@ -120,19 +118,19 @@ class Runner:
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> StepResult:
-        """One forward pass; one token for each chunk that samples, in the plan's order.
+        """One forward pass; `StepResult` has the tokens.
 
         Raises KeyError if a chunk's image was not added.
         """
         inputs = self._device.upload(step_inputs(plan))
         hidden = self._forward(plan, inputs)
         scores = tuple(self._prompt_logprobs(hidden, plan, inputs))
-        states = [chunk.sampling for chunk in plan.chunks if chunk.sampling is not None]
-        if not states:
+        chunks = [chunk for chunk in plan.chunks if chunk.sampling is not None]
+        if not chunks:
             return StepResult((), scores)
         logits = self._model.logits(hidden[inputs.sample_indices])
         with self._timer.time("sample"):
-            return StepResult(self._sample(logits, states), scores)
+            return StepResult(self._sample(logits, chunks), scores)
 
     @torch.inference_mode()
     def follow(self, plan: StepPlan) -> None:
@@ -176,19 +174,33 @@ class Runner:
                 yield PromptLogprob(chunk.sequence_id, index, *score)
 
     def _sample(
-        self, logits: torch.Tensor, states: Sequence[SamplingState]
-    ) -> tuple[SampledToken, ...]:
+        self, logits: torch.Tensor, chunks: Sequence[Chunk]
+    ) -> tuple[tuple[SampledToken, ...], ...]:
+        """The tokens of each chunk: the one after its last known token, and those after drafts.
+
+        A token depends on its logits, its index and the tokens before it alone. So a draft is
+        accepted exactly if it is the token that was sampled in its place, and the next token is
+        then the one that a step of its own would have sampled.
+        """
+        states = [
+            state
+            for chunk in chunks
+            if chunk.sampling is not None
+            for state in (chunk.sampling, *chunk.drafts)
+        ]
         grammars = self._grammars
-        if grammars is None:
-            return tuple(sample(self._device, logits, states, self._spec.tokens))
-        allowed = grammars.allowed(states)
+        allowed = grammars.allowed(states) if grammars is not None else {}
         sampled = sample(self._device, logits, states, self._spec.tokens, allowed)
-        for index in allowed:
-            token_id = sampled[index].token_id
-            if token_id != NO_TOKEN:
-                is_complete, failure = grammars.status_after(states[index], token_id)
-                sampled[index] = sampled[index]._replace(is_complete=is_complete, failure=failure)
-        return tuple(sampled)
+        accepted = []
+        first = 0
+        for chunk in chunks:
+            rows = sampled[first : first + chunk.num_sampled]
+            tokens = rows[: 1 + right_drafts(chunk, rows)]
+            if grammars is not None and first in allowed:
+                tokens = grammars.follow(states[first], tokens)
+            accepted.append(tuple(tokens))
+            first += chunk.num_sampled
+        return tuple(accepted)
 
     def _embed(self, plan: StepPlan, inputs: DeviceInputs) -> torch.Tensor:
         """[tokens, hidden]: word embeddings, and image embeddings in their places."""
@@ -196,6 +208,14 @@ class Runner:
         for span in image_spans(plan):
             hidden[span.tokens] = self._images[span.image][span.embedding]
         return hidden
+
+
+def right_drafts(chunk: Chunk, rows: Sequence[SampledToken]) -> int:
+    """How many drafts are the tokens that were sampled in their places."""
+    count = len(chunk.drafts)
+    drafts = chunk.token_ids[len(chunk.token_ids) - count :]
+    is_wrong = (draft != row.token_id for draft, row in zip(drafts, rows, strict=False))
+    return next((at for at, wrong in enumerate(is_wrong) if wrong), count)
 
 
 def to_tensor(packed: TensorBytes) -> torch.Tensor:

@@ -21,7 +21,7 @@ class _ChunkDelta(NamedTuple):
     new_blocks: tuple[int, ...]
     image: str  # empty unless `token_ids` has image tokens
     scored_offsets: tuple[int, ...]
-    samples: bool
+    num_sampled: int
 
 
 class _PlanDelta(NamedTuple):
@@ -58,7 +58,7 @@ class PlanEncoder:
             chunk.block_table[num_sent:],
             chunk.image if min(chunk.token_ids) < 0 else "",
             chunk.scoring.offsets if chunk.scoring is not None else (),
-            chunk.sampling is not None,
+            chunk.num_sampled,
         )
 
 
@@ -87,6 +87,7 @@ class PlanDecoder:
             delta.context_len,
             table,
             delta.image,
-            _SAMPLED_ELSEWHERE if delta.samples else None,
+            _SAMPLED_ELSEWHERE if delta.num_sampled else None,
             PromptScoring(offsets, (), (), 0) if offsets else None,
+            (_SAMPLED_ELSEWHERE,) * (delta.num_sampled - 1),
         )

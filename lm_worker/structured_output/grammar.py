@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from glm4v.checkpoint.spec import ModelSpec
-from glm4v.checkpoint.vocabulary import SPECIAL_TOKENS, read_ranks
+from glm4v.checkpoint.vocabulary import PATTERN, SPECIAL_TOKENS, read_ranks
 from glm4v.errors import InvalidRequest
 from glm4v.json_schema import held_schema
 from lm_worker.plan import OutputFormat
@@ -69,22 +69,15 @@ def library_error(matcher: LLMatcher) -> str:
 
 def read_vocabulary(model_dir: Path, spec: ModelSpec) -> LLTokenizer:
     """The checkpoint's tokens for the library. Raises CheckpointError."""
-    tokens = _Tokens(model_dir, spec)
-    return LLTokenizer(TokenizerWrapper(tokens), n_vocab=spec.tokens, eos_token=tokens.eos_token_id)
-
-
-class _Tokens:
-    """The vocabulary in the library's interface; tokens that begin with FF are special."""
-
-    def __init__(self, model_dir: Path, spec: ModelSpec) -> None:
-        ranks = read_ranks(model_dir / "tokenizer.model", spec.first_special_id)
-        self.tokens = sorted(ranks, key=ranks.__getitem__)
-        self.tokens += [b"\xff" + name.encode() for name in SPECIAL_TOKENS]
-        self.special_token_ids = list(range(spec.first_special_id, spec.tokens))
-        self.eos_token_id = spec.first_special_id
-        self.bos_token_id = None
-        self._bytes = [ranks[bytes([value])] for value in range(256)]
-
-    def __call__(self, text: bytes) -> list[int]:
-        """Tokenize text that a grammar forces, a token per byte; unused here but required."""
-        return [self._bytes[value] for value in text]
+    ranks = read_ranks(model_dir / "tokenizer.model", spec.first_special_id)
+    special = {name: spec.first_special_id + at for at, name in enumerate(SPECIAL_TOKENS)}
+    # A method that the library's annotations leave out; it is behind its own `tiktoken` module.
+    make = LLTokenizer.from_tiktoken  # type: ignore[attr-defined]
+    vocabulary: LLTokenizer = make(
+        encoder=ranks,
+        special_tokens=special,
+        pattern=PATTERN,
+        eos_token=spec.first_special_id,
+        n_vocab=spec.tokens,
+    )
+    return vocabulary

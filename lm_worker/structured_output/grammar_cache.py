@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -20,7 +21,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.errors import InvalidRequest, Overloaded
-from lm_worker.plan import NO_TOKEN, OutputFormat, SamplingState, after_header
+from lm_worker.plan import NO_TOKEN, OutputFormat, SampledToken, SamplingState, after_header
 from lm_worker.structured_output.compiler import GrammarCompiler, server_command
 from lm_worker.structured_output.grammar import compile_grammar, library_error, read_vocabulary
 
@@ -84,16 +85,24 @@ class GrammarCache:
         self._compiler.close()
 
     def allowed(self, states: Sequence[SamplingState]) -> dict[int, torch.Tensor]:
-        """Masks of the allowed next tokens, [tokens] each, by index; without a grammar none."""
+        """Masks of the allowed next tokens, [tokens] each, by index.
+
+        There is none without a grammar, and none after drafts that a grammar does not allow.
+        """
         masks = {}
+        refused: set[int] = set()  # grammars that do not allow a draft: nothing follows it
         for index, state in enumerate(states):
-            if state.grammar is not None and (matcher := self._matchers.get(state.grammar)):
+            if state.grammar is None or state.grammar in refused:
+                continue
+            if (matcher := self._matchers.get(state.grammar)) is not None:
                 if state.header_id != NO_TOKEN and not state.output_ids:
                     masks[index] = self._only(state.header_id)
                 else:
                     output = after_header(state.output_ids, state.header_id)
-                    matcher.advance_to(output, state.stop_ids)
-                    masks[index] = matcher.allowed
+                    if matcher.advance_to(output, state.stop_ids):
+                        masks[index] = matcher.now.allowed
+                    else:
+                        refused.add(state.grammar)
         return masks
 
     def _only(self, token_id: int) -> torch.Tensor:
@@ -101,16 +110,28 @@ class GrammarCache:
         allowed[token_id] = True
         return allowed
 
-    def status_after(self, state: SamplingState, token_id: int) -> tuple[bool, str]:
-        """Whether the output is complete after `token_id`, and why it cannot continue, if so."""
-        if state.grammar is None or token_id in state.stop_ids:
-            return False, ""
-        matcher = self._matchers.get(state.grammar)
-        if matcher is None:  # the sequence was removed
-            return False, ""
-        output = after_header((*state.output_ids, token_id), state.header_id)
-        matcher.advance_to(output, state.stop_ids)
-        return matcher.is_complete, matcher.failure
+    def follow(self, state: SamplingState, tokens: Sequence[SampledToken]) -> list[SampledToken]:
+        """The tokens sampled from `state` on, up to the one that ends the output, if any does.
+
+        Each says whether the output is complete after it, and why it cannot continue, if so. At
+        most `state.most_forced` tokens that the grammar forces are added.
+        """
+        followed: list[SampledToken] = []
+        matcher = self._matchers.get(state.grammar) if state.grammar is not None else None
+        output = state.output_ids
+        for token in tokens:
+            followed.append(token)
+            if matcher is None or token.token_id in (NO_TOKEN, *state.stop_ids):
+                return followed  # without a matcher the sequence was removed
+            output = (*output, token.token_id)
+            matcher.advance_to(after_header(output, state.header_id), state.stop_ids)
+            followed[-1] = matcher.now.told(token)
+            if matcher.now.ends:
+                return followed
+        if matcher is not None:
+            followed += matcher.force(state.most_forced)
+            matcher.forget_steps()
+        return followed
 
     # The methods below run in other threads, for formats that the compiler has checked.
 
@@ -123,9 +144,9 @@ class GrammarCache:
     def _matcher(self, output_format: OutputFormat, output: tuple[int, ...]) -> "Matcher":
         matcher = Matcher(self._copy(output_format, self._read_vocabulary()), self._spec)
         matcher.advance_to(output, ())
-        if matcher.failure:
-            raise InvalidRequest(f"response_format.{output_format.kind}: {matcher.failure}")
-        if matcher.is_complete and not output:
+        if matcher.now.failure:
+            raise InvalidRequest(f"response_format.{output_format.kind}: {matcher.now.failure}")
+        if matcher.now.is_complete and not output:
             raise InvalidRequest(
                 f"response_format.{output_format.kind} matches only the empty output; "
                 "allow something else"
@@ -147,6 +168,28 @@ class GrammarCache:
             return compiled.deep_copy()
 
 
+class _Step(NamedTuple):
+    """What may follow an output."""
+
+    allowed: torch.Tensor  # [tokens]
+    is_complete: bool  # nothing can follow
+    failure: str  # why the output cannot continue
+    only: int = NO_TOKEN  # the one allowed token, if it is one
+
+    def can_be_followed_by(self, token_id: int, stop_ids: tuple[int, ...]) -> bool:
+        """Whether a token is allowed, and does not end the output."""
+        return token_id not in stop_ids and bool(self.allowed[token_id])
+
+    @property
+    def ends(self) -> bool:
+        """Whether the output is complete, or cannot continue."""
+        return self.is_complete or bool(self.failure)
+
+    def told(self, token: SampledToken) -> SampledToken:
+        """The output's last token, saying so."""
+        return token._replace(is_complete=self.is_complete, failure=self.failure)
+
+
 class Matcher:
     """The allowed next tokens of one sequence."""
 
@@ -154,40 +197,77 @@ class Matcher:
         self._matcher = matcher
         self._tokens = spec.tokens
         self._end = spec.first_special_id  # stands for all stop tokens
-        self._output: tuple[int, ...] | None = None
+        self._output: tuple[int, ...] = ()
         self._stop_ids: tuple[int, ...] = ()
-        self.allowed = torch.zeros(0, dtype=torch.bool)  # [tokens]
-        self.is_complete = False  # nothing can follow
-        self.failure = ""  # why the output cannot continue
+        self._steps: dict[int, _Step] = {}  # by length of the output, for those computed lately
+        self.now = _Step(torch.zeros(0, dtype=torch.bool), False, "")
 
-    def advance_to(self, output: tuple[int, ...], stop_ids: tuple[int, ...]) -> None:
-        """Compute what may follow `output`; `stop_ids` may, where the output can end."""
-        if (output, stop_ids) == (self._output, self._stop_ids):
-            return
-        known = self._output or ()
-        if output[: len(known)] != known:
+    def advance_to(self, output: tuple[int, ...], stop_ids: tuple[int, ...]) -> bool:
+        """Compute what may follow `output`; `stop_ids` may, where the output can end.
+
+        Returns False, and computes nothing, if it is known that its last token is not allowed, or
+        ends the output.
+        """
+        if stop_ids != self._stop_ids:
+            self._steps.clear()
+            self._stop_ids = stop_ids
+        before = self._steps.get(len(output) - 1)
+        is_next = self._output[: len(output) - 1] == output[:-1]
+        if before is not None and is_next and not before.can_be_followed_by(output[-1], stop_ids):
+            return False
+        self._go_to(output)
+        if len(output) not in self._steps:
+            self._steps[len(output)] = self._step()
+        self.now = self._steps[len(output)]
+        return True
+
+    def _go_to(self, output: tuple[int, ...]) -> None:
+        known = self._output
+        common = len(known)
+        if output[:common] != known:
+            common = next(at for at in range(common) if output[at : at + 1] != known[at : at + 1])
+        for length in [length for length in self._steps if length > common]:
+            del self._steps[length]
+        back = len(known) - common
+        if back and (self._matcher.is_error() or not self._matcher.rollback(back)):
             self._matcher.reset()
-            known = ()
-        self._matcher.consume_tokens(list(output[len(known) :]))
-        self._output, self._stop_ids = output, stop_ids
+            common = 0
+        self._matcher.consume_tokens(list(output[common:]))
+        self._output = output
+
+    def forget_steps(self) -> None:
+        """Keep the masks of this output only."""
+        self._steps = {len(self._output): self.now}
+
+    def force(self, most: int) -> list[SampledToken]:
+        """At most `most` tokens that follow because no other is allowed; advances to them."""
+        forced: list[SampledToken] = []
+        while len(forced) < most and not self.now.ends and self.now.only != NO_TOKEN:
+            token = SampledToken(self.now.only, is_forced=True)
+            self.advance_to((*self._output, token.token_id), self._stop_ids)
+            forced.append(self.now.told(token))
+        return forced
+
+    def _step(self) -> _Step:
         packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         bits = np.unpackbits(packed, bitorder="little")[: self._tokens].astype(np.bool_)
         if self._matcher.is_error():  # the mask is meaningless then
             bits[:] = False
-        self.allowed = torch.from_numpy(bits)
         can_end = bool(bits[self._end])
-        own_stops = [stop for stop in stop_ids if stop < self._tokens]
+        own_stops = [stop for stop in self._stop_ids if stop < self._tokens]
         bits[[*own_stops, self._end]] = False
-        can_continue = bool(bits.any())
+        num_allowed = np.count_nonzero(bits)
+        can_continue = bool(num_allowed)
         bits[own_stops] = can_end
-        self.is_complete = can_end and not can_continue
-        self.failure = "" if can_end or can_continue else self._why()
+        failure = "" if can_end or can_continue else self._why()
+        only = int(bits.argmax()) if num_allowed == 1 and not can_end else NO_TOKEN
+        return _Step(torch.from_numpy(bits), can_end and not can_continue, failure, only)
 
     def _why(self) -> str:
         if self._matcher.is_error():
-            at = len(self._output or ())
+            at = len(self._output)
             return f"cannot be followed at token {at}: {library_error(self._matcher)}"
         return (
-            f"only stop_token_ids fit at token {len(self._output or ())}; remove them, or let the "
+            f"only stop_token_ids fit at token {len(self._output)}; remove them, or let the "
             "response format end there"
         )

@@ -14,8 +14,8 @@ import typer
 from rich.progress import track
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from gateway.text.tokenizer import PATTERN
 from glm4v.checkpoint.spec import read_spec
+from glm4v.checkpoint.vocabulary import PATTERN
 from recipes.demo_model.questions import conversation, text_only
 from recipes.demo_model.samples import scene_of
 from recipes.demo_model.strings import CHARACTERS

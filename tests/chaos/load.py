@@ -16,6 +16,8 @@ _TEXTS = 48
 _CANCELLED = 0.12  # part of the requests
 _REQUESTS_PER_IMAGE = 16
 _MOST_TOKENS = 120
+_SHAPED = 0.3  # part of the questions that ask for an answer of this format
+_FORMAT = api.ResponseFormat(regex="((an image of a (cat|dog)|nothing at all), ){99}")
 
 
 @dataclass
@@ -89,7 +91,10 @@ class Load:
             image = self.images.setdefault(key, draw(f"{self.seed}:{key}"))
         seed = rng.getrandbits(63) if rng.random() < 0.5 else None
         text = "".join(rng.choices("what is 图片里有什么", k=rng.randint(1, 60)))
-        return ask(text, image, seed=seed, max_tokens=rng.randint(5, _MOST_TOKENS))
+        request = ask(text, image, seed=seed, max_tokens=rng.randint(5, _MOST_TOKENS))
+        if rng.random() < _SHAPED:
+            request.response_format.CopyFrom(_FORMAT)
+        return request
 
 
 async def _read(reader: Reader, reading: Reading, cancel_at: int) -> None:

@@ -17,7 +17,7 @@ from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import SequenceRequest, TokenOutput
 from lm_worker.parallel.group import RankConfig
 from lm_worker.parallel.ranks import Ranks
-from lm_worker.plan import OutputFormat, SamplingParams
+from lm_worker.plan import OutputFormat, SampledToken, SamplingParams
 from tests.parity.golden_plans import Golden, cases
 
 GOLDEN_TOKENS = 20
@@ -41,6 +41,7 @@ class Layout:
     blocks: int = 600
     prefix_cache: bool = True
     prefill_slowdown: float = 2.0
+    drafts: bool = False
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Answers:
     """A sink: output by request."""
 
     tokens: dict[str, list[int]] = field(default_factory=dict)
+    sampled: dict[str, list[SampledToken]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     ended: dict[str, asyncio.Event] = field(default_factory=dict)
 
@@ -58,6 +60,7 @@ class Answers:
                 answer = self.tokens.setdefault(token.request_id, [])
                 assert token.index == len(answer)
                 answer.append(token.sampled.token_id)
+                self.sampled.setdefault(token.request_id, []).append(token.sampled)
             else:
                 self.errors[token.request_id] = str(token.error)
             if token.is_last:
@@ -122,6 +125,7 @@ def engine_of(
         block_size=layout.block_size,
         prefill_slowdown=layout.prefill_slowdown,
         prefix_cache=layout.prefix_cache,
+        drafts=layout.drafts,
         rank=rank,
         rank_timeout_s=timeout_s,
     )

@@ -193,7 +193,7 @@ def play(
         step += 1
         sampling = [chunk.sequence_id for chunk in step_chunks if chunk.sampling is not None]
         sampled = runner.execute(StepPlan(step, step_chunks)).tokens
-        for row, (sequence_id, token) in enumerate(zip(sampling, sampled, strict=True)):
+        for row, (sequence_id, [token]) in enumerate(zip(sampling, sampled, strict=True)):
             tokens[sequence_id].append(token)
             logits[sequence_id].append(model.last_logits[row].cpu())
     return [Played(t, torch.stack(x)) for t, x in zip(tokens, logits, strict=True)]

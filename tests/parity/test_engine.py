@@ -2,20 +2,18 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from lm_worker.engine.sequence import TokenOutput
 from lm_worker.parallel.group import RankProcesses
-from lm_worker.plan import SampledToken, SamplingParams
+from lm_worker.plan import SamplingParams
 from tests.parity.engine_runs import (
     GOLDEN_TOKENS,
-    Answers,
     Asked,
     Layout,
     Running,
@@ -165,21 +163,9 @@ def callers(folder: Path) -> list[Asked]:
     ]
 
 
-@dataclass
-class Sampled(Answers):
-    """Output with log-probabilities."""
-
-    sampled: dict[tuple[str, int], SampledToken] = field(default_factory=dict)
-
-    async def publish(self, tokens: Sequence[TokenOutput]) -> set[int]:
-        self.sampled |= {(token.request_id, token.index): token.sampled for token in tokens}
-        return await super().publish(tokens)
-
-
 async def compare_shared_with_alone(run: Running, requests: list[Asked]) -> None:
     """Each alone, under a salt of its own; then all at once, which compute nothing twice."""
     sink = run.answers
-    assert isinstance(sink, Sampled)
     decodes = len(requests) * (GOLDEN_TOKENS - 1)
     for one in requests:
         await run.answer(
@@ -200,7 +186,7 @@ async def test_callers_that_share_a_beginning_get_the_logits_of_one_alone(
     block_size: int, blocks: int, folder: Path
 ) -> None:
     layout = Layout(block_size=block_size, blocks=blocks)
-    async with running(folder, layout, answers=Sampled()) as run:
+    async with running(folder, layout) as run:
         await compare_shared_with_alone(run, callers(folder))
 
 
@@ -214,7 +200,7 @@ async def test_all_ranks_copy_what_callers_share(
     followers = RankProcesses(2)
     try:
         layout = Layout(block_size=128, blocks=80)
-        async with running(folder, layout, followers.config, answers=Sampled()) as run:
+        async with running(folder, layout, followers.config) as run:
             await compare_shared_with_alone(run, callers(folder)[:5])
     finally:
         followers.stop(told=True)

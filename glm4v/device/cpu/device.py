@@ -76,6 +76,7 @@ class CpuDevice(Device):
         self.quantization = quantization
         self.keeps_int8 = keeps_int8
         self.packs_files = self._kernels is not None
+        self.has_drafts = self._kernels is not None  # torch attends to such chunks one by one
         self.description = self._describe()
         if self._kernels is not None:
             self._kernels.set_num_threads(torch.get_num_threads())

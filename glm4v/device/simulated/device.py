@@ -29,6 +29,7 @@ class SimulatedDevice(Device):
         self.dtype = torch.float32
         self.description = "hashes in place of arithmetic"
         self.weight_bytes = 4
+        self.has_drafts = True
 
     @classmethod
     def open(cls, options: DeviceOptions) -> "SimulatedDevice":

@@ -98,7 +98,7 @@ def test_products_are_exact_in_every_batch_and_for_every_shard(device: Simulated
 
 
 def step(runner: Runner, *chunks: Chunk) -> list[int]:
-    return [token.token_id for token in runner.execute(StepPlan(0, chunks)).tokens]
+    return [token.token_id for [token] in runner.execute(StepPlan(0, chunks)).tokens]
 
 
 def chunk(number: int, ids: tuple[int, ...], context_len: int, table: tuple[int, ...]) -> Chunk:

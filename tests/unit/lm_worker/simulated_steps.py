@@ -1,6 +1,7 @@
 """Executes plans on the simulated device's cache, and checks that they make sense."""
 
 import hashlib
+import random
 from dataclasses import replace
 from functools import cache
 
@@ -11,7 +12,8 @@ from glm4v.device.simulated.attention import SimulatedAttention
 from glm4v.device.simulated.hashing import UInt64Array, prefix_hashes
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import SequenceRequest, SequenceState
-from lm_worker.plan import NO_TOKEN, SampledToken, StepPlan
+from lm_worker.model.runner import right_drafts
+from lm_worker.plan import NO_TOKEN, Chunk, SampledToken, StepPlan
 
 NUM_IMAGE_TOKENS = 18
 
@@ -62,7 +64,10 @@ def num_tokens(plan: StepPlan) -> int:
 
 
 class StepRunner:
-    """A rank of the simulated device; sequences have salts, and some give no finite logits."""
+    """A rank of the simulated device; sequences have salts, and some give no finite logits.
+
+    With `forces`, any number of tokens of `answers` follow the sampled ones, as if forced.
+    """
 
     def __init__(
         self,
@@ -71,7 +76,10 @@ class StepRunner:
         *,
         broken: set[int] | None = None,
         blocks: int = 1000,
+        forces: random.Random | None = None,
     ) -> None:
+        self.answers: dict[int, list[int]] = {}  # by sequence
+        self._forces = forces
         self.salts: dict[int, str] = {}  # by sequence; others have none
         self.broken = broken or set()
         self._max_batched_tokens = max_batched_tokens
@@ -80,7 +88,7 @@ class StepRunner:
             layers=1, blocks=blocks, block_size=block_size, kv_heads=1, head_dim=1
         )
 
-    def execute(self, plan: StepPlan) -> list[SampledToken]:
+    def execute(self, plan: StepPlan) -> list[list[SampledToken]]:
         assert num_tokens(plan) <= self._max_batched_tokens
         ids = [chunk.sequence_id for chunk in plan.chunks]
         assert len(set(ids)) == len(ids)
@@ -98,10 +106,20 @@ class StepRunner:
         sampled = []
         for chunk, end in zip(plan.chunks, ends, strict=True):
             if chunk.sampling is not None:
-                is_broken = chunk.sequence_id in self.broken
-                token = NO_TOKEN if is_broken else next_token(contexts[end - 1])
-                sampled.append(SampledToken(token))
+                own = [next_token(context) for context in contexts[end - chunk.num_sampled : end]]
+                own = [NO_TOKEN] if chunk.sequence_id in self.broken else own
+                right = right_drafts(chunk, [SampledToken(token) for token in own])
+                sampled.append([SampledToken(token) for token in own[: 1 + right]])
+                sampled[-1] += self._forced(chunk, sampled[-1])
         return sampled
+
+    def _forced(self, chunk: Chunk, sampled: list[SampledToken]) -> list[SampledToken]:
+        """Tokens that follow in the answer, but never its last one, which ends it."""
+        if self._forces is None or sampled[-1].token_id == NO_TOKEN or chunk.sampling is None:
+            return []
+        first = chunk.sampling.index + len(sampled)
+        following = self.answers[chunk.sequence_id][first:-1][: self._forces.randint(0, 5)]
+        return [SampledToken(token, is_forced=True) for token in following]
 
 
 def alone(request: SequenceRequest) -> list[int]:

@@ -12,7 +12,7 @@ from tests.unit.lm_worker.simulated_steps import StepRunner, alone, make_request
 class LateCopies(StepRunner):
     """Makes the copies of a step after the step has written its tokens."""
 
-    def execute(self, plan: StepPlan) -> list[SampledToken]:
+    def execute(self, plan: StepPlan) -> list[list[SampledToken]]:
         super().execute(replace(plan, copies=()))
         return super().execute(plan)
 
@@ -20,14 +20,14 @@ class LateCopies(StepRunner):
 class ShiftedCopies(StepRunner):
     """Copies from the block beside."""
 
-    def execute(self, plan: StepPlan) -> list[SampledToken]:
+    def execute(self, plan: StepPlan) -> list[list[SampledToken]]:
         return super().execute(replace(plan, copies=tuple(_shifted(copy) for copy in plan.copies)))
 
 
 class ShortCopies(StepRunner):
     """Leaves out the last token of every copy."""
 
-    def execute(self, plan: StepPlan) -> list[SampledToken]:
+    def execute(self, plan: StepPlan) -> list[list[SampledToken]]:
         copies = tuple(copy._replace(num_tokens=copy.num_tokens - 1) for copy in plan.copies)
         return super().execute(replace(plan, copies=copies))
 

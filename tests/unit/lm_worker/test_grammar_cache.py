@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from gateway.text.tokenizer import Tokenizer
+from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.checkpoint.spec import ModelSpec, read_spec
 from glm4v.checkpoint.tiny import write_tiny
+from glm4v.checkpoint.vocabulary import read_ranks
 from glm4v.device import DeviceOptions, open_device
 from glm4v.errors import InvalidRequest, Overloaded
-from lm_worker.plan import NO_TOKEN, OutputFormat, SamplingParams, SamplingState
+from lm_worker.plan import NO_TOKEN, OutputFormat, SampledToken, SamplingParams, SamplingState
 from lm_worker.sampling.sampler import sample
 from lm_worker.structured_output import grammar_cache
 from lm_worker.structured_output.compiler import GrammarCompiler, server_command
@@ -92,12 +95,13 @@ def write(
     most: int = 200,
     answer: tuple[int, ...] = (),
     stop_ids: tuple[int, ...] | None = None,
+    most_forced: int = 0,
     **params: Any,
 ) -> Written:
     """Go on from `answer` until it is over; logits depend on seed and place alone."""
     stop_ids = spec.eos_ids if stop_ids is None else stop_ids
     written = Written(answer)
-    for index in range(len(answer), most):
+    while (index := len(written.tokens)) < most:
         logits = torch.from_numpy(np.random.default_rng((seed, index)).normal(size=spec.vocab_size))
         logits[spec.tokens :] += 20
         logits[list(spec.eos_ids)] += 3
@@ -107,13 +111,18 @@ def write(
             output_ids=written.tokens,
             grammar=1,
             stop_ids=stop_ids,
+            most_forced=most_forced,
         )
         allowed = grammars.allowed([wish])
         written.allowed.append(allowed[0].nonzero().flatten().tolist())
-        token = sample(CPU, logits[None].float() * 2, [wish], spec.tokens, allowed)[0].token_id
+        sampled = sample(CPU, logits[None].float() * 2, [wish], spec.tokens, allowed)
+        token = sampled[0].token_id
         assert token != NO_TOKEN
-        written.tokens += (token,)
-        written.is_complete, written.failure = grammars.status_after(wish, token)
+        followed = grammars.follow(wish, sampled)
+        assert [each.is_forced for each in followed] == [False] + [True] * (len(followed) - 1)
+        assert len(followed) <= 1 + most_forced
+        written.tokens += tuple(each.token_id for each in followed)
+        written.is_complete, written.failure = followed[-1].is_complete, followed[-1].failure
         if token in stop_ids or written.is_complete or written.failure:
             break
     return written
@@ -167,6 +176,53 @@ def test_output_is_the_same_after_a_resume_at_any_token(
         assert resumed.allowed == whole.allowed[known:end]
 
 
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.kind)
+def test_forced_tokens_are_those_that_would_have_been_sampled(
+    grammars: GrammarCache, spec: ModelSpec, form: OutputFormat
+) -> None:
+    sampled = 0
+    for seed in range(10):
+        open_(grammars, form)
+        each = write(grammars, spec, seed, most=2000, temperature=1.0)
+        open_(grammars, form)
+        fewer = write(grammars, spec, seed, most=2000, temperature=1.0, most_forced=5)
+        assert fewer.tokens == each.tokens
+        assert (fewer.is_complete, fewer.failure) == (each.is_complete, each.failure)
+        sampled += len(each.allowed) - len(fewer.allowed)
+    assert (sampled > 0) == (form.kind != "regex")
+
+
+def test_a_forced_text_is_spelled_as_the_tokenizer_does() -> None:
+    """With the demo model's words: not a letter at a time, as its mask would allow."""
+    spec = read_spec(DEMO_MODEL)
+    compiler = GrammarCompiler(server_command(DEMO_MODEL))
+    grammars = GrammarCache(DEMO_MODEL, spec, compiler)
+    ranks = read_ranks(DEMO_MODEL / "tokenizer.model", spec.first_special_id)
+    tokenizer = Tokenizer(ranks, spec)
+    try:
+        for text in ("number_of_people", "It's 12345 o'clock:  图片里有什么？\n", "    x"):
+            open_(grammars, OutputFormat("choice", json.dumps([text])))
+            state = SamplingState(
+                SamplingParams(), 0, grammar=1, stop_ids=spec.eos_ids, most_forced=99
+            )
+            expected = tokenizer.encode(text)
+            assert grammars.allowed([state])[0].nonzero().flatten().tolist() == expected[:1]
+            followed = grammars.follow(state, [SampledToken(expected[0])])
+            assert [token.token_id for token in followed] == expected
+            assert followed[-1].is_complete
+    finally:
+        compiler.close()
+
+
+def test_no_token_is_forced_where_the_answer_can_end(
+    grammars: GrammarCache, spec: ModelSpec
+) -> None:
+    open_(grammars, OutputFormat("regex", "ab(cd)?"))
+    state = SamplingState(SamplingParams(), 0, grammar=1, stop_ids=spec.eos_ids, most_forced=9)
+    followed = grammars.follow(state, [SampledToken(ord("a"))])
+    assert [token.token_id for token in followed] == [ord("a"), ord("b")]
+
+
 def test_a_matcher_follows_any_output(grammars: GrammarCache, spec: ModelSpec) -> None:
     open_(grammars, OutputFormat("regex", "a+b|c"))
 
@@ -199,10 +255,11 @@ def test_a_format_begins_after_the_header_token(
         return bytes(grammars.allowed([spec_of(answer)])[0].nonzero().flatten().tolist())
 
     assert allowed(b"") == b"\n"
-    assert grammars.status_after(spec_of(b""), 10) == (False, "")
+    assert not grammars.follow(spec_of(b""), [SampledToken(10)])[0].is_complete
     assert allowed(b"\n" + begins) == b"ac"
     assert allowed(b"\n" + begins + b"a") == b"ab"
-    assert grammars.status_after(spec_of(b"\n" + begins), ord("c")) == (True, "")
+    [last] = grammars.follow(spec_of(b"\n" + begins), [SampledToken(ord("c"))])
+    assert (last.is_complete, last.failure) == (True, "")
     # One that another worker began without it goes on.
     if not begins:
         assert allowed(b"aa") == b"ab"

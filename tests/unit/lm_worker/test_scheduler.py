@@ -14,6 +14,7 @@ from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import PRIORITIES, SequenceRequest, SequenceState
 from lm_worker.parallel.plan_delta import PlanDecoder, PlanEncoder
 from lm_worker.plan import NO_TOKEN, OutputFormat, StepPlan
+from tests.guesser import GuessingPlanner
 from tests.unit.lm_worker.simulated_steps import (
     NUM_IMAGE_TOKENS,
     StepRunner,
@@ -36,6 +37,8 @@ class Crowd:
     live: list[SequenceState] = field(default_factory=list)
     asked: dict[str, SequenceRequest] = field(default_factory=dict)
     answers: dict[str, list[int]] = field(default_factory=dict)
+    began: dict[int, int] = field(default_factory=dict)  # tokens from another worker
+    published: dict[int, int] = field(default_factory=dict)
 
     def arrive(self, number: int) -> None:
         """One more request, unless it could never run."""
@@ -64,7 +67,9 @@ class Crowd:
                 self.device.broken.add(number)
             else:
                 self.asked[request.request_id] = request
+            self.device.answers[number] = alone(request)
             self.scheduler.add(sequence)
+            self.began[number] = len(tokens)
             self.live.append(sequence)
 
     def leave(self) -> None:
@@ -79,9 +84,10 @@ class Crowd:
         assert len(got.chunks) == len(plan.chunks)
         assert got.copies == plan.copies
         for sent, received in zip(plan.chunks, got.chunks, strict=True):
-            assert (sent.sampling is None) == (received.sampling is None)
+            assert sent.num_sampled == received.num_sampled
+            without = replace(sent, sampling=None, drafts=())
             image = sent.image if min(sent.token_ids) < 0 else ""
-            assert replace(sent, image=image, sampling=None) == replace(received, sampling=None)
+            assert replace(without, image=image) == replace(received, sampling=None, drafts=())
         assert self.decoder._tables.keys() <= {one.sequence_id for one in self.live}
 
     def step(self, cancels: float) -> bool:
@@ -98,8 +104,14 @@ class Crowd:
             for output in self.scheduler.apply(plan, self.device.execute(plan), seconds):
                 one = by_id[output.sequence_id]
                 has_token = output.sampled.token_id != NO_TOKEN
-                assert output.index == len(one.token_ids) - has_token
-                assert output.is_last == (one.is_over() or not has_token)
+                assert output.index == self.published.get(
+                    one.sequence_id, self.began[one.sequence_id]
+                )
+                self.published[one.sequence_id] = output.index + has_token
+                assert output.is_last == (
+                    not has_token
+                    or (one.is_over() and self.published[one.sequence_id] == len(one.token_ids))
+                )
                 if output.is_last:
                     self.live.remove(one)
                     self.answers[one.request.request_id] = one.token_ids
@@ -115,6 +127,7 @@ class Crowd:
     max_batched_tokens=st.sampled_from([1, 5, 64]),
     prefill_slowdown=st.sampled_from([1.0, 1.75, math.inf]),
     prefix_cache=st.booleans(),
+    drafts=st.booleans(),
 )
 def test_output_is_that_of_a_run_alone_and_every_block_is_freed(
     seed: int,
@@ -123,15 +136,19 @@ def test_output_is_that_of_a_run_alone_and_every_block_is_freed(
     max_batched_tokens: int,
     prefill_slowdown: float,
     prefix_cache: bool,
+    drafts: bool,
 ) -> None:
+    rng = random.Random(seed)
     scheduler = Scheduler(
         BlockPool(blocks, block_size),
         max_num_seqs=6,
         max_batched_tokens=max_batched_tokens,
         prefill_slowdown=prefill_slowdown,
         prefix_cache=prefix_cache,
+        drafts=GuessingPlanner(rng, lambda one: alone(one.request)) if drafts else None,
     )
-    crowd = Crowd(random.Random(seed), scheduler, StepRunner(block_size, max_batched_tokens))
+    device = StepRunner(block_size, max_batched_tokens, forces=rng if drafts else None)
+    crowd = Crowd(rng, scheduler, device)
     for number in range(200):
         if len(crowd.live) < 20 and crowd.rng.random() < 0.3:
             crowd.arrive(number)

@@ -142,5 +142,5 @@ def test_a_thousand_sequences_are_planned_in_the_time_of_a_few_plain_objects_eac
         assert plan is not None
         assert len(made) == len(plan.chunks) == 1000
         shares.append((planned - begun) / (end - planned))
-        scheduler.apply(plan, [SampledToken(9) for _ in plan.chunks])
+        scheduler.apply(plan, [[SampledToken(9)] for _ in plan.chunks])
     assert median(shares[1:]) < 10
