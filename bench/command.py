@@ -12,6 +12,7 @@ import typer
 
 from bench.compare.command import compare
 from bench.doors import doors
+from bench.drafts_command import drafts
 from bench.journals import journals
 from bench.load_command import load
 from bench.offline_command import offline
@@ -40,6 +41,7 @@ command.command()(whole_model)
 command.command()(load)
 command.command()(products)
 command.command()(vision)
+command.command()(drafts)
 
 
 @command.callback()

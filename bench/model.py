@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.whole_model.checkpoint import LANGUAGE, VISION
+from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.checkpoint.tiny import write_checkpoint
 
 _SEED = 0
@@ -44,6 +45,17 @@ def write_medium(out: Path, *, image_size: int = 448) -> None:
     _write(_LANGUAGE, _VISION | image, out)
 
 
+def write_spelling(out: Path) -> None:
+    """The same with the demo model's words, which response formats need.
+
+    Raises as `write_checkpoint`.
+    """
+    demo = json.loads((DEMO_MODEL / "config.json").read_bytes())
+    names = ("eos_token_id", "pad_token_id", "boi_token_id", "eoi_token_id")
+    special = {name: demo[name] for name in names}
+    _write(_LANGUAGE | special, _VISION, out, (DEMO_MODEL / "tokenizer.model").read_bytes())
+
+
 def write_wide(out: Path, layers: int) -> None:
     """One with the matrices of GLM-4V-9B, 0.47 GB for each of `layers` and 0.21 GB of the vision
     tower's beside it. Raises as `write_checkpoint`.
@@ -65,10 +77,12 @@ def write_wide(out: Path, layers: int) -> None:
     )
 
 
-def _write(language: dict[str, Any], vision: dict[str, Any], out: Path) -> None:
+def _write(
+    language: dict[str, Any], vision: dict[str, Any], out: Path, tokenizer: bytes | None = None
+) -> None:
     config = json.loads(
         resources.files("glm4v.checkpoint").joinpath("tiny_config.json").read_bytes()
     )
     config |= language
     config["vision_config"] |= vision
-    write_checkpoint(config, _SEED, None, out)
+    write_checkpoint(config, _SEED, tokenizer, out)
