@@ -3,6 +3,8 @@
 from array import array
 from hashlib import blake2b
 
+_KEPT = 3  # contents: a sequence that waits is asked for the same two or three in every step
+
 
 class Prefix:
     """The beginnings of one sequence, of whole blocks and in between.
@@ -18,6 +20,7 @@ class Prefix:
         self._image = image
         self.root = blake2b(salt.encode(), digest_size=16).digest()  # as if before the first block
         self._hashes: list[bytes] = []
+        self._contents: dict[tuple[int, int], tuple[int, ...]] = {}  # the last ones asked for
 
     def hashes(self, block_size: int, blocks: int) -> list[bytes]:
         """Hashes of the first `blocks` full blocks, each over its tokens and all before them.
@@ -42,8 +45,19 @@ class Prefix:
 
     def content(self, start: int, end: int) -> tuple[int, ...]:
         """Tokens [start, end), as far as known; an image's are unlike those of other images."""
+        content = self._contents.get((start, end))
+        if content is None:
+            content = self._content(start, end)
+            if len(content) == end - start:
+                if len(self._contents) == _KEPT:
+                    del self._contents[next(iter(self._contents))]
+                self._contents[start, end] = content
+        return content
+
+    def _content(self, start: int, end: int) -> tuple[int, ...]:
         tokens = self._tokens[start:end]
         if not tokens or min(tokens) >= 0:
             return tuple(tokens)
-        other = int.from_bytes(b"\1" + self._image.encode()) << 32  # more than any image has tokens
+        name = int.from_bytes(blake2b(self._image.encode(), digest_size=16).digest())
+        other = (name + 1) << 32  # more than any image has tokens
         return tuple(token if token >= 0 else token - other for token in tokens)

@@ -36,6 +36,7 @@ class SharedPrefixes:
         self._size = pool.block_size
         self._computing: dict[bytes, list[SequenceState]] = {}  # by hashes of blocks, and roots
         self._after: dict[bytes, Continuations] = {}  # what those have next, and tokens they lack
+        self._beginnings: set[_Beginning] = set()  # of those that compute
         self._waiting: dict[_Beginning, list[SequenceState]] = {}
         for sequence in waiting:
             if sequence.num_cacheable_tokens >= _SHORTEST:
@@ -46,9 +47,8 @@ class SharedPrefixes:
 
     def awaiting(self) -> Iterator[SequenceState]:
         """The waiting sequences that should go on waiting."""
-        if self._computing:
-            for sequences in self._waiting.values():
-                yield from filter(self._awaits, sequences)
+        for beginning in self._beginnings & self._waiting.keys():
+            yield from filter(self._awaits, self._waiting[beginning])
 
     def start(self, sequence: SequenceState) -> list[SequenceState]:
         """Count a sequence among the running ones; returns those that should wait for it."""
@@ -58,6 +58,7 @@ class SharedPrefixes:
         return [other for other in others if other is not sequence and self._awaits(other)]
 
     def _add(self, sequence: SequenceState) -> None:
+        self._beginnings.add(_beginning(sequence))
         prefix = sequence.prefix
         full = sequence.tokens_to_cache(self._size) // self._size
         for parent in (prefix.root, *prefix.hashes(self._size, full)):

@@ -1,6 +1,7 @@
 """The whole engine and the vision tower on the pretend device, in one process."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -79,12 +80,27 @@ async def answers(device: Device, checkpoint: Checkpoint) -> list[list[int]]:
             for each in admitted
         ]
         tokens = await running.answer(jobs)
+        await ask_again(running, jobs[:3], tokens)
         engine.stop()
         await running.stepping
     finally:
         running.stepping.cancel()
         engine.close()
     return [tokens[each.request.request_id] for each in jobs]
+
+
+async def ask_again(running: Running, jobs: list[Asked], tokens: dict[str, list[int]]) -> None:
+    """The same answers from the tokens in the cache, those of partly filled blocks included."""
+    before = running.scheduler.counts.computed_tokens
+    again = [
+        replace(job, request=replace(job.request, request_id=f"{job.request.request_id} again"))
+        for job in jobs
+    ]
+    answered = await running.answer(again)
+    expected = [tokens[job.request.request_id] for job in jobs]
+    assert list(answered.values()) == expected
+    # The last token of each prompt, and those of the answers that were fed back.
+    assert running.scheduler.counts.computed_tokens - before == sum(map(len, expected))
 
 
 @pytest.mark.timeout(300)
