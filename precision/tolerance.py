@@ -20,6 +20,7 @@ TOLERANCES = {
     "float16": Tolerance(mean=0.01, largest=0.25),
     "bfloat16": Tolerance(mean=0.08, largest=2.0),  # 3 bits fewer
     "int8": Tolerance(mean=0.08, largest=2.0),  # of weights; arithmetic stays what it is
+    "int8-channel": Tolerance(mean=0.08, largest=2.0),
 }
 
 

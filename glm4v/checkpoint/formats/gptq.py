@@ -36,7 +36,7 @@ class Gptq:
         bits, group_size = int(config["bits"]), int(config["group_size"])
         if bits not in (4, 8):
             raise ValueError(f"{bits} bits are not read, 4 and 8 are; {INSTEAD}")
-        version = str(config.get("checkpoint_format") or "gptq")
+        version = str(config.get("checkpoint_format") or config.get("format") or "gptq")
         if version not in _VERSIONS:
             raise ValueError(f"checkpoint_format {version!r} is not read; {INSTEAD}")
         if config.get("desc_act") and not config.get("static_groups"):

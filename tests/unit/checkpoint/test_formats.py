@@ -25,6 +25,8 @@ NAMES = {
     "int-8-groups-asymmetric": "compressed-tensors (8 bits by groups of 16)",
     "gptq-4-groups": "GPTQ (4 bits by groups of 64)",
     "gptq-8-channel": "GPTQ (8 bits by groups of 96)",
+    "gptq-v2-4-groups": "GPTQ (4 bits by groups of 32)",
+    "gptq-v2-8-groups": "GPTQ (8 bits by groups of 32)",
     "msmodelslim-channel": "msmodelslim (W8A16)",
     "msmodelslim-groups": "msmodelslim (W8A16)",
 }
@@ -80,7 +82,7 @@ def test_a_ranks_part_begins_inside_of_a_group(case: str, tmp_path: Path) -> Non
 
 def test_offsets_stay_only_where_8_bits_need_them(case: str, tmp_path: Path) -> None:
     weight = quantized(weights_of(write_case(case, tmp_path)), DOWN)
-    has_offsets = "asymmetric" in case or "msmodelslim" in case
+    has_offsets = any(each in case for each in ("asymmetric", "msmodelslim", "v2-8"))
     assert (weight.offsets is not None) == has_offsets
     if weight.offsets is not None:
         assert weight.offsets.abs().max() > 10

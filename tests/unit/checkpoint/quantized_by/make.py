@@ -4,6 +4,7 @@
     pip install torch safetensors transformers==5.24.0 compressed-tensors==0.20.1 scipy easydict \
         einops wcmatch accelerate pygtrie loguru
     pip install --no-deps auto-gptq==0.7.1 msmodelslim==26.1.0
+    BUILD_CUDA_EXT=0 pip install --no-build-isolation gptqmodel==7.7.0
     python tests/unit/checkpoint/quantized_by/make.py
 
 Each file has the tensors as the tool names and packs them. cases.json has the tool's description of
@@ -116,6 +117,37 @@ def gptq(shapes: Shapes, bits: int, group: int) -> tuple[Any, Tensors, Tensors]:
     return {"quantize_config": found}, stored, dense
 
 
+def gptq_v2(shapes: Shapes, bits: int, group: int) -> tuple[Any, Tensors, Tensors]:
+    """By the packer of GPTQModel, asymmetric."""
+    layers = import_module("gptqmodel.nn_modules.qlinear.torch")
+    configs = import_module("gptqmodel.quantization.config")
+    stored: Tensors = {}
+    dense: Tensors = {}
+    for name, shape in shapes.items():
+        rows, columns = shape
+        linear = torch.nn.Linear(columns, rows, bias=False)
+        linear.weight.data = weight(name, shape)
+        groups = linear.weight.data.view(rows, -1, group)
+        least = groups.amin(-1).clamp(max=0)
+        most = groups.amax(-1).clamp(min=0)
+        scales = ((most - least) / (2**bits - 1)).half().float()  # as they will be stored
+        packer = layers.TorchLinear(
+            bits=bits, group_size=group, sym=False, desc_act=False, in_features=columns,
+            out_features=rows, bias=False, register_buffers=True,
+        )  # fmt: skip
+        index = torch.arange(columns, dtype=torch.int32) // group
+        packer.pack_original(linear, scales, (-least / scales).round(), index)
+        stored |= {f"{name}.{part}": tensor for part, tensor in packer.state_dict().items()}
+        packer.eval()
+        packer.post_init()
+        dense[name] = packer.dequantize_weight().t()
+    config = configs.QuantizeConfig(
+        bits=bits, group_size=group, sym=False, desc_act=False, format="gptq_v2"
+    ).to_dict()
+    del config["meta"]  # how it was calibrated, and folders of this machine
+    return {"config": {"quantization_config": config}}, stored, dense
+
+
 def qlinear() -> Any:
     """The module of AutoGPTQ's layer alone: the package needs another transformers."""
     package = importlib.util.find_spec("auto_gptq")
@@ -205,6 +237,8 @@ CASES: dict[str, Callable[[], tuple[Any, Tensors, Tensors]]] = {
     ),
     "gptq-4-groups": lambda: gptq(LANGUAGE | VISION, 4, 64),
     "gptq-8-channel": lambda: gptq(LAYERS, 8, 96),
+    "gptq-v2-4-groups": lambda: gptq_v2(LAYERS, 4, 32),
+    "gptq-v2-8-groups": lambda: gptq_v2(LAYERS, 8, 32),
     "msmodelslim-channel": lambda: msmodelslim(LANGUAGE, None),
     "msmodelslim-groups": lambda: msmodelslim(LAYERS, 32),
 }
