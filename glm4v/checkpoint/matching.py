@@ -1,15 +1,17 @@
 """Which tensors of a checkpoint hold what its configuration asks for, and which hold nothing."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from glm4v.checkpoint.formats import Format, StoredMatrix
+from glm4v.checkpoint.formats import Format, Layout, StoredMatrix
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.checkpoint.tensor_place import FLOAT_BYTES, TensorPlace
 from glm4v.checkpoint.tensor_shapes import OPTIONAL_TENSOR, expected_tensors
 from glm4v.errors import CheckpointError
 
 _FLOATS = ", ".join(FLOAT_BYTES)
+_PROBE_BYTES = 4096  # of offsets
 _LEAST_GROUP = 16  # columns: what the CPU's kernels compute with
 
 
@@ -59,11 +61,23 @@ def _stored(
 
     try:
         stored = form.matrix(name, (shape[0], shape[1]), look_up)
-        if stored is not None:
-            _check_parts(stored, tensors)
+        if stored is None:
+            return None
+        _check_parts(stored, tensors)
     except ValueError as error:
         raise CheckpointError(f"{directory}: quantized by {form.name}: {error}") from None
-    return stored
+    return replace(stored, is_wide=_is_wide(stored, tensors))
+
+
+def _is_wide(stored: StoredMatrix, tensors: Mapping[str, TensorPlace]) -> bool:
+    """By the first of its offsets: symmetric files of some tools have offsets of 0."""
+    if stored.offsets is None or stored.bits < 8:
+        return False
+    zero = 0 if stored.layout is Layout.PLAIN else 0x80 - stored.offset_added
+    place = tensors[stored.offsets]
+    with place.file.open("rb") as file:
+        file.seek(place.start)
+        return any(byte != zero for byte in file.read(min(_PROBE_BYTES, place.end - place.start)))
 
 
 def _parts(stored: StoredMatrix) -> list[str]:
@@ -78,12 +92,30 @@ def _check_parts(stored: StoredMatrix, tensors: Mapping[str, TensorPlace]) -> No
         raise ValueError(f"{stored.values} has dtype {values.dtype}; integers are needed")
     if scales.dtype not in FLOAT_BYTES:
         raise ValueError(f"{stored.scales} has dtype {scales.dtype}; {_FLOATS} are needed")
+    _check_offsets(stored, tensors)
     if stored.group < stored.columns and stored.group % _LEAST_GROUP:
         raise ValueError(
             f"groups of {stored.group} columns are not read; multiples of {_LEAST_GROUP} are"
         )
     if values.dtype == "I8" and values.shape != stored.shape:
         raise ValueError(f"{stored.values} has shape {list(values.shape)}, not {stored.shape}")
+
+
+def _check_offsets(stored: StoredMatrix, tensors: Mapping[str, TensorPlace]) -> None:
+    if stored.offsets is None:
+        return
+    offsets, scales = tensors[stored.offsets], tensors[stored.scales]
+    dtypes, shape = (*FLOAT_BYTES, "I8"), scales.shape
+    if stored.layout is not Layout.PLAIN:
+        dtypes, words = ("I32",), 32 // stored.bits
+        packed = -(-stored.rows // words)
+        groups = -(-stored.columns // stored.group)
+        shape = (packed, groups) if stored.layout is Layout.PACKED else (groups, packed)
+    if offsets.dtype not in dtypes or offsets.shape != shape:
+        raise ValueError(
+            f"{stored.offsets} is {offsets.dtype} {list(offsets.shape)}, not one of "
+            f"{', '.join(dtypes)} {list(shape)}"
+        )
 
 
 def _check(name: str, place: TensorPlace, shape: tuple[int, ...]) -> None:

@@ -149,6 +149,7 @@ class Device(ABC):
     weight_bytes: int  # per stored weight that is not a matrix of the language model
     quantization: Quantization | None = None  # how those matrices are quantized, if they are
     keeps_int8: bool = False  # those that the checkpoint has quantized stay so; else dequantized
+    subtracts_offsets: bool = False  # its product with 8 bits does; else these are dequantized too
     packs_files: bool = False  # takes matrices that are still in their files
     scale_bytes: int = 4  # per scale of a quantized matrix
     block_size: int = 16  # tokens per block of the KV cache, unless the settings say otherwise
@@ -173,7 +174,8 @@ class Device(ABC):
         """Those of a matrix [rows, columns] that the language model multiplies with."""
         rows, columns = shape
         if stored is not None:
-            group = stored.group if self.keeps_int8 else None
+            is_kept = self.keeps_int8 and (self.subtracts_offsets or not stored.is_wide)
+            group = stored.group if is_kept else None
         else:
             group = self.quantization.group_of(columns) if self.quantization else None
         if group is None:

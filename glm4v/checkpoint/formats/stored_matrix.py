@@ -35,6 +35,7 @@ class StoredMatrix:
     offsets: str | None = None  # None: 0, or half of the range where integers are unsigned
     column_groups: str | None = None
     offset_added: int = 0  # to what is stored as offset
+    is_wide: bool = False  # an integer less its offset may need more than 8 bits
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.quantized import QuantizedWeight
 from glm4v.checkpoint.weights import Weights
+from glm4v.device.cpu.device import CpuDevice
 from glm4v.errors import CheckpointError
 from tests.unit.checkpoint.quantized_by.folder import CASES, change_json, write_case, write_dense
 
@@ -86,6 +87,23 @@ def test_offsets_stay_only_where_8_bits_need_them(case: str, tmp_path: Path) -> 
     assert (weight.offsets is not None) == has_offsets
     if weight.offsets is not None:
         assert weight.offsets.abs().max() > 10
+    stored = Checkpoint.open(tmp_path).quantized[DOWN + ".weight"]
+    assert stored.is_wide == has_offsets
+
+
+@pytest.mark.parametrize(("case", "matrices"), [("int-8-channel", 1), ("msmodelslim-channel", 4)])
+def test_memory_is_counted_as_it_is_held(case: str, matrices: int, tmp_path: Path) -> None:
+    """With offsets in float32: no kernel of the CPU has them."""
+    checkpoint = Checkpoint.open(write_case(case, tmp_path))
+    device = CpuDevice(torch.float32)
+    device.keeps_int8 = True
+    shapes = checkpoint.matrices().values()
+    values = sum(rows * columns for rows, columns in shapes)
+    scales = sum(rows for rows, _ in shapes) if matrices == 1 else 0
+    others = checkpoint.values(vision=False) - values
+    assert device.language_bytes(checkpoint) == matrices * values + 4 * scales + 4 * others
+    device.subtracts_offsets = True
+    assert device.language_bytes(checkpoint) < 2 * values + 4 * others
 
 
 def test_quantized_vision_layers_are_dequantized(tmp_path: Path) -> None:
@@ -244,6 +262,13 @@ def test_tensors_that_do_not_fit_are_named(
     text = refusal(folder)
     assert message in text
     assert DOWN in text
+
+
+def test_zero_points_that_are_not_packed_are_refused(tmp_path: Path) -> None:
+    folder = write_case("pack-8-channel-asymmetric", tmp_path)
+    zeros = torch.zeros(32, 1, dtype=torch.int8)
+    _spoil(folder, "model.safetensors", weight_zero_point=zeros)
+    assert f"{DOWN}.weight_zero_point is I8 [32, 1], not one of I32 [8, 1]" in refusal(folder)
 
 
 def test_groups_that_no_kernel_knows_are_refused(tmp_path: Path) -> None:
