@@ -60,6 +60,7 @@ class NpuDevice(Device):
         self.block_size = BLOCK_SIZE
         self.quantization = quantization
         self.keeps_int8 = keeps_int8
+        self.subtracts_offsets = True
         self.description = f"{chip.soc}, {str(dtype).removeprefix('torch.')}"
         if quantization is not None:
             per = "group" if quantization.group else "channel"
