@@ -38,7 +38,7 @@ def products(
     ] = None,
     level: Annotated[
         list[str] | None,
-        typer.Option(help="A variant, or another -march; may be repeated. Default: native."),
+        typer.Option(help="Compiled with -march of it; may be repeated. Default: native."),
     ] = None,
     outputs: Annotated[int, typer.Option(min=1, help="Of each matrix.")] = 5120,
     inputs: Annotated[int, typer.Option(min=1, help="Of each matrix.")] = 768,
@@ -113,13 +113,10 @@ def _measure(
 def _kernels(level: str) -> "Kernels":
     from glm4v.device.cpu.kernels import Kernels, open_kernels
     from glm4v.device.cpu.kernels.loading import load_compiled
-    from glm4v.device.cpu.kernels.variants import VARIANTS
     from glm4v.errors import Unavailable
 
-    named = {variant.name: variant.flags for variant in VARIANTS}
-    flags = named.get(level, (f"-march={level}",))
     try:
-        found = open_kernels() if level == "native" else Kernels(load_compiled(flags))
+        found = open_kernels() if level == "native" else Kernels(load_compiled([f"-march={level}"]))
     except Unavailable as error:
         raise InvalidRequest(f"--level {level}: {error}") from None
     if found is None:

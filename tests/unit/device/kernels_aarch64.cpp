@@ -80,7 +80,7 @@ void check_groups(int64_t rows, int64_t inputs, int64_t columns, int64_t group, 
     const int64_t kept = epilogue == SILU_GATE ? 2 * columns : columns;
     Weight weight{columns, inputs, nullptr, nullptr, nullptr, group, lead, 8, epilogue};
     const int64_t panels = panel_count(weight), groups = group_count(weight);
-    std::vector<int8_t> values(kept * inputs), packed(panel_bytes(weight));
+    std::vector<int8_t> values(kept * inputs), packed(panels * inputs * NR);
     std::uniform_int_distribution<int> bytes(-127, 127);
     for (int8_t& value : values) value = bytes(rng);
     std::vector<float> scales = random_floats(kept * groups), packed_scales(panels * groups * NR);

@@ -11,7 +11,7 @@ from glm4v.device.cpu.kernels.variants import VARIANTS
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 CHECK = Path(__file__).with_name("kernels_aarch64.cpp")
 [VARIANT] = [variant for variant in VARIANTS if variant.machine == "aarch64"]
-FLAGS = ("-std=c++17", "-O3", *VARIANT.flags, "-ffp-contract=fast", "-static", "-pthread")
+FLAGS = ("-std=c++17", "-O3", VARIANT.flag, "-ffp-contract=fast", "-static", "-pthread")
 
 
 @pytest.mark.needs_emulator

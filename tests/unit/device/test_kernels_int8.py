@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,6 @@ from glm4v.checkpoint.quantized import GROUPS, Matrix, Quantization, QuantizedWe
 from glm4v.device import LayerWeights
 from glm4v.device.cpu.device import CpuDevice
 from glm4v.device.cpu.kernels import KernelLinear, Kernels
-from glm4v.device.cpu.kernels.loading import load_compiled
-from glm4v.device.cpu.kernels.variants import fitting
 from glm4v.device.linear import Epilogue, PlainLinear
 from tests.unit.device.sequences import Sequences, layers, random
 
@@ -84,70 +81,6 @@ def test_8_bits_take_any_shape_and_what_follows_a_product(
     expected = PlainLinear(dense, epilogue=epilogue)(x.double())
     product = KernelLinear(kernels, weight, bits=16, epilogue=epilogue)(x)
     torch.testing.assert_close(product.double(), expected, atol=1e-4, rtol=1e-5)
-
-
-def worst_error(weight: QuantizedWeight, x: torch.Tensor) -> torch.Tensor:
-    """What a product with this x may be off by.
-
-    2^-23 of a group's greatest activation in each (decision 11), and what float32 sums may lose.
-    """
-    magnitudes, groups = (
-        weight.dequantize().double().abs(),
-        torch.split(x.double().abs(), weight.group, 1),
-    )
-    greatest = torch.cat([group.amax(1, True).expand_as(group) for group in groups], 1)
-    lost = 2.0**-23 * (greatest + 8 * x.double().abs())
-    return functional.linear(lost, magnitudes)
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-@pytest.mark.parametrize("outlier", [1.0, 1e5])
-def test_an_error_is_within_its_bound_beside_far_greater_activations(
-    kernels: Kernels, scale: float, outlier: float
-) -> None:
-    weight, x = quantize(random(70, 320) / 18), random(9, 320, seed=1) * scale
-    x[:, 100] *= outlier
-    x[3, 64:128] = 0
-    product = KernelLinear(kernels, weight, bits=16)(x).double()
-    expected = functional.linear(x.double(), weight.dequantize().double())
-    assert ((product - expected).abs() <= worst_error(weight, x)).all()
-
-
-def test_all_integers_and_magnitudes_are_right(kernels: Kernels) -> None:
-    """Weights from -128 to 127, and activations of many exponents and mantissas."""
-    values = torch.arange(-128, 128, dtype=torch.int8)[:, None].expand(-1, 16).contiguous()
-    linear = KernelLinear(kernels, QuantizedWeight(values, torch.ones(256, 1), 16), bits=16)
-    for exponent in range(-123, 101, 7):
-        for mantissa in (1.0, 1.5, 1.98, 1.99, 1.9999999):
-            x = torch.zeros(1, 16)
-            x[0, 5] = -mantissa * 2.0**exponent
-            expected = values[:, 5].double() * x[0, 5].double()
-            torch.testing.assert_close(
-                linear(x)[0].double(), expected, atol=2.0**-119, rtol=2.0**-22
-            )
-
-
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
-def test_a_row_that_is_not_finite_stays_so_and_alone(kernels: Kernels, wrong: float) -> None:
-    linear = KernelLinear(kernels, quantize(random(70, 130)), bits=16)
-    x = random(6, 130, seed=1)
-    before = linear(x)
-    x[2, 70] = wrong
-    after = linear(x)
-    assert not after[2].isfinite().any()
-    assert torch.equal(after[[0, 1, 3, 4, 5]], before[[0, 1, 3, 4, 5]])
-
-
-def test_each_form_that_this_processor_can_run_is_right(tmp_path: Path) -> None:
-    """The first is `native`, and the last one is among `kernels`."""
-    for variant in list(fitting())[1:-1]:
-        kernels = Kernels(load_compiled((*variant.flags, "-O0"), tmp_path))
-        weight, x = quantize(random(70, 330) / 18).columns(7, 330), random(9, 323, seed=1)
-        linear = KernelLinear(kernels, weight, bits=16)
-        expected = functional.linear(x.double(), weight.dequantize().double())
-        torch.testing.assert_close(linear(x).double(), expected, atol=2e-5, rtol=0)
-        for row in range(9):
-            assert torch.equal(linear(x[row]), linear(x)[row])
 
 
 def with_matrices(change: Callable[[torch.Tensor], Matrix], layer: LayerWeights) -> LayerWeights:

@@ -9,7 +9,6 @@ from typing import get_args
 import pytest
 import torch
 
-from glm4v.checkpoint.quantized import quantize
 from glm4v.device import AttentionSegment
 from glm4v.device.cpu.kernels import (
     KernelAttention,
@@ -214,12 +213,10 @@ def test_what_was_compiled_ahead_and_cannot_be_loaded_is_left_out(
 
 
 def test_only_a_processor_that_can_runs_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
-    v4_dots, v4, v3_dots, v3, arm = VARIANTS
+    v4, v3, arm = VARIANTS
     old = frozenset(v3.needs - {"fma"})
     cases: tuple[tuple[str, frozenset[str], list[Variant]], ...] = (
-        ("x86_64", v4_dots.needs, [v4_dots, v4, v3]),
         ("x86_64", v4.needs, [v4, v3]),
-        ("x86_64", v3_dots.needs, [v3_dots, v3]),
         ("x86_64", v4.needs - {"avx512vl"}, [v3]),
         ("x86_64", old, []),
         ("aarch64", arm.needs | {"sve"}, [arm]),
@@ -238,7 +235,7 @@ def pair(native: ctypes.CDLL) -> tuple[Kernels, Kernels]:
     """Kernels for this processor alone, and of the best variant it can run."""
     best = next(fitting(), None)
     assert best is not None, "a processor of the last ten years"
-    return Kernels(native), Kernels(load_compiled(best.flags))
+    return Kernels(native), Kernels(load_compiled([best.flag]))
 
 
 def test_a_variant_computes_the_same_bits(pair: tuple[Kernels, Kernels]) -> None:
@@ -256,8 +253,6 @@ def test_a_variant_computes_the_same_bits(pair: tuple[Kernels, Kernels]) -> None
                     for kernels in pair
                 )
                 assert torch.equal(ours, theirs)
-        ours, theirs = (KernelLinear(kernels, quantize(weight), bits=16)(x) for kernels in pair)
-        assert torch.equal(ours, theirs)
     heads = torch.randn(2, 70, 3, 4, 12)
     assert torch.equal(attend_all(alone, heads), attend_all(variant, heads))
     query, key, value = torch.randn(9, 6, 12), torch.randn(9, 2, 12), torch.randn(9, 2, 12)

@@ -179,7 +179,6 @@ class Kernels:
         pointer = c_void_p
         self.set_num_threads = function("set_num_threads", None, c_int)
         self.panel_count = function("panel_count", c_int64, pointer)
-        self.panel_bytes = function("panel_bytes", c_int64, pointer)
         self.group_count = function("group_count", c_int64, pointer)
         self.pack = work("pack", pointer, pointer, pointer, pointer)
         self.read_table = work("read_table", pointer, c_int64, c_int, pointer)

@@ -54,7 +54,7 @@ class PackedWeight:
             self._pack_scales(weight)
         elif isinstance(weight, FileMatrix) and weight.group:
             self._reserve_scales(weight)
-        self._panels = kernels.memory(kernels.panel_bytes(ctypes.byref(self.struct)))
+        self._panels = kernels.memory(self._columns * in_features * bits // 8)
         self.struct.panels = self._panels.data_ptr()
         with matrix_source(weight) as source:
             kernels.pack(

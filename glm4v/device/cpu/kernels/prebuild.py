@@ -28,7 +28,7 @@ def prebuild(folder: Path) -> list[Path]:
     made = []
     for variant in _variants_of(find_compiler()):
         library = folder / variant.file_name
-        compile_kernels(variant.flags, library)
+        compile_kernels([variant.flag], library)
         library.chmod(0o755)
         made.append(library)
     return made

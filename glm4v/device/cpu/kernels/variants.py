@@ -21,21 +21,14 @@ _X86_64_V4 = _X86_64_V3 | frozenset(["avx512bw", "avx512cd", "avx512dq", "avx512
 class Variant:
     """A processor level."""
 
-    level: str  # the compiler's -march
+    name: str  # the compiler's -march
     machine: str
     needs: frozenset[str]  # feature flags of /proc/cpuinfo
-    extension: str = ""  # of the level: the compiler's -m
 
     @property
-    def name(self) -> str:
-        """As users see it."""
-        return f"{self.level}-{self.extension}" if self.extension else self.level
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """The compiler flags."""
-        extensions = (f"-m{self.extension}",) if self.extension else ()
-        return (f"-march={self.level}", *extensions)
+    def flag(self) -> str:
+        """The compiler flag."""
+        return f"-march={self.name}"
 
     @property
     def file_name(self) -> str:
@@ -43,12 +36,9 @@ class Variant:
         return f"kernels-{source_digest()}-{self.name}.so"
 
 
-# Best first. Sources: the x86-64 psABI levels, which lack the dot products of bytes that 8-bit
-# weights are multiplied by; the ARM architecture manual.
+# Best first. Sources: the x86-64 psABI levels; the ARM architecture manual.
 VARIANTS = (
-    Variant("x86-64-v4", "x86_64", _X86_64_V4 | {"avx512_vnni"}, "avx512vnni"),
     Variant("x86-64-v4", "x86_64", _X86_64_V4),
-    Variant("x86-64-v3", "x86_64", _X86_64_V3 | {"avx_vnni"}, "avxvnni"),
     Variant("x86-64-v3", "x86_64", _X86_64_V3),
     Variant("armv8.2-a", "aarch64", frozenset(("asimd", "asimdrdm", "atomics", "dcpop"))),
 )

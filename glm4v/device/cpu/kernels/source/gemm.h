@@ -9,8 +9,6 @@
 
 namespace glm4v {
 
-constexpr int64_t MOST_GROUP = 256;
-
 // The function applied to a product before it is stored.
 enum Epilogue : int32_t { NONE, GELU, SILU_GATE };
 
@@ -26,7 +24,7 @@ struct Weight {
     const void* panels;
     const float* bias;    // [panels][NR], or null
     const float* scales;  // [panels][groups][NR] with 8 bits, else null
-    int64_t group;        // inputs that share a scale: a divisor of MOST_GROUP, a multiple of 4
+    int64_t group;        // inputs that share a scale: a divisor of 256
     int64_t lead;         // inputs of the first group in front of this weight: a part of a whole one
     int32_t bits;         // 8, 16 or 32
     int32_t epilogue;     // an Epilogue
@@ -51,20 +49,6 @@ inline int64_t panel_count(const Weight& weight) {
 inline int64_t group_count(const Weight& weight) {
     return ceil_div(weight.lead + weight.in_features, weight.group);
 }
-
-// Whether this processor multiplies the weight by integer dot products (dots.h).
-bool has_digits(const Weight& weight);
-
-// The rows of a panel: an input each, or four of them for dot products; then as many zeros stand in
-// front as make `lead` a multiple of four.
-struct Extent {
-    int64_t count, lead, group;
-};
-
-Extent extent_of(const Weight& weight);
-
-// Bytes of all panels.
-int64_t panel_bytes(const Weight& weight);
 
 // Fills the panels, and the scales if it quantizes: those of source.group inputs, which has to be a
 // multiple of weight.group. The source has the rows [out_features], or [2 * out_features] gate first;

@@ -59,8 +59,6 @@ void glm4v_set_num_threads(int threads) { set_num_threads(threads); }
 
 int64_t glm4v_panel_count(const Weight* weight) { return panel_count(*weight); }
 
-int64_t glm4v_panel_bytes(const Weight* weight) { return panel_bytes(*weight); }
-
 int64_t glm4v_group_count(const Weight* weight) { return group_count(*weight); }
 
 int glm4v_pack(const Weight* weight, const MatrixSource* source, void* panels, float* scales) {

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "dots.h"
 #include "gemm.h"
 #include "matrix_source.h"
 #include "thread_pool.h"
@@ -88,34 +87,6 @@ void pack_rows(const uint16_t* rows, int64_t pitch, int64_t count, uint16_t* to)
         }
 }
 
-// 8 bits in quads: a word holds four inputs of a column, each WEIGHT_OFFSET greater. `zeros` of them
-// stand in front, and others behind.
-void pack_quads(const int8_t* rows, int64_t pitch, int64_t count, int64_t zeros, int64_t quads,
-                uint8_t* to) {
-    constexpr int64_t BYTES = NR * QUAD;  // of a quad
-    const int64_t whole = (count + zeros) / QUAD;
-    int64_t quad = zeros > 0 ? 1 : 0;
-    for (; quad + LANES <= whole; quad += LANES)
-        for (int v = 0; v < 2; v++) {
-            Bits block[LANES];
-            for (int i = 0; i < LANES; i++)
-                block[i] = load_words(rows + (v * LANES + i) * pitch + quad * QUAD - zeros);
-            transpose(block);
-            for (int i = 0; i < LANES; i++)
-                store_words(to + (quad + i) * BYTES + v * BYTES / 2,
-                            block[i] ^ WEIGHT_OFFSET * 0x01010101u);
-        }
-    const auto pack_one = [&](int64_t q) {
-        for (int i = 0; i < NR; i++)
-            for (int64_t k = q * QUAD - zeros; k < (q + 1) * QUAD - zeros; k++) {
-                const int value = k >= 0 && k < count ? rows[i * pitch + k] : 0;
-                to[q * BYTES + i * QUAD + (k + zeros) % QUAD] = value + WEIGHT_OFFSET;
-            }
-    };
-    if (zeros > 0) pack_one(0);
-    for (; quad < quads; quad++) pack_one(quad);
-}
-
 // Four rows of four values each: words of a row become words of a column.
 inline void transpose_bytes(Bits (&words)[4]) {
     const Bits even[2] = {(words[0] & 0xff00ffu) | (words[1] & 0xff00ffu) << 8,
@@ -157,27 +128,11 @@ Value* values_in(Scratch& scratch, int64_t count) {
 }
 
 template <class Value>
-void store_panel(const Weight& weight, const Value* rows, int64_t pitch, int64_t panel,
-                 void* panels) {
-    pack_rows(rows, pitch, weight.in_features,
-              static_cast<Value*>(panels) + panel * weight.in_features * NR);
-}
-
-void store_panel(const Weight& weight, const int8_t* rows, int64_t pitch, int64_t panel,
-                 void* panels) {
-    const int64_t quads = extent_of(weight).count;
-    if (has_digits(weight))
-        pack_quads(rows, pitch, weight.in_features, weight.lead % QUAD, quads,
-                   static_cast<uint8_t*>(panels) + panel * quads * QUAD * NR);
-    else
-        store_panel<int8_t>(weight, rows, pitch, panel, panels);
-}
-
-template <class Value>
 void pack_panel(const Weight& weight, const MatrixSource& source, int64_t panel, void* panels) {
     Value* rows = values_in<Value>(thread_scratch().panel_rows, NR * source.columns);
     read_panel(weight, source, panel, rows);
-    store_panel(weight, rows + source.skipped, source.columns, panel, panels);
+    pack_rows(rows + source.skipped, source.columns, weight.in_features,
+              static_cast<Value*>(panels) + panel * weight.in_features * NR);
 }
 
 // scales [NR][of_a_row] of the source -> [groups][NR] of the weight, whose groups may be smaller
@@ -213,24 +168,12 @@ void quantize_panel(const Weight& weight, const MatrixSource& source, int64_t pa
             }
         }
     }
-    store_panel(weight, rows + source.skipped, columns, panel, panels);
+    pack_rows(rows + source.skipped, columns, weight.in_features,
+              static_cast<int8_t*>(panels) + panel * weight.in_features * NR);
     pack_scales(weight, source, panel, scales, of_a_row, packed_scales);
 }
 
 }  // namespace
-
-bool has_digits(const Weight& weight) { return HAS_DOTS && weight.bits == 8; }
-
-Extent extent_of(const Weight& weight) {
-    if (!has_digits(weight)) return {weight.in_features, weight.lead, weight.group};
-    return {ceil_div(weight.lead % QUAD + weight.in_features, QUAD), weight.lead / QUAD,
-            weight.group / QUAD};
-}
-
-int64_t panel_bytes(const Weight& weight) {
-    const int64_t inputs = has_digits(weight) ? extent_of(weight).count * QUAD : weight.in_features;
-    return panel_count(weight) * inputs * NR * weight.bits / 8;
-}
 
 void pack(const Weight& weight, const MatrixSource& source, void* panels, float* scales) {
     thread_pool()->run(panel_count(weight), [&](int64_t panel) {
