@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def profile(
-    model: Annotated[Path, typer.Option(metavar="DIR", help="A checkpoint.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A checkpoint; else a random one of 138 M weights."),
+    ] = None,
     callers: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 10,
     requests: Annotated[int, typer.Option(min=2, help="Requests in all.")] = 40,
     prompt: Annotated[int, typer.Option(min=8, help="Prompt tokens besides an image.")] = 64,
@@ -44,9 +47,20 @@ def profile(
     load = Load(prompt, tokens, image, same_image=False, seed=time.time_ns())
     environment = {"GLM4V_DTYPE": dtype, "GLM4V_WEIGHT_DTYPE": weight_dtype}
     with TemporaryFolder("profile") as folder:
+        model = model or _medium(folder)
         sampler = Sampler(folder) if perf else None
         found = asyncio.run(_profile(model, load, callers, requests, environment, sampler))
     typer.echo(markdown(found))
+
+
+def _medium(folder: Path) -> Path:
+    """A random checkpoint in `folder`."""
+    from bench.machine import SideProcess
+    from bench.model import write_medium
+
+    with SideProcess(threads=1) as side:
+        side.call(write_medium, folder / "medium")
+    return folder / "medium"
 
 
 async def _profile(
