@@ -40,9 +40,9 @@ _DRAIN_S = 10.0  # default of GLM4V_DRAIN_TIMEOUT_S
 # Vision workers go first: requests wait for their images, and a language step that is delayed takes
 # hardly longer for the requests that joined meanwhile.
 _LANGUAGE_NICE = 10
-# Images wait for prefills here (GLM4V_CPU_ARBITER), so prefills must be short: a running request
-# waits longer for one step, and less for images.
-_PREFILL_SLOWDOWN = "8"
+# Parts of a prompt between which running requests get tokens that cost next to nothing. Images wait
+# for prefills here (GLM4V_CPU_ARBITER), which are not to take too long.
+_PREFILL_SLOWDOWN = "3"
 _AFTER_DRAIN_S = 5.0  # from the end of the drain to SIGKILL
 _SILENT_S = 60.0  # beyond that: a draining process is not ready
 
