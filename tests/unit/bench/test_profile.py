@@ -1,6 +1,7 @@
 """What `glm4v bench profile` counts."""
 
 import os
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -73,14 +74,22 @@ def test_arithmetic_of_a_text_is_what_torch_counts(checkpoint: Checkpoint) -> No
 
 
 def test_a_process_that_computes_is_seen() -> None:
-    before, cores_before, start = usage(with_children(os.getpid())), cores(), time.process_time()
+    own = [os.getpid()]
+    before, cores_before, start = usage(own), cores(), time.process_time()
     while time.process_time() < start + 0.1:
         pass
-    used = usage([os.getpid()]).since(before)
+    used = usage(own).since(before)
     passed = cores().since(cores_before)
-    assert used.run_s == pytest.approx(time.process_time() - start, abs=0.08)
+    assert used.run_s == pytest.approx(0.1, abs=0.02)
     assert 0.0 <= used.system_s <= used.run_s + 0.02
     assert passed.busy_s >= 0.08
+
+
+def test_a_process_comes_with_those_below_it() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert with_children(os.getpid())[0] == os.getpid()
+        assert child.pid in with_children(os.getpid())
+        child.kill()
 
 
 def test_samples_are_sorted_by_kind() -> None:
