@@ -33,19 +33,43 @@ def register_metrics(registry: Registry, engine: Engine, consumer: str) -> None:
 
 def _register_counts(registry: Registry, engine: Engine) -> None:
     counters = (
-        ("steps", "Steps executed."),
-        ("computed_tokens", "Tokens computed, those of prompts included."),
-        ("sampled_tokens", "Tokens of answers."),
-        ("prefix_tokens", "Tokens of requests at their start, looked up in the prefix cache."),
-        ("cached_tokens", "Those of them that the prefix cache had."),
-        ("preemptions", "Running requests whose KV cache blocks were taken for others."),
-        ("drafts", "Drafts that steps have checked."),
-        ("draft_tokens", "Tokens of these drafts."),
-        ("accepted_tokens", "Those of them that were right, and saved a step each."),
-        ("forced_tokens", "Tokens that a response format forced, and that saved a step each."),
+        ("glm4v_engine_steps_total", "steps", "Steps executed."),
+        (
+            "glm4v_engine_computed_tokens_total",
+            "computed_tokens",
+            "Tokens computed, those of prompts included.",
+        ),
+        ("glm4v_engine_sampled_tokens_total", "sampled_tokens", "Tokens of answers."),
+        (
+            "glm4v_engine_prefix_tokens_total",
+            "prefix_tokens",
+            "Tokens of requests at their start, looked up in the prefix cache.",
+        ),
+        (
+            "glm4v_engine_cached_tokens_total",
+            "cached_tokens",
+            "Those of them that the prefix cache had.",
+        ),
+        (
+            "glm4v_engine_preemptions_total",
+            "preemptions",
+            "Running requests whose KV cache blocks were taken for others.",
+        ),
+        ("glm4v_engine_drafts_total", "drafts", "Drafts that steps have checked."),
+        ("glm4v_engine_draft_tokens_total", "draft_tokens", "Tokens of these drafts."),
+        (
+            "glm4v_engine_accepted_tokens_total",
+            "accepted_tokens",
+            "Those of them that were right, and saved a step each.",
+        ),
+        (
+            "glm4v_engine_forced_tokens_total",
+            "forced_tokens",
+            "Tokens that a response format forced, and that saved a step each.",
+        ),
     )
-    for name, text in counters:
-        registry.counter(f"glm4v_engine_{name}_total", text, _reader(engine, name))
+    for metric, name, text in counters:
+        registry.counter(metric, text, _reader(engine, name))
 
 
 def _reader(engine: Engine, name: str) -> Callable[[], float]:
