@@ -82,7 +82,7 @@ class Weights:
 
     def read_stacked(self, *names: str) -> Matrix:
         """Matrices that layers multiply with as one, one above the other; never in 8 bits."""
-        if self._packs_files and not self._checkpoint.quantized.keys() & set(names):
+        if self._packs_files and self._are_alike(names):
             return self._in_files(names, None, None, group=0)
         return torch.cat([self.read(name) for name in names])
 
@@ -134,8 +134,7 @@ class Weights:
     ) -> FileMatrix:
         """Tensors of equal width and dtype, one above the other; raises CheckpointError."""
         places = [self._checkpoint.tensors[name] for name in names]
-        (dtype,) = {place.dtype for place in places}
-        (width,) = {place.shape[1] for place in places}
+        dtype, width = places[0].dtype, places[0].shape[1]
         start, end = columns or (0, width)
         first, last = _whole_groups((start, end), group or 1, width)
         bytes_per_value = DTYPE_BYTES[dtype]
@@ -160,6 +159,12 @@ class Weights:
             group=group,
             loading=self._loading,
         )
+
+    def _are_alike(self, names: Sequence[str]) -> bool:
+        """Whether the files have all of them as numbers of one dtype."""
+        if self._checkpoint.quantized.keys() & set(names):
+            return False
+        return len({self._checkpoint.tensors[name].dtype for name in names}) == 1
 
     def _open(self, file: Path, name: str) -> OpenFile:
         if file not in self._opened:

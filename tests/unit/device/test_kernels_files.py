@@ -100,8 +100,11 @@ def test_a_weight_is_the_same_from_its_file(
     assert torch.equal(*products)
 
 
-def test_matrices_are_stacked(kernels: Kernels, tmp_path: Path) -> None:
-    checkpoint = checkpoint_of(tmp_path, gate=random(38, 90), up=random(38, 90, seed=1))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_matrices_are_stacked(kernels: Kernels, tmp_path: Path, dtype: torch.dtype) -> None:
+    """Those of different dtypes too."""
+    up = random(38, 90, seed=1).to(dtype)
+    checkpoint = checkpoint_of(tmp_path, gate=random(38, 90), up=up)
     x = random(3, 90, seed=2)
     stacked = [
         KernelLinear(
