@@ -3,6 +3,10 @@
 The checkpoint is in the page cache already. In turns with the workers the same bytes are read by
 plain calls: into memory that is kept, the least that a process with these weights has to do, and
 into one buffer, again and again.
+
+A virtual machine may give free memory back to its host within seconds, and the host takes its time
+to find it again: up to 3 s for a GB were seen, for one process and not for the next. So as much
+memory is taken first, touched, and given back when reading begins.
 """
 
 import mmap
@@ -65,9 +69,9 @@ def weight_ranges(checkpoint: Checkpoint, *, vision: bool) -> list[tuple[Path, i
 def read(ranges: list[tuple[Path, int, int]]) -> Reading:
     """Read the bytes twice, by one thread."""
     total = sum(end - start for _, start, end in ranges)
+    touched_memory(total).close()
     begin = time.perf_counter()
-    with mmap.mmap(-1, total) as kept:
-        kept.madvise(mmap.MADV_HUGEPAGE)
+    with _large_pages(total) as kept:
         with memoryview(kept) as memory:
             _read_into(ranges, memory)
         kept_s = time.perf_counter() - begin
@@ -90,6 +94,20 @@ def _read_into(ranges: list[tuple[Path, int, int]], memory: memoryview) -> None:
                 start, at = start + count, at + count
 
 
+def touched_memory(size: int) -> mmap.mmap:
+    """Memory in large pages, all of them there; to be closed."""
+    memory = _large_pages(size)
+    for at in range(0, size, mmap.PAGESIZE):
+        memory[at] = 1
+    return memory
+
+
+def _large_pages(size: int) -> mmap.mmap:
+    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
 class Workers:
     """Starts workers of one kind, one after the other, with a Redis that is running."""
 
@@ -102,40 +120,49 @@ class Workers:
             "GLM4V_LISTEN": f"unix:{folder / 'worker.sock'}",
         }
 
-    def start(self, weight_dtype: str) -> Start:
+    def start(self, weight_dtype: str, size: int) -> Start:
         """Start one, wait until it is ready, look at its memory, and stop it.
 
-        Raises Unavailable, with the end of its log, where it does not become ready.
+        `size` is about what it will take. Raises Unavailable, with the end of its log, where it
+        does not become ready.
         """
         environment = {**self._environment, "GLM4V_WEIGHT_DTYPE": weight_dtype}
         if self._module == "lm_worker":
             environment["GLM4V_KV_CACHE_BYTES"] = str(_CACHE_BYTES)
+        free = touched_memory(size)
         begin = time.perf_counter()
-        with subprocess.Popen(
-            [sys.executable, "-m", self._module],
-            env=environment,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        ) as process:
+        with (
+            free,
+            subprocess.Popen(
+                [sys.executable, "-m", self._module],
+                env=environment,
+                stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                text=True,
+            ) as process,
+        ):
             watchdog = threading.Timer(_READY_S, process.kill)
             watchdog.start()
             try:
                 with _peak(process.pid) as peak:
-                    imports_s, ready_s = self._wait(process, begin)
+                    imports_s, ready_s = self._wait(process, begin, free)
                 held, pss = _anonymous(process.pid), _rollup(process.pid, "Pss")
                 return Start(imports_s, ready_s, max([held, *peak]), held, pss)
             finally:
                 watchdog.cancel()
                 _stop(process)
 
-    def _wait(self, process: subprocess.Popen[str], begin: float) -> tuple[float, float]:
+    def _wait(
+        self, process: subprocess.Popen[str], begin: float, free: mmap.mmap
+    ) -> tuple[float, float]:
         assert process.stderr is not None
         lines: list[str] = []
         first = 0.0
         for line in process.stderr:
             now = time.perf_counter() - begin
-            first = first or now
+            if not first:
+                first = now
+                free.close()
             lines.append(line)
             if " ready on " in line:
                 return first, now

@@ -91,11 +91,12 @@ def _measure(
     with RedisServer(folder / "redis") as redis, SideProcess(1) as reader:
         workers = Workers(kind, checkpoint.directory, redis.url, folder)
         reader.call(read, ranges)  # into the page cache
-        workers.start(weight_dtypes[0])  # and everything that it imports
+        workers.start(weight_dtypes[0], 0)  # and everything that it imports
+        size = sum(end - start for _, start, end in ranges)
         for _ in range(rounds):
             load = HostLoad()
             reading = reader.call(read, ranges)
-            starts = {dtype: workers.start(dtype) for dtype in weight_dtypes}
+            starts = {dtype: workers.start(dtype, size) for dtype in weight_dtypes}
             measured.append(Round(reading, starts, load.cores()))
     return measured
 
