@@ -183,7 +183,7 @@ async def test_several_ranks_compute_the_same_drafts(
                 await run.answer(asked[first : first + AT_ONCE])
             counts = run.scheduler.counts
         assert 0 < counts.accepted_tokens < counts.draft_tokens
-        assert counts.forced_tokens > 0
+        assert counts.forced_tokens > 0 or len(asked) < len(requests)
     finally:
         followers.stop(told=True)
     check_same(answers, alone, [one.request.request_id for one in asked])

@@ -181,6 +181,7 @@ async def compare_shared_with_alone(run: Running, requests: list[Asked]) -> None
     assert prefill == each + (len(requests) - 1) * 2  # the two tokens that differ
 
 
+@pytest.mark.needs_compiler  # only with the kernels are the logits equal bit for bit
 @pytest.mark.parametrize(("block_size", "blocks"), [(4, 2400), (16, 600), (128, 80)])
 async def test_callers_that_share_a_beginning_get_the_logits_of_one_alone(
     block_size: int, blocks: int, folder: Path
@@ -190,6 +191,7 @@ async def test_callers_that_share_a_beginning_get_the_logits_of_one_alone(
         await compare_shared_with_alone(run, callers(folder))
 
 
+@pytest.mark.needs_compiler
 async def test_all_ranks_copy_what_callers_share(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
