@@ -1,14 +1,17 @@
 """A checkpoint with GLM-4V-9B's geometry and random weights: 13.9 thousand million of them."""
 
 import json
+from base64 import b64encode
 from collections.abc import Callable
 from importlib import resources
+from itertools import chain, islice, product
 from pathlib import Path
 
 import torch
 
 from glm4v.checkpoint.tiny import Values, write_checkpoint
 
+_FIRST_SPECIAL = 151329  # the ids of special tokens begin here
 # Source: config.json of THUDM/glm-4v-9b.
 LANGUAGE = {
     "hidden_size": 4096,
@@ -18,8 +21,8 @@ LANGUAGE = {
     "ffn_hidden_size": 13696,
     "padded_vocab_size": 151552,
     "seq_length": 8192,
-    "eos_token_id": [151329, 151336, 151338],
-    "pad_token_id": 151329,
+    "eos_token_id": [_FIRST_SPECIAL, 151336, 151338],
+    "pad_token_id": _FIRST_SPECIAL,
     "boi_token_id": 151339,
     "eoi_token_id": 151340,
 }
@@ -36,7 +39,7 @@ _SEED = 0
 
 
 def write_whole(out: Path, show: Callable[[str], None]) -> None:
-    """Write it to `out`, 28 GB; its vocabulary is the 256 bytes. Raises as `write_checkpoint`.
+    """Write it to `out`, 28 GB. Raises as `write_checkpoint`.
 
     `show` hears how far it is.
     """
@@ -55,4 +58,14 @@ def write_whole(out: Path, show: Callable[[str], None]) -> None:
             show(f"{100 * drawn / _WEIGHTS:.0f} % of the weights are drawn")
         return values
 
-    write_checkpoint(config, _SEED, None, out, draw)
+    write_checkpoint(config, _SEED, _vocabulary(), out, draw)
+
+
+def _vocabulary() -> bytes:
+    """A tokenizer.model with as many tokens as GLM-4V-9B has: all bytes, pairs, and some triples.
+
+    A line `base64(token) rank` for each.
+    """
+    tokens = chain.from_iterable(product(range(256), repeat=length) for length in (1, 2, 3))
+    ranked = enumerate(islice(tokens, _FIRST_SPECIAL))
+    return b"".join(b"%s %d\n" % (b64encode(bytes(token)), rank) for rank, token in ranked)
