@@ -1,12 +1,13 @@
 """Requests through a whole engine, without Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import DeviceOptions, open_device
@@ -15,7 +16,7 @@ from lm_worker.assembly import EngineConfig, build_engine
 from lm_worker.engine.engine import Engine, OutputSink
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import SequenceRequest, TokenOutput
-from lm_worker.parallel.group import RankConfig
+from lm_worker.parallel.group import RankConfig, RankProcesses
 from lm_worker.parallel.ranks import Ranks
 from lm_worker.plan import OutputFormat, SampledToken, SamplingParams
 from tests.parity.golden_plans import Golden, cases
@@ -191,3 +192,18 @@ async def running(
     finally:
         run.stepping.cancel()
         engine.close()
+
+
+@contextmanager
+def rank_processes(folder: Path, size: int) -> Iterator[RankConfig]:
+    """Rank 0 of a group of `size`, for `running`; the others are processes of one thread."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GLM4V_MODEL", str(folder))
+        environment.setenv("GLM4V_DTYPE", "float32")
+        environment.setenv("GLM4V_THREADS", "1")
+        environment.setenv("GLM4V_TENSOR_PARALLEL", str(size))
+        ranks = RankProcesses(size)
+        try:
+            yield ranks.config
+        finally:
+            ranks.stop(told=True)

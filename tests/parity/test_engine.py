@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from lm_worker.parallel.group import RankProcesses
 from lm_worker.plan import SamplingParams
 from tests.parity.engine_runs import (
     GOLDEN_TOKENS,
@@ -19,6 +18,7 @@ from tests.parity.engine_runs import (
     Running,
     ask,
     mixed,
+    rank_processes,
     running,
 )
 from tests.parity.golden_plans import cases, open_golden
@@ -121,20 +121,12 @@ async def test_output_of_several_ranks_is_that_alone(
     folder: Path,
     requests: list[Asked],
     alone: dict[str, list[int]],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("GLM4V_MODEL", str(folder))
-    monkeypatch.setenv("GLM4V_DTYPE", "float32")
-    monkeypatch.setenv("GLM4V_THREADS", "1")
-    monkeypatch.setenv("GLM4V_TENSOR_PARALLEL", str(size))
-    followers = RankProcesses(size)
-    try:
-        layout = Layout(max_batched_tokens=100, block_size=4, blocks=200)
-        async with running(folder, layout, followers.config) as run:
+    layout = Layout(max_batched_tokens=100, block_size=4, blocks=200)
+    with rank_processes(folder, size) as rank:
+        async with running(folder, layout, rank) as run:
             assert await run.answer(requests) == alone
             assert run.scheduler.counts.preemptions > 0
-    finally:
-        followers.stop(told=True)
 
 
 def callers(folder: Path) -> list[Asked]:
@@ -192,17 +184,7 @@ async def test_callers_that_share_a_beginning_get_the_logits_of_one_alone(
 
 
 @pytest.mark.needs_compiler
-async def test_all_ranks_copy_what_callers_share(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GLM4V_MODEL", str(folder))
-    monkeypatch.setenv("GLM4V_DTYPE", "float32")
-    monkeypatch.setenv("GLM4V_THREADS", "1")
-    monkeypatch.setenv("GLM4V_TENSOR_PARALLEL", "2")
-    followers = RankProcesses(2)
-    try:
-        layout = Layout(block_size=128, blocks=80)
-        async with running(folder, layout, followers.config) as run:
+async def test_all_ranks_copy_what_callers_share(folder: Path) -> None:
+    with rank_processes(folder, 2) as rank:
+        async with running(folder, Layout(block_size=128, blocks=80), rank) as run:
             await compare_shared_with_alone(run, callers(folder)[:5])
-    finally:
-        followers.stop(told=True)

@@ -11,9 +11,8 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.checkpoint.weights import Weights
 from lm_worker.engine.sequence import TokenOutput
-from lm_worker.parallel.group import RankProcesses
 from lm_worker.plan import PromptLogprob
-from tests.parity.engine_runs import Answers, Asked, Layout, ask, running
+from tests.parity.engine_runs import Answers, Asked, Layout, ask, rank_processes, running
 from tests.parity.golden_plans import cases, open_golden
 
 GOLDEN = open_golden("bundled")
@@ -111,18 +110,9 @@ async def test_logprobs_survive_preemption(folder: Path, asked: list[Asked]) -> 
     check(folder, asked, scored)
 
 
-async def test_logprobs_match_on_two_ranks(
-    folder: Path, asked: list[Asked], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GLM4V_MODEL", str(folder))
-    monkeypatch.setenv("GLM4V_DTYPE", "float32")
-    monkeypatch.setenv("GLM4V_THREADS", "1")
-    monkeypatch.setenv("GLM4V_TENSOR_PARALLEL", "2")
+async def test_logprobs_match_on_two_ranks(folder: Path, asked: list[Asked]) -> None:
     scored = Scored()
-    followers = RankProcesses(2)
-    try:
-        async with running(folder, Layout(), rank=followers.config, answers=scored) as run:
+    with rank_processes(folder, 2) as rank:
+        async with running(folder, Layout(), rank, answers=scored) as run:
             await run.answer(asked)
-    finally:
-        followers.stop(told=True)
     check(folder, asked, scored)
