@@ -17,6 +17,7 @@ with extra("worker"):
     from glm4v.broker.worker_reports import WorkerReporter
     from glm4v.checkpoint.checkpoint import Checkpoint
     from glm4v.device import Device, DeviceOptions, open_device
+    from glm4v.device.arbiter import Arbiter
     from glm4v.process.grpc_listener import GrpcListener
     from glm4v.process.redis_connection import connect
     from glm4v.process.service import Process, main
@@ -56,7 +57,8 @@ def build(settings: LmSettings) -> Process:
         connection, keys, fingerprint, lease_s=lease_s, result_ttl_s=settings.result_ttl_s
     )
     publisher = Publisher(queue)
-    engine = _engine(settings, checkpoint, device, publisher, rank)
+    arbiter = device.arbiter(settings.cpu_arbiter)
+    engine = _engine(settings, checkpoint, device, publisher, rank, arbiter)
     claimer = Claimer(
         queue,
         Blobs(connection, keys),
@@ -66,7 +68,7 @@ def build(settings: LmSettings) -> Process:
         fingerprint=fingerprint,
         max_num_seqs=settings.max_num_seqs,
         lease_s=lease_s,
-        arbiter=device.arbiter(settings.cpu_arbiter),
+        arbiter=arbiter,
     )
     worker = Worker(queue, engine, publisher, claimer, lease_s=lease_s)
 
@@ -134,6 +136,7 @@ def _engine(
     device: Device,
     publisher: Publisher,
     rank: RankConfig | None,
+    arbiter: Arbiter,
 ) -> Engine:
     blocks = cache_blocks(
         settings,
@@ -153,7 +156,7 @@ def _engine(
         rank=rank,
         rank_timeout_s=settings.rank_timeout_s,
     )
-    return build_engine(checkpoint, device, config, publisher)
+    return build_engine(checkpoint, device, config, publisher, arbiter)
 
 
 # The event loop yields the interpreter to the device thread after this time; Python's default of

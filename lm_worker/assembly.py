@@ -6,6 +6,7 @@ from functools import partial
 
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import Device
+from glm4v.device.arbiter import Arbiter, NoArbiter
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.draft_planner import DraftPlanner
 from lm_worker.engine.engine import Engine, OutputSink
@@ -33,9 +34,16 @@ class EngineConfig:
 
 
 def build_engine(
-    checkpoint: Checkpoint, device: Device, config: EngineConfig, sink: OutputSink
+    checkpoint: Checkpoint,
+    device: Device,
+    config: EngineConfig,
+    sink: OutputSink,
+    arbiter: Arbiter | None = None,
 ) -> Engine:
-    """Rank 0's engine; `start` loads the weights and waits for the other ranks."""
+    """Rank 0's engine; `start` loads the weights and waits for the other ranks.
+
+    `arbiter` is that of the cores it shares with vision workers; None: it has its device alone.
+    """
     spec, rank = checkpoint.spec, config.rank
     shard = Shard(0, rank.size if rank is not None else 1)
     grammars = GrammarCache(checkpoint.directory, spec)
@@ -64,4 +72,5 @@ def build_engine(
         sink,
         num_image_tokens=spec.vision.num_image_tokens,
         grammars=grammars,
+        arbiter=arbiter or NoArbiter(),
     )

@@ -150,17 +150,19 @@ class Encoder:
 
         def layer_done() -> None:
             self._layers_done += 1
+            self._arbiter.layer_done()
             stop_if_cancelled()
 
         self._arbiter.wait_for_prefills()
-        stop_if_cancelled()
-        batch = torch.from_numpy(pixels)[None]
-        embeddings = self._model.encode(
-            batch.to(self._device.torch_device, self._device.dtype), layer_done
-        )
-        embedding = _to_host(embeddings[0])
-        self._arbiter.encode_done()
-        return embedding
+        try:
+            stop_if_cancelled()
+            batch = torch.from_numpy(pixels)[None]
+            embeddings = self._model.encode(
+                batch.to(self._device.torch_device, self._device.dtype), layer_done
+            )
+            return _to_host(embeddings[0])
+        finally:
+            self._arbiter.encode_done()
 
 
 class _Cancelled(Exception):

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 
 class Arbiter(ABC):
-    """Lets language prefills go before the next image of a vision worker."""
+    """Lets prefills go before the next image of a vision worker, and images before decodes."""
 
     @abstractmethod
     def set_prefilling(self, is_prefilling: bool) -> None:
@@ -18,8 +18,17 @@ class Arbiter(ABC):
         """
 
     @abstractmethod
+    def layer_done(self) -> None:
+        """Say that an image is being encoded; called after each of its layers."""
+
+    @abstractmethod
     def encode_done(self) -> None:
-        """Say that an image was encoded; called after each."""
+        """Say that an image was encoded, or given up; called after each."""
+
+    @property
+    @abstractmethod
+    def is_encoding(self) -> bool:
+        """Whether a vision worker encodes an image, and gets on; asked by language workers."""
 
 
 class NoArbiter(Arbiter):
@@ -31,5 +40,13 @@ class NoArbiter(Arbiter):
     def wait_for_prefills(self) -> None:
         """Return at once."""
 
+    def layer_done(self) -> None:
+        """Do nothing."""
+
     def encode_done(self) -> None:
         """Do nothing."""
+
+    @property
+    def is_encoding(self) -> bool:
+        """False: no image takes this worker's hardware."""
+        return False

@@ -180,8 +180,8 @@ class DeviceSettings(ServiceSettings):
     )
     cpu_arbiter: Path | None = Field(
         None,
-        description="lock file of workers on the same cores: images wait for prefills; unset, "
-        "they do not",
+        description="lock file of workers on the same cores: images wait for prefills, and decodes "
+        "for images; unset, they do not",
     )
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import anyio
 
+from glm4v.device.arbiter import Arbiter
 from glm4v.errors import Overloaded
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.engine.counts import Counts
@@ -27,6 +28,9 @@ from lm_worker.step_timer import StepSeconds, StepTimer
 from lm_worker.structured_output.grammar_cache import GrammarCache
 
 log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_S = 0.12  # of running answers, for an image on the same cores
+_POLL_S = 0.005  # while an image is encoded
 
 
 class OutputSink(Protocol):
@@ -40,6 +44,7 @@ class OutputSink(Protocol):
 class Engine:
     """Continuous batching over one group of ranks.
 
+    `arbiter` knows of images that are encoded on the same hardware.
     A request whose lease was lost and regained is added again, as a sequence with a new id.
     """
 
@@ -51,12 +56,14 @@ class Engine:
         *,
         num_image_tokens: int,
         grammars: GrammarCache,
+        arbiter: Arbiter,
     ) -> None:
         self.scheduler = scheduler
         self.ranks = ranks
         self._sink = sink
         self._num_image_tokens = num_image_tokens
         self._grammars = grammars
+        self._arbiter = arbiter
         self._ids = itertools.count()
         self._sequences: dict[int, SequenceState] = {}
         self._images: Counter[str] = Counter()
@@ -218,6 +225,7 @@ class Engine:
         publishing: asyncio.Task[set[int]] | None = None
         try:
             while not self._stopping or publishing is not None:
+                await self._let_images_pass()
                 if self._joins:
                     await asyncio.wait(self._joins)
                 self._work.clear()  # before planning, so that later additions are noticed
@@ -237,6 +245,24 @@ class Engine:
         finally:
             if publishing is not None:
                 publishing.cancel()
+
+    async def _let_images_pass(self) -> None:
+        """Delay a step of decodes alone while an image is encoded on the same cores."""
+        if self._step_ended is None or not self._arbiter.is_encoding:
+            return
+        until = self._step_ended + _LONGEST_PAUSE_S
+        while self._gives_way and time.perf_counter() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_S)
+        self._step_ended = time.perf_counter()  # the wait is no part of the next step
+
+    @property
+    def _gives_way(self) -> bool:
+        """Whether the request of an image that is encoded should join before the next step.
+
+        A step costs hardly more with one decode more. A full batch has no place for it.
+        """
+        is_needed = self._stopping or bool(self._joins) or not self.scheduler.has_decodes_alone
+        return not is_needed and self.scheduler.has_place and self._arbiter.is_encoding
 
     async def _step(self, plan: StepPlan) -> list[TokenOutput]:
         start = time.perf_counter() if self._step_ended is None else self._step_ended

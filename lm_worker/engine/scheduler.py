@@ -77,6 +77,16 @@ class Scheduler:
         return is_waiting or not all(sequence.is_decoding for sequence in self._running)
 
     @property
+    def has_decodes_alone(self) -> bool:
+        """Whether the next step has decodes and no prefill."""
+        return bool(self._running) and not self.is_prefilling
+
+    @property
+    def has_place(self) -> bool:
+        """Whether one more sequence could run."""
+        return not self._is_full and len(self._running) < self._max_num_seqs
+
+    @property
     def has_capacity(self) -> bool:
         """Whether this worker should claim more requests.
 

@@ -11,6 +11,7 @@ import pytest
 
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import DeviceOptions, open_device
+from glm4v.device.arbiter import Arbiter
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.assembly import EngineConfig, build_engine
 from lm_worker.engine.engine import Engine, OutputSink
@@ -40,6 +41,7 @@ class Layout:
     max_batched_tokens: int = 64
     block_size: int = 16
     blocks: int = 600
+    max_num_seqs: int = 64
     prefix_cache: bool = True
     prefill_slowdown: float = 2.0
     drafts: bool = False
@@ -117,11 +119,12 @@ def engine_of(
     sink: OutputSink,
     rank: RankConfig | None = None,
     timeout_s: float = 60.0,
+    arbiter: Arbiter | None = None,
 ) -> Engine:
     """An engine of the checkpoint in `folder`."""
     config = EngineConfig(
         blocks=layout.blocks,
-        max_num_seqs=64,
+        max_num_seqs=layout.max_num_seqs,
         max_batched_tokens=layout.max_batched_tokens,
         block_size=layout.block_size,
         prefill_slowdown=layout.prefill_slowdown,
@@ -131,7 +134,7 @@ def engine_of(
         rank_timeout_s=timeout_s,
     )
     device = open_device(DeviceOptions("cpu", "float32"))
-    return build_engine(Checkpoint.open(folder), device, config, sink)
+    return build_engine(Checkpoint.open(folder), device, config, sink, arbiter)
 
 
 @dataclass
@@ -177,10 +180,11 @@ async def running(
     rank: RankConfig | None = None,
     timeout_s: float = 60.0,
     answers: Answers | None = None,
+    arbiter: Arbiter | None = None,
 ) -> AsyncIterator[Running]:
     """An engine that steps until the block ends; every cache block is free again by then."""
     answers = answers or Answers()
-    engine = engine_of(folder, layout, answers, rank, timeout_s)
+    engine = engine_of(folder, layout, answers, rank, timeout_s, arbiter)
     await engine.start()
     run = Running(engine, answers, asyncio.create_task(engine.run()))
     try:

@@ -1,19 +1,24 @@
-"""Arbitrates cores between vision and language workers of one machine: prefills go first.
+"""Arbitrates cores between vision and language workers of one machine.
 
-Vision encoding and language prefill compete for the same cores. Without arbitration, ten requests
-with images would all be encoded before the first one is prefilled, and every first token would be
-late. So before it starts an image, a vision worker waits until no language worker is prefilling.
-Decode steps run beside both.
+Prefills go first. Vision encoding and language prefill compete for the same cores. Without
+arbitration, ten requests with images would all be encoded before the first one is prefilled, and
+every first token would be late. So before it starts an image, a vision worker waits until no
+language worker is prefilling. Language workers hold a shared `flock` on a file while they have
+prefills, which the kernel releases when a process dies. A vision worker waits at most twice the
+previous image's time, so images get a third of the cores under any number of prompts, and a stopped
+language worker delays nobody for long.
 
-Language workers hold a shared `flock` on a file while they have prefills, which the kernel releases
-when a process dies. A vision worker waits at most twice the previous image's time, so images get a
-third of the cores under any number of prompts, and a stopped language worker delays nobody for
-long.
+Then images go before steps of decodes alone, which cost nearly as much with one sequence more. A
+vision worker writes the time of each layer into the file. A language worker that finds a recent one
+waits (how long: `lm_worker/engine/engine.py`). A vision worker that was killed or stopped writes
+none, so it delays nobody for longer than a second.
 """
 
 import fcntl
 import os
+import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +28,8 @@ from glm4v.errors import ConfigurationError
 _POLL_S = 0.005
 _NOTICE_S = 0.04  # from the end of an image until its prefill is announced
 _MAX_WAIT_S = 2.0
+_STALLED_S = 1.0  # an image that has had no further layer for so long holds up nobody
+_TIME = struct.Struct("d")  # monotonic, the same in all processes of a machine
 _MAX_WAIT_SHARE = 2.0  # of the previous image's time
 
 
@@ -62,7 +69,10 @@ class CpuArbiter(Arbiter):
             self._is_held = False
 
     def wait_for_prefills(self) -> None:
-        """Wait until nobody holds the lock, at most twice the previous image's time."""
+        """Wait until nobody holds the lock, at most twice the previous image's time.
+
+        From then on an image is being encoded.
+        """
         longest_s = min(_MAX_WAIT_S, _MAX_WAIT_SHARE * (self._ended - self._began))
         until = self._clock.monotonic() + longest_s
         notice_s = min(until, self._ended + _NOTICE_S) - self._clock.monotonic()
@@ -72,10 +82,29 @@ class CpuArbiter(Arbiter):
         if is_free:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self._began = self._clock.monotonic()
+        self._write(self._began)
+
+    def layer_done(self) -> None:
+        """Write the time into the file."""
+        self._write(self._clock.monotonic())
 
     def encode_done(self) -> None:
-        """Remember when the image ended."""
+        """Remember when the image ended; none is being encoded."""
         self._ended = self._clock.monotonic()
+        self._write(0.0)
+
+    @property
+    def is_encoding(self) -> bool:
+        """Whether a layer of an image was computed within the last second."""
+        written = os.pread(self._file, _TIME.size, 0)
+        if len(written) < _TIME.size:  # no image yet
+            return False
+        (layer_at,) = _TIME.unpack(written)
+        return bool(self._clock.monotonic() - layer_at < _STALLED_S)
+
+    def _write(self, time_s: float) -> None:
+        with suppress(OSError):  # a full disk: images only lose their priority
+            os.pwrite(self._file, _TIME.pack(time_s), 0)
 
     def _lock(self, kind: int) -> bool:
         try:

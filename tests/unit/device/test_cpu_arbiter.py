@@ -1,5 +1,6 @@
-"""Images wait for prefills on shared cores, for a bounded time."""
+"""On shared cores images wait for prefills for a bounded time, and decodes learn of images."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -123,7 +124,50 @@ def test_a_device_has_an_arbiter_if_it_is_shared_and_a_file_is_named(tmp_path: P
     assert isinstance(arbiter, NoArbiter)
     arbiter.set_prefilling(True)
     arbiter.wait_for_prefills()
+    arbiter.layer_done()
+    assert not arbiter.is_encoding
     arbiter.encode_done()
+
+
+def test_an_image_is_known_from_its_begin_to_its_end(path: Path, clock: Clock) -> None:
+    language = CpuArbiter(path, clock)
+    first, second = CpuArbiter(path, clock), CpuArbiter(path, clock)
+    seen = [language.is_encoding]
+    first.wait_for_prefills()
+    seen.append(language.is_encoding)
+    first.encode_done()
+    seen.append(language.is_encoding)
+    for vision in (first, second):
+        vision.wait_for_prefills()
+    second.encode_done()
+    first.layer_done()
+    seen.append(language.is_encoding)
+    assert seen == [False, True, False, True]
+
+
+def test_an_image_without_further_layers_is_given_up(path: Path, clock: Clock) -> None:
+    language, vision = CpuArbiter(path, clock), CpuArbiter(path, clock)
+    vision.wait_for_prefills()
+    seen = []
+    for _ in range(3):
+        clock.sleep(0.9 * module._STALLED_S)
+        seen.append(language.is_encoding)
+        vision.layer_done()
+    clock.sleep(module._STALLED_S)  # it was killed, or stands still
+    assert [*seen, language.is_encoding] == [True, True, True, False]
+
+
+def test_images_are_encoded_on_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    language, vision = CpuArbiter(path), CpuArbiter(path)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    vision.wait_for_prefills()
+    vision.layer_done()
+    vision.encode_done()
+    assert not language.is_encoding
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
