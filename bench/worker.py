@@ -19,7 +19,7 @@ from glm4v.v1 import inference_pb2 as api
 from lm_worker.assembly import EngineConfig, build_engine
 from lm_worker.claimer import Claimer
 from lm_worker.engine.sequence import TokenOutput
-from lm_worker.publisher import Publisher
+from lm_worker.publisher import PUBLISH_INTERVAL_S, Publisher
 from lm_worker.translate import sequence_request
 from lm_worker.worker import Worker
 
@@ -55,6 +55,7 @@ class Bench:
             max_num_seqs=requests,
             max_batched_tokens=_MAX_BATCHED_TOKENS,
             prefix_cache=False,
+            publish_interval_s=PUBLISH_INTERVAL_S,
         )
         self._engine = build_engine(checkpoint, device, config, self)
         claimer = Claimer(

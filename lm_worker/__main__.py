@@ -35,7 +35,7 @@ with extra("worker"):
         host_from_env,
         rank_from_env,
     )
-    from lm_worker.publisher import Publisher
+    from lm_worker.publisher import PUBLISH_INTERVAL_S, Publisher
     from lm_worker.worker import Worker
 
 
@@ -153,6 +153,7 @@ def _engine(
         prefill_slowdown=settings.prefill_slowdown,
         prefix_cache=settings.prefix_cache,
         drafts=settings.drafts,
+        publish_interval_s=PUBLISH_INTERVAL_S,
         rank=rank,
         rank_timeout_s=settings.rank_timeout_s,
     )

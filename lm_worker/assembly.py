@@ -9,7 +9,8 @@ from glm4v.device import Device
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from lm_worker.engine.blocks import BlockPool
 from lm_worker.engine.draft_planner import DraftPlanner
-from lm_worker.engine.engine import Engine, OutputSink
+from lm_worker.engine.engine import Engine
+from lm_worker.engine.publications import OutputSink
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.model.layers import Shard
 from lm_worker.model.runner import Runner
@@ -29,6 +30,7 @@ class EngineConfig:
     prefill_slowdown: float = math.inf
     prefix_cache: bool = True
     drafts: bool = False  # several tokens a step, where the device gains by it
+    publish_interval_s: float = 0.0  # as in `Publications`
     rank: RankConfig | None = None  # None: this process computes alone
     rank_timeout_s: float = 30.0
 
@@ -73,4 +75,5 @@ def build_engine(
         num_image_tokens=spec.vision.num_image_tokens,
         grammars=grammars,
         arbiter=arbiter or NoArbiter(),
+        publish_interval_s=config.publish_interval_s,
     )

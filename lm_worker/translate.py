@@ -18,7 +18,7 @@ _DEFAULT_PRIORITY = 3  # of jobs from older gateways
 def journal_entries(
     job: pb.Job, outputs: Sequence[TokenOutput], at_ms: int
 ) -> tuple[pb.JournalTokens | None, pb.JournalEnd | None]:
-    """What a step's tokens of one request add to its journal; `at_ms` is Unix time."""
+    """What new tokens of one request add to its journal; `at_ms` is Unix time."""
     tokens = None
     sampled = [output.sampled for output in outputs if output.sampled.token_id != NO_TOKEN]
     if sampled:

@@ -36,7 +36,7 @@ class RequestLease(Lease):
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """What one step adds to one request."""
+    """What one request gets: the tokens of one step or several, or its end."""
 
     lease: RequestLease
     first: int  # index of the first token
@@ -130,7 +130,7 @@ class LmQueue(JobStream[RequestLease]):
         await self.append([Append(lease, damage.next_index, None, end)])
 
     async def append(self, steps: Sequence[Append]) -> list[str]:
-        """Append a step's tokens; returns "ok", "closed", "lost", "behind" or "ahead" for each.
+        """Append new tokens; returns "ok", "closed", "lost", "behind" or "ahead" for each.
 
         "closed": the request has ended. "lost": the lease is another worker's. "behind": the
         journal has fewer tokens than were acknowledged, because Redis lost writes; "ahead": it has

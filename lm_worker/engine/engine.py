@@ -1,7 +1,7 @@
 """Drives the scheduler and the ranks: plan, execute, publish, again.
 
-device    | step 1 | step 2 | step 3 |        the output of step k is published while step k+1
-publish        | 1      | 2      | 3          runs; step k+2 waits for it
+device    | step 1 | step 2 | step 3 |        output is published while later steps run, that of
+publish        | 1      | 2      | 3          short steps in one piece (`Publications`)
 """
 
 import asyncio
@@ -9,10 +9,9 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
 
 import anyio
 
@@ -20,6 +19,7 @@ from glm4v.device.arbiter import Arbiter
 from glm4v.errors import Overloaded
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.engine.counts import Counts
+from lm_worker.engine.publications import OutputSink, Publications
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import SequenceRequest, SequenceState, TokenOutput
 from lm_worker.parallel.ranks import Ranks
@@ -31,14 +31,6 @@ log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 0.12  # of running answers, for an image on the same cores
 _POLL_S = 0.005  # while an image is encoded
-
-
-class OutputSink(Protocol):
-    """Receives the engine's output."""
-
-    async def publish(self, outputs: Sequence[TokenOutput]) -> set[int]:
-        """Take one step's tokens; returns sequences to remove, as their requests have ended."""
-        ...
 
 
 class Engine:
@@ -57,10 +49,11 @@ class Engine:
         num_image_tokens: int,
         grammars: GrammarCache,
         arbiter: Arbiter,
+        publish_interval_s: float,
     ) -> None:
         self.scheduler = scheduler
         self.ranks = ranks
-        self._sink = sink
+        self._publications = Publications(sink, publish_interval_s)
         self._num_image_tokens = num_image_tokens
         self._grammars = grammars
         self._arbiter = arbiter
@@ -222,9 +215,9 @@ class Engine:
 
     async def run(self) -> None:
         """Execute steps until `stop`; raises the errors of the ranks and of the sink."""
-        publishing: asyncio.Task[set[int]] | None = None
+        publications = self._publications
         try:
-            while not self._stopping or publishing is not None:
+            while not self._stopping or publications.is_busy:
                 await self._let_images_pass()
                 if self._joins:
                     await asyncio.wait(self._joins)
@@ -232,19 +225,16 @@ class Engine:
                 with self._timer.time("plan"):
                     plan = None if self._stopping else self.scheduler.plan()
                 outputs = [] if plan is None else await self._step(plan)
-                if publishing is not None:
-                    with self._timer.time("publish"):
-                        ended = await publishing
-                    for sequence_id in ended:
-                        await self.remove(sequence_id)
-                publishing = asyncio.create_task(self._sink.publish(outputs)) if outputs else None
+                with self._timer.time("publish"):
+                    ended = await publications.add(outputs)
+                for sequence_id in ended:
+                    await self.remove(sequence_id)
                 if plan is None:
                     self._step_ended = None
-                if plan is None and publishing is None and not self._stopping:
+                if plan is None and not publications.is_busy and not self._stopping:
                     await self._work.wait()
         finally:
-            if publishing is not None:
-                publishing.cancel()
+            publications.cancel()
 
     async def _let_images_pass(self) -> None:
         """Delay a step of decodes alone while an image is encoded on the same cores."""

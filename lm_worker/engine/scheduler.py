@@ -349,7 +349,14 @@ class Scheduler:
         )
         if is_last:
             self._stop(sequence)
-        return TokenOutput(sequence.sequence_id, sequence.request.request_id, index, token, is_last)
+        return TokenOutput(
+            sequence.sequence_id,
+            sequence.request.request_id,
+            index,
+            token,
+            is_last,
+            sequence.is_urgent(index),
+        )
 
 
 def _sort_key(sequence: SequenceState) -> tuple[int, int]:

@@ -59,6 +59,7 @@ class TokenOutput:
     index: int  # of the token in the output
     sampled: SampledToken  # NO_TOKEN only with an error
     is_last: bool
+    is_urgent: bool = False  # somebody waits for it: the first token, or the first of the text
     prompt_logprobs: tuple[PromptLogprob, ...] = ()  # with the first token, if requested
 
     @property
@@ -88,6 +89,8 @@ class SequenceState:
         self.sequence_id = sequence_id
         self.request = request
         self.token_ids = list(token_ids)
+        # The first that is computed here; a new answer's may only end its header.
+        self._last_urgent = len(token_ids) or int(request.header_id != NO_TOKEN)
         self.is_quarantined = is_quarantined  # runs in a batch of its own for one token
         self.sort_key = (0, sequence_id)  # scheduling order; set by the scheduler
         self.decoded_at = 0  # the last step with a decode of it; set by the scheduler
@@ -273,6 +276,10 @@ class SequenceState:
         self.token_ids.append(token_id)
         self._tokens.append(token_id)
         self._penalized_ids[token_id] = None
+
+    def is_urgent(self, index: int) -> bool:
+        """Whether nothing after the header was output here before this token."""
+        return index <= self._last_urgent
 
     def is_over(self) -> bool:
         """Whether the output is complete."""

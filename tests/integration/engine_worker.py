@@ -8,7 +8,8 @@ from glm4v.broker.lm_queue import LmQueue
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from lm_worker.claimer import Claimer
-from lm_worker.engine.engine import Engine, OutputSink
+from lm_worker.engine.engine import Engine
+from lm_worker.engine.publications import OutputSink
 from lm_worker.publisher import Publisher
 from lm_worker.worker import Worker
 from tests.parity.engine_runs import Layout, engine_of

@@ -9,13 +9,15 @@ import anyio
 import pytest
 
 from glm4v.broker import Broker, Connection, Keys
+from glm4v.broker.entries import read_entry
 from glm4v.broker.keys import LM_GROUP
 from glm4v.broker.lm_queue import LmQueue
 from glm4v.errors import Unavailable
 from glm4v.internal.v1 import journal_pb2 as pb
 from glm4v.v1 import inference_pb2 as api
 from lm_worker.engine.sequence import TokenOutput
-from lm_worker.publisher import LeasedRequest
+from lm_worker.plan import SampledToken
+from lm_worker.publisher import LeasedRequest, Publisher
 from tests.e2e.journals import Journal, read_journal
 from tests.integration.engine_worker import MODEL, EngineWorker
 from tests.parity.engine_runs import GOLDEN_TOKENS
@@ -126,6 +128,27 @@ async def test_a_late_token_of_the_old_sequence_is_dropped(
     assert journal.token_ids == bench.expected
     assert (journal.duplicated, journal.missing, len(journal.ends)) == (0, 0, 1)
     assert parts.engine.check_integrity() == []
+
+
+async def test_tokens_of_several_steps_are_one_entry(
+    bench: Bench, connection: Connection, keys: Keys
+) -> None:
+    [lease] = await bench.queue.claim(1)
+    resumed = await bench.queue.resume_or_release(lease)
+    assert resumed is not None
+    publisher = Publisher(bench.queue)
+    publisher.add(LeasedRequest(lease, resumed.job, sequence_id=2))
+    steps = [(2, 0), (1, 7), (2, 1)]  # sequence 1 had the request under an earlier lease
+    outputs = [
+        TokenOutput(number, NAME, index, SampledToken(10 * number + index), is_last=False)
+        for number, index in steps
+    ]
+    assert await publisher.publish(outputs) == set()
+    entries = await connection.commands.xrange(keys.journal(NAME))
+    assert [read_entry(entry).next_index for entry in entries[-2:]] == [0, 2]
+    journal = await read_journal(connection, keys, NAME)
+    assert journal is not None
+    assert journal.token_ids == [20, 21]
 
 
 async def test_a_rank_lost_during_an_admission_ends_the_worker_not_the_request(

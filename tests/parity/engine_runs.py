@@ -14,7 +14,8 @@ from glm4v.device import DeviceOptions, open_device
 from glm4v.device.arbiter import Arbiter
 from glm4v.tensor_bytes import TensorBytes
 from lm_worker.assembly import EngineConfig, build_engine
-from lm_worker.engine.engine import Engine, OutputSink
+from lm_worker.engine.engine import Engine
+from lm_worker.engine.publications import OutputSink
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import SequenceRequest, TokenOutput
 from lm_worker.parallel.group import RankConfig, RankProcesses

@@ -1,4 +1,4 @@
--- Append the tokens of one step to the journals of many requests. Each request is checked by itself.
+-- Append new tokens to the journals of many requests. Each request is checked by itself.
 -- KEYS jobs:lm open_requests reader_deadlines journal...
 -- ARGV group consumer result_ttl_ms, then for each journal: id entry delivery_count first next tokens end
 --      first, next: index of the first token, and of the token after the last
