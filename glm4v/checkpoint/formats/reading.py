@@ -146,7 +146,9 @@ def _words(values: Range, bits: int) -> tuple[slice, int]:
 
 def _unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
     """int32 [rows, words] of unsigned integers -> int8 [rows, integers], half the range lower."""
-    octets = words.contiguous().view(torch.uint8)
+    words = words.contiguous()
+    # A dimension of one word may have any stride, which `view` would refuse.
+    octets = words.as_strided(words.shape, (words.shape[1], 1)).view(torch.uint8)
     if bits == 8:
         return octets.bitwise_xor(0x80).view(torch.int8)
     halves = torch.stack((octets & 0xF, octets >> 4), -1).flatten(-2)

@@ -71,10 +71,10 @@ def test_what_it_was_quantized_by_is_named(case: str, tmp_path: Path) -> None:
 
 
 def test_a_ranks_part_begins_inside_of_a_group(case: str, tmp_path: Path) -> None:
-    """96 inputs halve at 48: not at the end of a group of 32 or 64, nor of a word of 4 bits."""
+    """96 inputs halve at 48: not at the end of a group of 32 or 64. (9, 11) are in one word."""
     weights = weights_of(write_case(case, tmp_path))
     whole = quantized(weights, DOWN).dequantize()
-    for columns in ((0, 48), (48, 96), (24, 48), (72, 96), (5, 77)):
+    for columns in ((0, 48), (48, 96), (24, 48), (72, 96), (5, 77), (9, 11)):
         part = quantized(weights, DOWN, columns=columns)
         assert torch.equal(part.dequantize(), whole[:, slice(*columns)])
     rows = quantized(weights, DOWN, rows=[(3, 11), (20, 32)], columns=(48, 96))
