@@ -135,7 +135,9 @@ class Recorder:
             case _Event.UPDATE_END:
                 self._updating = None
             case _Event.REPLAY:
-                for call in self._graphs[handle]:
-                    call.replay()
+                # The emulation is on outside of operators: it would look at all that they call.
+                with torch._C._DisableTorchDispatch():
+                    for call in self._graphs[handle]:
+                        call.replay()
             case _Event.DESTROY:
                 self._graphs.pop(handle, None)

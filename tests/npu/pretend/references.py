@@ -186,8 +186,9 @@ def _fused(
             keys, values = key[key_start:key_end], value[key_start:key_end]
             key_start = key_end
         else:
+            blocks = block_table[number, : -(-key_end // key.shape[1])]
             keys, values = (
-                paged(cache, block_table[number], num_key_value_heads or num_heads)[:key_end]
+                paged(cache, blocks, num_key_value_heads or num_heads)[:key_end]
                 for cache in (key, value)
             )
         output[start:end] = attend(query[start:end], keys, values, scale, causal=sparse_mode == 3)
