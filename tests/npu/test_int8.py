@@ -1,10 +1,11 @@
 """8-bit weights: products and the whole model against what the weights stand for."""
 
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch_npu
 
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.demo import DEMO_MODEL
@@ -20,9 +21,9 @@ from tests.npu.test_failures import held_and_peak
 from tests.npu.test_language import WHOLE
 from tests.parity.golden_plans import cases, load_model, open_golden, play, read_case
 from tests.parity.test_int8_weights import PlainDevice
-from tests.unit.checkpoint.quantized_by.folder import write_case
 
 OPERATOR = "npu::npu_weight_quant_batchmatmul"
+PRODUCTS_IN_16_BITS = {"aten::matmul", "aten::mm", "aten::addmm", "aten::linear"}
 NPU = torch.device("npu:0")
 IS_310P = SOC.startswith("Ascend310P")
 QUANTIZATIONS = [CHANNELS] if IS_310P else [GROUPS, CHANNELS]
@@ -46,10 +47,16 @@ def product_of(
     return Int8Product(weight, on_device, dtype=dtype, device=NPU, chip=chip_of(SOC))
 
 
+def share(result: torch.Tensor, exact: torch.Tensor, dtype: str = "float16") -> float:
+    """The largest difference, as a share of what rounding explains."""
+    difference = (result.cpu().double() - exact.double()).abs().max() / exact.abs().max()
+    return float(difference) / ROUNDING[dtype]
+
+
 def error(
     weight: QuantizedWeight, dtype: str = "float16", bias: torch.Tensor | None = None
 ) -> float:
-    """Of a product with random rows, as a share of what rounding explains."""
+    """`share` of a product with random rows."""
     half: torch.dtype = getattr(torch, dtype)
     x = random(3, weight.shape[1]).to(half)
     exact = x.double() @ weight.dequantize().double().T
@@ -57,8 +64,7 @@ def error(
         exact += bias.to(half).double()
     result = product_of(weight, half, bias)(x.to(NPU))
     assert result.dtype == half
-    difference = (result.cpu().double() - exact).abs().max() / exact.abs().max()
-    return float(difference) / ROUNDING[dtype]
+    return share(result, exact, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -72,6 +78,52 @@ def test_a_product_is_that_of_the_values(
     assert error(weight, dtype, bias=random(shape[0])) < 1
     assert error(weight, dtype) < 1
     assert emulation.calls[OPERATOR] == 2
+
+
+def test_leading_dimensions_stay(emulation: Emulation) -> None:
+    x = random(2, 3, 64).half()
+    result = product_of(quantize(random(48, 64), CHANNELS))(x.to(NPU))
+    assert result.shape == (2, 3, 48)
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, ...]]:
+    """The x, weight and scale of each call of the operator."""
+    multiply, found = torch_npu.npu_weight_quant_batchmatmul, []
+
+    def watched(*tensors: Any, **options: Any) -> torch.Tensor:
+        found.append(tensors[:3])
+        result: torch.Tensor = multiply(*tensors, **options)
+        return result
+
+    monkeypatch.setattr(torch_npu, "npu_weight_quant_batchmatmul", watched)
+    return found
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS, ids=str)
+def test_the_layout_is_the_one_that_the_help_advises(
+    quantization: Quantization, given: list[tuple[torch.Tensor, ...]], emulation: Emulation
+) -> None:
+    """Of scales per channel on a 910B the transpose of [out, in]; and nothing is copied."""
+    product = product_of(quantize(random(48, 128), quantization))
+    x = random(3, 128).half().to(NPU)
+    before = set(emulation.calls)
+    product(x)
+    assert set(emulation.calls) - before == {OPERATOR}
+    ((_, weight, scale),) = given
+    is_transposed = not (quantization.group or IS_310P)
+    assert weight.stride() == ((1, 128) if is_transposed else (48, 1))
+    assert scale.shape == ((2, 48) if quantization.group else (48,))
+
+
+def test_a_part_of_one_group_is_not_filled_up(
+    given: list[tuple[torch.Tensor, ...]], emulation: Emulation
+) -> None:
+    """One scale for each output, wherever it begins; also of a width that groups may not have."""
+    weight = quantize(random(48, 192))
+    assert error(weight.columns(72, 120)) < 1
+    assert error(quantize(random(32, 48), Quantization(48))) < 1
+    assert [tuple(weight.shape) for _, weight, _ in given] == [(48, 48), (48, 32)]
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS, ids=str)
@@ -90,26 +142,29 @@ def test_offsets_of_a_file_are_negated(quantization: Quantization, emulation: Em
 @on_910b
 @pytest.mark.parametrize("has_offsets", [False, True])
 def test_a_ranks_part_may_begin_inside_of_a_group(has_offsets: bool, emulation: Emulation) -> None:
-    """The operator counts groups from the first input; four parts of 48 add up to the whole."""
+    """The operator counts groups from the first input; parts of 48 and of 96."""
     weight = quantize(random(32, 192))
     if has_offsets:
         weight = replace(weight, offsets=random(32, 3).mul_(20).round_())
-    parts = [weight.columns(48 * rank, 48 * (rank + 1)) for rank in range(4)]
-    assert [part.lead for part in parts] == [0, 48, 32, 16]
-    for part in parts:
-        assert error(part) < 1
-    whole = [weight.columns(start, start + 96) for start in (0, 96)]
-    assert [part.lead for part in whole] == [0, 32]
-    for part in whole:
-        assert error(part) < 1
+    spans = [*((48 * rank, 48 * rank + 48) for rank in range(4)), (1, 97), (96, 192)]
+    parts = [weight.columns(*span) for span in spans]
+    assert [part.lead for part in parts] == [0, 48, 32, 16, 1, 32]
+    exact, x = weight.dequantize(), random(3, 192).half()
+    for part, (start, end) in zip(parts, spans, strict=True):
+        own = x[:, start:end].contiguous()
+        result = product_of(part)(own.to(NPU))
+        assert share(result, own.float() @ exact[:, start:end].T) < 1
+
+
+# That of GLM-4V-9B, a rank's part of it, and the ends of what one and two calls take.
+SPLIT = [(151552, 3), (75776, 2), (37888, 1), (65535, 1), (131040, 2), (131041, 3)]
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS, ids=str)
-@pytest.mark.parametrize(("rows", "calls"), [(151552, 3), (75776, 2), (65535, 1), (37888, 1)])
+@pytest.mark.parametrize(("rows", "calls"), SPLIT)
 def test_an_output_layer_beyond_the_limit_is_split(
     rows: int, calls: int, quantization: Quantization, emulation: Emulation
 ) -> None:
-    """That of GLM-4V-9B, and a rank's part of it."""
     repeated = quantize(random(1024, 96), quantization).map_rows(
         lambda each: each.repeat(-(-rows // 1024), 1)[:rows] * 1
     )
@@ -145,29 +200,7 @@ def test_the_models_logits_are_those_of_the_values(
     exact = logits(checkpoint, PlainDevice(quantization))
     assert (ours - exact).norm() < ARITHMETIC[dtype] * exact.norm()
     assert calls >= LANGUAGE[SOC] - {"npu::npu_format_cast"} | REPLAYED[SOC] | {OPERATOR}
-    assert not calls & {"aten::mm", "aten::addmm", "aten::linear"}, "a matrix is in 16 bits"
-
-
-# Groups of 32 and of 16 inputs, and scales for each output with offsets.
-@pytest.mark.parametrize(
-    "case", ["msmodelslim-channel", "pack-8-groups", "int-8-groups-asymmetric"]
-)
-def test_checkpoints_of_other_tools_are_multiplied_as_they_are(
-    case: str, emulation: Emulation, tmp_path: Path
-) -> None:
-    """Where the operator has their scales; widened where the settings say so."""
-    checkpoint = Checkpoint.open(write_case(case, tmp_path))
-    exact = logits(checkpoint, PlainDevice(None))
-    is_served = "channel" in case or (case == "pack-8-groups" and not IS_310P)
-    if not is_served:
-        with pytest.raises(ConfigurationError, match=r"inputs.* set GLM4V_WEIGHT_DTYPE=float16, "):
-            logits(checkpoint, open_device(DeviceOptions("npu", "float16")))
-    device = open_device(DeviceOptions("npu", "float16", "auto" if is_served else "float16"))
-    ours = logits(checkpoint, device)
-    assert (ours - exact).norm() < ARITHMETIC["float16"] * exact.norm()
-    assert (OPERATOR in emulation.calls) == is_served
-    if is_served:
-        assert not set(emulation.calls) & {"aten::mm", "aten::addmm", "aten::linear"}
+    assert not calls & PRODUCTS_IN_16_BITS, "a matrix is in 16 bits"
 
 
 @on_310p
@@ -186,10 +219,13 @@ def test_groups_on_a_310p_are_one_line(npu: Device) -> None:
 @on_910b
 def test_groups_of_another_step_are_one_line(npu: Device) -> None:
     with pytest.raises(ConfigurationError, match="a multiple of 32 inputs, these have one for 48"):
-        product_of(quantize(random(32, 128), Quantization(48)))
+        product_of(quantize(random(32, 96), Quantization(48)))
 
 
-def test_more_inputs_than_the_operator_takes_are_one_line(npu: Device) -> None:
+def test_more_inputs_than_the_operator_takes_are_one_line(
+    npu: Device, emulation: Emulation
+) -> None:
+    product_of(quantize(torch.zeros(1, 65535), CHANNELS))
     with pytest.raises(ConfigurationError, match=r"65600 inputs, .* up to 65535; raise GLM4V_TENS"):
         product_of(quantize(torch.zeros(1, 65600), CHANNELS))
 
