@@ -28,8 +28,8 @@ from vision_worker.encoder import Encoder
 COUNT = 16
 
 
-def requests() -> list[api.GenerateRequest]:
-    """The turns of the demo's conversations that have an image, 16 in all."""
+def requests(count: int = COUNT) -> list[api.GenerateRequest]:
+    """So many turns of the demo's conversations that have an image."""
     turns = []
     for example in demo_examples():
         if example.image is None:
@@ -42,7 +42,7 @@ def requests() -> list[api.GenerateRequest]:
             request = api.GenerateRequest(messages=messages, sampling=sampling, max_tokens=64)
             turns.append(request)
             messages = [*messages, assistant_message(answer)]
-    return [turns[number % len(turns)] for number in range(COUNT)]
+    return [turns[number % len(turns)] for number in range(count)]
 
 
 async def encode_all(
@@ -58,13 +58,13 @@ async def encode_all(
         encoder.close()
 
 
-async def answers(device: Device, checkpoint: Checkpoint) -> list[list[int]]:
-    """The tokens that the engine answers 16 requests at once with."""
+async def answers(device: Device, checkpoint: Checkpoint, count: int = COUNT) -> list[list[int]]:
+    """The tokens that the engine answers so many requests at once with."""
     tokenizer = Tokenizer.read(checkpoint.directory, checkpoint.spec)
     limits = AdmissionLimits(ImageLimits(), 3600.0, 3600.0)
     defaults = read_defaults(checkpoint.directory)
     admission = Admission(checkpoint.spec, checkpoint.fingerprint, tokenizer, defaults, limits)
-    admitted = [await admission.admit(request, Caller(), None) for request in requests()]
+    admitted = [await admission.admit(request, Caller(), None) for request in requests(count)]
     files = {each.image for each in admitted if each.image is not None}
     embeddings = await encode_all(checkpoint, device, files)
     sink = Answers()

@@ -17,7 +17,7 @@ from tests.integration.golden import conversation
 from tests.npu.conftest import SOC
 from tests.npu.processes import NpuFleet
 from tests.npu.required import LANGUAGE, REPLAYED, VISION
-from tests.npu.test_engine import answers, requests
+from tests.npu.test_engine import COUNT, answers, requests
 from tests.npu.test_language import TOLERANCE
 from tests.parity.golden_plans import cases, open_golden, read_case
 
@@ -81,10 +81,10 @@ async def test_two_groups_on_one_host_do_not_disturb_each_other(
         assert await ask_all(demo) == of_the_cpu
 
 
-async def ask_all(fleet: NpuFleet) -> list[list[int]]:
-    """The tokens of the 16 answers, asked for at once."""
+async def ask_all(fleet: NpuFleet, count: int = COUNT) -> list[list[int]]:
+    """The tokens of so many answers, asked for at once."""
     async with Reader(fleet.targets) as reader:
-        readings = await asyncio.gather(*(reader.read(again(each)) for each in requests()))
+        readings = await asyncio.gather(*(reader.read(again(each)) for each in requests(count)))
     assert {*(end for reading in readings for end in reading.terminal)} == {"finished"}
     return [reading.token_ids for reading in readings]
 
