@@ -50,7 +50,8 @@ class SamplingState:
     output_ids: tuple[int, ...] = ()  # the output so far; empty if no parameter depends on it
     forbidden_ids: tuple[int, ...] = ()  # never sampled: stop ids before min_tokens
     grammar: int | None = None  # id of the matcher in `GrammarCache`
-    stop_ids: tuple[int, ...] = ()  # allowed only where the grammar is complete
+    # Allowed only where the grammar is complete; the header's token is none of them.
+    stop_ids: tuple[int, ...] = ()
     header_id: int = NO_TOKEN  # first token of the output, before the grammar
     most_forced: int = 0  # tokens that may follow unsampled, as the grammar allows no others
 

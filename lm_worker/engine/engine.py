@@ -163,7 +163,9 @@ class Engine:
             )
         if request.output_format is not None:
             output = after_header(token_ids, request.header_id)
-            await self._grammars.compile_for(sequence_id, request.output_format, output)
+            await self._grammars.compile_for(
+                sequence_id, request.output_format, output, tuple(request.stop_ids)
+            )
         with self._joining():
             if image is not None:
                 self._images[request.image] += 1

@@ -261,10 +261,9 @@ class SequenceState:
             (*self.token_ids, *drafts) if has_format or params.penalizes_output else (),
             stops if index < request.min_tokens else (),
             self.sequence_id if has_format else None,
-            stops if has_format else (),
+            self._stops if has_format else (),
             request.header_id if has_format else NO_TOKEN,
-            # Other stop ids apply after the first token than to it.
-            self.most_forced if has_format and stops == self._stops else 0,
+            self.most_forced if has_format else 0,
         )
 
     def _penalized_with(self, drafts: tuple[int, ...]) -> tuple[int, ...]:

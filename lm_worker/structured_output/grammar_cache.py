@@ -51,12 +51,16 @@ class GrammarCache:
         self._bytes: dict[int, int] = {}  # memory of running sequences' grammars, by sequence
 
     async def compile_for(
-        self, sequence_id: int, output_format: OutputFormat, output: tuple[int, ...]
+        self,
+        sequence_id: int,
+        output_format: OutputFormat,
+        output: tuple[int, ...],
+        stop_ids: tuple[int, ...] = (),
     ) -> None:
         """Create a sequence's matcher; `output` is its output so far, after the header.
 
-        Raises InvalidRequest if the format does not compile within the limits, Overloaded if this
-        worker cannot compile it now.
+        Raises InvalidRequest if the format does not compile within the limits, or allows nothing
+        but tokens of `stop_ids`; Overloaded if this worker cannot compile it now.
         """
         size = await self._compiler.check(output_format)
         if sum(self._bytes.values()) + size > _MAX_OPEN_BYTES:
@@ -69,7 +73,7 @@ class GrammarCache:
         try:
             async with self._threads:
                 self._matchers[sequence_id] = await anyio.to_thread.run_sync(
-                    self._matcher, output_format, output, abandon_on_cancel=True
+                    self._matcher, output_format, output, stop_ids, abandon_on_cancel=True
                 )
         except BaseException:
             self.close(sequence_id)
@@ -121,8 +125,11 @@ class GrammarCache:
         output = state.output_ids
         for token in tokens:
             followed.append(token)
-            if matcher is None or token.token_id in (NO_TOKEN, *state.stop_ids):
+            is_header = not output and token.token_id == state.header_id
+            if matcher is None or token.token_id == NO_TOKEN:
                 return followed  # without a matcher the sequence was removed
+            if token.token_id in state.stop_ids and not is_header:
+                return followed
             output = (*output, token.token_id)
             matcher.advance_to(after_header(output, state.header_id), state.stop_ids)
             followed[-1] = matcher.now.told(token)
@@ -141,15 +148,17 @@ class GrammarCache:
                 self._vocabulary = read_vocabulary(self._model_dir, self._spec)
             return self._vocabulary
 
-    def _matcher(self, output_format: OutputFormat, output: tuple[int, ...]) -> "Matcher":
+    def _matcher(
+        self, output_format: OutputFormat, output: tuple[int, ...], stop_ids: tuple[int, ...]
+    ) -> "Matcher":
         matcher = Matcher(self._copy(output_format, self._read_vocabulary()), self._spec)
-        matcher.advance_to(output, ())
+        matcher.advance_to(output, stop_ids)
         if matcher.now.failure:
             raise InvalidRequest(f"response_format.{output_format.kind}: {matcher.now.failure}")
         if matcher.now.is_complete and not output:
             raise InvalidRequest(
-                f"response_format.{output_format.kind} matches only the empty output; "
-                "allow something else"
+                f"response_format.{output_format.kind} matches only the empty output, or one that "
+                "begins with a token of stop_token_ids; allow something else"
             )
         return matcher
 

@@ -19,6 +19,7 @@ from glm4v.checkpoint.tiny import write_tiny
 from glm4v.checkpoint.vocabulary import read_ranks
 from glm4v.device import DeviceOptions, open_device
 from glm4v.errors import InvalidRequest, Overloaded
+from lm_worker.engine.sequence import SequenceRequest, SequenceState
 from lm_worker.plan import NO_TOKEN, OutputFormat, SampledToken, SamplingParams, SamplingState
 from lm_worker.sampling.sampler import sample
 from lm_worker.structured_output import grammar_cache
@@ -70,8 +71,13 @@ def grammars(folder: Path, spec: ModelSpec, compiler: GrammarCompiler) -> Gramma
     return GrammarCache(folder, spec, compiler)
 
 
-def open_(grammars: GrammarCache, form: OutputFormat, answer: tuple[int, ...] = ()) -> None:
-    asyncio.run(grammars.compile_for(1, form, answer))
+def open_(
+    grammars: GrammarCache,
+    form: OutputFormat,
+    answer: tuple[int, ...] = (),
+    stop_ids: tuple[int, ...] = (),
+) -> None:
+    asyncio.run(grammars.compile_for(1, form, answer, stop_ids))
 
 
 @dataclass
@@ -305,6 +311,68 @@ def test_a_request_fails_with_the_reason_where_only_a_stop_token_fits(
     written = write(grammars, spec, 1, stop_ids=(ord("b"),))
     assert bytes(written.tokens) == b"a"
     assert "only stop_token_ids fit at token 1" in written.failure
+
+
+@pytest.mark.parametrize("header", [NO_TOKEN, 10])
+@pytest.mark.parametrize("pattern", ["\n+", "\n?", "\n?a?", "a|\n", "\na", "a?b\n"])
+def test_with_any_stop_tokens_a_token_fits_or_the_reason_is_told(
+    grammars: GrammarCache, spec: ModelSpec, pattern: str, header: int
+) -> None:
+    """The header's token may be a stop token of what follows it."""
+    form = OutputFormat("regex", pattern)
+    refusals: list[str] = []
+    for stops in [(), (10,), (97,), (10, 97), (10, 97, 98)]:
+        stop_ids = frozenset((*stops, *spec.eos_ids))
+        for min_tokens in (0, 1, 2, 5):
+            request = SequenceRequest(
+                "r",
+                (1,),
+                "",
+                -1,
+                max_tokens=9,
+                stop_ids=stop_ids,
+                min_tokens=min_tokens,
+                output_format=form,
+                header_id=header,
+            )
+            try:
+                open_(grammars, form, (), tuple(stop_ids))
+            except InvalidRequest as error:
+                refusals.append(str(error))
+                continue
+            text, failure = answer_to(grammars, spec, request)
+            matches = re.match(pattern, text.removeprefix("\n" if header == 10 else ""))
+            assert matches or "only stop_token_ids" in failure
+    for line in refusals:
+        assert "only the empty output" in line or "only stop_token_ids fit at token 0" in line
+
+
+def answer_to(grammars: GrammarCache, spec: ModelSpec, request: SequenceRequest) -> tuple[str, str]:
+    """The answer of sequence 1 up to its end, and why it failed if it did."""
+    sequence = SequenceState(1, request, 6, ())
+    failure = ""
+    while not sequence.is_over():
+        state = sequence.sampling_state()
+        logits = torch.zeros(1, spec.vocab_size)
+        [token] = sample(CPU, logits, [state], spec.tokens, grammars.allowed([state]))
+        assert token.token_id != NO_TOKEN, (request, sequence.token_ids)
+        [token] = grammars.follow(state, [token])
+        sequence.add_token(token.token_id)
+        failure = token.failure
+        if token.is_complete or failure:
+            break
+    return bytes(token for token in sequence.token_ids if token < 256).decode(), failure
+
+
+def test_what_follows_the_header_is_forced_where_the_header_is_a_stop_token(
+    grammars: GrammarCache, spec: ModelSpec
+) -> None:
+    open_(grammars, OutputFormat("regex", "abc"), (), (10,))
+    state = SamplingState(
+        SamplingParams(), 0, grammar=1, stop_ids=(10,), header_id=10, most_forced=9
+    )
+    followed = grammars.follow(state, [SampledToken(10)])
+    assert bytes(token.token_id for token in followed) == b"\nabc"
 
 
 @pytest.mark.parametrize(

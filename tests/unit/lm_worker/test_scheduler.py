@@ -268,7 +268,7 @@ def test_the_header_token_is_no_stop_token(form: OutputFormat | None) -> None:
     )
     sequence = SequenceState(0, request, 0, ())
     first = sequence.sampling_state()
-    assert (first.forbidden_ids, first.stop_ids) == ((7,), (7,) if form else ())
+    assert (first.forbidden_ids, first.stop_ids) == ((7,), (7, HEADER) if form else ())
     assert first.header_id == (HEADER if form else NO_TOKEN)
     sequence.add_token(HEADER)
     assert not sequence.is_over()
