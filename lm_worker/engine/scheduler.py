@@ -12,7 +12,8 @@ from lm_worker.engine.draft_planner import DraftPlanner
 from lm_worker.engine.fairness import FairOrder, fair_decodes, last_of_most, share, to_preempt
 from lm_worker.engine.prefix_cache import PrefixCache
 from lm_worker.engine.sequence import SequenceState, TokenOutput
-from lm_worker.plan import NO_TOKEN, Chunk, SampledToken, StepPlan
+from lm_worker.engine.token_appender import TokenAppender
+from lm_worker.plan import Chunk, SampledToken, StepPlan
 
 AGEING_STEPS = 64  # steps of waiting that outweigh one level of priority
 
@@ -59,6 +60,7 @@ class Scheduler:
         self._is_full = False  # whether a sequence could not be admitted
         self._num_awaiting = 0  # waiting sequences that a running prefill computes blocks for
         self.counts = Counts()
+        self._appender = TokenAppender(self._cache, self.counts, block_size=pool.block_size)
 
     @property
     def waiting(self) -> int:
@@ -158,7 +160,7 @@ class Scheduler:
             output
             for chunk, tokens in zip(sampling, sampled, strict=True)
             if (sequence := self._by_id.get(chunk.sequence_id)) is not None
-            for output in self._append_tokens(sequence, len(chunk.drafts), tokens)
+            for output in self._append(sequence, chunk, tokens)
         ]
 
     def check_integrity(self) -> list[str]:
@@ -299,64 +301,17 @@ class Scheduler:
         insort(self._waiting, sequence, key=_sort_key)
         self.counts.preemptions += 1
 
-    def _append_tokens(
-        self, sequence: SequenceState, num_drafts: int, tokens: Sequence[SampledToken]
+    def _append(
+        self, sequence: SequenceState, chunk: Chunk, tokens: Sequence[SampledToken]
     ) -> list[TokenOutput]:
-        """Append a step's tokens, until the last of the output."""
-        outputs: list[TokenOutput] = []
-        sequence.num_forced = 0
-        for token in tokens:
-            if token.is_forced:
-                sequence.num_forced += 1
-            else:
-                # A right draft was computed: it is the token before this one.
-                sequence.num_computed_tokens += bool(outputs)
-            outputs.append(self._append_token(sequence, token))
-            if outputs[-1].is_last:
-                break
-        forced = sum(output.sampled.is_forced for output in outputs)
-        self.counts.forced_tokens += forced
-        if num_drafts:
-            self.counts.drafts += 1
-            self.counts.draft_tokens += num_drafts
-            self.counts.accepted_tokens += len(outputs) - forced - 1
-        if sequence.drafter is not None:
-            sequence.drafter.observe(forced)
-        return outputs
-
-    def _append_token(self, sequence: SequenceState, token: SampledToken) -> TokenOutput:
-        """Append a token to a running sequence; stop the sequence if it was the last."""
-        index = len(sequence.token_ids)
+        """Append a chunk's tokens to its running sequence; stop it after the last of its output."""
         if sequence.is_quarantined:
             self._quarantined.remove(sequence)
             sequence.is_quarantined = False
-        if token.token_id == NO_TOKEN:
-            # Any of its blocks may hold non-finite values; no other request may reuse them.
-            self._cache.forget(sequence)
-        else:
-            if not token.is_forced:
-                # Finite logits prove that its blocks are sound: they depend on all of them.
-                sequence.num_sound_tokens = sequence.num_computed_tokens
-                if sequence.tokens_to_cache(self.pool.block_size) > sequence.num_cached_tokens:
-                    self._cache.keep(sequence)
-            sequence.add_token(token.token_id)
-            self.counts.sampled_tokens += 1
-        is_last = (
-            token.token_id == NO_TOKEN
-            or token.is_complete
-            or bool(token.failure)
-            or sequence.is_over()
-        )
-        if is_last:
+        outputs = self._appender.append(sequence, len(chunk.drafts), tokens)
+        if outputs[-1].is_last:
             self._stop(sequence)
-        return TokenOutput(
-            sequence.sequence_id,
-            sequence.request.request_id,
-            index,
-            token,
-            is_last,
-            sequence.is_urgent(index),
-        )
+        return outputs
 
 
 def _sort_key(sequence: SequenceState) -> tuple[int, int]:
