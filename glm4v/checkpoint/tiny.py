@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -76,19 +77,25 @@ def write_checkpoint(
     """Write a checkpoint of the configuration `config` (the content of a config.json) to `out`.
 
     `tokenizer` is the content of tokenizer.model; None for one whose words are the 256 bytes.
-    `draw` gives the values of a tensor, from a seed of its own and their number.
+    `draw` gives the values of a tensor, from a seed of its own and their number. The files appear
+    in `out` when all are written, config.json last; what an interrupted run left is removed.
     Raises CheckpointError for a configuration that cannot be served, InvalidRequest when `out`
     holds a checkpoint already or cannot be written.
     """
     if (out / "config.json").exists():
         raise InvalidRequest(f"{out} holds a checkpoint already; choose another folder")
+    unfinished = out / ".unfinished"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        _write_json(out / "config.json", config)
-        spec = read_spec(out)
-        (out / "tokenizer.model").write_bytes(tokenizer or _byte_vocabulary())
-        write_tokenizer_config(spec, out)
-        _write_weights(spec, seed, out, draw)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        _write_json(unfinished / "config.json", config)
+        spec = read_spec(unfinished)
+        (unfinished / "tokenizer.model").write_bytes(tokenizer or _byte_vocabulary())
+        write_tokenizer_config(spec, unfinished)
+        _write_weights(spec, seed, unfinished, draw)
+        for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "config.json"):
+            path.rename(out / path.name)
+        unfinished.rmdir()
     except OSError as error:
         raise InvalidRequest(
             f"{out} cannot be written ({error.strerror}); choose another folder"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from glm4v.checkpoint.checkpoint import Checkpoint
-from glm4v.checkpoint.tiny import write_checkpoint, write_tiny
+from glm4v.checkpoint.tiny import Values, draw_normal, write_checkpoint, write_tiny
 from glm4v.errors import CheckpointError, InvalidRequest
 from tests.reference import REFERENCE
 
@@ -63,6 +63,26 @@ def test_overwrites_no_checkpoint(tiny: Path) -> None:
     with pytest.raises(InvalidRequest, match="holds a checkpoint already"):
         write_tiny(tiny)
     assert digests(tiny) == before
+
+
+def test_what_an_interrupted_run_left_is_no_checkpoint_and_is_written_again(
+    tiny: Path, tmp_path: Path
+) -> None:
+    config = json.loads((tiny / "config.json").read_bytes())
+    calls = iter(range(20))
+
+    def draw(seed: int, count: int) -> Values:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return draw_normal(seed, count)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(config, 1, None, tmp_path / "again", draw)
+    assert list((tmp_path / "again").rglob("model-*"))
+    with pytest.raises(CheckpointError, match="no such file; is this a GLM-4V checkpoint"):
+        Checkpoint.open(tmp_path / "again")
+    write_tiny(tmp_path / "again")
+    assert digests(tmp_path / "again") == digests(tiny)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
