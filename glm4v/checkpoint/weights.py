@@ -1,11 +1,9 @@
 """Reads tensors of a checked checkpoint, whole or in slices, and nothing beside them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.file_matrix import FileMatrix, FileRows, OpenFile
@@ -13,6 +11,7 @@ from glm4v.checkpoint.formats.reading import Range, read_stored
 from glm4v.checkpoint.loading import Loading
 from glm4v.checkpoint.quantized import Matrix, Quantization, QuantizedWeight, Quantizer
 from glm4v.checkpoint.tensor_place import DTYPE_BYTES
+from glm4v.checkpoint.tensor_reading import read_tensor
 from glm4v.errors import CheckpointError, Overloaded
 from glm4v.host.out_of_memory import is_out_of_memory
 
@@ -46,7 +45,6 @@ class Weights:
         self._quantization = quantization
         self._packs_files = packs_files
         self._keeps_int8 = keeps_int8
-        self._files: dict[Path, Any] = {}
         self._opened: dict[Path, OpenFile] = {}
 
     def read(
@@ -66,7 +64,7 @@ class Weights:
             return matrix.dequantize(self._dtype).to(self._device)
         place = self._checkpoint.tensors[name]
         if rows is None and columns is None:
-            tensor = self._stored(name, lambda file: file.get_tensor(name))
+            tensor = self._stored(name)
         else:
             ranges = rows or [(0, place.shape[0])]
             pieces = [self._part(name, start, end, columns) for start, end in ranges]
@@ -179,13 +177,9 @@ class Weights:
     ) -> QuantizedWeight:
         """A matrix that the checkpoint has quantized, or a part of it."""
         stored = self._checkpoint.quantized[name]
-
-        def part(tensor: str, where: tuple[slice, ...]) -> torch.Tensor:
-            return self._stored(tensor, lambda file: file.get_slice(tensor)[where])
-
         try:
             ranges = list(rows or [(0, stored.rows)])
-            return read_stored(stored, part, ranges, columns or (0, stored.columns))
+            return read_stored(stored, self._stored, ranges, columns or (0, stored.columns))
         except ValueError as error:
             file = self._checkpoint.tensors[stored.values].file
             raise CheckpointError(
@@ -196,26 +190,21 @@ class Weights:
         self, name: str, start: int, end: int, columns: tuple[int, int] | None
     ) -> torch.Tensor:
         """Rows [start, end) of a tensor, in the dtype of its file."""
-        where = slice(start, end) if columns is None else (slice(start, end), slice(*columns))
-        return self._stored(name, lambda file: file.get_slice(name)[where])
+        where = (slice(start, end),) if columns is None else (slice(start, end), slice(*columns))
+        return self._stored(name, where)
 
-    def _stored(self, name: str, read: Callable[[Any], torch.Tensor]) -> torch.Tensor:
-        """What `read` takes from the file of the tensor `name`; raises as `read` of this class."""
+    def _stored(self, name: str, where: tuple[slice, ...] = ()) -> torch.Tensor:
+        """The tensor `name`, or a part of it, as in its file; raises as `read` of this class."""
         place = self._checkpoint.tensors[name]
         try:
-            tensor = read(self._file(place.file))
-        except (OSError, RuntimeError, SafetensorError) as error:
+            tensor = read_tensor(self._open(place.file, name), place, where)
+        except (OSError, EOFError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise Overloaded(f"{place.file}: not enough memory to read {name}") from error
             raise CheckpointError(f"{place.file}: {name} cannot be read: {error}") from error
         if self._loading is not None:
             self._loading.add(tensor.nbytes)
         return tensor
-
-    def _file(self, file: Path) -> Any:
-        if file not in self._files:
-            self._files[file] = safe_open(str(file), framework="pt", device="cpu")
-        return self._files[file]
 
 
 def _whole_groups(columns: tuple[int, int], group: int, width: int) -> tuple[int, int]:

@@ -11,6 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glm4v.checkpoint.checkpoint import Checkpoint
+from glm4v.checkpoint.file_matrix import OpenFile
+from glm4v.checkpoint.tensor_place import read_header
+from glm4v.checkpoint.tensor_reading import read_tensor
 from glm4v.checkpoint.tiny import write_tiny
 from glm4v.checkpoint.weights import Weights
 from glm4v.errors import CheckpointError
@@ -62,6 +65,44 @@ def test_a_whole_checkpoint_opens_and_tensors_are_read_in_slices(folder: Path) -
     parts = weights.read(HEAD, rows=[(2, 5), (9, 10)], columns=(1, 4))
     assert torch.equal(parts, torch.cat([whole[2:5, 1:4], whole[9:10, 1:4]]))
     assert whole.dtype == torch.float32
+
+
+def test_parts_are_those_of_the_tensor_in_any_dtype(tmp_path: Path) -> None:
+    tensors = {
+        "bf16": torch.randn(7, 5).bfloat16(),
+        "f16": torch.randn(4, 3, 2, 2).half(),
+        "f32": torch.randn(6),
+        "i8": torch.randint(-128, 128, (5, 9), dtype=torch.int8),
+        "u8": torch.randint(0, 256, (2, 3), dtype=torch.uint8),
+        "i32": torch.randint(-(2**31), 2**31, (3, 3), dtype=torch.int32),
+        "i64": torch.tensor([3, -(2**62)]),
+        "empty": torch.empty(0),
+        "number": torch.tensor(0.5),
+    }
+    save_file(tensors, tmp_path / "f.safetensors")
+    places = read_header(tmp_path / "f.safetensors")
+    file = OpenFile(tmp_path / "f.safetensors")
+    for name, tensor in tensors.items():
+        wheres: list[tuple[slice, ...]] = [()]
+        if tensor.dim():
+            wheres += [(slice(1, 3),), (slice(0, 1),), (slice(None),), (slice(2, 2),)]
+        if tensor.dim() == 2:
+            wheres += [(slice(1, 3), slice(1, 2)), (slice(None), slice(0, 2)), (slice(2), slice(3))]
+        for where in wheres:
+            found = read_tensor(file, places[name], where)
+            assert found.dtype == tensor.dtype
+            assert torch.equal(found, tensor[where])
+
+
+def test_a_file_that_gets_shorter_while_it_is_read_is_an_error(folder: Path) -> None:
+    """Were it mapped, the kernel would end the process with SIGBUS."""
+    weights = Weights(Checkpoint.open(folder), torch.bfloat16, torch.device("cpu"))
+    held = weights.read(HEAD)
+    before = held.clone()
+    os.truncate(shard_of(folder, HEAD), 4096)
+    assert torch.equal(held, before)  # also where no other dtype made a copy of it
+    with pytest.raises(CheckpointError, match="cannot be read: the file is truncated"):
+        weights.read(HEAD)
 
 
 def test_a_folder_whose_name_is_no_text_gives_a_name_that_can_be_sent(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -285,3 +286,16 @@ def test_scales_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     _spoil(folder, "model.safetensors", weight_scale=torch.full((32, 1), torch.nan))
     with pytest.raises(CheckpointError, match="NaN or infinite scales"):
         quantized(weights_of(folder), DOWN)
+
+
+def test_a_file_that_gets_shorter_while_it_is_read_is_an_error(case: str, tmp_path: Path) -> None:
+    """Were it mapped, the kernel would end the process with SIGBUS."""
+    folder = write_case(case, tmp_path)
+    weights = weights_of(folder)
+    whole = weights.read(DOWN + ".weight")
+    for file in folder.glob("*.safetensors"):
+        os.truncate(file, 4096)  # the rest of the page reads as zeros where a file is mapped
+    rows, columns = whole.shape
+    for part in ({}, {"rows": [(1, rows)]}, {"columns": (columns // 2, columns)}):
+        with pytest.raises(CheckpointError, match=r"cannot be read: the file is truncated"):
+            weights.read(DOWN + ".weight", **part)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from bench.geometry import GLM_4V_9B
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.quantized import CHANNELS, GROUPS, Quantization, QuantizedWeight, quantize
-from glm4v.checkpoint.tensor_place import TensorPlace
+from glm4v.checkpoint.tensor_place import read_header
 from glm4v.checkpoint.weights import Weights
 from glm4v.errors import CheckpointError
 
@@ -128,8 +128,7 @@ def test_scales_that_do_not_fit_are_errors(scales: Sequence[int], lead: int) -> 
 def weights_of(tensor: torch.Tensor, folder: Path, quantization: Quantization) -> Weights:
     file = folder / "model.safetensors"
     save_file({"matrix": tensor}, file)
-    places = {"matrix": TensorPlace(file, "BF16", tuple(tensor.shape), 0, 0)}
-    checkpoint = Checkpoint(folder, GLM_4V_9B, places, "")
+    checkpoint = Checkpoint(folder, GLM_4V_9B, read_header(file), "")
     return Weights(checkpoint, torch.float32, torch.device("cpu"), quantization=quantization)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from bench.geometry import GLM_4V_9B
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.quantized import as_tensor
-from glm4v.checkpoint.tensor_place import TensorPlace
+from glm4v.checkpoint.tensor_place import read_header
 from glm4v.checkpoint.weights import Weights
 from glm4v.device import DeviceOptions, open_device
 from glm4v.device.collectives import SingleRank
@@ -35,8 +35,8 @@ def weights_of(tensors: dict[str, torch.Tensor], folder: Path) -> Weights:
     """Weights in a file of their own."""
     file = folder / "model.safetensors"
     save_file(tensors, file)
-    places = {name: TensorPlace(file, "F32", tuple(t.shape), 0, 0) for name, t in tensors.items()}
-    return Weights(Checkpoint(folder, SPEC, places, ""), torch.float32, torch.device("cpu"))
+    checkpoint = Checkpoint(folder, SPEC, read_header(file), "")
+    return Weights(checkpoint, torch.float32, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
