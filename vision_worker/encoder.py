@@ -120,11 +120,13 @@ class Encoder:
     def close(self) -> None:
         """Finish the current images, but not cancelled ones and those in the slow lane.
 
-        Gives up after ten seconds on a device that hangs or still reads its weights.
+        Gives up after ten seconds on a device that hangs, and at once on weights that are still
+        being read.
         """
         self._decoders.close()
-        if not self._device_thread.end(_CLOSE_TIMEOUT_S):
-            log.error("device did not finish within %g s; exiting anyway", _CLOSE_TIMEOUT_S)
+        within_s = _CLOSE_TIMEOUT_S if self.started.is_set() else 0.0
+        if not self._device_thread.end(within_s) and within_s:
+            log.error("device did not finish within %g s; exiting anyway", within_s)
 
     # The methods below run in the device thread.
 

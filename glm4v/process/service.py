@@ -25,6 +25,7 @@ from anyio.abc import TaskGroup
 
 from glm4v.errors import Glm4vError, Overloaded, Unavailable
 from glm4v.host.out_of_memory import is_out_of_memory
+from glm4v.process.early_stop import EarlyStop
 from glm4v.process.exit import run_and_exit
 from glm4v.process.health import Health
 from glm4v.process.health_listener import HealthListener
@@ -75,7 +76,9 @@ def main(kind: type[_S], build: Callable[[_S], Process]) -> None:
     def run() -> None:
         settings = read_settings(kind)
         start_log(settings.log_level)
-        uvloop.run(_Host(settings, build(settings)).run())
+        with EarlyStop():
+            process = build(settings)
+        uvloop.run(_Host(settings, process).run())
 
     run_and_exit(run)
 

@@ -7,10 +7,12 @@ import signal
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import DeviceOptions, open_device
 from glm4v.device.collectives import ProcessGroup
+from glm4v.process.early_stop import EarlyStop
 from glm4v.process.exit import run_and_exit
 from glm4v.process.settings import LmSettings, read_settings
 from glm4v.telemetry.log import start_log
@@ -31,28 +33,31 @@ from lm_worker.plan import StepPlan
 log = logging.getLogger(__name__)
 
 
-def follow(settings: LmSettings, config: RankConfig) -> None:
+def follow(settings: LmSettings, config: RankConfig, loading: AbstractContextManager[None]) -> None:
     """Join the group, load this rank's weights, and execute commands until `Stop`.
 
+    `loading` surrounds all but the commands.
     Raises if any rank dies or hangs: a group never runs incomplete.
     """
-    checkpoint = Checkpoint.open(settings.model)
-    device = open_device(
-        DeviceOptions.from_settings(
-            settings,
-            is_bfloat16=checkpoint.is_bfloat16(vision=False),
-            local_rank=config.local_rank,
-            local_size=config.local_size,
-            group_size=config.size,
+    with loading:
+        checkpoint = Checkpoint.open(settings.model)
+        device = open_device(
+            DeviceOptions.from_settings(
+                settings,
+                is_bfloat16=checkpoint.is_bfloat16(vision=False),
+                local_rank=config.local_rank,
+                local_size=config.local_size,
+                group_size=config.size,
+            )
         )
-    )
+        with device.errors(NO_MEMORY):
+            group = init_group(config, device, settings.rank_timeout_s)
+            cache = json.loads(group.receive())
+            shard = Shard(config.rank, config.size)
+            runner = Runner.load(checkpoint, device, shard, group, **cache)
+            group.barrier("loaded", LOAD_TIMEOUT_S)
+    log.info("rank %d of %d ready", config.rank, config.size)
     with device.errors(NO_MEMORY):
-        group = init_group(config, device, settings.rank_timeout_s)
-        cache = json.loads(group.receive())
-        shard = Shard(config.rank, config.size)
-        runner = Runner.load(checkpoint, device, shard, group, **cache)
-        group.barrier("loaded", LOAD_TIMEOUT_S)
-        log.info("rank %d of %d ready", config.rank, config.size)
         run_commands(runner, group)
         group.close()
 
@@ -84,21 +89,21 @@ def _run() -> None:
     start_log(settings.log_level)
     size = settings.tensor_parallel
     # Whoever stops the group signals all of it at once; rank 0 still drains and needs this rank.
+    # While this one loads there is nothing to drain; rank 0 ends its children itself.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if len(sys.argv) == 5:
         _die_with_parent()
         rank, address, local_rank, local_size = sys.argv[1:]
-        return follow(
-            settings, RankConfig(int(rank), size, address, int(local_rank), int(local_size))
-        )
+        own = RankConfig(int(rank), size, address, int(local_rank), int(local_size))
+        return follow(settings, own, nullcontext())
     config = rank_from_env(os.environ, size)
     if config is None:
         config = host_from_env(os.environ, size)
         assert config is not None, "a follower needs a rank"
         children = RankProcesses(size, config)
         threading.Thread(target=_exit_with, args=[children], name="ranks", daemon=True).start()
-    return follow(settings, config)
+    return follow(settings, config, EarlyStop())
 
 
 def _exit_with(children: RankProcesses) -> None:

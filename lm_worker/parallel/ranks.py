@@ -112,11 +112,13 @@ class Ranks:
     def close(self) -> bool:
         """Finish the command in progress and stop the other ranks, within `timeout_s`.
 
+        Does not wait for weights that are still being read, or for ranks that have not joined.
         Returns whether the other ranks were told to stop.
         """
         self._closing.set()
-        if self._init_group is not None and self._group is None:
-            return False  # the others may never join
+        if not self.started.is_set():
+            self._thread.end(0.0)
+            return False
         if self._group is not None and not self._broken:
             self._thread.submit(self._leave_group)
         if not self._thread.end(self._timeout_s):

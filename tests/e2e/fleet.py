@@ -32,6 +32,8 @@ MODULES = {
     **{name: name for name in SERVICES},
     "slow_lm_worker": "tests.e2e.slow_lm_worker",
     "slow_vision_worker": "tests.e2e.slow_vision_worker",
+    "loading_lm_worker": "tests.e2e.loading_lm_worker",
+    "loading_vision_worker": "tests.e2e.loading_vision_worker",
     "crashing_lm_worker": "tests.e2e.crashing_lm_worker",
     "cuda_lm_worker": "tests.e2e.cuda_lm_worker",
     "cuda_vision_worker": "tests.e2e.cuda_vision_worker",
@@ -121,9 +123,16 @@ class Fleet:
         """All gateways."""
         return [self.target(name) for name in self._pids if name.startswith("gateway")]
 
-    async def start(self, *names: str, wait: bool = True) -> None:
-        """Start services, and wait until they serve."""
+    async def start(
+        self, *names: str, wait: bool = True, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start services, and wait until they serve.
+
+        `environment` has variables for those with their suffixes from now on.
+        """
         for name in names:
+            if environment is not None:
+                self._variants[name.partition("-")[2]] = environment
             async with self._is_starting:
                 await self._ask(name)
         if wait:

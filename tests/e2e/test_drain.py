@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import time
 
 import anyio
@@ -50,6 +51,39 @@ async def test_a_worker_whose_redis_never_came_ends_at_once(fleet: Fleet, worker
         assert time.monotonic() - began < 5
     finally:
         fleet.start_redis()
+
+
+@pytest.mark.parametrize("worker", ["loading_vision_worker", "loading_lm_worker"])
+async def test_a_worker_that_reads_its_weights_stops_at_once(fleet: Fleet, worker: str) -> None:
+    await fleet.only()
+    await fleet.start(worker, wait=False)
+    await until(lambda: "reading weights" in fleet.log(worker))
+    began = time.monotonic()
+    fleet.signal(worker, signal.SIGTERM)
+    assert await fleet.ended(worker) == 0
+    assert time.monotonic() - began < 3  # half a second on an idle machine
+    assert fleet.log(worker).endswith("stopped\n")
+    assert "exiting anyway" not in fleet.log(worker)
+
+
+async def test_all_ranks_that_read_their_weights_stop_at_once(fleet: Fleet) -> None:
+    """Also those of other hosts, whose main thread reads."""
+    await fleet.only()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = {f"loading_lm_worker-rank{rank}": str(rank) for rank in range(2)}
+    for name, rank in ranks.items():
+        variables = {**place, "RANK": rank, "GLM4V_TENSOR_PARALLEL": "2"}
+        await fleet.start(name, wait=False, environment=variables)
+    await until(lambda: all("reading weights" in fleet.log(name) for name in ranks))
+    began = time.monotonic()
+    for name in ranks:
+        fleet.signal(name, signal.SIGTERM)
+    for name in ranks:
+        assert await fleet.ended(name) == 0
+        assert fleet.log(name).endswith("stopped\n")
+    assert time.monotonic() - began < 3
 
 
 async def test_a_second_signal_forces_the_end(fleet: Fleet) -> None:
