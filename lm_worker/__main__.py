@@ -138,13 +138,7 @@ def _engine(
     rank: RankConfig | None,
     arbiter: Arbiter,
 ) -> Engine:
-    blocks = cache_blocks(
-        settings,
-        checkpoint.spec,
-        device,
-        Shard(0, settings.tensor_parallel),
-        weights=device.language_bytes(checkpoint),
-    )
+    blocks = cache_blocks(settings, checkpoint, device, Shard(0, settings.tensor_parallel))
     config = EngineConfig(
         blocks=blocks,
         max_num_seqs=settings.max_num_seqs,

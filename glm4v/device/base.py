@@ -151,6 +151,7 @@ class Device(ABC):
     keeps_int8: bool = False  # those that the checkpoint has quantized stay so; else dequantized
     subtracts_offsets: bool = False  # its product with 8 bits does; else these are dequantized too
     packs_files: bool = False  # takes matrices that are still in their files
+    uses_host_memory: bool = False  # for weights and cache
     scale_bytes: int = 4  # per scale of a quantized matrix
     block_size: int = 16  # tokens per block of the KV cache, unless the settings say otherwise
     # Whether a step may have several tokens of each sequence at little cost. It may not where

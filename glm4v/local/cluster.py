@@ -14,11 +14,11 @@ from urllib.parse import quote
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-import glm4v
 from glm4v.errors import ConfigurationError
-from glm4v.host.cpus import usable_cpus
 from glm4v.local.child import Child, LogSink, Program
 from glm4v.local.disk_guard import guard_disk
+from glm4v.local.environment import import_path, threads_each
+from glm4v.local.memory_shares import MemoryShares, memory_shares
 from glm4v.local.preflight import (
     check_callers,
     check_disk,
@@ -88,6 +88,7 @@ class LocalCluster:
         self._lock: IO[str] | None = None
         self.own_redis_url: str | None = None
         self._guard: asyncio.Future[None] | None = None  # of its disk
+        self._shares = MemoryShares(0, 0)
         self.is_stopping = False
 
     @property
@@ -148,7 +149,12 @@ class LocalCluster:
         if settings.vision_workers or settings.lm_workers:
             require("torch", "worker")  # no other extra installs it
         environment = self._environment("redis://", Path())
-        check_settings(environment)
+        self._shares = memory_shares(
+            *check_settings(environment),
+            vision_workers=settings.vision_workers,
+            lm_workers=settings.lm_workers,
+            has_redis=settings.redis_url is None,
+        )
         self._port = self._port or free_port(settings.host)
         check_port(settings.host, self._port)
         if self._http_port is not None:
@@ -166,7 +172,9 @@ class LocalCluster:
         if redis_url is None:
             data_dir = settings.data_dir or folder.path / "data"
             check_disk(settings.data_dir or folder.path)
-            redis = RedisServer(data_dir, folder.socket("redis"))
+            redis = RedisServer(
+                data_dir, folder.socket("redis"), max_memory_bytes=self._shares.redis_bytes
+            )
             await self._supervisor.start(
                 Program("redis", tuple(redis.command), os.environ, redis.is_ready)
             )
@@ -208,19 +216,17 @@ class LocalCluster:
             "GLM4V_THREADS": threads,
             "GLM4V_CPU_ARBITER": str(folder / "cpu_arbiter.lock"),
             "GLM4V_PREFILL_SLOWDOWN": _PREFILL_SLOWDOWN,
+            "GLM4V_HOST_MEMORY_BYTES": str(self._shares.workers_bytes),
+            "GLM4V_HOST_VISION_WORKERS": str(settings.vision_workers),
+            "GLM4V_HOST_LM_WORKERS": str(max(1, settings.lm_workers)),
             **os.environ,
             **settings.environment,
             **({"GLM4V_DTYPE": settings.dtype} if settings.dtype else {}),
             "GLM4V_MODEL": str(settings.model.absolute()),
             "GLM4V_REDIS_URL": redis_url,
             "PYTHONUNBUFFERED": "1",
-            **_import_path(),
+            **import_path(),
         }
-
-
-def threads_each(workers: int) -> int:
-    """Compute threads of each worker when `workers` share the cores of this machine."""
-    return max(1, usable_cpus() // max(1, workers))
 
 
 def is_serving(target: str) -> bool:
@@ -298,16 +304,3 @@ def _drain_s(environment: Mapping[str, str]) -> float:
         raise ConfigurationError(
             f"GLM4V_DRAIN_TIMEOUT_S: {text} is not a number of seconds"
         ) from None
-
-
-def _import_path() -> dict[str, str]:
-    """Variables with which children import the services from where we were imported.
-
-    A file in the current folder must not replace one of ours. An installed package needs no path,
-    and site-packages in front would hide the standard library.
-    """
-    root = Path(glm4v.__file__).resolve().parents[1]
-    if root.name in ("site-packages", "dist-packages"):
-        return {"PYTHONSAFEPATH": "1"}
-    paths = [str(root), os.environ.get("PYTHONPATH", "")]
-    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}

@@ -24,19 +24,21 @@ from glm4v.process.settings import (
 )
 
 
-def check_settings(environment: Mapping[str, str]) -> None:
-    """Read the settings of every process and the checkpoint's headers.
+def check_settings(environment: Mapping[str, str]) -> tuple[LmSettings, Checkpoint]:
+    """Read the settings of every process, those of language workers for the caller too, and the
+    checkpoint's headers.
 
     Raises ConfigurationError and CheckpointError.
     """
     for kind in PROCESSES.values():
         read_settings(kind, environment)
     settings = read_settings(LmSettings, environment)
-    spec = Checkpoint.open(settings.model).spec
+    checkpoint = Checkpoint.open(settings.model)
     try:
-        spec.check_ranks(settings.tensor_parallel)
+        checkpoint.spec.check_ranks(settings.tensor_parallel)
     except ConfigurationError as error:
         raise ConfigurationError(f"--tensor-parallel: {error}") from None
+    return settings, checkpoint
 
 
 def check_callers(environment: Mapping[str, str], listen: str) -> None:

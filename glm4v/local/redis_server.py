@@ -29,6 +29,7 @@ class RedisServer:
         fsync: When that file is flushed to disk: "always" before each reply, "no" when the kernel
             does. There is no "everysec": while a flush is in progress it replies before it writes,
             so that even kill -9 loses up to two seconds.
+        max_memory_bytes: Its maxmemory, 0 for none; a quarter of what is free by default.
         socket_path: Its socket, by default in `data_dir`. A stale file there is replaced.
 
     Raises Unavailable if no server program is found or the path is too long for a socket.
@@ -40,10 +41,14 @@ class RedisServer:
         socket_path: Path | None = None,
         *,
         fsync: Literal["always", "no"] = "always",
+        max_memory_bytes: int | None = None,
     ) -> None:
         self._program = find_server()
         self.data_dir = data_dir.absolute()
         self._fsync = fsync
+        self._max_memory_bytes = (
+            _quarter_of_free() if max_memory_bytes is None else max_memory_bytes
+        )
         self._socket = check_socket_path(socket_path or self.data_dir / "redis.sock")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -70,7 +75,7 @@ class RedisServer:
             "appendfsync": self._fsync,
             # When memory is full, the least recently used images, embeddings and ended requests
             # are evicted. Keys of requests in progress have no expiry and stay.
-            "maxmemory": str(_max_memory_bytes()),
+            "maxmemory": str(self._max_memory_bytes),
             "maxmemory-policy": "volatile-lru",
         }
         words = (word for name, value in options.items() for word in ("--" + name, value))
@@ -137,8 +142,8 @@ class RedisServer:
         self.stop()
 
 
-def _max_memory_bytes() -> int:
-    """A quarter of the free memory; 0, no limit, if that is unknown."""
+def _quarter_of_free() -> int:
+    """In bytes; 0, no limit, if the free memory is unknown."""
     try:
         return free_host_memory_bytes() // 4
     except Unavailable:

@@ -208,7 +208,27 @@ class LmSettings(DeviceSettings):
         0, ge=0, le=1024, description="tokens per KV cache block; 0 is the device's own size"
     )
     kv_cache_bytes: Bytes = Field(
-        0, ge=0, description="memory for the KV cache; 0 takes a share of free memory"
+        0,
+        ge=0,
+        description="memory for the KV cache of each rank; 0 takes half of what weights leave free",
+    )
+    host_memory_bytes: Bytes = Field(
+        0,
+        ge=0,
+        description="memory for the weights of all workers on this machine's CPU, and KV caches in "
+        "half of what they leave; set by glm4v up; 0 is what is free, for one worker alone",
+    )
+    host_vision_workers: int = Field(
+        0,
+        ge=0,
+        description="vision workers that share host_memory_bytes; set by glm4v up",
+        json_schema_extra={"unit": "processes"},
+    )
+    host_lm_workers: int = Field(
+        1,
+        ge=1,
+        description="language workers that share host_memory_bytes; set by glm4v up",
+        json_schema_extra={"unit": "processes"},
     )
     max_num_seqs: int = Field(
         64,

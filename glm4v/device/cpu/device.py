@@ -67,6 +67,7 @@ class CpuDevice(Device):
         assert kernels is not None or not half_weights, "only kernels compute from bfloat16"
         assert half_weights or quantization is None, "what is not quantized is bfloat16"
         self.name = "cpu"
+        self.uses_host_memory = True
         self.torch_device = torch.device("cpu")
         self.dtype = dtype
         self._kernels = kernels if dtype == torch.float32 else None

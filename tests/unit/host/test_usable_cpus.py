@@ -11,7 +11,7 @@ import torch
 from glm4v.device.cpu import threads
 from glm4v.device.cpu.threads import use_threads
 from glm4v.host.cpus import usable_cpus
-from glm4v.local.cluster import threads_each
+from glm4v.local.environment import threads_each
 
 CORES = 8
 
@@ -89,7 +89,7 @@ def test_the_first_version_of_cgroups_counts_too(tmp_path: Path, mount: str) -> 
 def test_the_workers_of_a_machine_share_out_what_is_usable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("glm4v.local.cluster.usable_cpus", lambda: 3)
+    monkeypatch.setattr("glm4v.local.environment.usable_cpus", lambda: 3)
     assert [threads_each(workers) for workers in (1, 2, 4)] == [3, 1, 1]
 
 

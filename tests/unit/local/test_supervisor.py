@@ -23,7 +23,8 @@ from glm4v.errors import (
 )
 from glm4v.local import supervisor as supervisor_module
 from glm4v.local.child import Program
-from glm4v.local.cluster import ClusterSettings, LocalCluster, is_serving, threads_each
+from glm4v.local.cluster import ClusterSettings, LocalCluster, is_serving
+from glm4v.local.environment import threads_each
 from glm4v.local.preflight import lock_folder
 from glm4v.local.supervisor import Supervisor
 from tests.processes import is_running, state, wait_until
