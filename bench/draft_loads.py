@@ -67,6 +67,12 @@ def random_loads(checkpoint: Checkpoint, tokens: int) -> list[Load]:
     kinds = [
         ("JSON schema", compact, _FORM_TOKENS, form),
         ("JSON schema, much white space", SamplingParams(), _FORM_TOKENS, form),
+        (
+            "JSON schema, log-probabilities",
+            replace(compact, want_logprobs=True, top_logprobs=1),
+            _FORM_TOKENS,
+            form,
+        ),
         ("greedy text", SamplingParams(), tokens, None),
         ("sampled text", SamplingParams(temperature=1.0), tokens, None),
     ]

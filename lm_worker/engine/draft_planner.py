@@ -29,8 +29,7 @@ class DraftPlanner:
     def begin(self, sequence: SequenceState) -> None:
         """Let a new sequence have several tokens a step."""
         sequence.drafter = Drafter(sequence.tokens, sequence.request.stop_ids, self._rates)
-        # Log-probabilities need logits.
-        sequence.most_forced = 0 if sequence.request.sampling.want_logprobs else MAX_FORCED
+        sequence.most_forced = MAX_FORCED
 
     def observe(self, rows: int, seconds: float) -> None:
         """Learn from a step of decodes alone; `seconds` from the end of the step before it."""

@@ -65,6 +65,7 @@ class Drafter:
         self._known = len(tokens)  # tokens whose places are in `_places`
         self._place = -1  # index of the token that is likely next; -1: none
         self._matched = 0  # equal tokens before it
+        self._expected: tuple[int, ...] = ()  # tokens that are certainly next
         for end in range(MATCH, self._known):
             self._remember(end)
         self._look_up()
@@ -72,10 +73,12 @@ class Drafter:
     def observe(self, forced: int = 0) -> None:
         """Take the tokens that `tokens` has got; the last `forced` were not the model's choice."""
         tokens, end = self._tokens, len(self._tokens)
+        chosen = range(self._known + len(self._expected), end - forced)  # by the model
+        self._expected = ()
         for at in range(self._known, end):
             if self._place >= 0:
                 is_right = tokens[self._place] == tokens[at]
-                if at < end - forced:
+                if at in chosen:
                     self._own.observe(is_right)
                     self._rates.observe(self._matched, is_right)
                 self._matched += 1
@@ -85,8 +88,15 @@ class Drafter:
             if self._place < 0:
                 self._look_up()
 
+    def expect(self, token_ids: Sequence[int]) -> None:
+        """A format forces these next, but their log-probabilities are wanted: check them all."""
+        self._expected = tuple(token_ids)
+
     def propose(self, most: int) -> Iterator[tuple[int, float]]:
         """At most `most` tokens, each with the probability that it and those before are right."""
+        if self._expected:
+            yield from ((token_id, 1.0) for token_id in self._expected[:most])
+            return
         if self._place < 0:
             return
         tokens, end, likely = self._tokens, len(self._tokens), 1.0

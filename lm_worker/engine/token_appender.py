@@ -22,6 +22,10 @@ class TokenAppender:
         """Append a step's tokens, until the last of the output; `num_drafts` were computed."""
         outputs: list[TokenOutput] = []
         sequence.num_forced = 0
+        expected: list[int] = []
+        if sequence.request.sampling.want_logprobs:  # they need logits: the next step's drafts
+            expected = [token.token_id for token in tokens if token.is_forced]
+            tokens = tokens[: len(tokens) - len(expected)]
         for token in tokens:
             if token.is_forced:
                 sequence.num_forced += 1
@@ -39,6 +43,7 @@ class TokenAppender:
             self._counts.accepted_tokens += len(outputs) - forced - 1
         if sequence.drafter is not None:
             sequence.drafter.observe(forced)
+            sequence.drafter.expect(expected)
         return outputs
 
     def _append_one(self, sequence: SequenceState, token: SampledToken) -> TokenOutput:

@@ -1,5 +1,6 @@
 """Drafts repeat what came before, and stop where they are wrong; wrong ones leave no trace."""
 
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ from lm_worker.engine.draft_planner import MAX_DRAFTS, DraftPlanner
 from lm_worker.engine.drafts import Drafter, MatchRates
 from lm_worker.engine.scheduler import Scheduler
 from lm_worker.engine.sequence import SequenceState
-from lm_worker.plan import SampledToken
+from lm_worker.plan import SampledToken, SamplingParams
 from tests.unit.lm_worker.simulated_steps import StepRunner, alone, make_request, run_one
 
 NOTHING: frozenset[int] = frozenset()
@@ -191,6 +192,43 @@ def test_right_drafts_save_steps_and_wrong_ones_are_overwritten() -> None:
         while scheduler.running or scheduler.waiting:
             run_one(scheduler, device)
         assert again.token_ids == answer
+
+
+@pytest.mark.parametrize("want_logprobs", [False, True])
+def test_what_is_forced_is_computed_for_its_log_probabilities(want_logprobs: bool) -> None:
+    request = replace(
+        make_request("r", (1, 2, 3), most=40),
+        stop_ids=NOTHING,
+        sampling=SamplingParams(want_logprobs=want_logprobs),
+    )
+    answer = alone(request)
+    scheduler = Scheduler(
+        BlockPool(60, 2), max_num_seqs=4, max_batched_tokens=64, drafts=DraftPlanner()
+    )
+    device = StepRunner(2, 64, forces=random.Random(1))
+    device.answers = {0: answer}
+    sequence = SequenceState(0, request, 0, ())
+    scheduler.add(sequence)
+    while scheduler.running or scheduler.waiting:
+        run_one(scheduler, device)
+        assert scheduler.check_integrity() == []
+    assert sequence.token_ids == answer
+    counts = scheduler.counts
+    assert counts.steps < 20  # of 40 tokens
+    assert bool(counts.forced_tokens) != want_logprobs
+    assert bool(counts.accepted_tokens) == want_logprobs
+
+
+def test_what_is_expected_is_drafted_and_teaches_nothing() -> None:
+    tokens = [1, 2, 3, 4, 1, 2, 3]
+    drafter = drafter_of(tokens)
+    before = list(drafter.propose(1))
+    drafter.expect([8, 9])
+    assert list(drafter.propose(1)) == [(8, 1.0)]
+    assert list(drafter.propose(5)) == [(8, 1.0), (9, 1.0)]
+    tokens += [8, 9, 1, 2, 3]
+    drafter.observe(3)
+    assert list(drafter.propose(1)) == [(8, before[0][1])]
 
 
 def test_drafts_never_preempt_and_never_exceed_a_step() -> None:
