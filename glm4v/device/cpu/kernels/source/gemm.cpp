@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <type_traits>
 #include <utility>
 
 #include "micro_kernel.h"
@@ -34,6 +35,7 @@ struct PanelSlice {
     const float* scales;
     int64_t panel_scales;
     int64_t first_group, group;
+    float* widened;  // with 8 bits and many tiles: the rows as float32, written by the first tile
 };
 
 // acc [rows][panels][NR]; a [count][rows]
@@ -50,6 +52,19 @@ void multiply_slice(const float* a, const PanelSlice& slice, float* acc, bool fr
     }
 }
 
+// Rows of 8 bits from row k on.
+template <class Panel>
+Panel panel_at(const PanelSlice& slice, int64_t k) {
+    const Prefetch prefetch = slice.prefetch.after(k);
+    const auto* bytes = reinterpret_cast<const int8_t*>(slice.first) + k * NR;
+    if constexpr (std::is_same_v<Panel, I8Panel>)
+        return {bytes, prefetch};
+    else if constexpr (std::is_same_v<Panel, WideningPanel>)
+        return {bytes, slice.widened + k * NR, prefetch};
+    else
+        return {slice.widened + k * NR, prefetch};
+}
+
 // The same with 8 bits: each group's sum is scaled.
 template <class Panel, int ROWS, int PANELS>
 void multiply_groups(const float* a, const PanelSlice& slice, float* acc, bool from_zero) {
@@ -60,37 +75,41 @@ void multiply_groups(const float* a, const PanelSlice& slice, float* acc, bool f
         Vec scale[2 * PANELS];
         for (int v = 0; v < 2 * PANELS; v++)
             scale[v] = load(scales + v / 2 * slice.panel_scales + v % 2 * LANES);
-        const char* first = slice.first + k * Panel::BYTES;
         if constexpr (PANELS == 1) {
-            const auto panel = Panel::of(first, slice.prefetch.after(k));
+            const auto panel = panel_at<Panel>(slice, k);
             group_kernel<ROWS, ROWS, 1>(a + k * ROWS, panel, count, scale, acc);
         } else {
-            const PanelGroup<Panel, PANELS> group{first, slice.panel_bytes};
+            const PanelGroup<Panel, PANELS> group{slice.first + k * NR, slice.panel_bytes};
             group_kernel<ROWS, ROWS, 1>(a + k * ROWS, group, count, scale, acc);
         }
         scales += NR;
     }
 }
 
-// Micro-kernels by number of rows, for one panel and for a group of panels.
+// Micro-kernels by number of rows: for one panel, for the first of many tiles that use it, and for
+// a group of panels.
 struct KernelTable {
-    std::array<Multiply, MR> one, group;
+    std::array<Multiply, MR> one, first, group;
 
     template <class Panel, int... N>
     static constexpr KernelTable of(std::integer_sequence<int, N...>) {
         return {{multiply_slice<Panel, N + 1, 1>...},
+                {multiply_slice<Panel, N + 1, 1>...},
                 {multiply_slice<Panel, N + 1, panels_per_call(N + 1)>...}};
     }
 
     template <int... N>
     static constexpr KernelTable of_groups(std::integer_sequence<int, N...>) {
         return {{multiply_groups<I8Panel, N + 1, 1>...},
+                {multiply_groups<I8Panel, N + 1, 1>...},
                 {multiply_groups<I8Panel, N + 1, panels_per_call(N + 1)>...}};
     }
 
     template <int... N>
     static constexpr KernelTable of_widened(std::integer_sequence<int, N...>) {
-        return {{multiply_groups<WidenedPanel, N + 1, 1>...}, {}};
+        return {{multiply_groups<WidenedPanel, N + 1, 1>...},
+                {multiply_groups<WideningPanel, N + 1, 1>...},
+                {}};
     }
 };
 
@@ -196,20 +215,33 @@ struct Output {
     // acc [rows][panels][NR], of which one panel is stored.
     void store_panel(int64_t first_row, int64_t rows, int64_t panel, int64_t panels,
                      const float* acc) const {
-        const int64_t column = panel * columns_of_panel(weight);
-        const int64_t count = std::min(columns_of_panel(weight), weight.out_features - column);
+        const int64_t columns = columns_of_panel(weight), column = panel * columns;
+        const int64_t count = std::min(columns, weight.out_features - column);
         for (int64_t r = 0; r < rows; r++) {
-            float values[NR];
+            Vec values[2];
             apply_epilogue(acc + r * panels * NR, panel, values);
             const int64_t at = (first_row + r) * weight.out_features + column;
-            if (residual != nullptr)
-                for (int64_t i = 0; i < count; i++) y[at + i] = residual[at + i] + values[i];
+            if (count == columns)
+                for (int64_t i = 0; i < columns; i += LANES)
+                    store_vector(at + i, values[i / LANES]);
             else
-                std::memcpy(y + at, values, count * sizeof(float));
+                store_some(at, count, values);
         }
     }
 
-    void apply_epilogue(const float* acc, int64_t panel, float* values) const {
+    void store_vector(int64_t at, Vec value) const {
+        store(y + at, residual == nullptr ? value : load(residual + at) + value);
+    }
+
+    void store_some(int64_t at, int64_t count, const Vec* values) const {
+        float single[NR];
+        store(single, values[0]);
+        store(single + LANES, values[1]);
+        for (int64_t i = 0; i < count; i++)
+            y[at + i] = residual == nullptr ? single[i] : residual[at + i] + single[i];
+    }
+
+    void apply_epilogue(const float* acc, int64_t panel, Vec* values) const {
         Vec first = load(acc), second = load(acc + LANES);
         if (weight.bias != nullptr) {
             first += load(weight.bias + panel * NR);
@@ -221,8 +253,8 @@ struct Output {
             first = gelu(first);
             second = gelu(second);
         }
-        store(values, first);
-        store(values + LANES, second);
+        values[0] = first;
+        values[1] = second;
     }
 };
 
@@ -244,7 +276,7 @@ PanelSlice slice_of(const Weight& weight, const Form& form, int64_t panel, int64
     const int64_t panel_bytes = weight.in_features * form.row_bytes;
     const char* first =
         static_cast<const char*>(weight.panels) + panel * panel_bytes + k * form.row_bytes;
-    PanelSlice slice{first, panel_bytes, count, {}, nullptr, 0, 0, 0};
+    PanelSlice slice{first, panel_bytes, count, {}, nullptr, 0, 0, 0, nullptr};
     if (weight.bits == 8) {
         slice.panel_scales = group_count(weight) * NR;
         slice.scales = weight.scales + panel * slice.panel_scales +
@@ -253,19 +285,6 @@ PanelSlice slice_of(const Weight& weight, const Form& form, int64_t panel, int64
         slice.group = weight.group;
     }
     return slice;
-}
-
-// The rows of a slice of one panel as float32, in this thread's memory.
-const char* widen_rows(const PanelSlice& slice) {
-    float* widened = thread_scratch().widened.floats(KC * NR);
-    const I8Panel panel = I8Panel::of(slice.first, {});
-    for (int64_t k = 0; k < slice.count; k++) {
-        Vec pair[2];
-        panel.read_row(k, pair);
-        store(widened + k * NR, pair[0]);
-        store(widened + k * NR + LANES, pair[1]);
-    }
-    return reinterpret_cast<const char*>(widened);
 }
 
 void compute_block(const Weight& weight, const PackedA& a, const Block& block, bool is_few,
@@ -283,12 +302,14 @@ void compute_block(const Weight& weight, const PackedA& a, const Block& block, b
         int64_t at_once = 1;
         for (int64_t p = block.first_panel; p < block.last_panel; p += at_once) {
             at_once = p + group <= block.last_panel ? group : 1;
-            const auto& multiply = at_once == 1 ? form.kernels.one : form.kernels.group;
             PanelSlice slice = slice_of(weight, form, p, k, count);
+            if (form.is_widened) slice.widened = thread_scratch().widened.floats(KC * NR);
             const char* after = slice.first + count * form.row_bytes;
-            if (form.is_widened) slice.first = widen_rows(slice);
             for (int64_t t = block.first_tile; t < block.last_tile; t++) {
                 const int64_t rows = a.size(t);
+                const auto& multiply = at_once > 1               ? form.kernels.group
+                                       : t == block.first_tile ? form.kernels.first
+                                                               : form.kernels.one;
                 // Each tile prefetches its share of what follows this slice.
                 const int64_t share = count * (t - block.first_tile) / tile_count;
                 slice.prefetch = {after + share * form.row_bytes, form.row_bytes / tile_count};

@@ -79,15 +79,25 @@ struct I8Panel {
     void read_row(int64_t k, Vec* pair) const { widen(data + k * NR, pair); }
 };
 
+// The same; a row that was read is kept as float32, for the tiles that follow.
+struct WideningPanel {
+    const int8_t* data;
+    float* widened;
+    Prefetch prefetch;
+    static constexpr int VECTORS = 2;
+    void load_row(int64_t k, Vec* pair) const {
+        prefetch.issue<I8Panel::BYTES>(k);
+        widen(data + k * NR, pair);
+        store(widened + k * NR, pair[0]);
+        store(widened + k * NR + LANES, pair[1]);
+    }
+};
+
 // 8-bit integers that are float32 already; the bytes of the next slice are prefetched.
 struct WidenedPanel {
     const float* data;
     Prefetch prefetch;
     static constexpr int VECTORS = 2;
-    static constexpr int64_t BYTES = NR * 4;
-    static WidenedPanel of(const void* panel, Prefetch prefetch) {
-        return {static_cast<const float*>(panel), prefetch};
-    }
     void load_row(int64_t k, Vec* pair) const {
         prefetch.issue<I8Panel::BYTES>(k);
         pair[0] = load(data + k * NR);
@@ -188,6 +198,9 @@ inline __attribute__((always_inline)) void group_kernel(const float* a, Panel b,
             // No choice of a zero here: product and sum are to be fused for all rows alike.
             store(at, load(at) + total[r][v] * scales[v]);
         }
+    // The sums stay in memory until the next group. Otherwise GCC keeps half of them in registers that
+    // the products need, and stores them twice.
+    asm volatile("" ::: "memory");
 }
 
 }  // namespace glm4v
