@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
@@ -24,14 +24,15 @@ class DeviceThread:
         self._thread.start()
 
     async def call(self, function: Callable[[], _T]) -> _T:
-        """The result of `function`; raises its exception."""
-        return await asyncio.wrap_future(self.submit(function))
+        """The result of `function`; raises its exception. Once cancelled, it is not begun."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_T] = loop.create_future()
+        self.submit(partial(_fulfil, function, future, loop))
+        return await future
 
-    def submit(self, function: Callable[[], _T]) -> "Future[_T]":
-        """Queue `function` behind the earlier calls."""
-        future: Future[_T] = Future()
-        self._calls.put(partial(_fulfil, future, function))
-        return future
+    def submit(self, function: Callable[[], None]) -> None:
+        """Queue `function`, which does not raise, behind the earlier calls."""
+        self._calls.put(function)
 
     def end(self, within_s: float) -> bool:
         """Finish the queued calls; returns whether that took no longer than `within_s`."""
@@ -44,12 +45,20 @@ class DeviceThread:
             call()
 
 
-def _fulfil(future: "Future[_T]", function: Callable[[], _T]) -> None:
-    if not future.set_running_or_notify_cancel():
+# A step has one call, so that less is done here than by futures of `concurrent`.
+def _fulfil(
+    function: Callable[[], _T], future: "asyncio.Future[_T]", loop: asyncio.AbstractEventLoop
+) -> None:
+    if future.cancelled():
         return
     try:
-        result = function()
+        settle: Callable[[], None] = partial(future.set_result, function())
     except Exception as error:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+        settle = partial(future.set_exception, error)
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(_unless_cancelled, future, settle)
+
+
+def _unless_cancelled(future: "asyncio.Future[_T]", settle: Callable[[], None]) -> None:
+    if not future.done():
+        settle()

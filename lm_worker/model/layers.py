@@ -85,6 +85,8 @@ class VocabParallelEmbedding:
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         """[tokens] -> [tokens, hidden]."""
+        if self._collective.size == 1:
+            return functional.embedding(ids, self._table).to(self._dtype)
         foreign = (ids < self._start) | (ids >= self._end)
         own = (ids - self._start).masked_fill(foreign, 0)
         hidden = functional.embedding(own, self._table).masked_fill(foreign[:, None], 0)

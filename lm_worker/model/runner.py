@@ -128,7 +128,10 @@ class Runner:
         chunks = [chunk for chunk in plan.chunks if chunk.sampling is not None]
         if not chunks:
             return StepResult((), scores)
-        logits = self._model.logits(hidden[inputs.sample_indices])
+        samples = inputs.sample_indices
+        if len(samples) < len(hidden):  # else all tokens are sampled after
+            hidden = hidden[samples]
+        logits = self._model.logits(hidden)
         with self._timer.time("sample"):
             return StepResult(self._sample(logits, chunks), scores)
 

@@ -2,9 +2,9 @@
 
 import ctypes
 import itertools
+from array import array
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from glm4v.device.base import Attention, AttentionSegment
@@ -63,9 +63,9 @@ class KernelAttention(Attention):
         the cache.
         """
         self.metadata = AttentionMetadata()  # an error below must not leave the previous step
-        array = (Segment * len(segments))()
+        layout = (Segment * len(segments))()
         table_offset = 0
-        for segment, to in zip(segments, array, strict=True):
+        for segment, to in zip(segments, layout, strict=True):
             capacity = len(segment.block_table) * self._block_size
             if segment.query_len < 1 or not 0 <= segment.context_len <= capacity - (
                 segment.query_len
@@ -78,16 +78,16 @@ class KernelAttention(Attention):
             to.table_offset = table_offset
             table_offset += len(segment.block_table)
         tables = itertools.chain.from_iterable(segment.block_table for segment in segments)
-        blocks = np.fromiter(tables, dtype=np.int64, count=table_offset)
-        if table_offset and not 0 <= blocks.min() <= blocks.max() < self._blocks:
-            raise IndexError(f"blocks {blocks.min()} to {blocks.max()} of {self._blocks}")
-        self._memory = (array, blocks)
+        blocks = array("q", tables)
+        if table_offset and not 0 <= min(blocks) <= max(blocks) < self._blocks:
+            raise IndexError(f"blocks {min(blocks)} to {max(blocks)} of {self._blocks}")
+        self._memory = (layout, blocks)
         self.metadata = AttentionMetadata(
             num_tokens=sum(segment.query_len for segment in segments),
             block_size=self._block_size,
             num_segments=len(segments),
-            segments=ctypes.addressof(array),
-            block_tables=blocks.ctypes.data,
+            segments=ctypes.addressof(layout),
+            block_tables=blocks.buffer_info()[0],
         )
 
     def check_layers(self, layers: range) -> None:
