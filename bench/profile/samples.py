@@ -17,7 +17,7 @@ _SAMPLE = re.compile(r"^\s*(\d+)\s+[0-9a-f]+\s(.*)\((.*)\)$")
 
 # The first pattern that is found in "SYMBOL (FILE)" names the kind.
 KINDS = {
-    "products": r"multiply_slice|compute_block|widen|gemm|jit_avx|\(/tmp/perf-\d+\.map\)|libmkl",
+    "products": r"multiply_|compute_block|widen|gemm|jit_avx|\(/tmp/perf-\d+\.map\)|libmkl",
     "attention": r"TileAttention|attend|run_call|softmax",
     "waiting in a thread pool": r"wait_for_job|wait_for_workers|libgomp|libiomp",
     "norms, packing, other layers": r"\(.*kernels-.*\.so\)|libtorch|libc10|_multiarray_umath",
@@ -25,8 +25,8 @@ KINDS = {
     "page faults": r"(fault|folio|alloc_pages|zap_|unmap|mmap).*\(\[kernel",
     "locks and switches": r"(futex|spin_|schedule|task_switch|irq|wake).*\(\[kernel|pthread_",
     "decoding of files": r"_imaging|libjpeg|libpng|libz\b|libz-|inflate|libwebp|libtiff|libopenjp",
+    "Redis": r"valkey|redis",  # the embedded server lies in a folder of Python
     "Python": r"libpython|/python3|cpython|vdso",
-    "Redis": r"valkey|redis",
     "the rest of the kernel": r"\[kernel|\[guest",
 }
 OTHER = "other libraries"

