@@ -80,8 +80,7 @@ class Bench:
         self._spec = checkpoint.spec
         self._device = device
         self._dtype = dtype
-        embeddings = self._spec.vocab_size * self._spec.hidden_size  # looked up, not read
-        self._weight_bytes = device.language_bytes(checkpoint) - embeddings * device.weight_bytes
+        self._weight_bytes = device.bytes_of_a_step(checkpoint)
         lengths = [load.context + load.max_tokens for load in loads]
         blocks = max(
             load.batch * -(-length // device.block_size)

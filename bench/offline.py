@@ -106,9 +106,7 @@ class OfflineBench:
         self._question = question
         self._batches = batches
         self._max_tokens = max_tokens
-        embeddings = spec.vocab_size * spec.hidden_size  # looked up, not read
-        device = group.device
-        self._weight_bytes = device.language_bytes(checkpoint) - embeddings * device.weight_bytes
+        self._weight_bytes = group.device.bytes_of_a_step(checkpoint)
         self._token_bytes = kv_bytes_per_token(spec, Shard(0, 1), group.device)
         in_host_memory = group.device.torch_device == torch.device("cpu")
         self._has_roofline = in_host_memory and hardware.tensor_parallel == 1

@@ -73,7 +73,10 @@ class Weights:
         return tensor.to(self._dtype).to(self._device).contiguous()
 
     def read_table(self, name: str, *, rows: Sequence[tuple[int, int]]) -> Matrix:
-        """A matrix that is looked up, as `read` does, or in its file; never in 8 bits."""
+        """A matrix that is looked up, as `read` does, or in its file; not in 8 bits.
+
+        For a device that looks up in 8 bits, `read_matrix` reads it.
+        """
         if self._packs_files and name not in self._checkpoint.quantized:
             return self._in_files([name], rows, None, group=0)
         return self.read(name, rows=rows)

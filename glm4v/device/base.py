@@ -12,9 +12,11 @@ import torch
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.formats import StoredMatrix
 from glm4v.checkpoint.quantized import Matrix, Quantization, as_tensor
+from glm4v.checkpoint.tensor_shapes import WORD_EMBEDDINGS
 from glm4v.device.arbiter import Arbiter, NoArbiter
 from glm4v.device.candidates import Candidates, find_candidates
 from glm4v.device.collectives import Collective, ProcessGroup
+from glm4v.device.embedding import Embedding, PlainEmbedding
 from glm4v.device.inputs import DeviceInputs, Int64Array, StepInputs, upload_at_once
 from glm4v.device.linear import Epilogue, Linear, PlainLinear
 from glm4v.device.norm import PlainRmsNorm, RmsNorm
@@ -149,6 +151,7 @@ class Device(ABC):
     weight_bytes: int  # per stored weight that is not a matrix of the language model
     quantization: Quantization | None = None  # how those matrices are quantized, if they are
     keeps_int8: bool = False  # those that the checkpoint has quantized stay so; else dequantized
+    quantizes_embeddings: bool = False  # those of words, as matrices are
     subtracts_offsets: bool = False  # its product with 8 bits does; else these are dequantized too
     packs_files: bool = False  # takes matrices that are still in their files
     uses_host_memory: bool = False  # for weights and cache
@@ -164,12 +167,23 @@ class Device(ABC):
 
     def language_bytes(self, checkpoint: Checkpoint) -> int:
         """Bytes that the language model's weights take, on all ranks together."""
+        return self.bytes_of_a_step(checkpoint) + self._embedding_bytes(checkpoint)
+
+    def bytes_of_a_step(self, checkpoint: Checkpoint) -> int:
+        """Those that every step reads: all but the embeddings of words, which are looked up."""
         matrices = checkpoint.matrices()
         others = checkpoint.values(vision=False) - sum(map(math.prod, matrices.values()))
+        others -= math.prod(checkpoint.shape(WORD_EMBEDDINGS))
         return others * self.weight_bytes + sum(
             self._matrix_bytes(shape, checkpoint.quantized.get(name))
             for name, shape in matrices.items()
         )
+
+    def _embedding_bytes(self, checkpoint: Checkpoint) -> int:
+        rows, columns = checkpoint.shape(WORD_EMBEDDINGS)
+        if self.quantizes_embeddings:
+            return self._matrix_bytes((rows, columns), checkpoint.quantized.get(WORD_EMBEDDINGS))
+        return rows * columns * self.weight_bytes
 
     def _matrix_bytes(self, shape: tuple[int, int], stored: StoredMatrix | None) -> int:
         """Those of a matrix [rows, columns] that the language model multiplies with."""
@@ -248,9 +262,9 @@ class Device(ABC):
         """`decoder`, which runs layers one by one in torch, sped up where the device can."""
         return decoder
 
-    def embedding_table(self, weight: Matrix) -> torch.Tensor:
-        """The embedding table in the dtype it is stored in; takes ownership of `weight`."""
-        return as_tensor(weight, self.dtype)
+    def embedding(self, table: Matrix) -> Embedding:
+        """Rows of `table` by their numbers; takes ownership of it."""
+        return PlainEmbedding(as_tensor(table, self.dtype))
 
     def upload(self, inputs: StepInputs) -> DeviceInputs:
         """Move a step's integers to the device, in one transfer.

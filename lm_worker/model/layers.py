@@ -8,7 +8,6 @@ ranks hold copies.
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 
 from glm4v.checkpoint.spec import ModelSpec
 from glm4v.checkpoint.weights import Weights
@@ -79,17 +78,18 @@ class VocabParallelEmbedding:
         collective: Collective,
     ) -> None:
         self._start, self._end = span
-        self._table = device.embedding_table(weights.read_table(name, rows=[span]))
+        read = weights.read_matrix if device.quantizes_embeddings else weights.read_table
+        self._table = device.embedding(read(name, rows=[span]))
         self._dtype = device.dtype
         self._collective = collective
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         """[tokens] -> [tokens, hidden]."""
         if self._collective.size == 1:
-            return functional.embedding(ids, self._table).to(self._dtype)
+            return self._table(ids).to(self._dtype)
         foreign = (ids < self._start) | (ids >= self._end)
         own = (ids - self._start).masked_fill(foreign, 0)
-        hidden = functional.embedding(own, self._table).masked_fill(foreign[:, None], 0)
+        hidden = self._table(own).masked_fill(foreign[:, None], 0)
         return self._collective.all_reduce(hidden.to(self._dtype))
 
 

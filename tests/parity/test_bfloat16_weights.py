@@ -88,7 +88,7 @@ def test_float32_weights_are_rounded_and_nothing_else_is(
 
 @pytest.mark.needs_compiler
 def test_tables_are_stored_in_16_bits_too(device: Device) -> None:
-    assert device.embedding_table(torch.randn(9, 4)).dtype == torch.bfloat16
+    assert device.embedding(torch.randn(9, 4))(torch.tensor([3])).dtype == torch.bfloat16
     assert (device.dtype, device.weight_bytes) == (torch.float32, 2)
 
 

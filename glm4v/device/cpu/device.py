@@ -32,10 +32,11 @@ from glm4v.device.cpu.kernels import (
     attend_all,
     kv_bytes_per_head,
     open_kernels,
-    read_table,
+    read_embedding,
 )
 from glm4v.device.cpu.kernels.variants import fitting, prebuilt
 from glm4v.device.cpu.threads import use_threads
+from glm4v.device.embedding import Embedding
 from glm4v.device.inputs import Int64Array
 from glm4v.device.linear import Epilogue, Linear
 from glm4v.device.options import DeviceOptions, parse_dtype, parse_quantization, parse_weight_dtype
@@ -50,8 +51,9 @@ class CpuDevice(Device):
 
     `kernels` compute in float32; torch computes without them and in other dtypes. `half_weights`
     stores weights in bfloat16 while activations, cache and arithmetic are float32; it needs
-    kernels. `quantization` stores the language model's matrices in 8 bits besides; `keeps_int8`
-    does so with those that the checkpoint has quantized. `processes` share the memory of the host.
+    kernels. `quantization` stores the language model's matrices in 8 bits besides, and the
+    embeddings of words; `keeps_int8` does so with matrices that the checkpoint has quantized.
+    `processes` share the memory of the host.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class CpuDevice(Device):
         self.weight_bytes = 2 if half_weights else dtype.itemsize
         self.quantization = quantization
         self.keeps_int8 = keeps_int8
+        self.quantizes_embeddings = quantization is not None
         self.packs_files = self._kernels is not None
         self.has_drafts = self._kernels is not None  # torch attends to such chunks one by one
         self.description = self._describe()
@@ -145,11 +148,11 @@ class CpuDevice(Device):
             return super().linear(weight, bias, epilogue=epilogue)
         return KernelLinear(self._kernels, weight, bias, bits=self._bits, epilogue=epilogue)
 
-    def embedding_table(self, weight: Matrix) -> torch.Tensor:
-        """The embedding table in the dtype it is stored in."""
+    def embedding(self, table: Matrix) -> Embedding:
+        """Rows of `table`, which is stored in as few bits as matrices."""
         if self._kernels is None:
-            return super().embedding_table(weight)
-        return read_table(self._kernels, weight, bits=self._bits)
+            return super().embedding(table)
+        return read_embedding(self._kernels, table, bits=self._bits)
 
     def decoder(
         self, layers: Iterable[LayerWeights], shape: DecoderShape, collective: Collective

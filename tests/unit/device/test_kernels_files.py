@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from bench.geometry import GLM_4V_9B
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.file_matrix import FileMatrix
-from glm4v.checkpoint.quantized import CHANNELS, GROUPS, Quantization
+from glm4v.checkpoint.quantized import CHANNELS, GROUPS, Quantization, quantize
 from glm4v.checkpoint.tensor_place import TensorPlace
 from glm4v.checkpoint.weights import Weights
-from glm4v.device.cpu.kernels import KernelLinear, Kernels, read_table
+from glm4v.device.cpu.kernels import KernelLinear, Kernels, read_embedding
 from glm4v.device.linear import Epilogue
 from glm4v.errors import CheckpointError
 from tests.unit.device.sequences import random
@@ -128,12 +128,42 @@ def test_a_table_is_that_of_torch(
     values[7, 3], values[8, 3], values[9, 3] = math.nan, math.inf, torch.finfo(dtype).max
     checkpoint = checkpoint_of(tmp_path, table=values)
     stored = weights_of(checkpoint, packs_files=True).read_table("table", rows=[(5, 200)])
-    table = read_table(kernels, stored, bits=bits)
+    table = read_embedding(kernels, stored, bits=bits)(torch.arange(195))
     expected = values[5:200].to(torch.bfloat16 if bits == 16 else torch.float32)
     assert table.dtype == expected.dtype
     assert torch.equal(table.isnan(), expected.isnan())
     known = ~expected.isnan()
     assert torch.equal(table[known], expected[known])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("quantization", QUANTIZATIONS.values(), ids=QUANTIZATIONS)
+def test_a_table_in_8_bits_is_that_of_the_rule(
+    kernels: Kernels, tmp_path: Path, dtype: torch.dtype, quantization: Quantization
+) -> None:
+    values = random(201, 150).to(dtype)
+    values[9] = 0
+    checkpoint = checkpoint_of(tmp_path, table=values)
+    ids = torch.tensor([4, 194, 0, 4, *range(60)], dtype=torch.int64)
+    expected = quantize(values[5:200], quantization).dequantize()[ids]
+    for packs_files in (False, True):
+        weights = weights_of(checkpoint, packs_files=packs_files, quantization=quantization)
+        table = read_embedding(kernels, weights.read_matrix("table", rows=[(5, 200)]), bits=16)
+        assert torch.equal(table(ids), expected)
+        assert table(ids[:0]).shape == (0, 150)
+        for outside in (-1, 195):
+            with pytest.raises(IndexError, match=f"{outside}"):
+                table(torch.tensor([3, outside]))
+
+
+def test_an_embedding_that_8_bits_cannot_hold_is_an_error(kernels: Kernels, tmp_path: Path) -> None:
+    values = random(201, 150)
+    values[199, 149] = math.inf
+    weights = weights_of(
+        checkpoint_of(tmp_path, table=values), packs_files=True, quantization=GROUPS
+    )
+    with pytest.raises(CheckpointError, match="table has NaN or infinite values, which 8 bits"):
+        read_embedding(kernels, weights.read_matrix("table"), bits=16)
 
 
 def test_a_file_that_became_shorter_is_an_error_by_its_name(

@@ -73,7 +73,7 @@ def test_8_bits_are_for_the_matrices_of_the_language_model(
     device = open_device(DeviceOptions("cpu", weight_dtype=dtype, is_bfloat16=True))
     assert device.description == f"float32, weights int8 per {per} and bfloat16, native kernels"
     assert (device.quantization, device.weight_bytes) == (quantization, 2)
-    assert device.embedding_table(torch.zeros(2, 3)).dtype == torch.bfloat16
+    assert device.quantizes_embeddings
 
 
 def test_the_device_sets_the_number_of_threads() -> None:

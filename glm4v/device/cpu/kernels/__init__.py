@@ -2,8 +2,9 @@
 
 from glm4v.device.cpu.kernels.attention import KernelAttention, attend_all, kv_bytes_per_head
 from glm4v.device.cpu.kernels.decoder import KernelDecoder
+from glm4v.device.cpu.kernels.embedding import read_embedding
 from glm4v.device.cpu.kernels.library import Kernels, open_kernels
-from glm4v.device.cpu.kernels.linear import KernelLinear, read_table
+from glm4v.device.cpu.kernels.linear import KernelLinear
 from glm4v.device.cpu.kernels.vision import KernelVisionLayer
 
 __all__ = [
@@ -15,5 +16,5 @@ __all__ = [
     "attend_all",
     "kv_bytes_per_head",
     "open_kernels",
-    "read_table",
+    "read_embedding",
 ]

@@ -140,6 +140,17 @@ class VisionLayer(ctypes.Structure):
     )
 
 
+class Int8Table(ctypes.Structure):
+    """embedding.h"""
+
+    _fields_ = (
+        ("integers", c_void_p),
+        ("scales", c_void_p),
+        ("columns", c_int64),
+        ("group", c_int64),
+    )
+
+
 # In the order of glm4v_structure_bytes in library.cpp.
 _STRUCTURES = (
     Weight,
@@ -151,6 +162,7 @@ _STRUCTURES = (
     DecoderLayer,
     DecoderModel,
     VisionLayer,
+    Int8Table,
 )
 
 # Outcome in library.cpp; 0 is DONE, and errors of the system are negative.
@@ -182,6 +194,8 @@ class Kernels:
         self.group_count = function("group_count", c_int64, pointer)
         self.pack = work("pack", pointer, pointer, pointer, pointer)
         self.read_table = work("read_table", pointer, c_int64, c_int, pointer)
+        self.quantize_table = work("quantize_table", pointer, c_int64, pointer, pointer)
+        self.look_up = work("look_up", pointer, c_int64, pointer, pointer)
         self.pack_floats = work("pack_floats", pointer, pointer, c_int64, pointer)
         self.gemm = work("gemm", pointer, c_int64, pointer, pointer)
         self.attend = work("attend", pointer, c_int64, pointer, c_int64, pointer, pointer)

@@ -120,16 +120,6 @@ def _kernel_group(group: int) -> int:
     return found
 
 
-def read_table(kernels: Kernels, table: Matrix, *, bits: int) -> torch.Tensor:
-    """A matrix that is looked up, in bfloat16 with `bits` 16, else in float32."""
-    rows, columns = table.shape
-    memory = kernels.memory(rows * columns * bits // 8)
-    with matrix_source(table) as source:
-        kernels.read_table(ctypes.byref(source), rows, bits, memory.data_ptr())
-    dtype = torch.bfloat16 if bits == 16 else torch.float32
-    return memory.view(dtype).view(rows, columns)
-
-
 def check_matrix(name: str, matrix: Matrix, shape: tuple[int, int]) -> None:
     """Raise ValueError for a matrix of another shape, or a tensor that kernels do not read."""
     if isinstance(matrix, torch.Tensor):

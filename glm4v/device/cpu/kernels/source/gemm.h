@@ -59,9 +59,6 @@ void pack(const Weight& weight, const MatrixSource& source, void* panels, float*
 // of integers -> [panels][count][NR].
 void pack_floats(const Weight& weight, const float* values, int64_t count, float* packed);
 
-// Copies a matrix that is looked up: [rows, columns] in bfloat16 or float32. Throws ReadError.
-void read_table(const MatrixSource& source, int64_t rows, int32_t bits, void* table);
-
 // y = epilogue(x W' + bias), silu(gate) * up with a gate; `residual` is added unless null, and may
 // be y. x [rows, in_features], y and residual [rows, out_features].
 void gemm(const Weight& weight, const Norm* norm, int64_t rows, const float* x,

@@ -7,6 +7,7 @@
 #endif
 
 #include "decoder.h"
+#include "embedding.h"
 #include "thread_pool.h"
 #include "vision.h"
 
@@ -42,7 +43,7 @@ extern const int64_t glm4v_structure_bytes[];
 const int64_t glm4v_structure_bytes[] = {
     sizeof(Weight),  sizeof(RowSpan),           sizeof(MatrixSource), sizeof(KvCache),
     sizeof(Segment), sizeof(AttentionMetadata), sizeof(DecoderLayer), sizeof(DecoderModel),
-    sizeof(VisionLayer)};
+    sizeof(VisionLayer), sizeof(Int8Table)};
 
 int glm4v_lanes() { return LANES; }
 
@@ -67,6 +68,15 @@ int glm4v_pack(const Weight* weight, const MatrixSource* source, void* panels, f
 
 int glm4v_read_table(const MatrixSource* source, int64_t rows, int bits, void* table) {
     return catch_all([&] { read_table(*source, rows, bits, table); });
+}
+
+int glm4v_quantize_table(const MatrixSource* source, int64_t rows, int8_t* integers,
+                         float* scales) {
+    return catch_all([&] { quantize_table(*source, rows, integers, scales); });
+}
+
+int glm4v_look_up(const Int8Table* table, int64_t count, const int64_t* ids, float* y) {
+    return catch_all([&] { look_up(*table, count, ids, y); });
 }
 
 int glm4v_pack_floats(const Weight* weight, const float* values, int64_t count, float* packed) {

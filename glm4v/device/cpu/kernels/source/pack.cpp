@@ -198,16 +198,4 @@ void pack_floats(const Weight& weight, const float* values, int64_t count, float
     });
 }
 
-void read_table(const MatrixSource& source, int64_t rows, int32_t bits, void* table) {
-    constexpr int64_t AT_ONCE = 64;
-    thread_pool()->run(ceil_div(rows, AT_ONCE), [&](int64_t task) {
-        const int64_t first = task * AT_ONCE, count = std::min(AT_ONCE, rows - first);
-        const int64_t at = first * source.columns;
-        if (bits == 32)
-            read_rows(source, first, count, static_cast<float*>(table) + at);
-        else
-            read_rows(source, first, count, static_cast<uint16_t*>(table) + at);
-    });
-}
-
 }  // namespace glm4v
