@@ -210,8 +210,17 @@ def read(answer: Generation, count: int) -> list["pb.Stage.ValueType"]:
     return stages
 
 
+def memory_shared_by(pid: int) -> dict[str, str]:
+    """What a process was told of the memory that it shares."""
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(each.split("=", 1) for each in variables if each.startswith("GLM4V_HOST_"))
+
+
 async def test_an_answer_survives_its_worker_and_its_gateway(model: Path) -> None:
-    """Both are killed in the middle of an answer, which is equal to one that was left in peace."""
+    """Both are killed in the middle of an answer, which is equal to one that was left in peace.
+
+    The next worker takes as much memory, whatever is free by then.
+    """
     settings = ClusterSettings(model, environment={"GLM4V_LEASE_S": "1"})
     async with LocalCluster(settings) as cluster:
         with Client(cluster.target) as client:
@@ -219,8 +228,12 @@ async def test_an_answer_survives_its_worker_and_its_gateway(model: Path) -> Non
             await asyncio.to_thread(read, calm, 400)
             answer = client.generate([user_message("你好")], **LONG)
             await asyncio.to_thread(read, answer, 5)
+            shared = memory_shared_by(cluster.process("lm_worker").pid)
             os.kill(cluster.process("lm_worker").pid, signal.SIGKILL)
             stages = await asyncio.to_thread(read, answer, 200)
+            assert shared == memory_shared_by(cluster.process("lm_worker").pid)
+            assert int(shared.pop("GLM4V_HOST_MEMORY_BYTES")) > 2**28
+            assert shared == {"GLM4V_HOST_VISION_WORKERS": "1", "GLM4V_HOST_LM_WORKERS": "1"}
             assert pb.STAGE_RUNNING in stages  # again: by the next worker
             os.kill(cluster.process("gateway").pid, signal.SIGKILL)
             await asyncio.to_thread(read, answer, 400)
