@@ -25,6 +25,7 @@ from tests.npu.pretend.arguments import bind
 from tests.npu.pretend.contracts import check_contract
 from tests.npu.pretend.kernels import has_kernel, is_composite
 from tests.npu.pretend.memory import alias, is_npu, on_npu
+from tests.npu.pretend.products import PRODUCTS, in_float32
 from tests.npu.pretend.recorder import Call, Recorder
 
 # These only allocate or rename memory, which torch_npu does itself.
@@ -158,6 +159,8 @@ def _device(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.device | No
 def _implementation(func: torch._ops.OpOverload) -> Callable[..., Any]:
     if func.namespace == "c10d":
         return collectives.over_gloo(func)
+    if func.name() in PRODUCTS:
+        return in_float32(func)
     if func.namespace not in ("npu", "atb"):
         return func
     reference = references.REFERENCES.get(func.name())
