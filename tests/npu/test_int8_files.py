@@ -40,7 +40,11 @@ def logits(checkpoint: Checkpoint, device: Device) -> torch.Tensor:
     golden = open_golden("bundled")
     name = next(each for each in cases(golden) if f"{each}/vision_embeddings" not in golden)
     case = read_case(golden, name, checkpoint.spec)
-    case = replace(case, tokens=case.tokens[:STEPS])
+    known, tokens = (
+        tuple(token % checkpoint.spec.vocab_size for token in ids)
+        for ids in (case.token_ids, case.tokens[:STEPS])
+    )
+    case = replace(case, token_ids=known, tokens=tokens)
     with torch.inference_mode():
         model = load_model(checkpoint, device)
     (played,) = play(model, device, checkpoint.spec, [case], chunk=WHOLE, block_size=128)
