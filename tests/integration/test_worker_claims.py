@@ -102,11 +102,15 @@ async def test_no_request_waits_for_the_response_format_of_another(
     compile_for = GrammarCache.compile_for
 
     async def slow(
-        self: GrammarCache, number: int, form: OutputFormat, answer: tuple[int, ...]
+        self: GrammarCache,
+        number: int,
+        form: OutputFormat,
+        answer: tuple[int, ...],
+        stop_ids: tuple[int, ...],
     ) -> None:
         compiling.set()
         await may_go_on.wait()
-        await compile_for(self, number, form, answer)
+        await compile_for(self, number, form, answer, stop_ids)
 
     monkeypatch.setattr(GrammarCache, "compile_for", slow)
     async with bench.working():
