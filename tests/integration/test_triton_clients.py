@@ -157,7 +157,7 @@ async def test_grpcurl_and_buf_answer_and_stream(system: System, answers: dict[s
         await run(*curl, f"{service}/ModelStreamInfer"),
         await run(*buf, f"{url}/ModelStreamInfer"),
     ):
-        assert stream.count("triton_final_response") > 4
+        assert stream.count("triton_final_response") > 1
         assert stream.count("true") == 1
 
 
