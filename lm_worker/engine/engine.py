@@ -29,7 +29,7 @@ from lm_worker.structured_output.grammar_cache import GrammarCache
 
 log = logging.getLogger(__name__)
 
-_LONGEST_PAUSE_S = 0.12  # of running answers, for an image on the same cores
+_LONGEST_PAUSE_S = 0.2  # of running answers, for an image on the same cores
 _POLL_S = 0.005  # while an image is encoded
 
 
