@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from glm4v.errors import ConfigurationError, Unavailable
@@ -34,21 +34,24 @@ _KINDS = [(name, re.compile(pattern)) for name, pattern in KINDS.items()]
 
 
 class Sampler:
-    """Samples processes from `start` to `stop`; writes to `folder`."""
+    """Samples all processes from `start` to `stop`; writes to `folder`.
+
+    All, because perf 6.1 polls without a pause once a thread of the processes that it was given has
+    ended, which takes a core from what is measured.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "perf.data"
         self._perf: subprocess.Popen[bytes] | None = None
 
-    def start(self, pids: Sequence[int]) -> None:
+    def start(self) -> None:
         """Raises ConfigurationError where perf is not installed."""
         program = shutil.which("perf")
         if program is None:
             raise ConfigurationError("perf is not installed; apt install linux-perf, or --no-perf")
-        listed = ",".join(map(str, pids))
-        options = ("-q", "-F", str(_RATE_HZ), "-e", "cpu-clock", "-o", str(self._file), "-p")
+        options = ("-q", "-a", "-F", str(_RATE_HZ), "-e", "cpu-clock", "-o", str(self._file))
         self._perf = subprocess.Popen(
-            [program, "record", *options, listed],
+            [program, "record", *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -67,7 +70,11 @@ class Sampler:
         )
         found = by_kind(shown.stdout.splitlines())
         if not found:
-            raise Unavailable(f"perf took no samples: {shown.stderr.strip()[-200:] or 'no reason'}")
+            reason = shown.stderr.strip()[-200:] or "no reason"
+            raise Unavailable(
+                f"perf took no samples: {reason}; sampling all processes needs root or "
+                "kernel.perf_event_paranoid below 1; --no-perf does without"
+            )
         return Counter({key: count / _RATE_HZ for key, count in found.items()})
 
 

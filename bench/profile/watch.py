@@ -31,7 +31,7 @@ class Watch:
         self._processes = processes
         self._sampler = sampler
         if sampler is not None:
-            sampler.start([pid for pids in processes.values() for pid in pids])
+            sampler.start()
         self._usages, self._cores = usages(processes), cores()
         self._start = time.perf_counter()
 
@@ -44,5 +44,6 @@ class Watch:
         if self._sampler is not None:
             names = {pid: name for name, pids in self._processes.items() for pid in pids}
             for (pid, kind), sampled_s in self._sampler.stop().items():
-                work[names[pid], kind] += sampled_s
+                if pid in names:
+                    work[names[pid], kind] += sampled_s
         return Seen(seconds, used, passed, work)
