@@ -16,8 +16,8 @@ from bench.peers import Load, Round
 from bench.profile.arithmetic import language_flop, vision_flop
 from bench.profile.processes import Cores, Usage, cores, usage, with_children
 from bench.profile.report import Profile, markdown
-from bench.profile.samples import by_kind
-from bench.profile.watch import Seen
+from bench.profile.samples import Sampler, by_kind
+from bench.profile.watch import Seen, Watch
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.checkpoint.weights import Weights
 from glm4v.device.base import AttentionSegment
@@ -120,6 +120,26 @@ no sample
             (2467, "other libraries"): 1,
         }
     )
+
+
+PERF = """#!/bin/sh
+case $1 in
+record) case " $* " in *" -a "*) ;; *) exit 1 ;; esac; exec sleep 60 ;;
+script) printf '7 7f86 _PyEval_EvalFrameDefault (/usr/lib/libpython3.11.so)\\n%.0s' 1 2 3
+        printf '8 7f86 _PyEval_EvalFrameDefault (/usr/lib/libpython3.11.so)\\n' ;;
+esac
+"""
+
+
+def test_samples_of_other_processes_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "perf"
+    program.write_text(PERF)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    watch = Watch({"gateway": [7]}, Sampler(tmp_path))
+    assert watch.end().work == {("gateway", "Python"): pytest.approx(3 / 997)}
 
 
 def test_a_profile_is_for_each_request() -> None:
