@@ -100,7 +100,8 @@ class CpuArbiter(Arbiter):
         if len(written) < _TIME.size:  # no image yet
             return False
         (layer_at,) = _TIME.unpack(written)
-        return bool(self._clock.monotonic() - layer_at < _STALLED_S)
+        # Negative after a restart of the machine, if an image was cut off before it.
+        return bool(0.0 <= self._clock.monotonic() - layer_at < _STALLED_S)
 
     def _write(self, time_s: float) -> None:
         with suppress(OSError):  # a full disk: images only lose their priority

@@ -157,6 +157,15 @@ def test_an_image_without_further_layers_is_given_up(path: Path, clock: Clock) -
     assert [*seen, language.is_encoding] == [True, True, True, False]
 
 
+def test_an_image_from_before_a_restart_of_the_machine_is_given_up(
+    path: Path, clock: Clock
+) -> None:
+    CpuArbiter(path, clock).wait_for_prefills()  # its worker is killed with the machine
+    clock.now = 5.0  # the clock begins anew
+    language = CpuArbiter(path, clock)
+    assert not language.is_encoding
+
+
 def test_images_are_encoded_on_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     language, vision = CpuArbiter(path), CpuArbiter(path)
 
