@@ -1,7 +1,7 @@
 """The delay that a long prompt causes, and the cost of a second request about an image.
 
-Measured as ratios within one run, on a small model whose images have as many rows as those of the
-published one.
+Counted in tokens, and measured as ratios within one run, on a small model whose images have as many
+rows as those of the published one.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from tests.parity.engine_runs import Answers, Asked, Layout, Running, running
 
 DECODING = 8
 REPEATS = 3
+MAX_TURNS = 5
 PROMPT = tuple(range(40, 55))  # 15 ids; with an image 1614 rows
 
 
@@ -89,10 +90,26 @@ def asked(folder: Path, name: str, max_tokens: int, image: str = "") -> Asked:
     return Asked(request, packed)
 
 
-async def disturb(
-    run: Running, answers: TimedAnswers, folder: Path, tag: str
-) -> tuple[float, float]:
-    """The p99 of the time between tokens: in quiet, and while an image's prompt is computed."""
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """What running requests noticed while an image's prompt was computed.
+
+    `tokens` is what the one with fewest got in that time; the others are the p99 of the time
+    between two tokens, then and otherwise, in seconds.
+    """
+
+    tokens: int
+    disturbed_s: float
+    quiet_s: float
+
+    @property
+    def is_slight(self) -> bool:
+        """Without chunks it is 1 token and 4 times as long; in chunks of 504, 3 or 4 tokens."""
+        return self.tokens >= 8 and self.disturbed_s < 2.0 * self.quiet_s
+
+
+async def disturb(run: Running, answers: TimedAnswers, folder: Path, tag: str) -> Disturbance:
+    """Compute an image's prompt beside running requests."""
     decodes = [asked(folder, f"{tag}:{number}", 130) for number in range(DECODING)]
     names = [one.request.request_id for one in decodes]
     answering = asyncio.create_task(run.answer(decodes))
@@ -107,49 +124,67 @@ async def disturb(
     for name in names:
         for before, after in pairwise(answers.times[name][5:]):
             (disturbed if after > start and before < end else quiet).append(after - before)
-    return _p99(quiet), _p99(disturbed)
+    tokens = min(sum(start < at < end for at in answers.times[name]) for name in names)
+    return Disturbance(tokens, _p99(disturbed), _p99(quiet))
 
 
 def _p99(values: list[float]) -> float:
     return quantiles(values, n=100, method="inclusive")[-1]
 
 
-async def disturbed_turns(folder: Path, layout: Layout) -> list[tuple[float, float]]:
-    answers = TimedAnswers()
+async def test_a_long_prompt_hardly_slows_running_requests(folder: Path) -> None:
+    layout = Layout(
+        max_batched_tokens=512,
+        blocks=600,
+        prefix_cache=False,
+        prefill_slowdown=float(LmSettings.model_fields["prefill_slowdown"].default),
+    )
+    answers, turns = TimedAnswers(), []
     async with running(folder, layout, answers=answers) as run:
         await run.answer([asked(folder, "warm", 20, image="warm")])
-        return [await disturb(run, answers, folder, str(turn)) for turn in range(REPEATS)]
+        for turn in range(MAX_TURNS):
+            turns.append(await disturb(run, answers, folder, str(turn)))
+            if turns[-1].is_slight:
+                break
+    # The best turn, as what else the machine does mostly adds.
+    assert turns[-1].is_slight, turns
 
 
-async def test_a_long_prompt_hardly_slows_running_requests(folder: Path) -> None:
-    prefill_slowdown = float(LmSettings.model_fields["prefill_slowdown"].default)
-    chunked = Layout(
-        max_batched_tokens=512, blocks=600, prefix_cache=False, prefill_slowdown=prefill_slowdown
+async def test_a_long_prompt_in_one_step_holds_up_running_requests(folder: Path) -> None:
+    """The control of the test above, in tokens: none passes a prompt that is not divided."""
+    layout = Layout(
+        max_batched_tokens=10_000, blocks=600, prefix_cache=False, prefill_slowdown=math.inf
     )
-    with_chunks = await disturbed_turns(folder, chunked)
-    without = await disturbed_turns(
-        folder, replace(chunked, max_batched_tokens=10_000, prefill_slowdown=math.inf)
-    )
-    # The best turn: what else the machine does mostly adds. Without chunks it is 8 and more.
-    assert min(disturbed / quiet for quiet, disturbed in with_chunks) < 2.0
-    shorter = median(disturbed for _, disturbed in with_chunks)
-    assert median(disturbed for _, disturbed in without) > 2.0 * shorter
+    answers = TimedAnswers()
+    async with running(folder, layout, answers=answers) as run:
+        turn = await disturb(run, answers, folder, "in one step")
+    assert turn.tokens <= 2  # of the steps that began before it
 
 
 async def test_a_second_request_about_an_image_starts_soon(folder: Path) -> None:
     answers = TimedAnswers()
     first_s, second_s = [], []
     async with running(folder, Layout(max_batched_tokens=512, blocks=600), answers=answers) as run:
+
+        async def computed(one: Asked) -> tuple[list[int], int]:
+            """Its answer, and the tokens that were computed for it beside those of the answer."""
+            counts, name = run.engine.counts, one.request.request_id
+            before = counts.computed_tokens - counts.sampled_tokens
+            answer = (await run.answer([one]))[name]
+            return answer, counts.computed_tokens - counts.sampled_tokens - before
+
         await run.answer([asked(folder, "warm", 2, image="warm")])
         for turn in range(REPEATS):
             first = asked(folder, f"first {turn}", 20, image=str(turn))
             begun = time.perf_counter()
-            answer = (await run.answer([first]))[f"first {turn}"]
+            answer, first_tokens = await computed(first)
             first_s.append(answers.times[f"first {turn}"][0] - begun)
             ids = (*first.request.prompt_ids, *answer, *PROMPT)
             request = replace(first.request, request_id=f"second {turn}", prompt_ids=ids)
             begun = time.perf_counter()
-            await run.answer([replace(first, request=request)])
+            _, second_tokens = await computed(replace(first, request=request))
             second_s.append(answers.times[f"second {turn}"][0] - begun)
-    # The best of each: what else the machine does only adds.
-    assert min(second_s) <= 0.15 * min(first_s)
+            assert first_tokens > 1600
+            assert second_tokens <= len(PROMPT) + 1
+    # The best of each: what else the machine does only adds. It is 0.07 on an idle one.
+    assert min(second_s) <= 0.5 * min(first_s)
