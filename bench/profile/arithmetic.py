@@ -23,13 +23,18 @@ def vision_flop(spec: ModelSpec) -> float:
 
 
 def language_flop(spec: ModelSpec, prompt: int, answer: int) -> float:
-    """The same for a prompt and an answer of so many tokens; the last token is not computed."""
+    """The same for a prompt and an answer of so many tokens.
+
+    The last token is not computed, and of a prompt only the last one needs all of the last layer.
+    """
     computed = prompt + answer - 1
     attended = spec.heads * spec.head_dim
     qkv = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
-    weights = spec.hidden_size * (qkv + attended + 3 * spec.ffn_size)
+    mlp = 3 * spec.hidden_size * spec.ffn_size
+    weights = spec.hidden_size * (qkv + attended) + mlp
     context = computed * (computed + 1) / 2  # each token attends to itself and those before
     layers = spec.layers * (computed * weights + 2 * context * attended)
+    layers -= (prompt - 1) * (mlp + spec.hidden_size * attended)
     return 2.0 * (layers + answer * spec.hidden_size * spec.vocab_size)
 
 

@@ -99,11 +99,18 @@ class Decoder(ABC):
 
     @abstractmethod
     def run(
-        self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
+        self,
+        layers: range,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        attention: Attention,
+        needed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run consecutive layers: [tokens, hidden] -> the same; may reuse the memory of `hidden`.
 
         positions [tokens]. `attention` belongs to this device and is prepared for these tokens.
+        With indices of tokens, `needed` [count], the result is [count, hidden]: other tokens need
+        not pass through the last layer's MLP, but their keys and values are written.
         """
 
 

@@ -34,13 +34,19 @@ class TorchDecoder(Decoder):
         return self._done
 
     def run(
-        self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
+        self,
+        layers: range,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        attention: Attention,
+        needed: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """[tokens, hidden] -> the same."""
+        """[tokens, hidden] -> the same, or [needed, hidden]."""
         shape = self._shape
         angles = (shape.cosine[positions][:, None], shape.sine[positions][:, None])
         for number in layers:
-            hidden = self._layers[number](hidden, angles, attention)
+            is_last = number == layers[-1]
+            hidden = self._layers[number](hidden, angles, attention, needed if is_last else None)
             self._done += 1
         return hidden
 
@@ -86,9 +92,14 @@ class _Layer:
         hidden: torch.Tensor,
         angles: tuple[torch.Tensor, torch.Tensor],
         attention: Attention,
+        needed: torch.Tensor | None,
     ) -> torch.Tensor:
-        """[tokens, hidden] -> the same."""
+        """[tokens, hidden] -> the same, or [needed, hidden]."""
         attended = self._attend(self._attention_norm(hidden), angles, attention)
+        if needed is not None:
+            hidden, attended = hidden[needed], attended[needed]
+            if len(needed) == 0:
+                return hidden
         hidden = hidden + self._reduce(self._out(attended))
         gated = self._gate_up(self._mlp_norm(hidden))
         return hidden + self._reduce(self._down(gated))

@@ -55,14 +55,18 @@ class LanguageModel:
         return self.decoder.layers_done
 
     def forward(
-        self, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        attention: Attention,
+        needed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """All layers: [tokens, hidden] from `embed`, with image embeddings inserted, -> the same.
 
         positions [tokens]. `attention` is prepared for these tokens and takes their keys and
-        values into its cache.
+        values into its cache. With indices of tokens, `needed` [count], -> [count, hidden].
         """
-        return self.decoder.run(self._layers, hidden, positions, attention)
+        return self.decoder.run(self._layers, hidden, positions, attention, needed)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits of the next token: [tokens, hidden] from `forward` -> [tokens, vocabulary]."""

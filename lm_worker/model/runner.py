@@ -128,10 +128,7 @@ class Runner:
         chunks = [chunk for chunk in plan.chunks if chunk.sampling is not None]
         if not chunks:
             return StepResult((), scores)
-        samples = inputs.sample_indices
-        if len(samples) < len(hidden):  # else all tokens are sampled after
-            hidden = hidden[samples]
-        logits = self._model.logits(hidden)
+        logits = self._model.logits(_sampled(hidden, inputs))
         with self._timer.time("sample"):
             return StepResult(self._sample(logits, chunks), scores)
 
@@ -143,15 +140,18 @@ class Runner:
         for _ in self._prompt_logits(hidden, plan, inputs):
             pass
         if len(inputs.sample_indices):
-            self._model.logits(hidden[inputs.sample_indices])
+            self._model.logits(_sampled(hidden, inputs))
 
     def _forward(self, plan: StepPlan, inputs: DeviceInputs) -> torch.Tensor:
-        """Hidden states [tokens, hidden] of the step's tokens."""
+        """Hidden states [tokens, hidden] of the step's tokens, or of those sampled after."""
         for copy in plan.copies:
             self._attention.copy_tokens(*copy)
         self._attention.prepare(attention_segments(plan))
         embedded = self._embed(plan, inputs)
-        return self._model.forward(embedded, inputs.positions, self._attention)
+        samples = inputs.sample_indices
+        all_needed = len(inputs.logprob_indices) > 0 or len(samples) == len(embedded)
+        needed = None if all_needed else samples
+        return self._model.forward(embedded, inputs.positions, self._attention, needed)
 
     def _prompt_logits(
         self, hidden: torch.Tensor, plan: StepPlan, inputs: DeviceInputs
@@ -211,6 +211,12 @@ class Runner:
         for span in image_spans(plan):
             hidden[span.tokens] = self._images[span.image][span.embedding]
         return hidden
+
+
+def _sampled(hidden: torch.Tensor, inputs: DeviceInputs) -> torch.Tensor:
+    """Of the hidden states that `_forward` returns, those that tokens are sampled from."""
+    samples = inputs.sample_indices
+    return hidden if len(hidden) == len(samples) else hidden[samples]
 
 
 def right_drafts(chunk: Chunk, rows: Sequence[SampledToken]) -> int:

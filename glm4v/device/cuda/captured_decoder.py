@@ -35,14 +35,19 @@ class CapturedDecoder(Decoder):
         return self._plain.layers_done - self._layers_recorded + self._layers_replayed
 
     def run(
-        self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
+        self,
+        layers: range,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        attention: Attention,
+        needed: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """[tokens, hidden] -> the same; valid until the next step."""
+        """[tokens, hidden] -> the same, or [needed, hidden]; valid until the next step."""
         if not isinstance(attention, CudaAttention):
             raise TypeError(f"attention of another device: {attention!r}")
         segments = attention.decode_segments
         if not 0 < len(segments) <= LARGEST_BATCH:
-            return self._plain.run(layers, hidden, positions, attention)
+            return self._plain.run(layers, hidden, positions, attention, needed)
         if attention is not self._attention:
             self._attention, self._steps = attention, {}
         size = 1 << (len(segments) - 1).bit_length()
@@ -55,7 +60,7 @@ class CapturedDecoder(Decoder):
         output = step.replay(self._record)[: len(segments)]
         self._layers_recorded += self._plain.layers_done - done
         self._layers_replayed += len(layers)
-        return output
+        return output if needed is None else output[needed]
 
 
 class _FixedStep:

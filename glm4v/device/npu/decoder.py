@@ -59,17 +59,22 @@ class NpuDecoder(Decoder):
         return self._done
 
     def run(
-        self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
+        self,
+        layers: range,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        attention: Attention,
+        needed: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """[tokens, hidden] -> the same."""
+        """[tokens, hidden] -> the same, or [needed, hidden]."""
         assert isinstance(attention, NpuAttention)
         angles = (self._cosine[positions][:, None], self._sine[positions][:, None])
         if self._graphs is not None and len(layers) == len(self._layers):
             replayed = self._graphs.run(hidden, *angles, attention)
             if replayed is not None:
                 self._done += len(layers)
-                return replayed
-        return self._compute_layers(layers, hidden, angles, attention)
+                return replayed if needed is None else replayed[needed]
+        return self._compute_layers(layers, hidden, angles, attention, needed)
 
     def _compute(
         self,
@@ -91,6 +96,7 @@ class NpuDecoder(Decoder):
         hidden: torch.Tensor,
         angles: tuple[torch.Tensor, torch.Tensor],
         attention: NpuAttention,
+        needed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What a branch adds is summed by the norm behind it, and the last one here."""
         first = self._layers[layers.start]
@@ -103,6 +109,11 @@ class NpuDecoder(Decoder):
                     added, hidden, layer.attention_norm, self._eps
                 )
             attended = self._attend(number, layer.qkv(normed), angles, attention)
+            if needed is not None and number == layers[-1]:
+                hidden, attended = hidden[needed], attended[needed]
+                if len(needed) == 0:  # no operator is given a tensor without rows
+                    self._done += 1
+                    return hidden
             added = self._reduce(layer.out(attended))
             normed, _, hidden = torch_npu.npu_add_rms_norm(added, hidden, layer.mlp_norm, self._eps)
             added = self._reduce(layer.down(layer.gate_up(normed)))

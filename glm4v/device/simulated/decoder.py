@@ -19,7 +19,12 @@ class SimulatedDecoder(Decoder):
         return self._done
 
     def run(
-        self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
+        self,
+        layers: range,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        attention: Attention,
+        needed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[tokens, hidden] -> the same: signs in the first columns, zeros in the others."""
         if not isinstance(attention, SimulatedAttention):
@@ -29,4 +34,4 @@ class SimulatedDecoder(Decoder):
         result = torch.zeros_like(hidden)
         result[:, :columns] = signs(contexts, columns)
         self._done += len(layers)
-        return result
+        return result if needed is None else result[needed]

@@ -8,7 +8,13 @@ import torch
 from glm4v.device.base import Attention, Decoder, DecoderShape, LayerWeights
 from glm4v.device.collectives import Collective
 from glm4v.device.cpu.kernels.attention import KernelAttention
-from glm4v.device.cpu.kernels.library import DecoderLayer, DecoderModel, Kernels, check_floats
+from glm4v.device.cpu.kernels.library import (
+    AttentionMetadata,
+    DecoderLayer,
+    DecoderModel,
+    Kernels,
+    check_floats,
+)
 from glm4v.device.cpu.kernels.linear import PackedWeight, check_matrix
 
 
@@ -58,9 +64,14 @@ class KernelDecoder(Decoder):
         return self._layers_done.value
 
     def run(
-        self, layers: range, hidden: torch.Tensor, positions: torch.Tensor, attention: Attention
+        self,
+        layers: range,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        attention: Attention,
+        needed: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """[tokens, hidden] -> the same, in the same memory where possible.
+        """[tokens, hidden] -> the same, or [needed, hidden]; in the same memory where possible.
 
         Raises IndexError for positions beyond the rotary table and layers out of range, and
         ValueError for shapes and dtypes that differ from those of the step.
@@ -81,7 +92,23 @@ class KernelDecoder(Decoder):
         if least < 0 or most >= len(self._angles[0]):
             raise IndexError(f"positions {int(least)} to {int(most)} of {len(self._angles[0])}")
         metadata.positions = positions.data_ptr()
-        sublayers = range(2 * layers.start, 2 * layers.stop)
+        first, last = 2 * layers.start, 2 * layers.stop  # attention and MLP of each layer
+        if needed is None:
+            return self._run(range(first, last), hidden, metadata, attention)
+        hidden = self._run(range(first, last - 1), hidden, metadata, attention)[needed]
+        if len(needed) == 0:
+            self._layers_done.value += 1
+            return hidden
+        metadata = AttentionMetadata(num_tokens=len(needed))
+        return self._run(range(last - 1, last), hidden, metadata, attention)
+
+    def _run(
+        self,
+        sublayers: range,
+        hidden: torch.Tensor,
+        metadata: AttentionMetadata,
+        attention: KernelAttention,
+    ) -> torch.Tensor:
         at_once = len(sublayers) if self._collective.size == 1 else 1
         for first in sublayers[::at_once]:
             self._kernels.run_sublayers(
