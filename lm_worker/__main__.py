@@ -98,6 +98,7 @@ def build(settings: LmSettings) -> Process:
         queue=lm_queue(fingerprint),
         consumer=queue.consumer,
         device=device.name,
+        description=device.description,
         report=partial(report, engine),
         started=engine.ranks.started,
         stopping=process.stopping,
@@ -123,6 +124,7 @@ def _device(settings: LmSettings, checkpoint: Checkpoint, rank: RankConfig | Non
     options = DeviceOptions.from_settings(
         settings,
         is_bfloat16=checkpoint.is_bfloat16(vision=False),
+        quantized_by=checkpoint.quantized_by,
         local_rank=rank.local_rank if rank else 0,
         local_size=rank.local_size if rank else 1,
         group_size=settings.tensor_parallel,

@@ -84,7 +84,9 @@ def _pipeline(
 
     checkpoint = Checkpoint.open(model)
     is_bfloat16 = all(checkpoint.is_bfloat16(vision=part) for part in (True, False))
-    options = DeviceOptions(device, dtype, weight_dtype, threads, is_bfloat16)
+    options = DeviceOptions(
+        device, dtype, weight_dtype, threads, is_bfloat16, checkpoint.quantized_by
+    )
     return Pipeline(checkpoint, open_device(options), ImageLimits())
 
 

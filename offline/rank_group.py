@@ -86,6 +86,7 @@ def _open(checkpoint: Checkpoint, hardware: Hardware, *, vision: bool) -> Device
             hardware.weight_dtype,
             hardware.threads,
             is_bfloat16=checkpoint.is_bfloat16(vision=vision),
+            quantized_by="" if vision else checkpoint.quantized_by,
             local_size=hardware.tensor_parallel,
             group_size=hardware.tensor_parallel,
         )

@@ -76,6 +76,7 @@ def build(settings: VisionSettings) -> Process:
         queue=vision_queue(checkpoint.fingerprint),
         consumer=queue.consumer,
         device=device.name,
+        description=device.description,
         report=lambda: report(encoder, worker.held_images),
         started=encoder.started,
         stopping=process.stopping,

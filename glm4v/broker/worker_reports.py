@@ -42,6 +42,7 @@ class WorkerReporter:
         queue: Queue,
         consumer: str,
         device: str,
+        description: str,
         report: Callable[[], pb.WorkerReport],
         started: asyncio.Event,
         stopping: asyncio.Event,
@@ -53,7 +54,9 @@ class WorkerReporter:
         self._report = report
         self._started = started
         self._stopping = stopping
-        self._fixed = pb.WorkerReport(queue=queue, device=device, host=socket.gethostname())
+        self._fixed = pb.WorkerReport(
+            queue=queue, device=device, description=description, host=socket.gethostname()
+        )
 
     async def run(self) -> None:
         """Report until cancelled, then remove the report."""
@@ -112,6 +115,7 @@ class WorkerState:
             "kind": _KINDS.get(group, group),
             "host": report.host,
             "device": report.device,
+            "description": report.description,
             "state": self.phase,
             "running": report.running,
             "waiting": report.waiting,

@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from glm4v.broker.deployment_state import DeploymentState
 
 _WIDTH = 160  # columns of a file or a pipe
+_WORKER_COLUMNS = (
+    "worker",
+    "host",
+    "device",
+    "state",
+    "running",
+    "waiting",
+    "rate",
+    "KV cache",
+    "arithmetic and weights",
+)
 _UNITS = {"lm": "tokens/s", "vision": "images/s"}
 
 
@@ -130,7 +141,7 @@ def tables(state: "DeploymentState", rates: Rates) -> Group:
         for name, length in (("language", lengths.language), ("vision", lengths.vision)):
             oldest = f"{length.oldest_s:.1f} s" if length.waiting else ""
             queues.add_row(model, name, str(length.waiting), oldest, str(length.jobs))
-    workers = _table("worker", "host", "device", "state", "running", "waiting", "rate", "KV cache")
+    workers = _table(*_WORKER_COLUMNS)
     for each in state.workers:
         report = each.report
         blocks = report.kv_blocks_total
@@ -138,7 +149,8 @@ def tables(state: "DeploymentState", rates: Rates) -> Group:
         group = report.queue.partition(":")[0]
         rate = f"{rates.of(each.consumer):.1f} {_UNITS.get(group, '/s')}"
         row = (each.consumer, report.host, report.device, each.phase)
-        workers.add_row(*row, str(report.running), str(report.waiting), rate, share)
+        counts = (str(report.running), str(report.waiting), rate, share)
+        workers.add_row(*row, *counts, report.description)
     return Group(f"{state.open_requests} open requests", "", queues, "", workers)
 
 

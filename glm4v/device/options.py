@@ -36,6 +36,7 @@ class DeviceOptions:
     weight_dtype: str = "auto"  # of stored weights
     threads: int = 0  # of the CPU; 0 takes all usable cores
     is_bfloat16: bool = False  # the checkpoint's weights are bfloat16
+    quantized_by: str = ""  # what has quantized them in 8 bits or fewer, for people
     local_rank: int = 0  # of this process among those of its group on this host: its device index
     local_size: int = 1  # processes of its group on this host
     group_size: int = 1  # processes of its group on all hosts
@@ -46,6 +47,7 @@ class DeviceOptions:
         settings: _Settings,
         *,
         is_bfloat16: bool,
+        quantized_by: str = "",
         local_rank: int = 0,
         local_size: int = 1,
         group_size: int = 1,
@@ -57,6 +59,7 @@ class DeviceOptions:
             settings.weight_dtype,
             settings.threads,
             is_bfloat16,
+            quantized_by,
             local_rank,
             local_size,
             group_size,
@@ -76,6 +79,16 @@ def parse_weight_dtype(name: str) -> torch.dtype | None:
 def parse_quantization(name: str) -> Quantization | None:
     """How the weight dtype called `name` quantizes; None for one that does not."""
     return _QUANTIZATIONS.get(name)
+
+
+def describe_int8(quantization: Quantization | None, quantized_by: str) -> str:
+    """Where 8-bit weights come from, for people: "int8 per group", "int8 by GPTQ"; "" for none.
+
+    `quantized_by` is that of a checkpoint whose matrices the device keeps as they are.
+    """
+    if quantization is not None:
+        return f"int8 per {'group' if quantization.group else 'channel'}"
+    return quantized_by and f"int8 by {quantized_by}"
 
 
 def _parse(name: str, dtypes: Mapping[str, torch.dtype]) -> torch.dtype | None:

@@ -60,6 +60,7 @@ def _options(name: str, checkpoint: Checkpoint | None) -> DeviceOptions:
         os.environ.get("GLM4V_DTYPE", "auto"),
         os.environ.get("GLM4V_WEIGHT_DTYPE", "auto"),
         is_bfloat16=checkpoint is not None and checkpoint.is_bfloat16(vision=False),
+        quantized_by=checkpoint.quantized_by if checkpoint else "",
     )
 
 

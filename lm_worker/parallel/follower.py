@@ -45,6 +45,7 @@ def follow(settings: LmSettings, config: RankConfig, loading: AbstractContextMan
             DeviceOptions.from_settings(
                 settings,
                 is_bfloat16=checkpoint.is_bfloat16(vision=False),
+                quantized_by=checkpoint.quantized_by,
                 local_rank=config.local_rank,
                 local_size=config.local_size,
                 group_size=config.size,

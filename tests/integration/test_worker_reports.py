@@ -32,6 +32,7 @@ class Worker:
             queue=lm_queue("m"),
             consumer="lm-a",
             device="cpu",
+            description="float32, PyTorch",
             report=lambda: pb.WorkerReport(running=2, done=self.done),
             started=self.started,
             stopping=self.stopping,
@@ -80,6 +81,7 @@ async def test_a_worker_is_seen_from_loading_to_draining_and_not_after(
     assert (found.consumer, found.report.device, found.report.queue) == ("lm-a", "cpu", "lm:m")
     assert (found.report.running, found.report.done) == (2, 7)
     assert found.as_dict()["kind"] == "language"
+    assert found.as_dict()["description"] == "float32, PyTorch"
     assert 0 <= found.age_s < 5
 
 

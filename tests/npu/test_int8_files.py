@@ -56,7 +56,9 @@ def test_they_are_multiplied_as_they_are(name: str, emulation: Emulation, tmp_pa
     """Logits of the CPU; matrices that the tool left in 16 bits stay so, on a 310P in NZ."""
     checkpoint = Checkpoint.open(write_case(name, tmp_path))
     exact = logits(checkpoint, PlainDevice(None))
-    ours = logits(checkpoint, open_device(DeviceOptions("npu", "float16")))
+    device = open_device(DeviceOptions("npu", "float16", quantized_by=checkpoint.quantized_by))
+    assert device.description == f"{SOC}, float16, weights int8 by {checkpoint.quantized_by}"
+    ours = logits(checkpoint, device)
     assert (ours - exact).norm() < ARITHMETIC["float16"] * exact.norm()
     computed = 1 + STEPS  # on a 910B: the prompt, a step to warm up, its capture
     in_16_bits = 0 if OUTPUT in CASES[name]["dequantized"] else 1

@@ -39,7 +39,13 @@ from glm4v.device.cpu.threads import use_threads
 from glm4v.device.embedding import Embedding
 from glm4v.device.inputs import Int64Array
 from glm4v.device.linear import Epilogue, Linear
-from glm4v.device.options import DeviceOptions, parse_dtype, parse_quantization, parse_weight_dtype
+from glm4v.device.options import (
+    DeviceOptions,
+    describe_int8,
+    parse_dtype,
+    parse_quantization,
+    parse_weight_dtype,
+)
 from glm4v.errors import ConfigurationError
 from glm4v.host.memory import free_host_memory_bytes
 
@@ -64,6 +70,7 @@ class CpuDevice(Device):
         half_weights: bool = False,
         quantization: Quantization | None = None,
         keeps_int8: bool = False,
+        quantized_by: str = "",
         processes: int = 1,
     ) -> None:
         assert kernels is not None or not half_weights, "only kernels compute from bfloat16"
@@ -81,7 +88,9 @@ class CpuDevice(Device):
         self.quantizes_embeddings = quantization is not None
         self.packs_files = self._kernels is not None
         self.has_drafts = self._kernels is not None  # torch attends to such chunks one by one
-        self.description = self._describe()
+        self.description = self._describe(
+            describe_int8(quantization, quantized_by if keeps_int8 else "")
+        )
         if self._kernels is not None:
             self._kernels.set_num_threads(torch.get_num_threads())
 
@@ -115,6 +124,7 @@ class CpuDevice(Device):
             quantization=quantization,
             keeps_int8=kernels is not None
             and (options.weight_dtype == "auto" or quantization is not None),
+            quantized_by=options.quantized_by,
             processes=options.local_size,
         )
 
@@ -200,13 +210,12 @@ class CpuDevice(Device):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
-    def _describe(self) -> str:
+    def _describe(self, int8: str) -> str:
         name = str(self.dtype).removeprefix("torch.")
         engine = "PyTorch" if self._kernels is None else "native kernels"
-        weights = ", weights bfloat16" if self._bits == 16 else ""
-        if self.quantization is not None:
-            per = "group" if self.quantization.group else "channel"
-            weights = f", weights int8 per {per} and bfloat16"
+        others = "bfloat16" if self._bits == 16 else name
+        stored = " and ".join(filter(None, [int8, others]))
+        weights = f", weights {stored}" if stored != name else ""
         return f"{name}{weights}, {engine}"
 
 

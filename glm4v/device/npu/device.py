@@ -29,7 +29,13 @@ from glm4v.device.npu.int8_product import Int8Product
 from glm4v.device.npu.linear import HalfProduct, NpuLinear, Product
 from glm4v.device.npu.norm import NpuRmsNorm
 from glm4v.device.npu.nz_attention import NzAttention
-from glm4v.device.options import DeviceOptions, parse_dtype, parse_quantization, parse_weight_dtype
+from glm4v.device.options import (
+    DeviceOptions,
+    describe_int8,
+    parse_dtype,
+    parse_quantization,
+    parse_weight_dtype,
+)
 from glm4v.errors import ConfigurationError, DeviceFailed
 
 
@@ -52,6 +58,7 @@ class NpuDevice(Device):
         group_size: int,
         quantization: Quantization | None = None,
         keeps_int8: bool = False,
+        quantized_by: str = "",
     ) -> None:
         self.name = f"npu:{index}"
         self.torch_device = torch.device(self.name)
@@ -62,9 +69,8 @@ class NpuDevice(Device):
         self.keeps_int8 = keeps_int8
         self.subtracts_offsets = True
         self.description = f"{chip.soc}, {str(dtype).removeprefix('torch.')}"
-        if quantization is not None:
-            per = "group" if quantization.group else "channel"
-            self.description += f", weights int8 per {per}"
+        if int8 := describe_int8(quantization, quantized_by if keeps_int8 else ""):
+            self.description += f", weights {int8}"
         self._chip = chip
         self._group_size = group_size
 
@@ -92,6 +98,7 @@ class NpuDevice(Device):
             group_size=options.group_size,
             quantization=quantization,
             keeps_int8=weights is None or quantization is not None,
+            quantized_by=options.quantized_by,
         )
 
     def free_memory_bytes(self) -> int:

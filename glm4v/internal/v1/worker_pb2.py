@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eglm4v/internal/v1/worker.proto\x12\x11glm4v.internal.v1\"\xcb\x01\n\x0cWorkerReport\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x0f\n\x07running\x18\x04 \x01(\r\x12\x0f\n\x07waiting\x18\x05 \x01(\r\x12\x0c\n\x04\x64one\x18\x06 \x01(\x04\x12\x16\n\x0ekv_blocks_used\x18\x07 \x01(\r\x12\x17\n\x0fkv_blocks_total\x18\x08 \x01(\r\x12-\n\x05phase\x18\t \x01(\x0e\x32\x1e.glm4v.internal.v1.WorkerPhase*z\n\x0bWorkerPhase\x12\x1c\n\x18WORKER_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_PHASE_LOADING\x10\x01\x12\x18\n\x14WORKER_PHASE_SERVING\x10\x02\x12\x19\n\x15WORKER_PHASE_DRAINING\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eglm4v/internal/v1/worker.proto\x12\x11glm4v.internal.v1\"\xe0\x01\n\x0cWorkerReport\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x0f\n\x07running\x18\x04 \x01(\r\x12\x0f\n\x07waiting\x18\x05 \x01(\r\x12\x0c\n\x04\x64one\x18\x06 \x01(\x04\x12\x16\n\x0ekv_blocks_used\x18\x07 \x01(\r\x12\x17\n\x0fkv_blocks_total\x18\x08 \x01(\r\x12-\n\x05phase\x18\t \x01(\x0e\x32\x1e.glm4v.internal.v1.WorkerPhase\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t*z\n\x0bWorkerPhase\x12\x1c\n\x18WORKER_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORKER_PHASE_LOADING\x10\x01\x12\x18\n\x14WORKER_PHASE_SERVING\x10\x02\x12\x19\n\x15WORKER_PHASE_DRAINING\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'glm4v.internal.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKERPHASE']._serialized_start=259
-  _globals['_WORKERPHASE']._serialized_end=381
+  _globals['_WORKERPHASE']._serialized_start=280
+  _globals['_WORKERPHASE']._serialized_end=402
   _globals['_WORKERREPORT']._serialized_start=54
-  _globals['_WORKERREPORT']._serialized_end=257
+  _globals['_WORKERREPORT']._serialized_end=278
 # @@protoc_insertion_point(module_scope)

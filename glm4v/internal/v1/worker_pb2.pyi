@@ -60,6 +60,7 @@ class WorkerReport(_message.Message):
     KV_BLOCKS_USED_FIELD_NUMBER: _builtins.int
     KV_BLOCKS_TOTAL_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """Its queue: "lm:<fingerprint>" or "vision:<fingerprint>"."""
     host: _builtins.str
@@ -78,6 +79,8 @@ class WorkerReport(_message.Message):
     """Language workers: all blocks."""
     phase: Global___WorkerPhase.ValueType
     """What it can do."""
+    description: _builtins.str
+    """Dtypes of arithmetic and weights, for people, for example "float32, native kernels"."""
     def __init__(
         self,
         *,
@@ -90,10 +93,11 @@ class WorkerReport(_message.Message):
         kv_blocks_used: _builtins.int = ...,
         kv_blocks_total: _builtins.int = ...,
         phase: Global___WorkerPhase.ValueType = ...,
+        description: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "done", b"done", "host", b"host", "kv_blocks_total", b"kv_blocks_total", "kv_blocks_used", b"kv_blocks_used", "phase", b"phase", "queue", b"queue", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "device", b"device", "done", b"done", "host", b"host", "kv_blocks_total", b"kv_blocks_total", "kv_blocks_used", b"kv_blocks_used", "phase", b"phase", "queue", b"queue", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

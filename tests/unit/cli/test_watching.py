@@ -31,6 +31,7 @@ def state(done: int, age_s: float = 0.5) -> DeploymentState:
         queue="lm:m",
         host="node",
         device="cpu",
+        description="float32, weights int8 by GPTQ (4 bits) and bfloat16, native kernels",
         running=2,
         done=done,
         kv_blocks_used=1,
@@ -88,3 +89,4 @@ def test_tables_show_backlog_and_silence() -> None:
     assert lines[0] == "7 open requests"
     assert any(line.split() == ["m", "language", "3", "2.5", "s", "5"] for line in lines)
     assert any("silent for 9 s" in line and "25%" in line for line in lines)
+    assert any("int8 by GPTQ" in line for line in lines)

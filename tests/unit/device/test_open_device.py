@@ -76,6 +76,28 @@ def test_8_bits_are_for_the_matrices_of_the_language_model(
     assert device.quantizes_embeddings
 
 
+@pytest.mark.needs_compiler
+@pytest.mark.parametrize(
+    ("weight_dtype", "weights"),
+    [
+        ("auto", "int8 by GPTQ (4 bits) and bfloat16"),
+        ("bfloat16", "bfloat16"),  # the file's matrices are widened
+        ("int8", "int8 per group and bfloat16"),
+    ],
+)
+def test_a_device_says_what_has_quantized_its_weights(weight_dtype: str, weights: str) -> None:
+    options = DeviceOptions(
+        "cpu", weight_dtype=weight_dtype, is_bfloat16=True, quantized_by="GPTQ (4 bits)"
+    )
+    assert open_device(options).description == f"float32, weights {weights}, native kernels"
+
+
+def test_without_kernels_quantized_weights_are_widened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "open_kernels", lambda: None)
+    options = DeviceOptions("cpu", is_bfloat16=True, quantized_by="GPTQ (4 bits)")
+    assert open_device(options).description == "float32, PyTorch"
+
+
 def test_the_device_sets_the_number_of_threads() -> None:
     before = torch.get_num_threads()
     try:
