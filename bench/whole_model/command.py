@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from bench.whole_model.run import Outcome
 
 _NOT_MODEL = ("redis", "gateway")  # processes that read no weights
-_KV_CACHE_BYTES = 400 * 2**20  # 5120 tokens in float32
 
 
 def whole_model(
@@ -36,11 +35,7 @@ def whole_model(
 
     if not (model / "config.json").exists():
         write_whole(model, log)
-    environment = {
-        "GLM4V_WEIGHT_DTYPE": weight_dtype,
-        "GLM4V_KV_CACHE_BYTES": str(_KV_CACHE_BYTES),
-        "GLM4V_MAX_NUM_SEQS": "1",
-    }
+    environment = {"GLM4V_WEIGHT_DTYPE": weight_dtype, "GLM4V_MAX_NUM_SEQS": "1"}
     _report(asyncio.run(WholeRun(model, environment, log).measure(tokens)))
 
 
