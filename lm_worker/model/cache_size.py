@@ -31,7 +31,7 @@ def cache_blocks(settings: LmSettings, checkpoint: Checkpoint, device: Device, s
     if blocks == 0:
         raise Overloaded(
             f"no memory for the KV cache: one block takes {block} bytes, {budget} are available; "
-            "free memory, or set GLM4V_KV_CACHE_BYTES"
+            "free memory, raise the container's limit, or set GLM4V_KV_CACHE_BYTES"
         )
     log.info(
         "kv cache: %d blocks of %d tokens, %.1f MiB",

@@ -1,5 +1,6 @@
 """The compose files: valid, and their settings, targets and times are those that there are."""
 
+import re
 from typing import Any
 
 import jsonschema
@@ -65,6 +66,17 @@ def test_a_process_can_write_to_its_temporary_folder_alone(service: str) -> None
     assert listed["tmpfs"] == ["/tmp"]
     assert all(volume.endswith(":ro") for volume in listed["volumes"])
     assert listed["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("service", ["vision-worker", "lm-worker"])
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.cuda.yaml"])
+def test_a_worker_has_a_share_of_the_memory(name: str, service: str) -> None:
+    """Without a limit the KV cache of each takes half of all that is free on the host."""
+    limit = compose.read(name)["services"][service]["mem_limit"]
+    variable = f"{service.replace('-', '_').upper()}_MEMORY"
+    assert re.fullmatch(r"\d+gb", compose.substituted(limit))
+    assert compose.substituted(limit, **{variable: "40gb"}) == "40gb"
+    assert variable in (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
 
 
 def test_who_needs_no_key_comes_from_this_host() -> None:

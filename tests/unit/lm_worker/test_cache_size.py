@@ -87,7 +87,9 @@ def test_each_worker_and_rank_takes_its_part_whatever_is_free_when_it_starts(
 def test_a_worker_alone_takes_half_of_what_its_weights_leave_free() -> None:
     weights = Cpu(0).language_bytes(PUBLISHED)
     assert cache_bytes(settings(), weights + 2 * GIB) == pytest.approx(GIB, rel=2e-3)
-    with pytest.raises(Overloaded, match="free memory, or set GLM4V_KV_CACHE_BYTES"):
+    with pytest.raises(
+        Overloaded, match="free memory, raise the container's limit, or set GLM4V_KV"
+    ):
         cache_bytes(settings(), weights)
 
 
