@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from glm4v.process.settings import PROCESSES, variable_of
+from glm4v.process.environment import PROCESSES, variable_of
 
 CHART = Path(__file__).resolve().parents[1] / "deploy" / "helm" / "glm4v"
 README, SCHEMA = CHART / "README.md", CHART / "values.schema.json"

@@ -26,7 +26,8 @@ def settings() -> None:
 
 def _rows() -> list[tuple[str, ...]]:
     """One row for each setting, or for each of its defaults if processes differ."""
-    from glm4v.process.settings import OTHER_VARIABLES, PROCESSES, ServiceSettings, variable_of
+    from glm4v.process.environment import OTHER_VARIABLES, PROCESSES, variable_of
+    from glm4v.process.settings import ServiceSettings
 
     readers: dict[tuple[str, str, str, str], list[str]] = {}
     for process, kind in PROCESSES.items():

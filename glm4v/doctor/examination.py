@@ -63,7 +63,8 @@ def examine(
 def _check_settings(system: System, report: Report) -> int:
     """Note settings that no process accepts; the size of the tensor-parallel group."""
     try:
-        from glm4v.process.settings import PROCESSES, LmSettings, read_settings
+        from glm4v.process.environment import PROCESSES, read_settings
+        from glm4v.process.settings import LmSettings
     except ModuleNotFoundError:
         return 1  # which the imports of the processes report
     model = {"GLM4V_MODEL": system.environment.get("GLM4V_MODEL", ".")}

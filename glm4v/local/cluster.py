@@ -31,8 +31,9 @@ from glm4v.local.preflight import (
 from glm4v.local.redis_server import RedisServer
 from glm4v.local.runtime_folder import RuntimeFolder
 from glm4v.local.supervisor import Supervisor
+from glm4v.process.environment import variable_of
 from glm4v.process.extras import require
-from glm4v.process.settings import ServiceSettings, variable_of
+from glm4v.process.settings import ServiceSettings
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # to connect to a wildcard address
 _HEALTH_TIMEOUT_S = 1.0

@@ -13,15 +13,10 @@ from glm4v.broker.redis_url import with_credentials
 from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.errors import ConfigurationError, Overloaded, Unavailable
 from glm4v.local.redis_launch import missing_bytes
+from glm4v.process.environment import PROCESSES, read_settings, variable_of
 from glm4v.process.exposure import check_exposure
 from glm4v.process.listen_address import bind_error
-from glm4v.process.settings import (
-    PROCESSES,
-    GatewaySettings,
-    LmSettings,
-    read_settings,
-    variable_of,
-)
+from glm4v.process.settings import GatewaySettings, LmSettings
 
 
 def check_settings(environment: Mapping[str, str]) -> tuple[LmSettings, Checkpoint]:

@@ -13,12 +13,12 @@ from glm4v.process.authentication_interceptor import (
 )
 from glm4v.process.call_limits import CallLimits
 from glm4v.process.drain_interceptor import DrainInterceptor
+from glm4v.process.environment import variable_of
 from glm4v.process.error_interceptor import ErrorInterceptor
 from glm4v.process.health import Health
 from glm4v.process.listen_address import bind
 from glm4v.process.receive_interceptor import CallReceiver, ReceiveInterceptor
 from glm4v.process.server_options import raise_file_limit, server_options
-from glm4v.process.settings import variable_of
 from glm4v.process.tls import TlsFiles, server_credentials
 
 Register = Callable[[aio.Server, Health], Sequence[str]]  # adds services to a server; their names

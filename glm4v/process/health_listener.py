@@ -3,11 +3,11 @@
 from grpc import aio
 
 from glm4v.process.call_limits import CallLimits
+from glm4v.process.environment import variable_of
 from glm4v.process.error_interceptor import ErrorInterceptor
 from glm4v.process.health import Health
 from glm4v.process.listen_address import bind
 from glm4v.process.server_options import server_options
-from glm4v.process.settings import variable_of
 
 # A health check has no more.
 _LIMITS = CallLimits(max_calls=64, max_calls_per_connection=16, max_message_bytes=64 * 2**10)

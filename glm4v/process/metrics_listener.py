@@ -4,9 +4,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from glm4v.process.environment import variable_of
 from glm4v.process.health import Health
 from glm4v.process.http_server import HttpServer
-from glm4v.process.settings import variable_of
 from glm4v.telemetry.metrics import CONTENT_TYPE, Registry
 
 _PATH = "/metrics"

@@ -26,12 +26,13 @@ from anyio.abc import TaskGroup
 from glm4v.errors import Glm4vError, Overloaded, Unavailable
 from glm4v.host.out_of_memory import is_out_of_memory
 from glm4v.process.early_stop import EarlyStop
+from glm4v.process.environment import read_settings
 from glm4v.process.exit import run_and_exit
 from glm4v.process.health import Health
 from glm4v.process.health_listener import HealthListener
 from glm4v.process.listener import Listener
 from glm4v.process.metrics_listener import MetricsListener
-from glm4v.process.settings import ServiceSettings, read_settings
+from glm4v.process.settings import ServiceSettings
 from glm4v.process.stop_signals import stop_signals
 from glm4v.telemetry.log import start_log
 from glm4v.telemetry.metrics import Registry

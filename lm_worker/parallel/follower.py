@@ -13,8 +13,9 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import DeviceOptions, open_device
 from glm4v.device.collectives import ProcessGroup
 from glm4v.process.early_stop import EarlyStop
+from glm4v.process.environment import read_settings
 from glm4v.process.exit import run_and_exit
-from glm4v.process.settings import LmSettings, read_settings
+from glm4v.process.settings import LmSettings
 from glm4v.telemetry.log import start_log
 from lm_worker.model.layers import Shard
 from lm_worker.model.runner import NO_MEMORY, Runner, to_tensor

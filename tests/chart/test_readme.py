@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from glm4v import __version__
-from glm4v.process.settings import PROCESSES, variable_of
+from glm4v.process.environment import PROCESSES, variable_of
 from tests.chart.helm import CHART, ROOT, SCENARIOS
 from tools.chart import COMPONENTS, README, SET_BY_VALUES, table, with_settings, with_table
 

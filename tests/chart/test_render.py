@@ -6,7 +6,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from glm4v.process.settings import PROCESSES, variable_of
+from glm4v.process.environment import PROCESSES, variable_of
 from tests.chart.helm import (
     CHART,
     HELMS,

@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from glm4v.process.settings import PROCESSES, variable_of
+from glm4v.process.environment import PROCESSES, variable_of
 from tests.deploy import compose
 from tests.deploy.dockerfile import DOCKERFILE, ROOT, stages
 

@@ -13,8 +13,9 @@ from glm4v.broker.blobs import Blobs
 from glm4v.broker.redis_url import with_credentials
 from glm4v.errors import ConfigurationError, Unavailable
 from glm4v.local.preflight import check_redis
+from glm4v.process.environment import read_settings
 from glm4v.process.redis_connection import connect
-from glm4v.process.settings import GatewaySettings, read_settings
+from glm4v.process.settings import GatewaySettings
 from glm4v.tensor_bytes import TensorBytes
 from tests.redis_nodes import HOST, cluster, free_port, node, wait_for
 

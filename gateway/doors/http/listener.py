@@ -7,9 +7,9 @@ from starlette.types import ASGIApp
 from gateway.doors.http.calls import CallMiddleware, Calls
 from glm4v.process.authentication_interceptor import Authenticate, anonymous
 from glm4v.process.call_limits import CallLimits
+from glm4v.process.environment import variable_of
 from glm4v.process.health import Health
 from glm4v.process.http_server import HttpServer
-from glm4v.process.settings import variable_of
 from glm4v.process.tls import TlsFiles
 
 MakeApp = Callable[[Health], ASGIApp]

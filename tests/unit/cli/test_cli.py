@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from glm4v.cli.options import gateway_address
-from glm4v.process.settings import PROCESSES, variable_of
+from glm4v.process.environment import PROCESSES, variable_of
 from tests.processes import wait_until
 from tests.scripted_gateway import ANSWER, ScriptedGateway, serving
 

@@ -3,8 +3,9 @@
 import pytest
 
 from glm4v.errors import ConfigurationError
+from glm4v.process.environment import read_settings
 from glm4v.process.exposure import check_exposure
-from glm4v.process.settings import GatewaySettings, read_settings
+from glm4v.process.settings import GatewaySettings
 
 LOOPBACK = ["127.0.0.1:8330", "127.0.0.2:0", "[::1]:8330", "localhost:8330", "unix:/run/a.sock"]
 NETWORK = ["0.0.0.0:8330", "[::]:8330", "192.0.2.7:8330", ":8330", "nowhere.invalid:8330"]

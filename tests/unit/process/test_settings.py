@@ -4,16 +4,10 @@ import pytest
 from pydantic import ValidationError
 
 from glm4v.errors import ConfigurationError
+from glm4v.process.environment import OTHER_VARIABLES, PROCESSES, read_settings, variable_of
 from glm4v.process.renamed_settings import RENAMED
 from glm4v.process.service_links import may_be_service_link
-from glm4v.process.settings import (
-    OTHER_VARIABLES,
-    PROCESSES,
-    GatewaySettings,
-    LmSettings,
-    read_settings,
-    variable_of,
-)
+from glm4v.process.settings import GatewaySettings, LmSettings
 
 # What a kubelet sets for Services called glm4v, glm4v-gateway (IPv6) and glm4v-service.
 KUBERNETES = {
