@@ -7,11 +7,13 @@
 #include "scratch.h"
 #include "thread_pool.h"
 #include "tile_attention.h"
+#include "transpose.h"
 
 namespace glm4v {
 namespace {
 
-constexpr int64_t TOKENS_PER_WRITE = 4;  // written to the cache by one task
+constexpr int64_t FEW_TOKENS = 128;     // or fewer are written to the cache in smaller tasks
+constexpr int64_t FEW_TOKENS_TASK = 4;  // than key groups
 
 void rotate(const RotaryTable& rotary, int64_t position, int64_t heads, int64_t head_dim,
             float* token) {
@@ -27,19 +29,53 @@ void rotate(const RotaryTable& rotary, int64_t position, int64_t heads, int64_t 
     }
 }
 
+// Keys and values of one token to its slot of the cache.
 void write_token(const Call& call, int64_t token, int64_t slot) {
     const KvCache& cache = call.cache;
-    float* heads = call.token(token);
-    if (call.rotary.pairs > 0)
-        rotate(call.rotary, call.metadata.positions[token], call.query_heads + cache.kv_heads,
-               cache.head_dim, heads);
-    const float* key = heads + call.query_heads * cache.head_dim;
-    const float* value = key + cache.kv_heads * cache.head_dim;
+    const float* key = call.key(token);
+    const float* value = call.value(token);
     for (int64_t h = 0; h < cache.kv_heads; h++, key += cache.head_dim, value += cache.head_dim) {
         float* to = cache.key_group(call.layer, h, slot) + slot % LANES;
         for (int64_t d = 0; d < cache.head_dim; d++) to[d * LANES] = key[d];
         std::memcpy(cache.value_row(call.layer, h, slot), value, cache.head_dim * sizeof(float));
     }
+}
+
+// The same of LANES tokens whose slots are a key group, squares of keys at a time.
+void write_group(const Call& call, int64_t first, int64_t slot) {
+    const KvCache& cache = call.cache;
+    const int64_t dim = cache.head_dim;
+    for (int64_t h = 0; h < cache.kv_heads; h++) {
+        float* to = cache.key_group(call.layer, h, slot);
+        for (int64_t d = 0; d < dim; d += LANES) {
+            Bits square[LANES];
+            for (int i = 0; i < LANES; i++)
+                square[i] = bit_cast<Bits>(load(call.key(first + i) + h * dim + d));
+            transpose(square);
+            for (int i = 0; i < LANES; i++) store(to + (d + i) * LANES, to_vec(square[i]));
+        }
+        for (int i = 0; i < LANES; i++)
+            std::memcpy(cache.value_row(call.layer, h, slot + i), call.value(first + i) + h * dim,
+                        dim * sizeof(float));
+    }
+}
+
+bool is_group(const Call& call, const int64_t* slots, int64_t count) {
+    bool is_run = count == LANES && slots[0] % LANES == 0 && call.cache.head_dim % LANES == 0;
+    for (int64_t i = 1; i < count; i++) is_run &= slots[i] == slots[0] + i;
+    return is_run;
+}
+
+void write_tokens(const Call& call, int64_t first, int64_t count, const int64_t* slots) {
+    const KvCache& cache = call.cache;
+    if (call.rotary.pairs > 0)
+        for (int64_t token = first; token < first + count; token++)
+            rotate(call.rotary, call.metadata.positions[token], call.query_heads + cache.kv_heads,
+                   cache.head_dim, call.token(token));
+    if (is_group(call, slots, count))
+        write_group(call, first, slots[0]);
+    else
+        for (int64_t i = 0; i < count; i++) write_token(call, first + i, slots[i]);
 }
 
 template <int ROWS>
@@ -93,10 +129,11 @@ void run_call(const Call& call) {
     const AttentionMetadata& metadata = call.metadata;
     const std::vector<Tile> tiles = make_tiles(call);
     const std::vector<int64_t> slots = slot_mapping(metadata);
-    thread_pool()->run(ceil_div(metadata.num_tokens, TOKENS_PER_WRITE), [&](int64_t task) {
-        const int64_t end = std::min((task + 1) * TOKENS_PER_WRITE, metadata.num_tokens);
-        for (int64_t token = task * TOKENS_PER_WRITE; token < end; token++)
-            write_token(call, token, slots[token]);
+    const int64_t at_once = metadata.num_tokens <= FEW_TOKENS ? FEW_TOKENS_TASK : LANES;
+    thread_pool()->run(ceil_div(metadata.num_tokens, at_once), [&](int64_t task) {
+        const int64_t first = task * at_once;
+        const int64_t count = std::min(at_once, metadata.num_tokens - first);
+        write_tokens(call, first, count, slots.data() + first);
     });
     thread_pool()->run(static_cast<int64_t>(tiles.size()),
                        [&](int64_t t) { ATTEND[tiles[t].count - 1](call, tiles[t]); });

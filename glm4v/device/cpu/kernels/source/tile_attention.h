@@ -8,6 +8,7 @@
 #include "attention.h"
 #include "micro_kernel.h"
 #include "scratch.h"
+#include "transpose.h"
 
 namespace glm4v {
 
@@ -34,6 +35,8 @@ struct Call {
     float* token(int64_t token) const {
         return qkv + token * (query_heads + 2 * cache.kv_heads) * cache.head_dim;
     }
+    const float* key(int64_t at) const { return token(at) + query_heads * cache.head_dim; }
+    const float* value(int64_t at) const { return key(at) + cache.kv_heads * cache.head_dim; }
 };
 
 // Query vectors [first, first + count) of a segment that share a kv head. Vector v is head
@@ -75,22 +78,21 @@ class TileAttention {
         scores_ = query_ + query;
         acc_ = scores_ + ROWS * SCORE_STRIDE;
         std::fill(acc_, acc_ + ROWS * cache.value_stride, 0.0f);
-        const float scale = LOG2_E / std::sqrt(static_cast<float>(cache.head_dim));
-        for (int r = 0; r < ROWS; r++) {
-            const float* from = call.token(token(r)) + head(r) * cache.head_dim;
-            for (int64_t d = 0; d < cache.head_dim; d++) query_[d * ROWS + r] = from[d] * scale;
+        read_queries(LOG2_E / std::sqrt(static_cast<float>(cache.head_dim)));
+        for (int r = 0; r < ROWS; r++)
             visible_[r] = tile.segment->context_len + (call.mask == MaskKind::FULL
                                                       ? tile.segment->query_len
                                                       : token(r) - tile.first_token + 1);
-        }
         std::fill(row_max_, row_max_ + PADDED_ROWS, MINUS_INFINITY);
         std::fill(row_sum_, row_sum_ + PADDED_ROWS, 0.0f);
     }
 
     void run() {
+        prefetch_next_tile();
         const int64_t context = visible_[ROWS - 1];  // the last token attends to the most
-        for (int64_t start = 0; start < context; start += CHUNK) {
-            const int64_t count = std::min(CHUNK, context - start);
+        int64_t count;
+        for (int64_t start = 0; start < context; start += count) {
+            count = chunk(context - start);
             score(start, count);
             raise_maxima(start, count);
             for (int r = 0; r < ROWS; r++)
@@ -107,6 +109,43 @@ class TileAttention {
     int64_t token(int r) const { return tile_.first_token + (tile_.first + r) / call_.group(); }
     int64_t head(int r) const {
         return tile_.kv_head * call_.group() + (tile_.first + r) % call_.group();
+    }
+
+    const float* query(int r) const {
+        return call_.token(token(r)) + head(r) * call_.cache.head_dim;
+    }
+
+    // Fills query_, squares at a time: rows that are stored spill over into what is written later.
+    void read_queries(float scale) {
+        const float* queries[ROWS];
+        for (int r = 0; r < ROWS; r++) queries[r] = query(r);
+        const int64_t dim = call_.cache.head_dim;
+        int64_t d = 0;
+        for (; d + LANES <= dim; d += LANES) {
+            Bits squares[PADDED_ROWS / LANES][LANES] = {};
+            for (int r = 0; r < ROWS; r++)
+                squares[r / LANES][r % LANES] = bit_cast<Bits>(load(queries[r] + d) * scale);
+            for (auto& square : squares) transpose(square);
+            for (int i = 0; i < LANES; i++)
+                for (int r = 0; r < ROWS; r += LANES)
+                    store(query_ + (d + i) * ROWS + r, to_vec(squares[r / LANES][i]));
+        }
+        for (; d < dim; d++)
+            for (int r = 0; r < ROWS; r++) query_[d * ROWS + r] = queries[r][d] * scale;
+    }
+
+    // The queries of the tile after this one: their rows are pages apart, which no hardware foresees.
+    void prefetch_next_tile() const {
+        for (int r = ROWS; r < 2 * ROWS; r++)
+            for (int64_t d = 0; d < call_.cache.head_dim; d += LANES)
+                __builtin_prefetch(query(r) + d, 0, 2);
+    }
+
+    // Tokens of the next chunk, with `left` to come. Where all tiles of a segment have the same context,
+    // its last few tokens join the chunk before them.
+    int64_t chunk(int64_t left) const {
+        const int64_t longest = call_.mask == MaskKind::FULL ? SCORE_STRIDE : CHUNK;
+        return left <= longest ? left : CHUNK;
     }
 
     // scores[r][i] of the context tokens start + i.
@@ -239,7 +278,9 @@ class TileAttention {
         const int64_t dim = call_.cache.head_dim;
         float* to = call_.attended + (token(r) * call_.query_heads + head(r)) * dim;
         const float scale = 1.0f / row_sum_[r];
-        for (int64_t d = 0; d < dim; d++) to[d] = *acc_at(r, d) * scale;
+        int64_t d = 0;
+        for (; d + LANES <= dim; d += LANES) store(to + d, load(acc_at(r, d)) * scale);
+        for (; d < dim; d++) to[d] = *acc_at(r, d) * scale;
     }
 
     // acc [value_stride / NR][ROWS][NR]

@@ -160,13 +160,15 @@ inline Vec exponential(Vec x) {
 
 // x / 2 (1 + erf(x / sqrt 2)), within 1.5e-7 |x|. Source: Abramowitz and Stegun 7.1.26.
 inline Vec gelu(Vec x) {
-    const Vec z = (x < 0.0f ? -x : x) * 0.70710678f;
-    const Vec t = 1.0f / (z * 0.3275911f + 1.0f);
-    Vec series = t * 1.061405429f - 1.453152027f;
-    series = series * t + 1.421413741f;
-    series = series * t - 0.284496736f;
-    series = series * t + 0.254829592f;
-    const Vec half = series * t * exponential(-z * z) * 0.5f;  // (1 - erf(z)) / 2
+    const Vec size = x < 0.0f ? -x : x;
+    const Vec t = 1.0f / (size * (0.3275911f * 0.70710678f) + 1.0f);
+    // The coefficients divided by two.
+    Vec series = t * 0.5307027145f - 0.7265760135f;
+    series = series * t + 0.7107068705f;
+    series = series * t - 0.142248368f;
+    series = series * t + 0.127414796f;
+    // (1 - erf(z)) / 2, of which e^(-z^2) is a power of two
+    const Vec half = series * t * power_of_two(x * x * (-0.5f * 1.44269504f));
     return x * (x < 0.0f ? half : 1.0f - half);
 }
 
