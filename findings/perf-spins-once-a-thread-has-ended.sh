@@ -20,7 +20,7 @@ work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 apt-get download -q -o APT::Sandbox::User=root "linux-perf=$version" || {
-    echo "linux-perf $version is not in the package lists: apt-get update; older ones are on snapshot.debian.org" >&2
+    echo "linux-perf $version is not in the package lists: apt-get update" >&2
     exit 3
 }
 dpkg -x ./*.deb .
