@@ -31,7 +31,7 @@ def message(text: str, colour: str) -> api.Message:
 def served(target: str) -> list[list[int]]:
     """The answers of a system."""
     found = []
-    with Client(target) as client:
+    with Client(target, timeout_s=60) as client:
         for text, colour in REQUESTS:
             with client.generate(
                 [message(text, colour)], temperature=0, max_tokens=MAX_TOKENS, ignore_eos=True
@@ -60,7 +60,9 @@ async def test_a_group_of_ranks_serves_what_one_process_computes(tmp_path: Path)
     write_tiny(model)
     environment = {"GLM4V_DEVICE": "simulated", "GLM4V_TENSOR_PARALLEL": "2"}
     async with LocalCluster(ClusterSettings(model, environment=environment)) as cluster:
+        worker = cluster.process("lm_worker")
         answers = await asyncio.to_thread(served, cluster.target)
+        assert cluster.process("lm_worker") is worker  # none had to be started again
     text, other, red, blue, again = answers
     assert again == text
     assert len({tuple(answer) for answer in (text, other, red, blue)}) == 4

@@ -28,15 +28,16 @@ class SimulatedAttention(Attention):
         self._block_size = block_size
 
     def copy_tokens(self, source: int, target: int, count: int) -> None:
-        """Copy the first tokens of a block to another one, in every layer.
+        """Copy the first tokens of a block to another one, in every layer that is in use.
 
         Raises RuntimeError for tokens that were never written.
         """
         start, to = source * self._block_size, target * self._block_size
-        if not self._is_written[:, start : start + count].all():
+        in_use = self._is_written.any(axis=1)  # a decoder writes the first layer of a call alone
+        if not in_use.any() or not self._is_written[in_use, start : start + count].all():
             raise RuntimeError(f"not all of {count} tokens of block {source} were written")
         self._cache[:, to : to + count] = self._cache[:, start : start + count]
-        self._is_written[:, to : to + count] = True
+        self._is_written[in_use, to : to + count] = True
 
     def prepare(self, segments: Sequence[AttentionSegment]) -> None:
         """Turn block tables into slots; raises IndexError for tokens outside of them."""

@@ -20,13 +20,13 @@ def native() -> Kernels:
 
 
 @pytest.fixture(scope="session", params=["native", *OLDER])
-def kernels(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, native: Kernels
-) -> Kernels:
-    """Kernels for this processor, and for older ones that it can stand in for."""
+def kernels(request: pytest.FixtureRequest, native: Kernels) -> Kernels:
+    """Kernels for this processor, and for older ones that it can stand in for.
+
+    Each is compiled once, for all test files and later runs: they are in the user's cache.
+    """
     found = native
     if request.param != "native":
-        flags = (f"-march={request.param}",)
-        found = Kernels(load_compiled(flags, tmp_path_factory.mktemp("kernels")))
+        found = Kernels(load_compiled((f"-march={request.param}",)))
     found.set_num_threads(3)
     return found

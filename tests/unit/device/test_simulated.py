@@ -11,6 +11,7 @@ from glm4v.checkpoint.checkpoint import Checkpoint
 from glm4v.device import AttentionSegment, DeviceOptions, open_device
 from glm4v.device.collectives import SingleRank
 from glm4v.device.simulated.attention import SimulatedAttention
+from glm4v.device.simulated.decoder import SimulatedDecoder
 from glm4v.device.simulated.device import SimulatedDevice
 from glm4v.device.simulated.hashing import UInt64Array, mix
 from lm_worker.model.layers import Shard
@@ -96,6 +97,23 @@ def test_products_are_exact_in_every_batch_and_for_every_shard(device: Simulated
     best = whole.argmax(dim=-1).tolist()
     assert len(set(best)) == 9  # each row has a token of its own
     assert device.linear(weight, epilogue="silu_gate")(x).shape == (9, 2500)
+
+
+def test_what_a_decoder_of_several_layers_wrote_can_be_copied() -> None:
+    made, decoder = attention(), SimulatedDecoder()
+    hidden, positions = torch.randn(6, 8), torch.arange(6)
+    made.prepare([AttentionSegment(6, 0, (5, 6))])
+    expected = decoder.run(range(2), hidden, positions, made)
+    made.copy_tokens(5, 8, 3)
+    made.prepare([AttentionSegment(3, 3, (8, 9))])
+    assert torch.equal(decoder.run(range(2), hidden[3:], positions[3:], made), expected[3:])
+    with pytest.raises(RuntimeError, match="not all of 3 tokens of block 6 were written"):
+        made.copy_tokens(6, 9, 3)  # it has two
+
+
+def test_nothing_can_be_copied_before_anything_was_written() -> None:
+    with pytest.raises(RuntimeError, match="not all of 1 tokens of block 0 were written"):
+        attention().copy_tokens(0, 1, 1)
 
 
 def step(runner: Runner, *chunks: Chunk) -> list[int]:
