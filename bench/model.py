@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bench.whole_model.checkpoint import LANGUAGE, VISION
+from bench.whole_model.checkpoint import LANGUAGE, VISION, vocabulary
 from glm4v.checkpoint.demo import DEMO_MODEL
 from glm4v.checkpoint.tiny import write_checkpoint
 
@@ -37,10 +37,7 @@ _WORDS_PER_LAYER = 3789  # of GLM-4V-9B: its 151552 over 40 layers
 
 
 def write_medium(out: Path, *, image_size: int = 448) -> None:
-    """A middle-sized one, for images of so many pixels a side; its vocabulary is the 256 bytes.
-
-    Raises as `write_checkpoint`.
-    """
+    """A middle-sized one, for images of so many pixels a side. Raises as `write_checkpoint`."""
     image = {"image_size": image_size, "num_positions": (image_size // _PATCH) ** 2 + 1}
     _write(_LANGUAGE, _VISION | image, out)
 
@@ -85,4 +82,4 @@ def _write(
     )
     config |= language
     config["vision_config"] |= vision
-    write_checkpoint(config, _SEED, tokenizer, out)
+    write_checkpoint(config, _SEED, tokenizer or vocabulary(config["pad_token_id"]), out)

@@ -58,14 +58,14 @@ def write_whole(out: Path, show: Callable[[str], None]) -> None:
             show(f"{100 * drawn / _WEIGHTS:.0f} % of the weights are drawn")
         return values
 
-    write_checkpoint(config, _SEED, _vocabulary(), out, draw)
+    write_checkpoint(config, _SEED, vocabulary(_FIRST_SPECIAL), out, draw)
 
 
-def _vocabulary() -> bytes:
-    """A tokenizer.model with as many tokens as GLM-4V-9B has: all bytes, pairs, and some triples.
+def vocabulary(count: int) -> bytes:
+    """A tokenizer.model of `count` tokens: all bytes, then pairs of them, then triples.
 
     A line `base64(token) rank` for each.
     """
     tokens = chain.from_iterable(product(range(256), repeat=length) for length in (1, 2, 3))
-    ranked = enumerate(islice(tokens, _FIRST_SPECIAL))
+    ranked = enumerate(islice(tokens, count))
     return b"".join(b"%s %d\n" % (b64encode(bytes(token)), rank) for rank, token in ranked)
