@@ -15,6 +15,7 @@ from glm4v.device.cpu.kernels.library import (
     Segment,
     check_floats,
 )
+from glm4v.device.cpu.kernels.memory import kernel_memory
 
 
 class KernelAttention(Attention):
@@ -37,8 +38,8 @@ class KernelAttention(Attention):
         value_stride = _value_stride(self._kernels, head_dim)
         vectors = layers * kv_heads * slots
         # Uninitialized: only slots that were written are read, and pages are mapped on first use.
-        self._keys = self._kernels.memory(vectors * head_dim * 4)
-        self._values = self._kernels.memory(vectors * value_stride * 4)
+        self._keys = kernel_memory(vectors * head_dim * 4)
+        self._values = kernel_memory(vectors * value_stride * 4)
         self._layers, self._blocks, self._block_size = layers, blocks, block_size
         keys, values = self._keys.view(torch.float32), self._values.view(torch.float32)
         self._key_groups = keys.view(layers, kv_heads, slots // lanes, head_dim, lanes)

@@ -8,6 +8,7 @@ from glm4v.checkpoint.file_matrix import FileMatrix
 from glm4v.checkpoint.quantized import Matrix, QuantizedWeight
 from glm4v.device.cpu.kernels.library import Int8Table, Kernels
 from glm4v.device.cpu.kernels.matrix_source import matrix_source
+from glm4v.device.cpu.kernels.memory import divided_memory, kernel_memory
 from glm4v.device.embedding import Embedding, PlainEmbedding
 
 
@@ -27,7 +28,7 @@ def read_embedding(kernels: Kernels, table: Matrix, *, bits: int) -> Embedding:
 
 def _read_table(kernels: Kernels, table: Matrix, *, bits: int) -> torch.Tensor:
     rows, columns = table.shape
-    memory = kernels.memory(rows * columns * bits // 8)
+    memory = kernel_memory(rows * columns * bits // 8)
     with matrix_source(table) as source:
         kernels.read_table(ctypes.byref(source), rows, bits, memory.data_ptr())
     dtype = torch.bfloat16 if bits == 16 else torch.float32
@@ -37,8 +38,9 @@ def _read_table(kernels: Kernels, table: Matrix, *, bits: int) -> torch.Tensor:
 def _quantize_table(kernels: Kernels, table: FileMatrix) -> QuantizedWeight:
     rows, columns = table.shape
     groups = -(-columns // table.group)
-    values = kernels.memory(rows * columns).view(torch.int8).view(rows, columns)
-    scales = kernels.memory(rows * groups * 4).view(torch.float32).view(rows, groups)
+    integers, floats = divided_memory(rows * columns, rows * groups * 4)
+    values = integers.view(torch.int8).view(rows, columns)
+    scales = floats.view(torch.float32).view(rows, groups)
     with matrix_source(table) as source:
         kernels.quantize_table(ctypes.byref(source), rows, values.data_ptr(), scales.data_ptr())
     return QuantizedWeight(values, scales, table.group)

@@ -15,10 +15,6 @@ from glm4v.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-_CACHE_LINE_BYTES = 64
-_HUGE_PAGE_BYTES = 2 * 2**20
-_MANY_BYTES = 16 * 2**20
-
 
 class Weight(ctypes.Structure):
     """gemm.h"""
@@ -204,23 +200,8 @@ class Kernels:
         self.run_sublayers = work(
             "run_sublayers", pointer, pointer, pointer, c_int64, c_int64, pointer, pointer
         )
-        self._prefer_huge_pages = function("prefer_huge_pages", None, pointer, c_int64)
         self.lanes: int = function("lanes", c_int)()  # float32 values of a vector
         self.nr: int = 2 * self.lanes  # columns of a panel
-
-    def memory(self, count: int) -> torch.Tensor:
-        """`count` bytes aligned to cache lines, or to huge pages where there are many.
-
-        The last huge page may be unused in part, but not of those that are many.
-        """
-        is_huge = count >= _HUGE_PAGE_BYTES // 2
-        unit = _HUGE_PAGE_BYTES if is_huge else _CACHE_LINE_BYTES
-        whole = torch.empty(-(-count // unit) * unit + unit, dtype=torch.uint8)
-        start = -whole.data_ptr() % unit
-        if is_huge:
-            huge = len(whole) - unit if count < _MANY_BYTES else count // unit * unit
-            self._prefer_huge_pages(whole.data_ptr() + start, huge)
-        return whole[start : start + count]
 
 
 def check_floats(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:

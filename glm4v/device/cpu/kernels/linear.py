@@ -9,6 +9,7 @@ from glm4v.checkpoint.file_matrix import FileMatrix
 from glm4v.checkpoint.quantized import Matrix, QuantizedWeight
 from glm4v.device.cpu.kernels.library import Kernels, Weight, check_floats
 from glm4v.device.cpu.kernels.matrix_source import matrix_source
+from glm4v.device.cpu.kernels.memory import divided_memory, kernel_memory
 from glm4v.device.linear import Epilogue, Linear
 
 _CODES: dict[Epilogue, int] = {"none": 0, "gelu": 1, "silu_gate": 2}  # Epilogue in source/gemm.h
@@ -41,7 +42,7 @@ class PackedWeight:
             weight = weight.dequantize()
         if isinstance(weight, QuantizedWeight) or (isinstance(weight, FileMatrix) and weight.group):
             bits = 8
-        self._kernels = kernels
+        self._kernels, self._rows = kernels, rows
         self.out_features = rows // 2 if epilogue == "silu_gate" else rows
         self.struct = Weight(
             out_features=self.out_features,
@@ -50,12 +51,14 @@ class PackedWeight:
             epilogue=_CODES[epilogue],
         )
         self._columns = kernels.panel_count(ctypes.byref(self.struct)) * kernels.nr
+        scales = None
         if isinstance(weight, QuantizedWeight):
-            self._pack_scales(weight)
+            scales, self.struct.group, self.struct.lead = _kernel_groups(weight)
         elif isinstance(weight, FileMatrix) and weight.group:
-            self._reserve_scales(weight)
-        self._panels = kernels.memory(self._columns * in_features * bits // 8)
-        self.struct.panels = self._panels.data_ptr()
+            self.struct.group, self.struct.lead = _groups_of_file(weight)
+        self._reserve(self._columns * in_features * bits // 8)
+        if scales is not None:
+            self._pack_floats("scales", scales, self._scales)
         with matrix_source(weight) as source:
             kernels.pack(
                 ctypes.byref(self.struct),
@@ -64,38 +67,27 @@ class PackedWeight:
                 self.struct.scales,
             )
         if bias is not None:
-            self._bias = self._packed_floats("bias", bias[:, None], (rows, 1))
+            self._bias = kernel_memory(self._columns * 4)
             self.struct.bias = self._bias.data_ptr()
+            self._pack_floats("bias", bias[:, None], self._bias)
 
-    def _pack_scales(self, weight: QuantizedWeight) -> None:
-        scales, self.struct.group, self.struct.lead = _kernel_groups(weight)
-        shape = (len(weight.values), self._group_count())
-        self._scales = self._packed_floats("scales", scales, shape)
-        self.struct.scales = self._scales.data_ptr()
+    def _reserve(self, panel_bytes: int) -> None:
+        """Memory for the panels, and for the scales if there are groups."""
+        groups = 0
+        if self.struct.group:
+            groups = int(self._kernels.group_count(ctypes.byref(self.struct)))
+        self._panels, self._scales = divided_memory(panel_bytes, self._columns * groups * 4)
+        self.struct.panels = self._panels.data_ptr()
+        if groups:
+            self.struct.scales = self._scales.data_ptr()
 
-    def _reserve_scales(self, weight: FileMatrix) -> None:
-        """Memory for the scales of a matrix that the kernels quantize."""
-        group, self.struct.lead = _GROUPS, 0
-        if weight.read_columns > weight.group:
-            group = _kernel_group(weight.group)
-            self.struct.lead = weight.skipped % group
-        self.struct.group = group
-        self._scales = self._kernels.memory(self._columns * self._group_count() * 4)
-        self.struct.scales = self._scales.data_ptr()
-
-    def _group_count(self) -> int:
-        return int(self._kernels.group_count(ctypes.byref(self.struct)))
-
-    def _packed_floats(
-        self, name: str, values: torch.Tensor, shape: tuple[int, int]
-    ) -> torch.Tensor:
-        """Values of each row as the kernels read them, after a check of their shape."""
+    def _pack_floats(self, name: str, values: torch.Tensor, packed: torch.Tensor) -> None:
+        """Write values of each row as the kernels read them, after a check of their shape."""
         values = values.contiguous()
-        check_floats(name, values, shape)
-        packed = self._kernels.memory(self._columns * shape[1] * 4)
+        count = len(packed) // (self._columns * 4)
+        check_floats(name, values, (self._rows, count))
         at = ctypes.byref(self.struct)
-        self._kernels.pack_floats(at, values.data_ptr(), shape[1], packed.data_ptr())
-        return packed
+        self._kernels.pack_floats(at, values.data_ptr(), count, packed.data_ptr())
 
 
 def _kernel_groups(weight: QuantizedWeight) -> tuple[torch.Tensor, int, int]:
@@ -110,6 +102,14 @@ def _kernel_groups(weight: QuantizedWeight) -> tuple[torch.Tensor, int, int]:
     first = weight.lead // group
     columns = torch.arange(first, -(-(weight.lead + weight.shape[1]) // group)) * group
     return weight.scales[:, columns // weight.group], group, weight.lead % group
+
+
+def _groups_of_file(weight: FileMatrix) -> tuple[int, int]:
+    """The size of the groups of a matrix that the kernels quantize, and the lead of the first."""
+    if weight.read_columns <= weight.group:
+        return _GROUPS, 0
+    group = _kernel_group(weight.group)
+    return group, weight.skipped % group
 
 
 def _kernel_group(group: int) -> int:

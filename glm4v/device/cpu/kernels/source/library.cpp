@@ -2,10 +2,6 @@
 #include <cstdint>
 #include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "decoder.h"
 #include "embedding.h"
 #include "thread_pool.h"
@@ -46,15 +42,6 @@ const int64_t glm4v_structure_bytes[] = {
     sizeof(VisionLayer), sizeof(Int8Table)};
 
 int glm4v_lanes() { return LANES; }
-
-// Asks for huge pages: weights are read sequentially, page after page.
-void glm4v_prefer_huge_pages(void* memory, int64_t bytes) {
-#if defined(__linux__)
-    madvise(memory, bytes, MADV_HUGEPAGE);
-#else
-    (void)memory, (void)bytes;
-#endif
-}
 
 void glm4v_set_num_threads(int threads) { set_num_threads(threads); }
 
