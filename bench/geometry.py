@@ -63,6 +63,10 @@ class RandomWeights(Weights):
         tensor = torch.empty(shape, dtype=self._on.dtype, device=self._on.torch_device)
         return tensor.normal_(0.0, _SCALE)
 
+    def read_squares(self, name: str) -> torch.Tensor:
+        """The same."""
+        return self.read(name).permute(0, 2, 3, 1).flatten(1)
+
     def read_matrix(
         self,
         name: str,

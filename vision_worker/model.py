@@ -34,10 +34,9 @@ class LayerNorm:
 class Squares:
     """A convolution whose squares do not overlap, as a product: torch takes twice as long."""
 
-    def __init__(self, name: str, weights: Weights, device: Device) -> None:
-        weight = weights.read(name + ".weight")  # [out, channels, size, size]
-        self._size = weight.shape[-1]
-        rows = weight.permute(0, 2, 3, 1).flatten(1).contiguous()
+    def __init__(self, name: str, size: int, weights: Weights, device: Device) -> None:
+        self._size = size
+        rows = weights.read_squares(name + ".weight")
         self._product = device.linear(rows, weights.read(name + ".bias"))
 
     def __call__(self, grid: torch.Tensor) -> torch.Tensor:
@@ -51,9 +50,9 @@ class Squares:
 class PatchEmbedding:
     """The class token and the patches, each with its position embedding added."""
 
-    def __init__(self, weights: Weights, device: Device) -> None:
+    def __init__(self, spec: VisionSpec, weights: Weights, device: Device) -> None:
         name = _ROOT + "patch_embedding."
-        self._project = Squares(name + "proj", weights, device)
+        self._project = Squares(name + "proj", spec.patch_size, weights, device)
         self._class_token = weights.read(name + "cls_embedding")  # [1, width]
         self._positions = weights.read(name + "position_embedding.weight")  # [1 + patches, width]
 
@@ -97,7 +96,7 @@ class Downsample:
 
     def __init__(self, spec: VisionSpec, weights: Weights, device: Device) -> None:
         self._grid = spec.grid
-        self._merge = Squares(_ROOT + "conv", weights, device)
+        self._merge = Squares(_ROOT + "conv", 2, weights, device)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[batch, 1 + grid * grid, width] -> [batch, grid / 2 * grid / 2, hidden]."""
@@ -130,7 +129,7 @@ class VisionModel:
     """Encodes images for the language model; tests compare its public stages one by one."""
 
     def __init__(self, spec: ModelSpec, weights: Weights, device: Device) -> None:
-        self.patch_embedding = PatchEmbedding(weights, device)
+        self.patch_embedding = PatchEmbedding(spec.vision, weights, device)
         self.blocks = [
             _layer(layer, spec.vision, weights, device) for layer in range(spec.vision.layers)
         ]

@@ -72,6 +72,15 @@ class Weights:
         # Converted on the host: a device may lack the dtype of the file.
         return tensor.to(self._dtype).to(self._device).contiguous()
 
+    def read_squares(self, name: str) -> torch.Tensor:
+        """A convolution's weight [out, channels, size, size] as rows [out, size * size * channels].
+
+        For squares that do not overlap. The values are moved on the host: a device holds them once.
+        Raises as `read`.
+        """
+        rows = self._stored(name).permute(0, 2, 3, 1).flatten(1)
+        return rows.to(self._dtype).to(self._device)
+
     def read_table(self, name: str, *, rows: Sequence[tuple[int, int]]) -> Matrix:
         """A matrix that is looked up, as `read` does, or in its file; not in 8 bits.
 
