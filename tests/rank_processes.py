@@ -1,8 +1,9 @@
 """Runs a function in several processes that form a group, bounded in time."""
 
 import multiprocessing
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,15 @@ def run_ranks(
     `work` has to be a function of a module; `folder` takes the group's file and the results.
     `timeout_s` bounds every call of the group; ranks come `delays_s` after they could.
     """
-    context = multiprocessing.get_context("spawn")
+    # Forked from a process that has imported torch, which takes longer than most of their work.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    environment = dict(os.environ)  # the server has that of its start
     processes = [
         context.Process(
-            target=_rank, args=(work, rank, size, folder, timeout_s, delay_s, args), daemon=True
+            target=_rank,
+            args=(work, rank, size, folder, environment, timeout_s, delay_s, args),
+            daemon=True,
         )
         for rank, delay_s in enumerate(delays_s or [0.0] * size)
     ]
@@ -50,10 +56,13 @@ def _rank(
     rank: int,
     size: int,
     folder: Path,
+    environment: Mapping[str, str],
     timeout_s: float,
     delay_s: float,
     args: tuple[Any, ...],
 ) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     torch.set_num_threads(1)
     time.sleep(delay_s)
     address = (folder / "group").as_uri()

@@ -48,7 +48,7 @@ async def test_a_worker_whose_redis_never_came_ends_at_once(fleet: Fleet, worker
         began = time.monotonic()
         fleet.signal(worker, signal.SIGTERM)
         assert await fleet.ended(worker) == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 8
     finally:
         fleet.start_redis()
 
@@ -61,7 +61,7 @@ async def test_a_worker_that_reads_its_weights_stops_at_once(fleet: Fleet, worke
     began = time.monotonic()
     fleet.signal(worker, signal.SIGTERM)
     assert await fleet.ended(worker) == 0
-    assert time.monotonic() - began < 3  # half a second on an idle machine
+    assert time.monotonic() - began < 8  # half a second on an idle machine; reading takes 600 s
     assert fleet.log(worker).endswith("stopped\n")
     assert "exiting anyway" not in fleet.log(worker)
 
@@ -83,7 +83,7 @@ async def test_all_ranks_that_read_their_weights_stop_at_once(fleet: Fleet) -> N
     for name in ranks:
         assert await fleet.ended(name) == 0
         assert fleet.log(name).endswith("stopped\n")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8
 
 
 async def test_a_second_signal_forces_the_end(fleet: Fleet) -> None:

@@ -107,7 +107,7 @@ class ScriptedWorker:
 
     async def claim(self) -> RequestLease:
         """The next request; fails when there is none for a while."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while True:
                 for lease in await self._queue.claim(1):
                     return lease

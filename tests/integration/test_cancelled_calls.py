@@ -16,7 +16,7 @@ async def call_for_ever(clock: RedisClock) -> None:
 
 
 async def ended(task: "asyncio.Task[None]") -> bool:
-    done, _ = await asyncio.wait([task], timeout=0.5)
+    done, _ = await asyncio.wait([task], timeout=20)
     return bool(done) and task.cancelled()
 
 

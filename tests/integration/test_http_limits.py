@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -32,13 +31,15 @@ def checkpoint(checkpoint_dir: Callable[[str], Path]) -> Checkpoint:
 
 @pytest.fixture
 async def http(
+    request: pytest.FixtureRequest,
     connection: Connection,
     keys: Keys,
     checkpoint: Checkpoint,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[RunningHttp]:
-    """Small limits of everything."""
-    monkeypatch.setattr("glm4v.process.http_server.connection_limits", lambda: QUICK)
+    """Small limits of everything; a parameter is the time in which a head has to come."""
+    quick = replace(QUICK, head_timeout_s=getattr(request, "param", QUICK.head_timeout_s))
+    monkeypatch.setattr("glm4v.process.http_server.connection_limits", lambda: quick)
     monkeypatch.setattr("glm4v.process.http_server.listening_sockets", small_sockets)
     limits = replace(LIMITS, max_calls=4, receive_timeout_s=0.3, max_message_bytes=100_000)
     async with running_http(connection, keys, checkpoint, limits=limits) as running:
@@ -60,6 +61,10 @@ def worker(
     return ScriptedWorker(connection, keys, checkpoint.fingerprint)
 
 
+# What is closed was not waited for: a head may come for longer than `rest` reads.
+patient = pytest.mark.parametrize("http", [1000.0], indirect=True)
+
+
 async def connect(http: RunningHttp) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection that speaks bytes."""
     return await asyncio.open_connection(http.client.base_url.host, http.client.base_url.port)
@@ -67,7 +72,7 @@ async def connect(http: RunningHttp) -> tuple[asyncio.StreamReader, asyncio.Stre
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
     """All that comes until the connection is closed, which must happen soon."""
-    with anyio.fail_after(5), suppress(ConnectionError):
+    with anyio.fail_after(20), suppress(ConnectionError):
         return await reader.read()
     return b""
 
@@ -80,21 +85,19 @@ async def test_a_connection_without_a_request_is_closed(http: RunningHttp) -> No
         writer.close()
 
 
+@patient
 async def test_a_head_without_end_is_closed(http: RunningHttp) -> None:
     reader, writer = await connect(http)
     writer.write(HEAD + b"x: " + b"a" * MAX_HEAD_BYTES)
-    started = time.monotonic()
     assert await rest(reader) == b""
-    assert time.monotonic() - started < QUICK.head_timeout_s
     writer.close()
 
 
+@patient
 async def test_connections_above_the_limit_are_closed(http: RunningHttp) -> None:
     opened = [await connect(http) for _ in range(QUICK.max_connections)]
     reader, writer = await connect(http)
-    started = time.monotonic()
     assert await rest(reader) == b""
-    assert time.monotonic() - started < QUICK.head_timeout_s
     for _, each in [*opened, (reader, writer)]:
         each.close()
 
@@ -113,7 +116,7 @@ async def test_a_body_that_is_refused(
 ) -> None:
     reader, writer = await connect(http)
     writer.write(HEAD + head + b"\r\n" + body)
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         assert (await reader.readline()).split()[1] == status
     writer.close()
 
@@ -175,7 +178,7 @@ async def test_a_client_that_leaves_cancels_its_request(
     await worker.say(lease, "a")
     await asyncio.sleep(0.1)
     asking.cancel()
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while await worker.say(lease, "a") == "ok":
             pass
 

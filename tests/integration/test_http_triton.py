@@ -120,7 +120,7 @@ async def test_an_image_in_every_form(
         key = {"idempotency-key": f"image-{number}"}
         reading = post(http, path, body, {**(headers or {}), **key})
         found = None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while found is None:
                 await asyncio.sleep(0.02)
                 with suppress(UnknownReference):

@@ -103,7 +103,7 @@ async def test_reporters_that_are_cancelled_while_redis_restarts_end(
     for number, task in enumerate(reporting):
         await asyncio.sleep(number % 3 * 0.004)
         task.cancel()
-    done, lost = await asyncio.wait(reporting, timeout=5)
+    done, lost = await asyncio.wait(reporting, timeout=20)
     for task in lost:
         task.cancel()
     await restarting

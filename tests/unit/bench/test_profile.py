@@ -76,12 +76,15 @@ def test_arithmetic_of_a_text_is_what_torch_counts(checkpoint: Checkpoint) -> No
 
 def test_a_process_that_computes_is_seen() -> None:
     own = [os.getpid()]
+    first = time.process_time()
     before, cores_before, start = usage(own), cores(), time.process_time()
     while time.process_time() < start + 0.1:
         pass
+    end = time.process_time()
     used = usage(own).since(before)
     passed = cores().since(cores_before)
-    assert used.run_s == pytest.approx(0.1, abs=0.02)
+    last = time.process_time()
+    assert end - start - 0.02 <= used.run_s <= last - first + 0.02
     assert 0.0 <= used.system_s <= used.run_s + 0.02
     assert passed.busy_s >= 0.08
 

@@ -87,7 +87,7 @@ async def test_the_next_read_waits_for_readers_that_come_back(waiters: Waiters) 
     await asyncio.sleep(0)
     assert not returning.done()
     again = await waiting(waiters, 6)
-    await asyncio.wait_for(returning, 5)
+    await asyncio.wait_for(returning, 20)
     await waiters.await_return(["j"], within_s=60)  # it waits already
     again.cancel()
 

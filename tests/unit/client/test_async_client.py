@@ -27,6 +27,7 @@ from glm4v.errors import (
 from glm4v.v1 import inference_pb2 as pb
 from tests import scripted_gateway
 from tests.gateway_process import SENT, gateway_process
+from tests.processes import until
 from tests.scripted_gateway import (
     ANSWER,
     FINISHED,
@@ -143,6 +144,7 @@ async def test_a_task_cancelled_twice_still_cancels_its_request() -> None:
 
     async with asking(gateway) as client:
         task = asyncio.create_task(ask(client))
+        await until(lambda: gateway.calls != [])
         await asyncio.sleep(0.2)
         while not task.done():
             task.cancel()
@@ -174,6 +176,7 @@ async def test_a_stream_closed_by_another_task_is_not_opened_again(closed: str) 
     gateway.hangs = True
     async with asking(gateway) as client, client.generate(QUESTION) as generation:
         reading = asyncio.create_task(every(generation))
+        await until(lambda: gateway.calls != [])
         await asyncio.sleep(0.2)
         await (generation if closed == "stream" else client).close()
         with pytest.raises(Cancelled):

@@ -156,11 +156,11 @@ def test_what_did_not_pay_is_measured_again_now_and_then() -> None:
 
 def test_drafts_are_found_without_delay_in_a_long_prompt() -> None:
     tokens = [number % 997 for number in range(100_000)]
-    started = time.perf_counter()
+    started = time.thread_time()  # which no other process adds to
     drafter = drafter_of(tokens)
     tokens.append(tokens[-997])
     drafter.observe()
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
     assert tokens_of(drafter, 2) == [tokens[-997], tokens[-996]]
 
 

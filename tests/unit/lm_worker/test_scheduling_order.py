@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import replace
-from statistics import median
 
 import pytest
 
@@ -132,15 +131,17 @@ def test_a_thousand_sequences_are_planned_in_the_time_of_a_few_plain_objects_eac
     for number in range(1000):
         request = make_request(f"r{number}", (number, 5), most=100)
         scheduler.add(SequenceState(number, replace(request, stop_ids=frozenset()), 0, ()))
-    shares = []
+    planning_s, making_s = [], []
     for _ in range(40):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         plan = scheduler.plan()
-        planned = time.perf_counter()
+        planned = time.thread_time()
         made = [[number, (number,), (number,), (number, [number])] for number in range(1000)]
-        end = time.perf_counter()
+        end = time.thread_time()
         assert plan is not None
         assert len(made) == len(plan.chunks) == 1000
-        shares.append((planned - begun) / (end - planned))
+        planning_s.append(planned - begun)
+        making_s.append(end - planned)
         scheduler.apply(plan, [[SampledToken(9)] for _ in plan.chunks])
-    assert median(shares[1:]) < 10
+    # The best of each, in time of this thread: what else the machine does only adds.
+    assert min(planning_s[1:]) < 10 * min(making_s)

@@ -92,7 +92,7 @@ class Bench:
     async def count(self) -> int:
         async with self.channel() as channel:
             request = api.CountTokensRequest(messages=[api.Message()])
-            reply = await InferenceServiceStub(channel).CountTokens(request, timeout=5)
+            reply = await InferenceServiceStub(channel).CountTokens(request, timeout=20)
         return reply.prompt_tokens
 
     def nothing_is_left(self) -> bool:
@@ -151,7 +151,7 @@ async def test_health_is_answered_whatever_else_is_under_way() -> None:
         await until(lambda: not bench.nothing_is_left())
         assert "1 calls of all clients are in progress" in await bench.ask()
         stub = health_pb2_grpc.HealthStub(channel)
-        reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -203,7 +203,7 @@ async def test_a_message_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPat
         for _ in range(20):
             await slow.data(call, b"\0")
             await asyncio.sleep(0.05)
-        assert slow.statuses[LATE] == 1
+        await until(lambda: slow.statuses[LATE] == 1)
         await until(bench.nothing_is_left)
 
 
