@@ -1,6 +1,6 @@
 # Thin targets; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all test-npu mutate-npu test-floors chaos soak hostile images-test simulation bench-peers compare-drafts bench-doors demo-model demo-model-scores release-protos kernels protos clean
+.PHONY: help setup demo check test test-all test-npu mutate-npu environments test-floors chaos soak hostile images-test simulation bench-peers compare-drafts bench-doors demo-model demo-model-scores release-protos kernels protos clean
 
 export VENV ?= .venv
 BIN := $(VENV)/bin
@@ -56,6 +56,10 @@ mutate-npu: ## Change the NPU code in small ways and count what its tests notice
 	@tools/mutate-npu.sh Ascend910B3 --seed $(SEED) $(if $(MUTANTS),--sample $(MUTANTS))
 	@tools/mutate-npu.sh Ascend310P3 --seed $(SEED) $(if $(MUTANTS),--sample $(MUTANTS))
 	@.venv-npu/bin/python -m tools.mutation.report --seed $(SEED) .mutation/Ascend910B3 .mutation/Ascend310P3
+
+environments: setup ## Make the environments of test-npu and test-floors, and run nothing in them
+	@tools/test-npu.sh --prepare
+	@tools/test-floors.sh --prepare
 
 test-floors: setup ## Unit, parity and integration tests (or ARGS) with the oldest versions that pyproject.toml allows
 	@tools/test-floors.sh $(ARGS)

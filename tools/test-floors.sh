@@ -1,6 +1,7 @@
 #!/bin/sh
 # Run tests with the oldest version of each package that pyproject.toml allows: those that the
 # arguments name, or the unit, parity and integration tests.
+# With --prepare the environment is made and nothing is run.
 # PyPI's torch of that age comes with CUDA: some 3 GB are downloaded, once.
 set -eu
 cd "$(dirname "$0")/.."
@@ -14,5 +15,6 @@ if [ ! -f "$floors/.made-from" ] || ! cmp -s pyproject.toml "$floors/.made-from"
     "$floors/bin/python" -m tools.floors
     cp pyproject.toml "$floors/.made-from"
 fi
+[ "${1-}" != --prepare ] || exit 0
 [ $# -gt 0 ] || set -- tests/unit tests/parity tests/integration
 "$floors/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
