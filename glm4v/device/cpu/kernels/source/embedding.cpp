@@ -9,6 +9,7 @@ namespace glm4v {
 namespace {
 
 constexpr int64_t READ_AT_ONCE = 64;     // rows that one task reads
+constexpr int64_t QUANTIZE_AT_ONCE = 4;  // and rows that one quantizes: they stay in a core's cache
 constexpr int64_t LOOK_UP_AT_ONCE = 16;  // and rows that one looks up
 
 // Calls work(first, count) for the rows of each task.
@@ -43,7 +44,7 @@ void read_table(const MatrixSource& source, int64_t rows, int32_t bits, void* ta
 
 void quantize_table(const MatrixSource& source, int64_t rows, int8_t* integers, float* scales) {
     const int64_t columns = source.columns, of_a_row = ceil_div(columns, source.group);
-    in_tasks(rows, READ_AT_ONCE, [&](int64_t first, int64_t count) {
+    in_tasks(rows, QUANTIZE_AT_ONCE, [&](int64_t first, int64_t count) {
         float* values = thread_scratch().values.floats(count * columns);
         read_rows(source, first, count, values);
         for (int64_t i = 0; i < count; i++)

@@ -148,7 +148,7 @@ void pack_scales(const Weight& weight, const MatrixSource& source, int64_t panel
 
 void quantize_panel(const Weight& weight, const MatrixSource& source, int64_t panel, void* panels,
                     float* packed_scales) {
-    constexpr int64_t AT_ONCE = 65536;  // values
+    constexpr int64_t AT_ONCE = 16384;  // values: they stay in a core's cache
     const int64_t columns = source.columns, of_a_row = ceil_div(columns, source.group);
     const int64_t rows_at_once = std::clamp<int64_t>(AT_ONCE / columns, 1, LANES);
     int8_t* rows = values_in<int8_t>(thread_scratch().panel_rows, NR * columns);
