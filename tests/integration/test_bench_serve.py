@@ -122,13 +122,12 @@ async def silent() -> AsyncIterator[str]:
 async def test_an_open_loop_goes_on_while_the_server_is_silent(silent: str, tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     arguments = ["--door", "tgi", "--server", silent, "--rate", "100", "--requests", "20"]
-    more = ["--warm-up", "0", "--timeout", "1", "--output", str(file)]
+    more = ["--warm-up", "0", "--timeout", "2", "--output", str(file)]
     result = await asyncio.to_thread(invoke, *arguments, *more)
     assert result.exit_code == 1
     _, found = read_results(file)
     assert {each.error for each in found} == {"timeout"}
-    sent = sorted(each.sent_s for each in found)
-    assert sent[-1] - sent[0] < 0.9  # all before the first had an answer
+    assert max(each.sent_s for each in found) < min(each.ended_s for each in found)
 
 
 async def fixed_answer(answer: bytes) -> tuple[asyncio.Server, str, asyncio.Semaphore]:
