@@ -58,8 +58,7 @@ class PatchEmbedding:
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """[batch, 3, size, size] -> [batch, 1 + patches, width]."""
-        by_pixel = pixels.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-        patches = self._project(by_pixel)
+        patches = self._project(pixels.permute(0, 2, 3, 1))
         first = self._class_token.expand(len(pixels), 1, -1)
         return torch.cat((first, patches), dim=1) + self._positions
 
