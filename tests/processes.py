@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -23,19 +24,21 @@ def state(pid: int) -> str:
 
 def states_of_threads() -> dict[int, str]:
     """The kernel's letter for each other thread of this process: S sleeps, R runs or could."""
-    own = threading.get_native_id()
-    found = {int(task.name): task / "stat" for task in Path("/proc/self/task").iterdir()}
-    texts = {thread: stat.read_text(encoding="utf-8") for thread, stat in found.items()}
-    return {t: text.rpartition(")")[2].split()[0] for t, text in texts.items() if t != own}
+    states = {}
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended in between
+            text = (task / "stat").read_text(encoding="utf-8")
+            states[int(task.name)] = text.rpartition(")")[2].split()[0]
+    states.pop(threading.get_native_id())
+    return states
 
 
 def children(pid: int) -> list[int]:
     """Process ids of all that descend from a process."""
-    direct = [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text(encoding="utf-8").split()
-    ]
+    direct: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):  # it, or a thread, ended in between
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            direct += map(int, (task / "children").read_text(encoding="utf-8").split())
     return [*direct, *(below for child in direct for below in children(child))]
 
 
