@@ -42,16 +42,9 @@ with extra("worker"):
 def build(settings: LmSettings) -> Process:
     """Wire one worker, rank 0 of its group."""
     checkpoint = Checkpoint.open(settings.model)
-    size = settings.tensor_parallel
-    checkpoint.spec.check_ranks(size)
-    rank = rank_from_env(os.environ, size)
-    children = None
-    if size > 1 and rank is None:
-        children = RankProcesses(size, host_from_env(os.environ, size))
-    rank = children.config if children else rank
+    children, rank = _group(checkpoint, settings.tensor_parallel)
     device = _device(settings, checkpoint, rank)
-    connection = connect(settings)
-    keys = Keys(settings.namespace)
+    connection, keys = connect(settings), Keys(settings.namespace)
     fingerprint, lease_s = checkpoint.fingerprint, settings.lease_s
     queue = LmQueue(
         connection, keys, fingerprint, lease_s=lease_s, result_ttl_s=settings.result_ttl_s
@@ -103,9 +96,22 @@ def build(settings: LmSettings) -> Process:
         started=engine.ranks.started,
         stopping=process.stopping,
     )
-    process.daemons = [*_rank_tasks(engine, size, children), reporter.run]
+    process.daemons = [*_rank_tasks(engine, settings.tensor_parallel, children), reporter.run]
     register_metrics(process.metrics, engine, queue.consumer)
     return process
+
+
+def _group(checkpoint: Checkpoint, size: int) -> tuple[RankProcesses | None, RankConfig | None]:
+    """The other ranks, if this process is to start them, and the place of this one among them.
+
+    Raises ConfigurationError if the model cannot be split over this number of ranks.
+    """
+    checkpoint.spec.check_ranks(size)
+    rank = rank_from_env(os.environ, size)
+    if size == 1 or rank is not None:
+        return None, rank
+    children = RankProcesses(size, host_from_env(os.environ, size))
+    return children, children.config
 
 
 def _rank_tasks(
